@@ -1,0 +1,120 @@
+"""Types that travel between the layers, and the legend of shape letters.
+
+==========  =========================================================================
+letter      meaning
+==========  =========================================================================
+``B``       batch: videos of one rank's micro-batch
+``S``       segments a video is cut into; also pictures (or clips) in one tuple
+``n``       clips in a view
+``r``       clips that one request reads of a view
+``T``       frames per clip (1 for a 2D network)
+``C H W``   channels, height, width
+``F``       features of the backbone
+``D``       size of an embedding
+``K``       length of a queue
+==========  =========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """What one named view is made of: ``clips`` clips of ``frames`` frames, ``stride`` apart.
+
+    Two samplers may yield the same view only when their specs are equal.
+    """
+
+    clips: int
+    frames: int = 1
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a sampler decided for one video, before anything is decoded.
+
+    Attributes:
+        ranks: for each view, the presentation ranks to decode, ``(n, T)`` int64.
+        rows: named selections of clips, ``(r,)`` int64 positions along ``n`` of the view (or of
+            the concatenated views) that a request names.
+        order: ``anchor`` and ``positive`` permutations ``(S,)`` and ``label`` ``()``.
+    """
+
+    ranks: Mapping[str, NDArray[np.int64]]
+    rows: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    order: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+class Rejection(TypedDict):
+    """A video that could not be used, and why."""
+
+    video_id: int
+    path: str
+    reason: str
+
+
+class Batch(TypedDict):
+    """One collated micro-batch, as the data module yields it.
+
+    ``views[name]`` is ``(B, n, C, T, H, W)`` uint8; ``rows[name]`` is ``(B, r)`` int64;
+    ``order`` holds ``anchor`` and ``positive`` ``(B, S)`` and ``label`` ``(B,)``;
+    ``ranks[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index``
+    (position in the epoch) are ``(B,)`` int64. Ids are those of the video really decoded;
+    ``rejected`` lists the ones it replaced.
+    """
+
+    views: dict[str, Tensor]
+    rows: dict[str, Tensor]
+    order: dict[str, Tensor]
+    ranks: dict[str, Tensor]
+    video_id: Tensor
+    group_id: Tensor
+    label: Tensor
+    index: Tensor
+    rejected: list[Rejection]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an objective reads: features of some clips from one encoder.
+
+    Attributes:
+        encoder: ``"query"`` (with gradient) or ``"key"`` (momentum, without).
+        views: the views read, concatenated along their clips; a view of 0 clips adds none.
+        rows: name of the selection in ``Batch["rows"]``, or ``None`` for all clips.
+        pooled: features ``(B, r, F)``; otherwise the map before pooling ``(B, r, F, ...)``.
+        group: BatchNorm group: requests of one group are normalised together when encodings are
+            not shared.
+    """
+
+    encoder: str
+    views: tuple[str, ...]
+    rows: str | None = None
+    pooled: bool = True
+    group: str = "frame"
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """What an objective returns for one micro-batch.
+
+    Attributes:
+        loss: scalar with gradient, before its weight.
+        metrics: detached scalars by name, logged under the objective's name.
+        pending: tensors ``(B, ...)`` to be gathered over ranks and handed to
+            :meth:`Objective.commit` after the optimizer step.
+    """
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    pending: Mapping[str, Tensor] = field(default_factory=dict)

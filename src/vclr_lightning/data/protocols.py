@@ -1,0 +1,87 @@
+"""What the parts of the data path owe each other; anything that fits may take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from vclr_lightning.core.types import Draw, ViewSpec
+
+
+class FrameCountChangedError(Exception):
+    """The decoder delivers another number of frames than the container promised.
+
+    Attributes:
+        actual: the number of frames that decode.
+    """
+
+    def __init__(self, actual: int) -> None:
+        super().__init__(f"{actual} frames decode, which is not what the container promised")
+        self.actual = actual
+
+
+class VideoError(Exception):
+    """A video cannot be read; the message is the reason, in one sentence, without the path."""
+
+
+class OpenVideo(Protocol):
+    """One opened video."""
+
+    @property
+    def num_frames(self) -> int:
+        """Decodable frames, ranked ``0..num_frames - 1`` by presentation time."""
+        ...
+
+    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the frames of ``ranks`` (any order, repeats allowed) as ``(H, W, 3)`` RGB.
+
+        Repeated ranks share one array, which the caller must not write to.
+
+        Raises:
+            FrameCountChangedError: the decoder found another count; draw again with ``actual``.
+            VideoError: the video cannot be read.
+        """
+        ...
+
+
+class VideoReader(Protocol):
+    """Opens videos; picklable, holds no open files itself."""
+
+    def open(
+        self, path: Path, *, num_frames: int | None = None
+    ) -> AbstractContextManager[OpenVideo]:
+        """Open ``path``; ``num_frames`` is the known number of decodable frames, if any.
+
+        Raises:
+            VideoError: the file is no readable video.
+        """
+        ...
+
+
+class Sampler(Protocol):
+    """Decides jointly which frames of a video the views hold."""
+
+    @property
+    def views(self) -> Mapping[str, ViewSpec]: ...
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw: ...
+
+
+class ClipTransform(Protocol):
+    """Turns a clip into a picture of fixed size, with one set of random parameters per clip."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the result in pixels."""
+        ...
+
+    def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
+        """``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8."""
+        ...
