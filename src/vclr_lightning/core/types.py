@@ -69,14 +69,34 @@ class Batch(TypedDict):
     ``views[name]`` is ``(B, n, C, T, H, W)`` uint8; ``rows[name]`` is ``(B, r)`` int64;
     ``order`` holds ``anchor`` and ``positive`` ``(B, S)`` and ``label`` ``(B,)``;
     ``ranks[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index``
-    (position in the epoch) are ``(B,)`` int64. Ids are those of the video really decoded;
-    ``rejected`` lists the ones it replaced.
+    (row of the manifest that the sample stands for) are ``(B,)`` int64. Ids are those of the video
+    really decoded; ``rejected`` lists the ones it replaced.
     """
 
     views: dict[str, Tensor]
     rows: dict[str, Tensor]
     order: dict[str, Tensor]
     ranks: dict[str, Tensor]
+    video_id: Tensor
+    group_id: Tensor
+    label: Tensor
+    index: Tensor
+    rejected: list[Rejection]
+
+
+class FramesBatch(TypedDict):
+    """Evaluation frames of some videos.
+
+    ``frames`` is ``(B, m, C, 1, H, W)`` uint8 and ``mask`` ``(B, m)`` bool, false for the
+    repetitions that fill up a video of fewer than m frames; ``count`` ``(B,)`` int64 is the number
+    of true ones. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index`` (row of the
+    manifest) are ``(B,)`` int64. Videos that cannot be read are left out (B may be 0) and listed
+    in ``rejected``.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    count: Tensor
     video_id: Tensor
     group_id: Tensor
     label: Tensor

@@ -31,6 +31,35 @@ class VideoError(Exception):
     """A video cannot be read; the message is the reason, in one sentence, without the path."""
 
 
+class VideoTable(Protocol):
+    """The rows of a data set, by position; a :class:`Manifest` is one."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the videos, their order, ids, groups and labels."""
+        ...
+
+    def path(self, i: int) -> Path: ...
+
+    def video_id(self, i: int) -> int:
+        """Return a non-negative number that no other video has."""
+        ...
+
+    def group_id(self, i: int) -> int:
+        """Return the number of the video's group; clips cut from one source share it."""
+        ...
+
+    def label(self, i: int) -> int:
+        """Return the class, or -1 where there is none."""
+        ...
+
+    def num_frames(self, i: int) -> int | None:
+        """Return the number of decodable frames, or ``None`` where it is not known for sure."""
+        ...
+
+
 class OpenVideo(Protocol):
     """One opened video."""
 

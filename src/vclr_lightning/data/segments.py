@@ -1,0 +1,152 @@
+"""Where frames are taken from a video: segments, random draws, clips, evaluation frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SegmentRule = Literal["exact", "floor"]
+DrawRule = Literal["without_replacement", "independent"]
+
+
+def segment_bounds(
+    num_frames: int, num_segments: int, *, rule: SegmentRule = "exact"
+) -> NDArray[np.int64]:
+    """Cut a video into segments of (nearly) equal length.
+
+    ``"exact"``: segment i holds ranks ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
+    ``"floor"``: every segment has ``n // S`` frames and the last one takes the remainder, as
+    the released code does (after it has stretched each video to 300 frames, which this does not).
+    With either, a segment that would be empty holds the one frame ``floor((i + 1/2) n / S)``.
+
+    Shape:
+        Returns ``(S, 2)`` int64: first rank, and the rank behind the last.
+
+    Example:
+        >>> segment_bounds(8, 3).tolist()
+        [[0, 2], [2, 5], [5, 8]]
+        >>> segment_bounds(8, 3, rule="floor").tolist()
+        [[0, 2], [2, 4], [4, 8]]
+        >>> segment_bounds(2, 3).tolist()
+        [[0, 1], [0, 1], [1, 2]]
+    """
+    segments = np.arange(num_segments, dtype=np.int64)
+    if rule == "exact":
+        start = segments * num_frames // num_segments
+        stop = (segments + 1) * num_frames // num_segments
+    else:
+        start = segments * (num_frames // num_segments)
+        stop = start + num_frames // num_segments
+        stop[-1] = num_frames
+    middle = (2 * segments + 1) * num_frames // (2 * num_segments)
+    empty = stop <= start
+    return np.stack([np.where(empty, middle, start), np.where(empty, middle + 1, stop)], axis=1)
+
+
+def draw_two(
+    bounds: NDArray[np.int64],
+    rng: np.random.Generator,
+    *,
+    rule: DrawRule = "without_replacement",
+) -> NDArray[np.int64]:
+    """Draw two ranks from each segment, uniformly.
+
+    ``"without_replacement"``: the two differ wherever the segment has two frames to offer.
+    ``"independent"``: they are drawn independently, and may be the same frame.
+
+    Shape:
+        ``bounds`` ``(S, 2)``; returns ``(2, S)`` int64.
+
+    Example:
+        >>> draw_two(np.array([[0, 2], [7, 8]]), np.random.default_rng(0)).tolist()
+        [[1, 7], [0, 7]]
+    """
+    start = bounds[:, 0]
+    size = bounds[:, 1] - start
+    first = rng.integers(0, size)
+    if rule == "independent":
+        second = rng.integers(0, size)
+    else:
+        # One of the other size - 1 frames: those from `first` on move up by one.
+        second = rng.integers(0, np.maximum(size - 1, 1))
+        second = np.where(size > 1, second + (second >= first), 0)
+    return np.stack([start + first, start + second])
+
+
+def draw_unused(
+    num_frames: int,
+    used: tuple[NDArray[np.int64], ...],
+    count: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Draw ``count`` ranks that are not in ``used``, without replacement, sorted.
+
+    Where the video has too few of them, ranks of the last array of ``used`` are taken next, then
+    those of the one before, and at last any frame, again and again.
+
+    Shape:
+        Returns ``(count,)`` int64.
+
+    Example:
+        >>> anchor, positive = np.array([0]), np.array([2])
+        >>> draw_unused(3, (anchor, positive), 2, np.random.default_rng(0)).tolist()
+        [1, 2]
+    """
+    drawn = np.empty(0, dtype=np.int64)
+    for tier in range(len(used), -1, -1):
+        taken = np.concatenate([*used[:tier], drawn])
+        free = np.ones(num_frames, dtype=bool)
+        free[taken] = False
+        pool = np.flatnonzero(free)
+        missing = min(count - len(drawn), len(pool))
+        drawn = np.concatenate([drawn, rng.choice(pool, missing, replace=False, shuffle=False)])
+    repeats = rng.integers(0, num_frames, count - len(drawn))
+    return np.sort(np.concatenate([drawn, repeats]))
+
+
+def clip_ranks(
+    starts: NDArray[np.int64], *, frames: int, stride: int, num_frames: int
+) -> NDArray[np.int64]:
+    """Return the ranks of clips that begin at ``starts``; past the end the last frame repeats.
+
+    Shape:
+        ``starts`` ``(n,)``; returns ``(n, T)`` int64.
+
+    Example:
+        >>> clip_ranks(np.array([0, 4]), frames=3, stride=2, num_frames=7).tolist()
+        [[0, 2, 4], [4, 6, 6]]
+    """
+    steps = stride * np.arange(frames, dtype=np.int64)
+    ranks: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
+    return ranks
+
+
+def evaluation_ranks(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
+    """Return ``count`` ranks spread evenly from the first frame to the last, both included.
+
+    A video of fewer frames gives each of them once.
+
+    Args:
+        num_frames: frames of the video, at least 1.
+        count: frames wanted, at least 1.
+        first: number of the first frame. A position halfway between two frames goes to the even
+            *number*, so counting files from 1, as the released code does, picks the other
+            neighbour. It makes no difference for 30 frames, where no position is halfway.
+
+    Shape:
+        Returns ``(min(num_frames, count),)`` int64, ranks from 0 whatever ``first`` is.
+
+    Example:
+        >>> evaluation_ranks(100, 4).tolist()
+        [0, 33, 66, 99]
+        >>> evaluation_ranks(2, 4).tolist()
+        [0, 1]
+    """
+    if num_frames < count:
+        return np.arange(num_frames, dtype=np.int64)
+    positions = np.linspace(first, first + num_frames - 1, count)
+    return np.rint(positions).astype(np.int64) - first
