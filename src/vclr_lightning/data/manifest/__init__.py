@@ -1,0 +1,20 @@
+"""The manifest: one row per video, in a file that is mapped into memory and never copied.
+
+Example:
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = [Row(path="run/a.mp4", label=0), Row(path="walk/b.mp4", label=1, split="val")]
+    >>> file = write_manifest(folder / "m.arrow", rows, Info(root=folder, classes=("run", "walk")))
+    >>> manifest = Manifest.load(file)
+    >>> len(manifest), manifest.splits, manifest.split("val").name(0)
+    (2, ('train', 'val'), 'b')
+"""
+
+from vclr_lightning.data.manifest.manifest import Manifest
+from vclr_lightning.data.manifest.schema import Info, Row
+from vclr_lightning.data.manifest.summary import Summary
+from vclr_lightning.data.manifest.writer import write_manifest
+
+__all__ = ["Info", "Manifest", "Row", "Summary", "write_manifest"]

@@ -1,0 +1,43 @@
+"""Map a manifest's file into memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.manifest.schema import METADATA_KEY, SCHEMA_VERSION, Info, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
+    """Return the columns of a manifest, backed by the mapped file, and what it says of itself.
+
+    Raises:
+        UserError: there is no such file, or it is no manifest of this version.
+    """
+    import pyarrow as pa
+
+    if not file.is_file():
+        raise UserError(f"there is no manifest {file}; make one with `vclr index`")
+    try:
+        with pa.memory_map(str(file)) as source:
+            reader = pa.ipc.open_file(source)
+            # The writer makes one batch, whose columns are the mapped bytes as they stand.
+            batch = reader.get_batch(0) if reader.num_record_batches == 1 else None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file} is no manifest: make one with `vclr index`") from error
+    content = batch and (batch.schema.metadata or {}).get(METADATA_KEY)
+    if not content:
+        raise UserError(f"{file} is an Arrow file but no manifest: make one with `vclr index`")
+    header = json.loads(content)
+    if header["schema"] != SCHEMA_VERSION or not batch.schema.equals(arrow_schema()):
+        raise UserError(
+            f"{file} was written by another version of this package "
+            f"(form {header['schema']}, this one reads {SCHEMA_VERSION}): run `vclr index` again"
+        )
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return columns, Info.from_json(header, file)

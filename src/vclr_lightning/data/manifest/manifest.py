@@ -1,0 +1,225 @@
+"""Read a manifest: one row per video, mapped into memory."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.manifest.arrow import open_arrow
+from vclr_lightning.data.manifest.changes import changed_files
+from vclr_lightning.data.manifest.holdout import held_out
+from vclr_lightning.data.manifest.rows import Rows
+from vclr_lightning.data.manifest.schema import Info
+from vclr_lightning.data.manifest.summary import Summary, summarise
+
+
+class Manifest:
+    """A manifest file, or a selection of its rows; made by :meth:`load`.
+
+    Nothing is held per row but one bit where rows were selected, so a data worker's private
+    memory does not grow with the number of videos; pickled, it is the file's path and that
+    selection. Positions ``i`` run over the selection, in the order of the file.
+    """
+
+    def __init__(
+        self, file: Path, *, root: Path | None = None, rows: Rows | None = None, expect: str = ""
+    ) -> None:
+        self._file = file.absolute()
+        self._columns, self._info = open_arrow(self._file)
+        self._root = (root or self._info.root).absolute()
+        self._rows = rows
+        if expect and expect != self._info.fingerprint:
+            raise UserError(f"the manifest {file} was replaced by another while it was in use")
+
+    @classmethod
+    def load(
+        cls, file: str | Path, root: str | Path | None = None, *, check_root: bool = True
+    ) -> Manifest:
+        """Open a manifest.
+
+        Args:
+            file: written by ``vclr index`` or :func:`write_manifest`.
+            root: the folder of the videos, where it has moved since.
+            check_root: refuse a root that does not exist.
+
+        Raises:
+            UserError: the file is no manifest, or the folder of the videos does not exist.
+        """
+        manifest = cls(Path(file), root=None if root is None else Path(root))
+        if check_root and not manifest.root.is_dir():
+            raise UserError(
+                f"the videos of {file} are expected in {manifest.root}, which does not exist; "
+                "give the folder they are in now as root"
+            )
+        return manifest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (self._file, self._root, self._rows, self._info.fingerprint)
+
+    def __len__(self) -> int:
+        return len(self._columns["path"]) if self._rows is None else len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"Manifest({str(self._file)!r}, videos={len(self)}, splits={self.splits})"
+
+    @property
+    def file(self) -> Path:
+        """The file this was loaded from."""
+        return self._file
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths are relative to."""
+        return self._root
+
+    @property
+    def info(self) -> Info:
+        """What the file says of itself as a whole."""
+        return self._info
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a position in it."""
+        return self._info.classes
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; 0 where no video has a label."""
+        return len(self.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of paths, ids, groups, labels, splits, classes and selection; not of file times."""
+        if self._rows is None:
+            return self._info.fingerprint
+        content = self._info.fingerprint.encode() + self._rows.tobytes()
+        return hashlib.sha256(content).hexdigest()[:32]
+
+    def path(self, i: int) -> Path:
+        """Return the file (or the folder of frames) of video ``i``."""
+        return self._root / self.relative_path(i)
+
+    def relative_path(self, i: int) -> str:
+        """Return the path of video ``i`` below the root, with ``/``."""
+        return str(self._value("path", i))
+
+    def name(self, i: int) -> str:
+        """Return the id of video ``i`` as text, by default its file's stem."""
+        return str(self._value("name", i))
+
+    def video_id(self, i: int) -> int:
+        """Return the row of video ``i`` in the full manifest."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"video {i} of a manifest of {len(self)}")
+        return i if self._rows is None else self._rows[i]
+
+    def group_id(self, i: int) -> int:
+        """Return the code of video ``i``'s group; clips cut from one source share it."""
+        return int(self._columns["group"].indices[self.video_id(i)].as_py())
+
+    def label(self, i: int) -> int:
+        """Return the position of video ``i``'s class in :attr:`classes`, -1 for none."""
+        return int(self._value("label", i))
+
+    def num_frames(self, i: int) -> int | None:
+        """Return how many frames of video ``i`` decode, where that is known to be right."""
+        return int(self._value("num_frames", i)) if self._value("exact", i) else None
+
+    @property
+    def video_ids(self) -> NDArray[np.int64]:
+        """Rows in the full manifest, ``(len(self),)`` int64."""
+        if self._rows is not None:
+            return self._rows.indices()
+        return np.arange(len(self), dtype=np.int64)
+
+    @property
+    def group_ids(self) -> NDArray[np.int64]:
+        """Codes of the groups, ``(len(self),)`` int64."""
+        return self.column("group").astype(np.int64)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels, -1 for none, ``(len(self),)`` int64."""
+        return self.column("label").astype(np.int64)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether every video of this selection has a label."""
+        return bool((self.column("label") >= 0).all())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that this selection has videos of, sorted."""
+        names = self.words("split")
+        return tuple(names[code] for code in np.unique(self.column("split")))
+
+    def split(self, name: str) -> Manifest:
+        """Return the videos of one split.
+
+        Raises:
+            UserError: there are none.
+        """
+        if name not in self.splits:
+            raise UserError(
+                f"{self._file} has no split {name!r}; it has: {', '.join(self.splits) or 'none'}"
+            )
+        return self.select(self.column("split") == self.words("split").index(name))
+
+    def select(self, mask: NDArray[np.bool_]) -> Manifest:
+        """Return the videos where ``mask``, ``(len(self),)`` bool, is true."""
+        full = np.zeros(len(self._columns["path"]), dtype=np.bool_)
+        full[self.video_ids[mask]] = True
+        view = object.__new__(Manifest)
+        view.__dict__.update(self.__dict__, _rows=None if full.all() else Rows(full))
+        return view
+
+    def hold_out(self, share: float, seed: int) -> tuple[Manifest, Manifest]:
+        """Split the videos in two, ``(the rest, about share of them)``, by whole groups.
+
+        Raises:
+            UserError: ``share`` is outside (0, 1), or all videos are of one group.
+        """
+        out = held_out(self.group_ids, share, seed)
+        return self.select(~out), self.select(out)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of this selection as an array; NaN where a number is unknown.
+
+        Columns of words give codes, positions in :meth:`words`, -1 where unknown.
+        """
+        array = self._columns[name]
+        values: NDArray[Any]
+        if hasattr(array, "indices"):
+            codes = array.indices.to_numpy(zero_copy_only=False)
+            values = np.nan_to_num(codes, nan=-1).astype(np.int32)
+        else:
+            values = array.to_numpy(zero_copy_only=False)
+        return values if self._rows is None else values[self._rows.indices()]
+
+    def words(self, name: str) -> list[str]:
+        """Return the sorted words of a column of words, such as ``codec`` or ``split``."""
+        return [str(word) for word in self._columns[name].dictionary.to_pylist()]
+
+    def changed(self) -> dict[str, str]:
+        """Compare size and time of every file with those seen when it was indexed.
+
+        Returns:
+            What differs, by relative path: ``missing``, ``size`` or ``time``.
+        """
+        return changed_files(self)
+
+    def summary(self) -> Summary:
+        """Count what this selection holds."""
+        return summarise(self)
+
+    def _value(self, column: str, i: int) -> Any:
+        return self._columns[column][self.video_id(i)].as_py()
+
+
+def _restore(file: Path, root: Path, rows: Rows | None, fingerprint: str) -> Manifest:
+    return Manifest(file, root=root, rows=rows, expect=fingerprint)

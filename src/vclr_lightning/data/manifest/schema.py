@@ -1,0 +1,142 @@
+"""What a row and a file of the manifest hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from vclr_lightning import __version__
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"vclr_manifest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One video.
+
+    Attributes:
+        path: relative to the manifest's root, with ``/``.
+        name: the video's id; by default the file's stem.
+        group: clips cut from one source share it; by default the path, the video itself.
+        split: such as ``train``.
+        label: position in the manifest's classes, -1 for none.
+        duration: seconds.
+        num_frames: frames that decode, or that the container promises where not ``exact``.
+        exact: whether ``num_frames`` is known to be right.
+        fps: frames per second.
+        width: pixels, as displayed.
+        height: pixels, as displayed.
+        codec: such as ``h264``.
+        keyframe_interval: frames between keyframes.
+        size: bytes of the file.
+        mtime_ns: time of the file's last change, nanoseconds.
+    """
+
+    path: str
+    name: str = ""
+    group: str = ""
+    split: str = "train"
+    label: int = -1
+    duration: float | None = None
+    num_frames: int | None = None
+    exact: bool = False
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
+    keyframe_interval: float | None = None
+    size: int = 0
+    mtime_ns: int = 0
+
+    @property
+    def video_name(self) -> str:
+        """The given name, or the file's stem."""
+        return self.name or PurePosixPath(self.path).stem
+
+    @property
+    def group_name(self) -> str:
+        """The given group, or the path."""
+        return self.group or self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a manifest says about itself as a whole.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        classes: class names; a label is a position in it.
+        frames: file name template of extracted frames, such as ``img_{:05d}.jpg``; ``None`` for
+            video files.
+        decoded: whether every video was decoded to the end when it was indexed.
+        source: how the manifest was built, for a reader.
+        package: version of this package that wrote it.
+        fingerprint: hash of paths, ids, groups, labels, splits and classes; set by the writer.
+    """
+
+    root: Path
+    classes: tuple[str, ...] = ()
+    frames: str | None = None
+    decoded: bool = False
+    source: str = ""
+    package: str = __version__
+    fingerprint: str = ""
+
+    def to_json(self, file: Path) -> bytes:
+        """Serialise for ``file``; a root in or below the file's folder is stored relative to it."""
+        root, folder = self.root.absolute(), file.absolute().parent
+        stored = root.relative_to(folder) if root.is_relative_to(folder) else root
+        content = {**self.__dict__, "root": stored.as_posix(), "schema": SCHEMA_VERSION}
+        return json.dumps(content).encode()
+
+    @staticmethod
+    def from_json(content: dict[str, object], file: Path) -> Info:
+        """Read what :meth:`to_json` wrote, next to ``file``."""
+        values = {k: v for k, v in content.items() if k != "schema"}
+        root = file.absolute().parent / str(values.pop("root"))
+        classes = values.pop("classes")
+        assert isinstance(classes, list)
+        return Info(root=root, classes=tuple(classes), **values)  # type: ignore[arg-type]
+
+
+def arrow_schema() -> pa.Schema:
+    """Return the columns, in order. Label is -1, and probed values are null, where unknown."""
+    import pyarrow as pa
+
+    words = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("group", words, nullable=False),
+            pa.field("split", words, nullable=False),
+            pa.field("label", pa.int32(), nullable=False),
+            pa.field("duration", pa.float64()),
+            pa.field("num_frames", pa.int32()),
+            pa.field("exact", pa.bool_(), nullable=False),
+            pa.field("fps", pa.float64()),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("codec", words),
+            pa.field("keyframe_interval", pa.float64()),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+        ]
+    )
+
+
+def fingerprint(rows: Iterable[Row], classes: Sequence[str]) -> str:
+    """Return a hash of what a run depends on: not of sizes, times and probed values."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for row in rows:
+        fields = (row.path, row.video_name, row.group_name, row.split, row.label)
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()[:32]
