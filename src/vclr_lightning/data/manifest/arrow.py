@@ -26,18 +26,18 @@ def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
     try:
         with pa.memory_map(str(file)) as source:
             reader = pa.ipc.open_file(source)
+            schema, batches = reader.schema, reader.num_record_batches
             # The writer makes one batch, whose columns are the mapped bytes as they stand.
-            batch = reader.get_batch(0) if reader.num_record_batches == 1 else None
+            arrays = reader.get_batch(0).columns if batches == 1 else []
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{file} is no manifest: make one with `vclr index`") from error
-    content = batch and (batch.schema.metadata or {}).get(METADATA_KEY)
-    if not content:
+    content = (schema.metadata or {}).get(METADATA_KEY)
+    if content is None or not arrays:
         raise UserError(f"{file} is an Arrow file but no manifest: make one with `vclr index`")
     header = json.loads(content)
-    if header["schema"] != SCHEMA_VERSION or not batch.schema.equals(arrow_schema()):
+    if header["schema"] != SCHEMA_VERSION or not schema.equals(arrow_schema()):
         raise UserError(
             f"{file} was written by another version of this package "
             f"(form {header['schema']}, this one reads {SCHEMA_VERSION}): run `vclr index` again"
         )
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return columns, Info.from_json(header, file)
+    return dict(zip(schema.names, arrays, strict=True)), Info.from_json(header, file)
