@@ -87,11 +87,12 @@ def test_make_targets_exist() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    missing = []
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                missing.append(f"{page.name}: {target}")
+    missing = [
+        f"{page.name}: {target}"
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
     assert missing == []
 
 
@@ -104,4 +105,4 @@ def test_python_page_runs(video_folder: Path, tmp_path: Path) -> None:
     namespace: dict[str, object] = {"folder": video_folder, "cache": tmp_path}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), namespace)
-    assert tuple(namespace["features"].shape)[0] == 2
+    assert len(namespace["features"]) == 2
