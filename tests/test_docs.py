@@ -96,13 +96,20 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert missing == []
 
 
+def _python(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return [body for language, body in BLOCK.findall(text) if language == "python"]
+
+
 def test_python_page_runs(video_folder: Path, tmp_path: Path) -> None:
-    blocks = [
-        body
-        for language, body in BLOCK.findall((ROOT / "docs" / "python.md").read_text())
-        if language == "python"
-    ]
     namespace: dict[str, object] = {"folder": video_folder, "cache": tmp_path}
-    for block in blocks:
+    for block in _python("python.md"):
         exec(compile(block, "docs/python.md", "exec"), namespace)
     assert len(namespace["features"]) == 2
+
+
+def test_extending_page_runs() -> None:
+    namespace: dict[str, object] = {"__name__": "extending"}
+    for block in _python("extending.md"):
+        exec(compile(block, "docs/extending.md", "exec"), namespace)
+    assert [n for n, _ in namespace["module"].named_parameters() if n.endswith("key_head.weight")]
