@@ -1,0 +1,40 @@
+"""Accuracies of class scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
+    """Share of rows whose target is among the ``k`` highest scores.
+
+    A target outside the columns (a class that training never saw) counts as wrong.
+
+    Shape:
+        - scores: ``(N, classes)``; targets: ``(N,)`` column indices, -1 for none
+
+    Example:
+        >>> scores = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.4, 0.1]])
+        >>> targets = torch.tensor([1, 1])
+        >>> topk_accuracy(scores, targets), topk_accuracy(scores, targets, k=2)
+        (0.5, 1.0)
+    """
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return float((best == targets[:, None]).any(dim=1).double().mean())
+
+
+def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:
+    """Mean over the classes present in ``targets`` of each one's accuracy.
+
+    Shape:
+        - predicted, targets: ``(N,)``
+
+    Example:
+        >>> mean_class_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 2]))
+        0.5
+    """
+    _, group, count = targets.unique(return_inverse=True, return_counts=True)
+    right = torch.zeros(len(count), dtype=torch.float64, device=targets.device)
+    right.index_add_(0, group, (predicted == targets).double())
+    return float((right / count).mean())
