@@ -1,0 +1,86 @@
+"""``vclr``: the tools beside training. A command's module is imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from vclr_lightning import __version__
+from vclr_lightning.core.errors import UserError
+
+# name: (what it does, module with `add_arguments(parser)` and `run(args)`)
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "index": (
+        "list a folder of videos in a manifest, which training reads",
+        "vclr_lightning.commands.index",
+    ),
+    "show": ("show what a manifest holds", "vclr_lightning.commands.show"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are the user's errors, like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items()]
+    return "commands:\n" + "\n".join(lines) + "\n\n`vclr COMMAND --help` tells more about each."
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    parser = _Parser(
+        prog="vclr",
+        description="Video-level contrastive learning: the tools beside training.",
+        epilog=_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of those below")
+    parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return
+    if chosen.command not in COMMANDS:
+        near = difflib.get_close_matches(chosen.command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
+        raise UserError(f"there is no command {chosen.command!r}; {hint}")
+    text, module_name = COMMANDS[chosen.command]
+    module = import_module(module_name)
+    command = _Parser(
+        prog=f"vclr {chosen.command}",
+        description=module.__doc__ or text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(command)
+    module.run(command.parse_args(chosen.arguments))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``vclr`` and return its exit status: 0, 2 for a user's error, 130 for Ctrl-C."""
+    try:
+        _dispatch(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Show what a manifest holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_LISTED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vclr show``."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="file of `vclr index`")
+    parser.add_argument("--root", type=Path, help="folder of the videos, where it has moved")
+    parser.add_argument("--split", metavar="NAME", help="count the videos of this split alone")
+    parser.add_argument(
+        "--check", action="store_true", help="compare every file's size and time with the manifest"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the summary, and with ``--check`` the files that have changed."""
+    from rich.console import Console
+
+    from vclr_lightning.data.manifest import Manifest
+
+    console = Console()
+    manifest = Manifest.load(args.manifest, args.root, check_root=args.check)
+    if args.split is not None:
+        manifest = manifest.split(args.split)
+    console.print(manifest.summary().table(str(args.manifest)))
+    console.print(f"videos in {manifest.root}", highlight=False, soft_wrap=True)
+    if args.check:
+        changed = manifest.changed()
+        console.print(f"{len(changed)} of {len(manifest)} files are not as they were indexed")
+        for path, what in list(changed.items())[:_LISTED]:
+            console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
+        if len(changed) > _LISTED:
+            console.print(f"  and {len(changed) - _LISTED} more")
