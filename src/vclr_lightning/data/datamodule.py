@@ -1,0 +1,249 @@
+"""All data of a run: training batches, and what is held out to watch it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.epochs import EpochBatches, rank_shard
+from vclr_lightning.data.frames import FramesDataset
+from vclr_lightning.data.loader import BatchLoader, EpochLoader, StartMethod, WorkerOptions
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
+
+
+class VideoDataModule(LightningDataModule):
+    """Videos for pretraining and, where ``val`` is given, for measuring it on unseen ones.
+
+    What is loaded depends on ``seed``, the epoch and the manifest alone: not on the number of
+    ranks, on ``num_workers``, or on how workers are started.
+
+    Args:
+        train: the training videos.
+        val: videos held out.
+        samplers: decide which frames the views hold.
+        transform: augments a clip.
+        eval_transform: resizes and crops a frame for evaluation.
+        reader: opens videos.
+        batch_size: videos per optimizer step, over all ranks and accumulated micro-batches.
+        num_workers: loading processes per rank; ``None`` for the cores that each rank can have,
+            less one for itself.
+        seed: of order, draws and augmentation.
+        views: names of the views to load; ``None`` for those that the module in training names as
+            ``required_views``, or all that the samplers yield where it names none.
+        start_method: of the workers: fork, spawn or forkserver; ``None`` for the system's own.
+        prefetch_factor: batches that each worker loads ahead.
+        pin_memory: page-locked batches; ``None`` where training runs on CUDA.
+        max_rejected_share: share of the training videos that may turn out unreadable.
+        eval_frames: frames per video in :meth:`frames_loader`.
+        eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
+            :meth:`frames_loader`.
+
+    Raises:
+        UserError: a number is out of its range; from :meth:`train_dataloader`, if the batch cannot
+            be shared out evenly, there are too few videos, or the views do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: VideoTable,
+        val: VideoTable | None = None,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        eval_transform: ClipTransform,
+        reader: VideoReader,
+        batch_size: int,
+        num_workers: int | None = None,
+        seed: int = 0,
+        views: Collection[str] | None = None,
+        start_method: StartMethod | None = None,
+        prefetch_factor: int = 2,
+        pin_memory: bool | None = None,
+        max_rejected_share: float = 0.05,
+        eval_frames: int = 30,
+        eval_batch_size: int = 8,
+    ) -> None:
+        super().__init__()
+        at_least = {"batch_size": 1, "prefetch_factor": 1, "eval_frames": 1, "eval_batch_size": 1}
+        given = {
+            "batch_size": batch_size,
+            "num_workers": num_workers or 0,
+            "seed": seed,
+            "prefetch_factor": prefetch_factor,
+            "eval_frames": eval_frames,
+            "eval_batch_size": eval_batch_size,
+        }
+        for name, value in given.items():
+            if value < at_least.get(name, 0):
+                raise UserError(f"{name}={value} must be at least {at_least.get(name, 0)}")
+        if not 0 <= max_rejected_share <= 1:
+            raise UserError(f"max_rejected_share={max_rejected_share} must be between 0 and 1")
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+        self.seed = seed
+        self.max_rejected_share = max_rejected_share
+        self._samplers = samplers
+        self._transform = transform
+        self._eval_transform = eval_transform
+        self._reader = reader
+        self._num_workers = num_workers
+        self._views = views
+        self._start_method: StartMethod | None = start_method
+        self._prefetch_factor = prefetch_factor
+        self._pin_memory = pin_memory
+        self._eval_frames = eval_frames
+        self._eval_batch_size = eval_batch_size
+        self._train_loader: EpochLoader | None = None
+
+    @property
+    def train_loader(self) -> EpochLoader | None:
+        """The loader in use, which knows the position; ``None`` before training."""
+        return self._train_loader
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
+
+        With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
+        """
+        trainer = self.trainer
+        views = self._views
+        if views is None and trainer is not None:
+            views = getattr(trainer.lightning_module, "required_views", None)
+        dataset = self._dataset(self.train, views)
+        batches = EpochBatches(
+            len(self.train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            **self._ranks(),
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            fixed_epoch=0 if getattr(trainer, "overfit_batches", 0) else None,
+        )
+        self._train_loader = EpochLoader(dataset, batches, self._workers())
+        return self._train_loader
+
+    def pair_loader(
+        self, split: str = "val", views: Collection[str] = ("anchor", "positive")
+    ) -> BatchLoader:
+        """Return two independent draws of each video, augmented as in training, always the same.
+
+        Batches are :class:`~vclr_lightning.core.types.Batch` in the manifest's order. Each rank
+        gets a contiguous part of the videos, of equal length up to one; a video that cannot be
+        read is left out and listed in ``rejected``.
+
+        Raises:
+            UserError: there is no such split, or no sampler yields these views.
+        """
+        manifest = self.manifest(split)
+        dataset = self._dataset(manifest, views, replace=False)
+        keys = [(0, row) for row in rank_shard(len(manifest), **self._ranks())]
+        return self._evaluation_loader(dataset, keys)
+
+    def frames_loader(self, split: str = "val") -> BatchLoader:
+        """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
+
+        In the manifest's order, shared out as by :meth:`pair_loader`.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        manifest = self.manifest(split)
+        dataset = FramesDataset(
+            manifest=manifest,
+            reader=self._reader,
+            transform=self._eval_transform,
+            num_frames=self._eval_frames,
+        )
+        return self._evaluation_loader(dataset, list(rank_shard(len(manifest), **self._ranks())))
+
+    def manifest(self, split: str) -> VideoTable:
+        """Return the videos of ``"train"`` or ``"val"``.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        manifest = {"train": self.train, "val": self.val}.get(split)
+        if manifest is None:
+            held = "" if self.val is None else " and val"
+            raise UserError(f"there are no {split} videos in this data module; it has train{held}")
+        return manifest
+
+    def teardown(self, stage: str) -> None:
+        """Stop the workers."""
+        if self._train_loader is not None:
+            self._train_loader.close()
+            self._train_loader = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be the same when training resumes."""
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "train": self.train.fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data than those the checkpoint was trained on.
+
+        Raises:
+            UserError: ``batch_size``, ``seed`` or the training videos differ.
+        """
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return
+        for name, now in self.state_dict().items():
+            if state[name] != now:
+                what = "other training videos" if name == "train" else f"{name}={state[name]}"
+                raise UserError(
+                    f"the checkpoint was trained with {what}, this run has "
+                    f"{'the manifest ' if name == 'train' else f'{name}='}{now}: resume with the "
+                    "same, or start a new run from the checkpoint's weights"
+                )
+
+    def _dataset(
+        self, manifest: VideoTable, views: Collection[str] | None, *, replace: bool = True
+    ) -> VideoDataset:
+        return VideoDataset(
+            manifest=manifest,
+            reader=self._reader,
+            samplers=self._samplers,
+            transform=self._transform,
+            views=views,
+            seed=self.seed,
+            replace=replace,
+        )
+
+    def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
+        size = self._eval_batch_size
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        return BatchLoader(dataset, batches, replace(self._workers(), persistent=False))
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        if trainer is None:
+            return {"world_size": 1, "rank": 0}
+        return {"world_size": trainer.world_size, "rank": trainer.global_rank}
+
+    def _workers(self) -> WorkerOptions:
+        trainer = self.trainer
+        number, pin = self._num_workers, self._pin_memory
+        if number is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            number = max(1, cores // (trainer.num_devices if trainer else 1) - 1)
+        if pin is None:
+            on_cuda = trainer is None or trainer.strategy.root_device.type == "cuda"
+            pin = on_cuda and torch.cuda.is_available()
+        return WorkerOptions(
+            num_workers=number,
+            start_method=self._start_method,
+            prefetch_factor=self._prefetch_factor,
+            pin_memory=pin,
+        )

@@ -1,0 +1,175 @@
+"""Training samples: the views of one video, drawn, decoded and augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import Key, numpy_generator
+from vclr_lightning.data.decoding import read_drawn, reject
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.views import ViewPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vclr_lightning.core.types import Draw, Rejection
+    from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
+
+
+class Sample(TypedDict):
+    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video."""
+
+    views: dict[str, Tensor]
+    rows: Mapping[str, NDArray[np.int64]]
+    order: Mapping[str, NDArray[np.int64]]
+    ranks: Mapping[str, NDArray[np.int64]]
+    video_id: int
+    group_id: int
+    label: int
+    index: int
+    valid: bool
+    rejected: list[Rejection]
+
+
+class VideoDataset(Dataset[Sample]):
+    """Gives the views of a video; what it gives depends on nothing but (seed, epoch, index).
+
+    The key is ``(epoch, index)``, ``index`` being a row of the manifest. All needed views are read
+    in one pass over the video, and every clip is augmented with random numbers of its own. A
+    video that cannot be read is replaced by another, drawn from (seed, epoch, index, attempt), and
+    noted in the sample; ids and label are those of the video really decoded.
+
+    Args:
+        manifest: the videos.
+        reader: opens them.
+        samplers: decide which frames the views hold.
+        transform: augments one clip.
+        views: names of the views needed; ``None`` for all that the samplers yield.
+        seed: of all draws.
+        replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
+        max_attempts: videos tried for one sample before giving up.
+
+    Shape:
+        ``sample["views"][name]``: ``(n, C, T, H, W)`` uint8; a view of 0 clips is left out.
+
+    Raises:
+        UserError: the views do not fit together (see :class:`ViewPlan`); or, from indexing,
+            ``max_attempts`` videos in a row cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: VideoTable,
+        reader: VideoReader,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        views: Iterable[str] | None = None,
+        seed: int = 0,
+        replace: bool = True,
+        max_attempts: int = 10,
+    ) -> None:
+        self._manifest = manifest
+        self._reader = reader
+        self._transform = transform
+        self._plan = ViewPlan(samplers, views)
+        self._seed = seed
+        self._replace = replace
+        self._max_attempts = max_attempts
+
+    @property
+    def views(self) -> ViewPlan:
+        """The views that are read."""
+        return self._plan
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        tried: list[int] = []
+        rejected: list[Rejection] = []
+        for attempt in range(self._max_attempts if self._replace else 1):
+            keys = (self._seed, epoch, index, attempt)
+            row = index if attempt == 0 else self._substitute(tried, keys)
+            if row is None:
+                break
+            tried.append(row)
+            try:
+                return self._sample(row, index, keys, rejected)
+            except VideoError as error:
+                rejected.append(reject(self._manifest, row, error))
+        if not self._replace:
+            return self._blank(index, rejected)
+        first, last = rejected[0], rejected[-1]
+        raise UserError(
+            f"{first['path']} and the {len(rejected) - 1} videos tried in its place cannot be read "
+            f"(the last, {last['path']}: {last['reason']}); check the folder of the videos"
+        )
+
+    def _substitute(self, tried: list[int], keys: tuple[Key, ...]) -> int | None:
+        """Draw one of the videos that were not tried for this sample."""
+        left = len(self) - len(tried)
+        if left < 1:
+            return None
+        row = int(numpy_generator(*keys, "substitute").integers(left))
+        for other in sorted(tried):
+            row += row >= other
+        return row
+
+    def _sample(
+        self, row: int, index: int, keys: tuple[Key, ...], rejected: list[Rejection]
+    ) -> Sample:
+        def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
+            drawn = self._plan.draw(num_frames, *keys)
+            return drawn, np.concatenate([ranks.ravel() for ranks in drawn.ranks.values()])
+
+        drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
+        views, position = {}, 0
+        for name, spec in self._plan.specs.items():
+            clips = []
+            for clip in range(spec.clips):
+                rng = numpy_generator(*keys, "augment", name, clip)
+                clips.append(self._transform(frames[position : position + spec.frames], rng))
+                position += spec.frames
+            views[name] = torch.stack(clips)
+        return self._describe(row, index, drawn, views, rejected)
+
+    def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
+        size = self._transform.size
+        views = {
+            name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
+            for name, spec in self._plan.specs.items()
+        }
+        sample = self._describe(index, index, self._plan.draw(1, 0), views, rejected)
+        return {**sample, "valid": False}
+
+    def _describe(
+        self,
+        row: int,
+        index: int,
+        drawn: Draw,
+        views: dict[str, Tensor],
+        rejected: list[Rejection],
+    ) -> Sample:
+        return {
+            "views": views,
+            "rows": drawn.rows,
+            "order": drawn.order,
+            "ranks": drawn.ranks,
+            "video_id": self._manifest.video_id(row),
+            "group_id": self._manifest.group_id(row),
+            "label": self._manifest.label(row),
+            "index": index,
+            "valid": True,
+            "rejected": rejected,
+        }

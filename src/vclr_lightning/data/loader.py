@@ -1,0 +1,205 @@
+"""Loaders: workers that do not matter to what is loaded, and a position that can be resumed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.collate import as_tensors, collate
+from vclr_lightning.data.epochs import EpochBatches
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """How samples are loaded; none of it changes what is loaded.
+
+    Attributes:
+        num_workers: processes that load; 0 loads in the training process.
+        start_method: how they are started; ``None`` for the system's own.
+        prefetch_factor: batches that each worker loads ahead.
+        pin_memory: whether batches are put into page-locked memory.
+        persistent: whether workers stay for the next epoch.
+    """
+
+    num_workers: int = 0
+    start_method: StartMethod | None = None
+    prefetch_factor: int = 2
+    pin_memory: bool = False
+    persistent: bool = True
+
+
+class LoaderState(TypedDict):
+    """Where training stands: ``batch`` batches of ``epoch`` were handed out, of ``batches``."""
+
+    epoch: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+
+
+class _Guarded(Dataset[Any]):
+    """Hands over a mistake as a value: raised in a worker, it would arrive as a traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._dataset[key]
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def _collate_guarded(samples: Sequence[Any]) -> Any:
+    failures = [sample for sample in samples if isinstance(sample, _Failure)]
+    return failures[0] if failures else collate(samples)
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    # A signal to the whole process group is the training process's to answer: it finishes its
+    # step and saves, which it cannot do if its workers die first. It ends them itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class BatchLoader:
+    """Loads the samples of given batches, in their order, as tensors.
+
+    Args:
+        dataset: gives a sample for a key.
+        batches: lists of keys, iterated anew each time.
+        workers: how.
+
+    Raises:
+        UserError: from iterating, where the dataset raises it, in whatever process.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batches: Iterable[Sequence[Hashable]],
+        workers: WorkerOptions | None = None,
+    ) -> None:
+        workers = workers or WorkerOptions()
+        self._batches = batches
+        parallel: dict[str, Any] = {}
+        if workers.num_workers > 0:
+            parallel = {
+                "num_workers": workers.num_workers,
+                "multiprocessing_context": workers.start_method,
+                "prefetch_factor": workers.prefetch_factor,
+                "persistent_workers": workers.persistent,
+                "worker_init_fn": _leave_signals_to_parent,
+            }
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _Guarded(dataset),
+            batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of keys
+            collate_fn=_collate_guarded,
+            pin_memory=workers.pin_memory,
+            # Of its own, or starting an epoch would draw a number from torch's global generator.
+            generator=torch.Generator(),
+            **parallel,
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: the workers start with the first batch asked for, not with iter().
+        if self._loader is None:
+            raise RuntimeError("the loader was closed")
+        for batch in self._loader:
+            if isinstance(batch, _Failure):
+                raise UserError(batch.message)
+            yield as_tensors(batch)
+
+    def close(self) -> None:
+        """Stop the workers; iterating afterwards is an error."""
+        self._loader = None
+
+
+class EpochLoader(BatchLoader):
+    """Loads training epochs, knows its position in batches *consumed*, and can go on from it.
+
+    The position counts what was handed out, not what workers have prefetched. Iterating begins at
+    the position last loaded with :meth:`load_state_dict`, once, and otherwise at the beginning of
+    the epoch named with :meth:`set_epoch`. Lightning drives it by itself: it saves the state with
+    each checkpoint and sets the epoch.
+
+    Args:
+        dataset: takes ``(epoch, row)`` keys, and gives samples of a
+            :class:`~vclr_lightning.core.types.Batch`.
+        batches: which keys make which batch.
+        workers: how samples are loaded.
+
+    Example:
+        >>> from torch.utils.data import Dataset
+        >>> class Rows(Dataset):
+        ...     def __getitem__(self, key):
+        ...         return {"index": key[1], "valid": True}
+        >>> loader = EpochLoader(Rows(), EpochBatches(8, batch_size=2))
+        >>> loader.set_epoch(3)
+        >>> seen = [batch["index"].tolist() for batch in loader]
+        >>> loader.load_state_dict({"epoch": 3, "batch": 1, "batches": 4})
+        >>> [batch["index"].tolist() for batch in loader] == seen[1:]
+        True
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batches: EpochBatches,
+        workers: WorkerOptions | None = None,
+    ) -> None:
+        super().__init__(dataset, batches, workers)
+        self._epochs = batches
+
+    @property
+    def batch_sampler(self) -> EpochBatches:
+        """What Lightning looks for to announce an epoch."""
+        return self._epochs
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being, or is next to be, loaded."""
+        return self._epochs.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of ``epoch``; in the midst of that very epoch, stay."""
+        self._epochs.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._epochs.consumed = self._epochs.start
+        for batch in super().__iter__():
+            self._epochs.consumed += 1
+            yield batch
+
+    def state_dict(self) -> LoaderState:
+        """Return the position, with which a checkpoint resumes."""
+        return {"epoch": self.epoch, "batch": self._epochs.consumed, "batches": len(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the batches that had been consumed.
+
+        Raises:
+            UserError: an epoch has another number of batches than when the state was saved.
+        """
+        if state["batches"] != len(self):
+            raise UserError(
+                f"the checkpoint was saved after batch {state['batch']} of {state['batches']} in "
+                f"epoch {state['epoch']}, but an epoch now has {len(self)} batches; resume with "
+                "the videos, batch_size and accumulate_grad_batches that it was saved with"
+            )
+        self._epochs.resume(int(state["epoch"]), int(state["batch"]))

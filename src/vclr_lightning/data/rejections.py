@@ -1,0 +1,179 @@
+"""The list of videos that could not be used, and when there are too many of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Rejection
+from vclr_lightning.data.manifest.atomic import replacing
+
+_COLUMNS = ("video_id", "path", "reason")
+
+
+def too_many(rejected: int, attempted: int, *, max_share: float, num_videos: int) -> bool:
+    """Say whether the rejected videos exceed a share of ``num_videos``, judging by a part of them.
+
+    Once all were attempted, the share is compared as it is. Before, it must lie above by
+    three standard deviations of what chance gives a sample of that size, and at least 20 videos
+    must have been attempted: one bad video among the first three says nothing yet.
+
+    Args:
+        rejected: distinct videos rejected.
+        attempted: distinct videos attempted, rejected ones included.
+        max_share: share of videos that may be rejected.
+        num_videos: videos in all.
+
+    Example:
+        >>> too_many(1, 3, max_share=0.05, num_videos=1000)
+        False
+        >>> too_many(10, 40, max_share=0.05, num_videos=1000)
+        True
+        >>> too_many(51, 1000, max_share=0.05, num_videos=1000)
+        True
+    """
+    if attempted < min(20, num_videos):
+        return False
+    unseen = max(0.0, 1 - attempted / num_videos)
+    deviation = math.sqrt(attempted * max_share * (1 - max_share) * unseen)
+    return rejected > max_share * attempted + 3 * deviation
+
+
+class RejectionLog:
+    """Collects rejected videos over a run, writes them to a CSV file, and says when to stop.
+
+    Each video counts once, however often it is met. A row is appended whole as soon as it is
+    known; after a resume the file is first put back to the state of the checkpoint.
+
+    Args:
+        path: the file, with columns video_id, path and reason; ``None`` writes none (as on all
+            ranks but the first).
+        num_videos: videos in the training set.
+        max_share: share of them that may be rejected.
+
+    Raises:
+        UserError: ``max_share`` is not between 0 and 1.
+
+    Example:
+        >>> log = RejectionLog(None, num_videos=100, max_share=0.05)
+        >>> log.add([{"video_id": 7, "path": "a.mp4", "reason": "empty"}], seen=[8, 9])
+        [{'video_id': 7, 'path': 'a.mp4', 'reason': 'empty'}]
+        >>> len(log), log.share
+        (1, 0.3333333333333333)
+    """
+
+    def __init__(self, path: Path | None, *, num_videos: int, max_share: float = 0.05) -> None:
+        if not 0 <= max_share <= 1:
+            raise UserError(f"max_rejected_share={max_share} must be between 0 and 1")
+        self._path = path
+        self._num_videos = num_videos
+        self._max_share = max_share
+        self._rejected: dict[int, Rejection] = {}
+        self._seen: set[int] = set()
+        self._appending = False
+
+    def __len__(self) -> int:
+        """Distinct videos rejected."""
+        return len(self._rejected)
+
+    @property
+    def attempted(self) -> int:
+        """Distinct videos attempted, rejected ones included."""
+        return len(self._seen)
+
+    @property
+    def share(self) -> float:
+        """Rejected videos among those attempted."""
+        return len(self) / max(1, self.attempted)
+
+    def add(self, rejected: Iterable[Rejection], *, seen: Iterable[int]) -> list[Rejection]:
+        """Take note of a batch of all ranks.
+
+        Args:
+            rejected: its rejections.
+            seen: ids of the videos that were read instead, or without trouble.
+
+        Returns:
+            The rejections that were not known before.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        self._seen.update(int(video) for video in seen)
+        new = []
+        for rejection in rejected:
+            if rejection["video_id"] not in self._rejected:
+                self._rejected[rejection["video_id"]] = rejection
+                new.append(rejection)
+        self._seen.update(rejection["video_id"] for rejection in new)
+        if new:
+            self._write(new)
+        return new
+
+    def check(self) -> None:
+        """Stop a run that would train on too small a part of its data.
+
+        Raises:
+            UserError: too many videos were rejected, see :func:`too_many`.
+        """
+        if too_many(
+            len(self), self.attempted, max_share=self._max_share, num_videos=self._num_videos
+        ):
+            last = next(reversed(self._rejected.values()))
+            where = f", all listed in {self._path}" if self._path else ""
+            raise UserError(
+                f"{len(self)} of {self.attempted} videos could not be read ({self.share:.1%}, "
+                f"allowed are {self._max_share:.1%}){where}; the last: {last['path']}: "
+                f"{last['reason']}; repair or leave out the files, or raise max_rejected_share"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs: plain lists and numbers."""
+        return {
+            "rejected": [dict(rejection) for rejection in self._rejected.values()],
+            "seen": sorted(self._seen),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to the state of a checkpoint; the file is put back with it.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        rejected: list[Rejection] = state["rejected"]
+        self._rejected = {item["video_id"]: item for item in rejected}
+        self._seen = set(state["seen"])
+        self._appending = False
+        if self._path is not None and (self._rejected or self._path.exists()):
+            self._write([])
+
+    def _write(self, new: list[Rejection]) -> None:
+        if self._path is None:
+            return
+        if not self._appending:
+            content = _rows([_COLUMNS]) + _rows(map(_row, self._rejected.values()))
+            with replacing(self._path) as file:
+                file.write(content.encode())
+            self._appending = True
+            return
+        try:
+            # Unbuffered: the new rows go out in one write, so no reader sees half a row.
+            with open(self._path, "ab", buffering=0) as file:
+                file.write(_rows(map(_row, new)).encode())
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def _row(rejection: Rejection) -> tuple[object, ...]:
+    return (rejection["video_id"], rejection["path"], rejection["reason"])
+
+
+def _rows(rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
