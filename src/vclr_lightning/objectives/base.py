@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from vclr_lightning.core.queue import KeyQueue
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 
 
@@ -16,7 +17,14 @@ class Objective(nn.Module):
     The module that trains it plans the union of all requests, encodes each clip at most once per
     encoder, calls the objective with its part, gathers ``pending`` over the ranks, and calls
     :meth:`commit` only after an optimizer step that really happened.
+
+    Attributes:
+        keys_per_video: keys that a video adds to the objective's queue each time that it is seen.
+        queue: the queue, where there is one.
     """
+
+    keys_per_video: int = 0
+    queue: KeyQueue | None = None
 
     @property
     def enabled(self) -> bool:
@@ -36,7 +44,17 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def commit(self, pending: Mapping[str, Tensor], step: int) -> None:
-        """Take the keys of one global micro-batch ``(B_global, ...)``, in global order."""
+        """Take the keys of one global batch, in global order, after optimizer step ``step``.
+
+        The global batch is that of one optimizer step: all ranks, all accumulated micro-batches.
+
+        Shape:
+            ``pending[name]``: ``(B_global, ...)``.
+        """
+
+    def diagnostics(self, step: int) -> Mapping[str, Tensor]:
+        """Return scalars that describe the state; asked for only where they are logged."""
+        return {}
 
     def momentum_pairs(self) -> Iterable[tuple[nn.Module, nn.Module]]:
         """(query module, key module) pairs that follow each other by momentum, heads included."""

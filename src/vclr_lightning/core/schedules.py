@@ -1,0 +1,122 @@
+"""Learning-rate schedules, by optimizer step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vclr_lightning.core.errors import UserError
+
+
+class SchedulerFactory(Protocol):
+    """Builds a scheduler that is stepped once after every optimizer step."""
+
+    def __call__(
+        self, optimizer: Optimizer, *, steps_per_epoch: int, epochs: float
+    ) -> LRScheduler: ...
+
+
+def warmup_cosine(
+    step: int,
+    *,
+    base: float,
+    warmup_steps: int,
+    total_steps: int,
+    multiplier: float = 100,
+    eta_min: float = 1e-6,
+) -> float:
+    """Return the learning rate of ``step`` (0 is the first).
+
+    Linear from ``base / multiplier`` to ``base`` over ``warmup_steps``, then half a cosine to
+    ``eta_min`` over the steps left.
+
+    Example:
+        >>> rates = [warmup_cosine(t, base=0.2, warmup_steps=2, total_steps=4) for t in range(5)]
+        >>> [f"{rate:.6f}" for rate in rates]
+        ['0.002000', '0.101000', '0.200000', '0.100001', '0.000001']
+    """
+    if step <= warmup_steps:
+        if warmup_steps == 0:
+            return base
+        return base * (warmup_steps + (multiplier - 1) * step) / (warmup_steps * multiplier)
+    left = max(1, total_steps - warmup_steps)
+    done = min(1.0, (step - warmup_steps) / left)
+    return eta_min + (base - eta_min) * (1 + math.cos(math.pi * done)) / 2
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up, then cosine annealing, of every parameter group, stepped per iteration.
+
+    Each group starts at its own learning rate divided by ``multiplier``. A run that is no longer
+    than the warm-up ends within it. The position alone is saved; the shape is the run's own.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks.
+        steps_per_epoch: optimizer steps (not micro-batches) in an epoch.
+        epochs: length of the run.
+        warmup_epochs: length of the warm-up.
+        multiplier: peak over first learning rate.
+        eta_min: last learning rate.
+
+    Raises:
+        UserError: a length is negative, ``multiplier`` is below 1 or ``eta_min`` is negative.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+        >>> scheduler = WarmupCosine(optimizer, steps_per_epoch=10, epochs=20)
+        >>> f"{scheduler.get_last_lr()[0]:.4f}"
+        '0.0020'
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps_per_epoch: int,
+        epochs: float,
+        warmup_epochs: float = 5,
+        multiplier: float = 100,
+        eta_min: float = 1e-6,
+    ) -> None:
+        if steps_per_epoch < 1 or epochs < 0 or warmup_epochs < 0:
+            raise UserError(
+                f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
+                f"warmup_epochs={warmup_epochs} of the schedule must not be negative"
+            )
+        if multiplier < 1 or eta_min < 0:
+            raise UserError(
+                f"multiplier={multiplier} of the schedule must be at least 1, "
+                f"and eta_min={eta_min} at least 0"
+            )
+        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
+        self.total_steps = round(epochs * steps_per_epoch)
+        self.multiplier = multiplier
+        self.eta_min = eta_min
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        """Return the learning rate of the coming step, for each group."""
+        return [
+            warmup_cosine(
+                self.last_epoch,
+                base=float(base),
+                warmup_steps=self.warmup_steps,
+                total_steps=self.total_steps,
+                multiplier=self.multiplier,
+                eta_min=self.eta_min,
+            )
+            for base in self.base_lrs
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, as plain numbers."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the saved position."""
+        super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()

@@ -1,0 +1,81 @@
+"""Inter-frame loss: frames of one video against a queue of other videos' frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.queue import QueueInit
+from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
+from vclr_lightning.functional.contrastive import unit
+from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
+
+
+class InterFrame(QueuedObjective):
+    """Pull the anchor frame to three keys of its video, one at a time (Section 3.1 of the paper).
+
+    The keys are the second view of the anchor frame x1, and the frames x2 and x3; negatives come
+    from a queue that all three keys enter: every video's second view, then every x2, then every x3.
+
+    Args:
+        num_features: features of the backbone.
+        embedding_dim: size of the embedding.
+        temperature: divides every similarity.
+        queue_size: length of the queue.
+        own_mask: leave keys of the query's own ``"video"`` or ``"group"`` out of its negatives,
+            or ``"none"``.
+        queue_init: what the queue starts from, ``"unit"`` or ``"uniform"``.
+        seed: of the queue's start.
+
+    Raises:
+        UserError: a value is out of range.
+
+    Example:
+        >>> inter = InterFrame(num_features=8, embedding_dim=4, queue_size=16)
+        >>> sorted(inter.requests())
+        ['others', 'query', 'second']
+    """
+
+    keys_per_video = 3
+
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        embedding_dim: int = 128,
+        temperature: float = 0.1,
+        queue_size: int = 131072,
+        own_mask: OwnMask = "video",
+        queue_init: QueueInit = "unit",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_features=num_features,
+            embedding_dim=embedding_dim,
+            temperature=temperature,
+            queue_size=queue_size,
+            own_mask=own_mask,
+            queue_init=queue_init,
+            seed=seed,
+        )
+
+    def requests(self) -> Mapping[str, Request]:
+        return frame_requests()
+
+    def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        query = unit(self.query_head(features["query"]).squeeze(1))  # (B, D)
+        with torch.no_grad():
+            keys = torch.cat([features["second"], features["others"]], dim=1)  # (B, 3, F)
+            keys = unit(self.key_head(keys))
+        return self.contrast(query, keys, batch)
+
+
+def frame_requests() -> dict[str, Request]:
+    """Return what the frame-level losses read: x1 by the query, x1 again, x2 and x3 by the key."""
+    return {
+        "query": Request("query", ("anchor",), rows="x1"),
+        "second": Request("key", ("second",)),
+        "others": Request("key", ("anchor", "extra"), rows="others"),
+    }

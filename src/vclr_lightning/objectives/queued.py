@@ -1,0 +1,94 @@
+"""What the objectives that contrast with a queue have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.queue import KeyQueue, QueueInit
+from vclr_lightning.core.types import Batch, ObjectiveOutput
+from vclr_lightning.functional.contrastive import Contrast, queue_nce
+from vclr_lightning.functional.embedding import effective_rank, spread
+from vclr_lightning.objectives.base import Objective
+from vclr_lightning.objectives.heads import check_temperature, projection_heads
+
+OwnMask = Literal["video", "group", "none"]
+
+# Enough keys to tell a collapse, few enough for a cheap eigendecomposition.
+_KEYS_MEASURED = 1024
+
+
+class QueuedObjective(Objective):
+    """A pair of heads, a queue and the mask of a query's own video."""
+
+    queue: KeyQueue
+
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        embedding_dim: int,
+        temperature: float,
+        queue_size: int,
+        own_mask: OwnMask,
+        queue_init: QueueInit,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if own_mask not in ("video", "group", "none"):
+            raise UserError(f"own_mask={own_mask!r} must be 'video', 'group' or 'none'")
+        self.temperature = check_temperature(temperature)
+        self.own_mask = own_mask
+        self.query_head, self.key_head = projection_heads(num_features, embedding_dim)
+        self.queue = KeyQueue(
+            queue_size, embedding_dim, init=queue_init, seed=(seed, type(self).__name__)
+        )
+
+    def contrast(self, query: Tensor, keys: Tensor, batch: Batch) -> ObjectiveOutput:
+        """Return the loss of ``query`` ``(B, D)`` against its ``keys`` ``(B, P, D)``."""
+        ids = batch["group_id"] if self.own_mask == "group" else batch["video_id"]
+        contrast = queue_nce(
+            query,
+            keys,
+            self.queue.rows,
+            temperature=self.temperature,
+            own_ids=None if self.own_mask == "none" else ids,
+            queue_ids=self.queue.ids,
+        )
+        return ObjectiveOutput(
+            loss=contrast.loss,
+            metrics=contrast_metrics(contrast, self.temperature),
+            pending={"keys": keys.detach(), "ids": ids},
+        )
+
+    def commit(self, pending: Mapping[str, Tensor], step: int) -> None:
+        """Queue the first positive of every video, then the second of every video, and so on."""
+        keys, ids = pending["keys"], pending["ids"]  # (B, P, D), (B,)
+        self.queue.push(keys.transpose(0, 1).flatten(0, 1), ids.repeat(keys.shape[1]), step)
+
+    def momentum_pairs(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        return ((self.query_head, self.key_head),)
+
+    @torch.no_grad()
+    def diagnostics(self, step: int) -> Mapping[str, Tensor]:
+        newest = self.queue.newest(_KEYS_MEASURED)
+        return {
+            "queue_fill": self.queue.fill,
+            "queue_age": self.queue.age(step),
+            "spread": spread(newest),
+            "effective_rank": effective_rank(newest),
+        }
+
+
+def contrast_metrics(contrast: Contrast, temperature: float) -> dict[str, Tensor]:
+    """Return the measures of a contrastive loss, with similarities as cosines."""
+    hit = contrast.positive > contrast.hardest[:, None]
+    return {
+        "top1": hit.float().mean(),
+        "positive_similarity": contrast.positive.mean() * temperature,
+        "negative_similarity": contrast.negative.mean() * temperature,
+    }

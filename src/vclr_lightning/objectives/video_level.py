@@ -1,0 +1,107 @@
+"""Video-level loss: two tuples of one video against a queue of other videos' tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.momentum import momentum_copy
+from vclr_lightning.core.queue import QueueInit
+from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
+from vclr_lightning.functional.consensus import average
+from vclr_lightning.functional.contrastive import unit
+from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
+from vclr_lightning.objectives.segments import check_num_segments, check_tuple
+
+
+class VideoLevel(QueuedObjective):
+    """Pull two independently drawn tuples of a video together (Section 3.2 of the paper).
+
+    The features of a tuple's clips are brought to one by the consensus, before the head.
+
+    Args:
+        num_features: features of the backbone.
+        num_segments: clips in a tuple.
+        embedding_dim: size of the embedding.
+        temperature: divides every similarity.
+        queue_size: length of the queue.
+        consensus: ``(B, S, F)`` to ``(B, F)``; a module is trained, its copy follows by momentum.
+        own_mask: leave keys of the query's own ``"video"`` or ``"group"`` out of its negatives,
+            or ``"none"``.
+        queue_init: what the queue starts from, ``"unit"`` or ``"uniform"``.
+        seed: of the queue's start.
+
+    Raises:
+        UserError: a value is out of range, or the data gives tuples of another length.
+
+    Example:
+        >>> video = VideoLevel(num_features=8, num_segments=3, embedding_dim=4, queue_size=16)
+        >>> video.requests()["key"].views
+        ('positive',)
+    """
+
+    keys_per_video = 1
+    segments: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        num_segments: int = 3,
+        embedding_dim: int = 128,
+        temperature: float = 0.1,
+        queue_size: int = 131072,
+        consensus: Callable[[Tensor], Tensor] = average,
+        own_mask: OwnMask = "video",
+        queue_init: QueueInit = "unit",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_features=num_features,
+            embedding_dim=embedding_dim,
+            temperature=temperature,
+            queue_size=queue_size,
+            own_mask=own_mask,
+            queue_init=queue_init,
+            seed=seed,
+        )
+        self.num_segments = check_num_segments(num_segments)
+        self.consensus = consensus
+        self.key_consensus = (
+            momentum_copy(consensus) if isinstance(consensus, nn.Module) else consensus
+        )
+        # In the checkpoint, so that a run of another number of segments can't continue it.
+        self.register_buffer("segments", torch.tensor(num_segments))
+
+    def requests(self) -> Mapping[str, Request]:
+        return {
+            "query": Request("query", ("anchor",), group="tuple"),
+            "key": Request("key", ("positive",), group="tuple"),
+        }
+
+    def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        check_tuple(features["query"], self.num_segments, "the video-level loss")
+        query = unit(self.query_head(self.consensus(features["query"])))  # (B, D)
+        with torch.no_grad():
+            key = unit(self.key_head(self.key_consensus(features["key"])))  # (B, D)
+        return self.contrast(query, key[:, None], batch)
+
+    def momentum_pairs(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        yield from super().momentum_pairs()
+        if isinstance(self.consensus, nn.Module) and isinstance(self.key_consensus, nn.Module):
+            yield self.consensus, self.key_consensus
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        saved = int(state_dict.get(f"{prefix}segments", self.num_segments))
+        if saved != self.num_segments:
+            raise UserError(
+                f"the checkpoint was trained with num_segments={saved}, but this run has "
+                f"{self.num_segments}; set num_segments={saved} to continue it, or start a new run"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
