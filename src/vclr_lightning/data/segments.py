@@ -20,8 +20,9 @@ def segment_bounds(
 
     ``"exact"``: segment i holds ranks ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
     ``"floor"``: every segment has ``n // S`` frames and the last one takes the remainder, as
-    the released code does (after it has stretched each video to 300 frames, which this does not).
-    With either, a segment that would be empty holds the one frame ``floor((i + 1/2) n / S)``.
+    the released code does (after it has stretched each video to 300 frames, which this does not);
+    with fewer frames than segments, where that code has no answer, it is as ``"exact"``.
+    A segment that would be empty holds the one frame ``floor((i + 1/2) n / S)``.
 
     Shape:
         Returns ``(S, 2)`` int64: first rank, and the rank behind the last.
@@ -35,7 +36,7 @@ def segment_bounds(
         [[0, 1], [0, 1], [1, 2]]
     """
     segments = np.arange(num_segments, dtype=np.int64)
-    if rule == "exact":
+    if rule == "exact" or num_frames < num_segments:
         start = segments * num_frames // num_segments
         stop = (segments + 1) * num_frames // num_segments
     else:

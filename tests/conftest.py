@@ -1,0 +1,79 @@
+"""What tests of several parts share: small real videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+torch.set_num_threads(1)
+
+CLASSES = ("grow", "left", "right")
+CLIPS = 6
+
+WriteVideo = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_video() -> WriteVideo:
+    """``write_video(path, frames, fps=10, gop=8)`` writes ``(H, W, 3)`` RGB frames as H.264."""
+
+    def write(
+        path: Path, frames: Sequence[NDArray[np.uint8]], *, fps: int = 10, gop: int = 8
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            options = {"g": str(gop), "crf": "16", "preset": "veryfast", "threads": "1"}
+            stream = container.add_stream("libx264", rate=fps, options=options)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+def draw_frames(kind: str, seed: int) -> list[NDArray[np.uint8]]:
+    """Draw 20 to 40 frames of 64 x 48: a square that grows, or moves left or right, over noise."""
+    rng = np.random.default_rng([CLASSES.index(kind), seed])
+    count = int(rng.integers(20, 41))
+    coarse = rng.integers(40, 160, (6, 8, 3))
+    background = np.kron(coarse, np.ones((8, 8, 1))).astype(np.uint8)
+    colour = rng.integers(160, 256, 3).astype(np.uint8)
+    row = int(rng.integers(4, 24))
+    frames = []
+    for time in np.linspace(0, 1, count):
+        size = 4 + int(20 * time) if kind == "grow" else 14
+        column = {"grow": 20, "left": int(48 * (1 - time)), "right": int(48 * time)}[kind]
+        frame = background.copy()
+        frame[row : row + size, column : column + size] = colour
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVideo) -> Path:
+    """A folder of 3 classes x 6 clips, ``grow/grow_g00_c00.mp4``; two clips make a group."""
+    root = tmp_path_factory.mktemp("videos")
+    for kind in CLASSES:
+        for clip in range(CLIPS):
+            name = f"{kind}_g{clip // 2:02}_c{clip % 2:02}.mp4"
+            write_video(root / kind / name, draw_frames(kind, clip))
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real videos that ``VCLR_TEST_DATA`` names; skips where it names none."""
+    folder = os.environ.get("VCLR_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real videos: VCLR_TEST_DATA names no folder")
+    return Path(folder)
