@@ -1,0 +1,61 @@
+"""Boxes and sizes of fixed crops, and the one resampling all transforms use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vclr_lightning.data.transforms.augmentation import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) -> Tensor:
+    """Cut ``box`` out of ``frame`` and resize it, bilinear with antialiasing.
+
+    Equal to the bit to PIL's ``crop`` and ``resize(..., BILINEAR)``.
+
+    Shape:
+        - frame: ``(H, W, 3)`` uint8, which may be read-only
+        - result: ``(3, height, width)`` uint8
+
+    Example:
+        >>> frame = np.zeros((256, 340, 3), np.uint8)
+        >>> resized_crop(frame, Box(0, 10, 200, 150), 224, 224).shape
+        torch.Size([3, 224, 224])
+    """
+    bottom, right = box.top + box.height, box.left + box.width
+    # Copied, because torch refuses arrays that are read-only or stepped through backwards.
+    cut = torch.from_numpy(np.array(frame[box.top : bottom, box.left : right], order="C"))
+    # Handed over as stored, pixel by pixel: torch is faster that way than on separate planes.
+    pictures = cut.permute(2, 0, 1).unsqueeze(0)
+    return F.interpolate(
+        pictures, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+
+
+def short_edge_size(height: int, width: int, short: int) -> tuple[int, int]:
+    """Height and width that keep the shape and bring the shorter edge to ``short``.
+
+    Example:
+        >>> short_edge_size(240, 320, 256)
+        (256, 341)
+    """
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
+def center_box(height: int, width: int, size: int) -> Box:
+    """The square of ``size`` in the middle, placed as torchvision's ``CenterCrop`` places it.
+
+    Example:
+        >>> center_box(256, 341, 224)
+        Box(top=16, left=58, height=224, width=224)
+    """
+    return Box(round((height - size) / 2), round((width - size) / 2), size, size)
