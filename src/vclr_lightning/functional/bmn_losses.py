@@ -1,0 +1,97 @@
+"""The losses of boundary-matching networks (BMN)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-5
+
+
+def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Binary logistic loss in which positives and negatives weigh alike.
+
+    Positives are labels above ``threshold``. With ``r`` the entries per positive, kept within 1.05
+    and 21, positives weigh ``r / 2`` and negatives ``r / (2 (r - 1))``.
+
+    Shape:
+        ``scores`` (probabilities), ``labels``: the same shape; returns a scalar.
+
+    Example:
+        >>> loss = weighted_logistic(torch.tensor([0.9, 0.1]), torch.tensor([1.0, 0.0]))
+        >>> f"{loss.item():.4f}"  # both classes weigh 1: -log 0.9
+        '0.1053'
+    """
+    positive = (labels > threshold).to(scores.dtype)
+    ratio = (positive.numel() / positive.sum().clamp_min(1)).clamp(1.05, 21)
+    gain = 0.5 * ratio
+    loss = gain * positive * torch.log(scores + _EPSILON)
+    loss = loss + gain / (ratio - 1) * (1 - positive) * torch.log(1 - scores + _EPSILON)
+    return -loss.mean()
+
+
+def regression_cells(
+    iou: Tensor, valid: Tensor, *, generator: torch.Generator, high: float = 0.7, low: float = 0.3
+) -> Tensor:
+    """Choose the cells whose IoU is regressed: all high ones, about as many of the others each.
+
+    Cells above ``high`` are all taken; those in ``(low, high]`` and those in ``(0, low]`` are drawn
+    with the chance that gives about as many.
+
+    Shape:
+        ``iou``: ``(..., T, T)``; ``valid``: ``(T, T)``, 1 where the cell ends inside the video;
+        returns 0 and 1 in ``iou``'s shape.
+
+    Example:
+        >>> iou = torch.tensor([[0.8, 0.5], [0.1, 0.0]])
+        >>> cells = regression_cells(
+        ...     iou, torch.ones(2, 2), generator=torch.Generator().manual_seed(0)
+        ... )
+        >>> cells.tolist()
+        [[1.0, 1.0], [1.0, 0.0]]
+    """
+    inside = valid.expand_as(iou) > 0
+    top = (iou > high) & inside
+    middle = (iou <= high) & (iou > low) & inside
+    bottom = (iou <= low) & (iou > 0) & inside
+    wanted = top.sum()
+    chosen = top
+    for pool in (middle, bottom):
+        chance = wanted / pool.sum().clamp_min(1)
+        draw = torch.rand(iou.shape, generator=generator, device=iou.device)
+        chosen = chosen | (pool & (draw < chance))
+    return chosen.to(iou.dtype)
+
+
+def regression_loss(scores: Tensor, iou: Tensor, cells: Tensor) -> Tensor:
+    """Half the mean squared error over the chosen cells.
+
+    Shape:
+        ``scores``, ``iou``, ``cells`` (0 or 1): the same shape; returns a scalar.
+
+    Example:
+        >>> one = torch.ones(2, 2)
+        >>> regression_loss(0.5 * one, one, torch.eye(2)).item()
+        0.125
+    """
+    error = ((scores - iou) * cells).square()
+    return 0.5 * error.sum() / cells.sum().clamp_min(1)
+
+
+def classification_loss(
+    scores: Tensor, iou: Tensor, valid: Tensor, *, threshold: float = 0.9
+) -> Tensor:
+    """Weighted logistic loss over the valid cells: is the IoU above ``threshold``?
+
+    Shape:
+        ``scores``, ``iou``: ``(B, T, T)``; ``valid``: ``(T, T)``; returns a scalar.
+
+    Example:
+        >>> scores = torch.full((1, 2, 2), 0.5)
+        >>> valid = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+        >>> loss = classification_loss(scores, torch.tensor([[[1.0, 0.0], [0.0, 9.0]]]), valid)
+        >>> f"{loss.item():.4f}"  # the mean weight is 1: log 2
+        '0.6931'
+    """
+    inside = valid.expand_as(scores) > 0
+    return weighted_logistic(scores[inside], iou[inside], threshold=threshold)

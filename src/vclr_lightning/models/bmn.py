@@ -1,0 +1,193 @@
+"""Boundary-matching network (BMN), temporal proposals from snippet features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.boundary_matching import matching_weights
+
+
+class BMNOutput(NamedTuple):
+    """Scores of every position and every proposal, all probabilities.
+
+    Attributes:
+        maps: ``(B, 2, T, T)``: regression and classification; ``maps[:, :, d, s]`` is the proposal
+            from position ``s`` on that is ``d + 1`` positions long.
+        start: ``(B, T)``.
+        end: ``(B, T)``.
+    """
+
+    maps: Tensor
+    start: Tensor
+    end: Tensor
+
+
+class _Sample(torch.autograd.Function):
+    """A constant sparse matrix times a dense one, with the transpose at hand for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        product: Tensor = torch.sparse.mm(matrix, dense)
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return torch.sparse.mm(ctx.transposed, grad), None, None
+
+
+class MatchingConv(nn.Module):
+    """The boundary-matching layer and the convolution over its samples, in one.
+
+    Sampling is linear in the features, and so is the convolution behind it, so its weights are
+    applied to the ``T`` positions first and only their results are sampled. That equals sampling
+    ``(B, C, N, T, T)`` values and convolving them with an ``(N, 1, 1)`` kernel, and holds none.
+
+    Args:
+        in_channels: channels of the features.
+        out_channels: channels of a proposal.
+        positions: T.
+        samples: N, samples along a proposal.
+
+    Shape:
+        ``(B, in_channels, T)`` to ``(cells, B, out_channels)``, the proposals that end inside the
+        video; ``duration`` and ``start``, both ``(cells,)``, say which each is.
+    """
+
+    bias: Tensor
+    duration: Tensor
+    start: Tensor
+
+    def __init__(
+        self, *, in_channels: int, out_channels: int, positions: int = 100, samples: int = 32
+    ) -> None:
+        super().__init__()
+        kernel = nn.Conv3d(in_channels, out_channels, (samples, 1, 1))
+        # The shape of the convolution it stands for, so that weights trained with it load.
+        self.weight = kernel.weight
+        self.register_parameter("bias", kernel.bias)
+        weights = matching_weights(positions, samples=samples)
+        self.register_buffer("duration", weights.duration, persistent=False)
+        self.register_buffer("start", weights.start, persistent=False)
+        for name, matrix in (("rows", weights.matrix), ("columns", weights.matrix.t())):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+                compressed = matrix.coalesce().float().to_sparse_csr()
+            # Plain buffers: sparse ones can be neither broadcast nor saved everywhere.
+            self.register_buffer(f"{name}_begin", compressed.crow_indices(), persistent=False)
+            self.register_buffer(f"{name}_index", compressed.col_indices(), persistent=False)
+            self.register_buffer(f"{name}_value", compressed.values(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, positions = x.shape
+        channels, _, samples = self.weight.shape[:3]
+        # One 1 x 1 convolution gives each position's share in every sample of every output channel.
+        kernel = self.weight[..., 0, 0].permute(2, 0, 1).flatten(0, 1)  # (N O, C)
+        shares = torch.einsum("kc,bct->ktb", kernel, x)  # (N O, T, B)
+        shares = shares.reshape(samples, channels, positions, batch).permute(
+            0, 2, 3, 1
+        )  # (N, T, B, O)
+        shape = (len(self.start), samples * positions)
+        sampled: Tensor = _Sample.apply(
+            shares.reshape(samples * positions, batch * channels),
+            self._csr("rows", shape),
+            self._csr("columns", shape[::-1]),
+        )
+        return sampled.reshape(-1, batch, channels) + self.bias  # (cells, B, O)
+
+    def _csr(self, name: str, shape: tuple[int, int]) -> Tensor:
+        begin, index, value = (
+            getattr(self, f"{name}_{part}") for part in ("begin", "index", "value")
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            return torch.sparse_csr_tensor(begin, index, value, size=shape, check_invariants=False)
+
+
+class BMN(nn.Module):
+    """Boundary-matching network: where actions start and end, and how good each proposal is.
+
+    Args:
+        num_features: channels of the snippet features.
+        positions: T, snippets a video is resampled to.
+        hidden_1d: channels of the base.
+        hidden_2d: channels over proposals.
+        hidden_3d: channels behind the boundary-matching layer.
+        samples: samples along a proposal.
+
+    Shape:
+        ``(B, num_features, T)`` to a :class:`BMNOutput`.
+
+    Raises:
+        UserError: features of another number of channels or positions.
+
+    Example:
+        >>> model = BMN(num_features=8, positions=10, hidden_1d=8, hidden_2d=4, hidden_3d=8)
+        >>> output = model(torch.randn(2, 8, 10))
+        >>> output.maps.shape, output.start.shape
+        (torch.Size([2, 2, 10, 10]), torch.Size([2, 10]))
+    """
+
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        positions: int = 100,
+        hidden_1d: int = 256,
+        hidden_2d: int = 128,
+        hidden_3d: int = 512,
+        samples: int = 32,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.positions = num_features, positions
+        self.base = nn.Sequential(
+            nn.Conv1d(num_features, hidden_1d, 3, padding=1, groups=4),
+            nn.ReLU(),
+            nn.Conv1d(hidden_1d, hidden_1d, 3, padding=1, groups=4),
+            nn.ReLU(),
+        )
+        self.start = _boundary_head(hidden_1d)
+        self.end = _boundary_head(hidden_1d)
+        self.proposal = nn.Sequential(nn.Conv1d(hidden_1d, hidden_1d, 3, padding=1), nn.ReLU())
+        self.matching = MatchingConv(
+            in_channels=hidden_1d, out_channels=hidden_3d, positions=positions, samples=samples
+        )
+        self.reduce = nn.Linear(hidden_3d, hidden_2d)
+        self.maps = nn.Sequential(
+            nn.Conv2d(hidden_2d, hidden_2d, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden_2d, hidden_2d, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden_2d, 2, 1),
+        )
+
+    def forward(self, features: Tensor) -> BMNOutput:
+        if features.shape[1:] != (self.num_features, self.positions):
+            raise UserError(
+                f"features of shape {tuple(features.shape[1:])} do not fit this network: it takes "
+                f"{self.num_features} channels at {self.positions} positions"
+            )
+        base = self.base(features)
+        cells = torch.relu(self.matching(self.proposal(base)))  # (cells, B, hidden_3d)
+        cells = torch.relu(self.reduce(cells))  # (cells, B, hidden_2d)
+        # A proposal that runs past the end samples nothing, and only biases reach its cell.
+        nothing = torch.relu(self.reduce(torch.relu(self.matching.bias)))
+        grid = nothing.expand(self.positions, self.positions, len(features), -1).clone()
+        grid[self.matching.duration, self.matching.start] = cells.to(grid.dtype)
+        maps = self.maps(grid.permute(2, 3, 0, 1))
+        return BMNOutput(
+            maps=torch.sigmoid(maps),
+            start=torch.sigmoid(self.start(base))[:, 0],
+            end=torch.sigmoid(self.end(base))[:, 0],
+        )
+
+
+def _boundary_head(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(channels, channels, 3, padding=1, groups=4), nn.ReLU(), nn.Conv1d(channels, 1, 1)
+    )

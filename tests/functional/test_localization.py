@@ -1,0 +1,120 @@
+"""BMN's labels, losses and proposals against plain loops and hand-computed values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from vclr_lightning.functional.bmn_labels import bmn_labels
+from vclr_lightning.functional.bmn_losses import (
+    classification_loss,
+    regression_cells,
+    regression_loss,
+    weighted_logistic,
+)
+from vclr_lightning.functional.proposals import candidate_proposals, soft_nms
+
+T = 8
+GAP = 1 / T
+SEGMENTS = np.array([[0.1, 0.45], [0.5, 0.97]])
+
+
+def test_labels_equal_loops() -> None:
+    labels = bmn_labels(SEGMENTS, T)
+    for d in range(T):
+        for s in range(T):
+            low, high = s * GAP, (s + d + 1) * GAP
+            best = 0.0
+            for a, b in SEGMENTS:
+                shared = max(0.0, min(high, b) - max(low, a))
+                best = max(best, shared / ((high - low) + (b - a) - shared))
+            assert math.isclose(labels.iou[d, s], best, abs_tol=1e-12)
+    for i in range(T):
+        low, high = (i - 0.5) * GAP, (i + 1.5) * GAP
+        for k, given in enumerate((labels.start, labels.end)):
+            best = 0.0
+            for segment in SEGMENTS:
+                near = segment[k] - 1.5 * GAP, segment[k] + 1.5 * GAP
+                best = max(best, max(0.0, min(high, near[1]) - max(low, near[0])) / (2 * GAP))
+            assert math.isclose(given[i], best, abs_tol=1e-12)
+
+
+def test_a_video_without_segments_has_empty_labels() -> None:
+    labels = bmn_labels(np.zeros((0, 2)), T)
+    assert not labels.iou.any()
+    assert not labels.start.any()
+
+
+def test_weighted_logistic_equals_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    scores, truth = rng.uniform(0.05, 0.95, 50), (rng.random(50) < 0.2).astype(float)
+    ratio = min(max(50 / truth.sum(), 1.05), 21)
+    c1, c0 = ratio / 2, ratio / (2 * (ratio - 1))
+    expected = -np.mean(
+        c1 * truth * np.log(scores + 1e-5) + c0 * (1 - truth) * np.log(1 - scores + 1e-5)
+    )
+    given = weighted_logistic(torch.tensor(scores), torch.tensor(truth))
+    assert math.isclose(given.item(), expected, rel_tol=1e-9)
+
+
+def test_no_positive_is_no_division_by_zero() -> None:
+    assert torch.isfinite(weighted_logistic(torch.full((9,), 0.5), torch.zeros(9)))
+    nothing = torch.zeros(1, 3, 3)
+    assert regression_loss(nothing + 0.5, nothing, nothing).item() == 0.0
+
+
+def test_regression_takes_all_high_cells_and_about_as_many_of_the_others() -> None:
+    iou = torch.zeros(40, 100, 100)
+    iou[:, :10, :10], iou[:, 10:50], iou[:, 50:90] = 0.8, 0.5, 0.1
+    valid = torch.ones(100, 100)
+    valid[:, 90:] = 0
+    cells = regression_cells(iou, valid, generator=torch.Generator().manual_seed(0))
+    high = int(((iou > 0.7) * cells).sum())
+    assert high == 40 * 100
+    for low, top in ((0.3, 0.7), (0.0, 0.3)):
+        drawn = int(((iou > low) * (iou <= top) * cells).sum())
+        assert abs(drawn - high) < 5 * math.sqrt(high)
+    assert not cells[:, :, 90:].any()
+
+
+def test_classification_ignores_cells_past_the_end() -> None:
+    valid = torch.triu(torch.ones(4, 4)).flip(1)
+    scores, iou = torch.rand(2, 4, 4) * 0.8 + 0.1, torch.rand(2, 4, 4)
+    changed = torch.where(valid > 0, scores, torch.full_like(scores, 0.01))
+    assert classification_loss(scores, iou, valid) == classification_loss(changed, iou, valid)
+
+
+def test_candidates_equal_loops() -> None:
+    rng = np.random.default_rng(1)
+    start, end, maps = rng.random(T), rng.random(T), rng.random((2, T, T))
+    expected = []
+    for s in range(T):
+        for e in range(s + 1, T):
+            likely = []
+            for scores, i, always in ((start, s, 0), (end, e, T - 1)):
+                peak = 0 < i < T - 1 and scores[i] > scores[i - 1] and scores[i] > scores[i + 1]
+                likely.append(peak or scores[i] > 0.5 * scores.max() or i == always)
+            if all(likely):
+                cell = maps[0, e - s - 1, s] * maps[1, e - s - 1, s]
+                expected.append([s / T, e / T, start[s] * end[e] * cell])
+    np.testing.assert_allclose(candidate_proposals(start, end, maps), expected)
+
+
+def test_soft_nms_equals_loops_and_keeps_the_best() -> None:
+    rng = np.random.default_rng(2)
+    low = rng.uniform(0, 0.7, 60)
+    proposals = np.c_[low, low + rng.uniform(0.05, 0.3, 60), rng.random(60)]
+    rows, expected = proposals.tolist(), []
+    while rows and len(expected) < 10:
+        best = max(rows, key=lambda row: row[2])
+        rows.remove(best)
+        expected.append(best)
+        for row in rows:
+            shared = max(0.0, min(best[1], row[1]) - max(best[0], row[0]))
+            iou = shared / ((best[1] - best[0]) + (row[1] - row[0]) - shared)
+            if iou > 0.5 + 0.4 * (best[1] - best[0]):
+                row[2] *= math.exp(-(iou**2) / 0.4)
+    np.testing.assert_allclose(soft_nms(proposals, keep=10), expected)
+    assert soft_nms(np.zeros((0, 3))).shape == (0, 3)
