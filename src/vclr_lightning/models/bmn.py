@@ -59,7 +59,7 @@ class MatchingConv(nn.Module):
         video; ``duration`` and ``start``, both ``(cells,)``, say which each is.
     """
 
-    bias: Tensor
+    bias: nn.Parameter
     duration: Tensor
     start: Tensor
 
@@ -69,8 +69,8 @@ class MatchingConv(nn.Module):
         super().__init__()
         kernel = nn.Conv3d(in_channels, out_channels, (samples, 1, 1))
         # The shape of the convolution it stands for, so that weights trained with it load.
-        self.weight = kernel.weight
-        self.register_parameter("bias", kernel.bias)
+        assert isinstance(kernel.bias, nn.Parameter)
+        self.weight, self.bias = kernel.weight, kernel.bias
         weights = matching_weights(positions, samples=samples)
         self.register_buffer("duration", weights.duration, persistent=False)
         self.register_buffer("start", weights.start, persistent=False)
