@@ -34,7 +34,7 @@ def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:
         >>> mean_class_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 2]))
         0.5
     """
-    _, group, count = targets.unique(return_inverse=True, return_counts=True)
+    _, group, count = torch.unique(targets, return_inverse=True, return_counts=True)
     right = torch.zeros(len(count), dtype=torch.float64, device=targets.device)
     right.index_add_(0, group, (predicted == targets).double())
     return float((right / count).mean())

@@ -72,9 +72,7 @@ def fit_linear_svm(
     features = features @ axes  # (N, r): the same problem, with a nearly diagonal Hessian
     parts: list[SVMFit] = []
     for start in range(0, num_classes, class_chunk):
-        classes = torch.arange(
-            start, min(start + class_chunk, num_classes), device=features.device
-        )
+        classes = torch.arange(start, min(start + class_chunk, num_classes), device=features.device)
         sign = torch.where(targets[:, None] == classes, 1.0, -1.0).to(features.dtype)
         parts.append(_fit_chunk(features, sign, cost, tolerance, max_iterations))
     return SVMFit(
@@ -87,10 +85,12 @@ def fit_linear_svm(
 
 def _principal_axes(x: Tensor) -> Tensor:
     """Orthonormal basis ``(F, min(N, F))`` of the rows' span, along which they do not correlate."""
+    basis: Tensor | None = None
     if len(x) < x.shape[1]:
         basis = torch.linalg.qr(x.T).Q  # (F, N)
-        return basis @ torch.linalg.eigh((x @ basis).T @ (x @ basis)).eigenvectors
-    return torch.linalg.eigh(x.T @ x).eigenvectors
+        x = x @ basis
+    axes: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors
+    return axes if basis is None else basis @ axes
 
 
 def _fit_chunk(x: Tensor, sign: Tensor, cost: float, tolerance: float, limit: int) -> SVMFit:

@@ -1,0 +1,129 @@
+"""What a backbone is, and how anyone's network becomes one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+
+
+class Backbone(nn.Module):
+    """A network from pictures or clips to features.
+
+    Any ``nn.Module`` with these attributes and methods is a backbone; it need not derive from this
+    class. One without them is adapted by :class:`WrappedBackbone`.
+
+    Attributes:
+        num_features: F, the features of one picture or clip.
+        clip_dims: 2 for a network of pictures, 3 for one of clips.
+
+    Shape:
+        - input: ``(N, C, H, W)`` where ``clip_dims`` is 2, ``(N, C, T, H, W)`` where it is 3
+        - :meth:`forward`: ``(N, F)``
+        - :meth:`forward_map`: ``(N, F, h, w)`` or ``(N, F, t, h, w)``
+        - :meth:`pool`: such a map to ``(N, F)``
+    """
+
+    num_features: int
+    clip_dims: int
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling."""
+        raise NotImplementedError
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Average a map over its positions (and times)."""
+        return maps.flatten(2).mean(dim=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of each picture or clip."""
+        return self.pool(self.forward_map(x))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """How to build this network again: ``_target_`` and its arguments; empty if unknown."""
+        return {}
+
+
+class WrappedBackbone(Backbone):
+    """Any network as a backbone: one that returns features or a map of them.
+
+    Weights are loaded into and exported from the network itself, under its own names.
+
+    Args:
+        net: the network; what it returns is averaged over all dimensions past the second.
+        num_features: features it returns.
+        clip_dims: 2 for a network of pictures, 3 for one of clips.
+        map_method: name of the method of ``net`` that returns the features before pooling, for
+            objectives that read maps.
+
+    Raises:
+        UserError: a value is impossible; in use, if the network returns something else than it
+            was said to.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> WrappedBackbone(net, num_features=5, clip_dims=2)(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        num_features: int,
+        clip_dims: int = 2,
+        map_method: str | None = None,
+    ) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise UserError(f"num_features={num_features} of a backbone must be positive")
+        if clip_dims not in (2, 3):
+            raise UserError(f"clip_dims={clip_dims} must be 2 (pictures) or 3 (clips)")
+        if map_method is not None and not callable(getattr(net, map_method, None)):
+            raise UserError(f"map_method={map_method!r}: {_name(net)} has no such method")
+        self.net = net
+        self.num_features = num_features
+        self.clip_dims = clip_dims
+        self.map_method = map_method
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of the network, averaged over what follows the second dimension."""
+        y = self._checked(self.net(x))
+        return self.pool(y) if y.ndim > 2 else y
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling.
+
+        Raises:
+            UserError: no ``map_method`` was given, or it returns something else.
+        """
+        y = self._checked(getattr(self.net, self.map_method)(x) if self.map_method else self.net(x))
+        if y.ndim != self.clip_dims + 2:
+            raise UserError(
+                f"the map of {_name(self.net)} has shape {tuple(y.shape)}, which needs "
+                f"{self.clip_dims + 2} dimensions; set map_method to its method that returns the "
+                "features before pooling"
+            )
+        return y
+
+    def _checked(self, y: object) -> Tensor:
+        if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] != self.num_features:
+            got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise UserError(
+                f"{_name(self.net)} returns {got}, but its backbone was declared to return "
+                f"(N, {self.num_features}, ...); correct num_features or the network"
+            )
+        return y
+
+
+def bare(backbone: nn.Module) -> nn.Module:
+    """Return the network whose names weights are stored under."""
+    return backbone.net if isinstance(backbone, WrappedBackbone) else backbone
+
+
+def _name(module: nn.Module) -> str:
+    return type(module).__name__

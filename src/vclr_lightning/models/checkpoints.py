@@ -1,0 +1,180 @@
+"""Read the weights that other programs, and this one, write, and say which is which."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+
+MOCO_PREFIX = "module.encoder_q."
+QUERY_PREFIX = "query_encoder."
+# Names of the released code's heads, and of the objectives that they serve here.
+RELEASED_HEADS = {
+    "inter": "fc_inter.",
+    "intra": "fc_intra.",
+    "video": "fc_tsn.",
+    "order": "fc_order.",
+}
+RELEASED_CLASSIFIER = "fc_order_classifier."
+CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file, and where in it the backbone and the heads stand.
+
+    Attributes:
+        path: the file.
+        form: whose it is: ``"vclr_lightning"`` (a checkpoint or an export), ``"moco"``,
+            ``"released"`` (the authors' VCLR code), ``"torchvision"`` or ``"other"``.
+        tensors: everything in it, by name.
+        prefix: what stands before the backbone's own names; ``None`` where that is not known.
+        heads: prefix of the head that each objective starts from; ``"*"`` is for all objectives.
+        classifiers: prefix of the linear classifier of an objective.
+        metadata: facts about the file: package version, method, step, ...
+    """
+
+    path: Path
+    form: str
+    tensors: Mapping[str, Tensor]
+    prefix: str | None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    classifiers: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose name starts with ``prefix``, without it."""
+        return {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
+
+    def backbone(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors under its own names, without heads and classifiers.
+
+        Raises:
+            UserError: it is not known where in the file the backbone stands.
+        """
+        if self.prefix is None:
+            raise UserError(
+                f"it is not known where the backbone stands in {self.path}, whose names are like "
+                f"{next(iter(self.tensors))}; give the prefix of its names"
+            )
+        others = (*self.heads.values(), *self.classifiers.values())
+        if self.form in ("torchvision", "other"):
+            others += tuple(self.prefix + name for name in CLASSIFIERS)
+        return {
+            name.removeprefix(self.prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(self.prefix) and not name.startswith(others)
+        }
+
+
+def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoint:
+    """Read the weights in a file onto the CPU and recognise their form. Runs no code of the file.
+
+    Recognised are this package's checkpoints and safetensors exports, MoCo v2 checkpoints, the
+    authors' released VCLR checkpoints and weights files of torchvision; in others, ``prefix``
+    says what stands before the names of the backbone.
+
+    Raises:
+        UserError: the file is missing, damaged, holds objects besides plain values, or holds no
+            weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no weights file at {path}; check the path")
+    if path.suffix == ".safetensors":
+        tensors, metadata = _read_safetensors(path)
+    else:
+        tensors, metadata = _read_pickle(path)
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    if prefix is not None:
+        if not any(name.startswith(prefix) for name in tensors):
+            raise UserError(f"no name in {path} starts with prefix={prefix!r}: {_some(tensors)}")
+        return Checkpoint(path, "other", tensors, prefix, metadata=metadata)
+    return _recognise(path, tensors, metadata)
+
+
+def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
+    if "vclr_lightning" in metadata:
+        return Checkpoint(path, "vclr_lightning", tensors, "", metadata=metadata)
+    if any(name.startswith(QUERY_PREFIX) for name in tensors):
+        parts = [name.split(".") for name in tensors if name.startswith("objectives.")]
+        return Checkpoint(
+            path,
+            "vclr_lightning",
+            tensors,
+            QUERY_PREFIX,
+            heads={p[1]: f"objectives.{p[1]}.query_head." for p in parts if p[2] == "query_head"},
+            classifiers={
+                p[1]: f"objectives.{p[1]}.classifier." for p in parts if p[2] == "classifier"
+            },
+            metadata=metadata,
+        )
+    if any(name.startswith(MOCO_PREFIX) for name in tensors):
+        return Checkpoint(path, "moco", tensors, MOCO_PREFIX, heads={"*": f"{MOCO_PREFIX}fc."})
+    for outer in ("module.", ""):
+        if any(name.startswith(outer + RELEASED_HEADS["inter"]) for name in tensors):
+            heads = {name: outer + head for name, head in RELEASED_HEADS.items()}
+            order = {"order": outer + RELEASED_CLASSIFIER}
+            return Checkpoint(path, "released", tensors, outer, heads=heads, classifiers=order)
+    if {"conv1.weight", "stem.0.weight", "features.0.0.0.weight"} & set(tensors):
+        return Checkpoint(path, "torchvision", tensors, "")
+    return Checkpoint(path, "other", tensors, None, metadata=metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        # The released code saves its command line beside the weights; a Namespace is plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is damaged, or holds Python objects besides weights, which are not loaded "
+            "since that would run their code; save its state dict alone to another file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged or no weights file ({error})") from error
+    tensors = _find_tensors(content)
+    if not tensors:
+        raise UserError(f"{path} holds no weights: no state dict is found in it")
+    return tensors, _facts(content)
+
+
+def _find_tensors(content: Any) -> dict[str, Tensor]:
+    """Return the state dict itself, or the one under its customary keys."""
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if tensors:
+        return tensors
+    for key in ("state_dict", "model", "model_state_dict", "backbone"):
+        if found := _find_tensors(content.get(key)):
+            return found
+    return {}
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a checkpoint says about itself, as text."""
+    keys = ("epoch", "global_step", "arch")
+    return {key: str(content[key]) for key in keys if isinstance(content.get(key), int | str)}
+
+
+def _some(tensors: Mapping[str, Tensor]) -> str:
+    names = list(tensors)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

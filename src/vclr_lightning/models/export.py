@@ -1,0 +1,140 @@
+"""The backbone alone: written to safetensors, and read back in any project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vclr_lightning import __version__
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.models.recognise import build_backbone, recognise_backbone, weight_shapes
+from vclr_lightning.models.weights import find_backbone
+
+
+def export_backbone(
+    source: nn.Module | str | Path,
+    path: str | Path,
+    *,
+    prefix: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the query backbone alone to a safetensors file, in one step.
+
+    Names are the network's own, so that a ResNet's are torchvision's. The file also says which
+    package version wrote it, how the backbone is built, which method trained it and for how many
+    steps, as far as that is known.
+
+    Args:
+        source: a pretraining module, a backbone, or a checkpoint file of any recognised form.
+        path: the file to write.
+        prefix: what stands before the backbone's names in a checkpoint of another form.
+        metadata: more to write into the file.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: the source is no readable checkpoint, or the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from vclr_lightning.models import TinyBackbone
+        >>> file = export_backbone(TinyBackbone(width=8), tempfile.mkdtemp() + "/b.safetensors")
+        >>> load_backbone(file).num_features
+        64
+    """
+    if isinstance(source, nn.Module):
+        tensors, facts = _of_module(source)
+    else:
+        tensors, facts = _of_file(Path(source), prefix)
+    facts = {"vclr_lightning": __version__, **facts, **(metadata or {})}
+    # one copy each: safetensors holds no two names for one memory
+    content = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    path = Path(path)
+    with replacing(path) as file:
+        file.write(save(content, metadata=facts))
+    return path
+
+
+def load_backbone(
+    path: str | Path, backbone: nn.Module | None = None, *, prefix: str | None = None
+) -> nn.Module:
+    """Return a backbone with the weights of a file, in evaluation mode.
+
+    Args:
+        path: an export of this package, or any file that
+            :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
+        backbone: the network to fill, yours or another library's: its children that the file knows
+            nothing of, such as a classifier, keep their weights. ``None`` builds the network that
+            the file is of, where it is one of this package's.
+        prefix: what stands before the backbone's names in a file of another form.
+
+    Raises:
+        UserError: the file cannot be read, does not fit, or does not say what network it is of.
+
+    Example:
+        >>> import tempfile
+        >>> from torchvision.models import resnet18
+        >>> from vclr_lightning.models import TorchvisionResNet
+        >>> file = Path(tempfile.mkdtemp()) / "b.safetensors"
+        >>> _ = export_backbone(TorchvisionResNet(name="resnet18"), file)
+        >>> classifier = load_backbone(file, resnet18(num_classes=5))
+        >>> classifier(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 5])
+    """
+    checkpoint = read_checkpoint(path, prefix=prefix)
+    if backbone is None:
+        spec = json.loads(checkpoint.metadata.get("backbone", "{}"))
+        spec = spec or recognise_backbone(checkpoint.backbone()) or {}
+        backbone = build_backbone(spec)
+        if backbone is None:
+            what = f"a {spec['_target_']}" if spec else "a network that is not recognised"
+            raise UserError(f"{path} holds {what}; build it and pass it as backbone=")
+    net = bare(backbone)
+    found = find_backbone(checkpoint, net)
+    if checkpoint.prefix is not None:
+        unused = sorted(weight_shapes(checkpoint.backbone()).keys() - found.keys())
+        if unused:
+            raise UserError(
+                f"{path} holds {unused[0]} and {len(unused) - 1} more tensors that this "
+                f"{type(net).__name__} does not have; build the network that the file is of"
+            )
+    net.load_state_dict(
+        {n: checkpoint.tensors[source] for n, source in found.items()}, strict=False
+    )
+    return backbone.eval()
+
+
+def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    backbone = getattr(module, "query_encoder", module)
+    assert isinstance(backbone, nn.Module)
+    facts = _spec_facts(getattr(backbone, "spec", None))
+    if isinstance(objectives := getattr(module, "objectives", None), nn.ModuleDict):
+        facts["method"] = "+".join(objectives)
+        facts["step"] = str(int(getattr(module, "global_step", 0)))
+    return bare(backbone).state_dict(), facts
+
+
+def _of_file(path: Path, prefix: str | None) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    checkpoint = read_checkpoint(path, prefix=prefix)
+    tensors = checkpoint.backbone()
+    facts = dict(checkpoint.metadata)
+    if "global_step" in facts:
+        facts["step"] = facts.pop("global_step")
+    if checkpoint.form == "vclr_lightning" and checkpoint.heads:
+        facts["method"] = "+".join(checkpoint.heads)
+    if "backbone" not in facts:
+        facts |= _spec_facts(recognise_backbone(tensors))
+    return tensors, facts
+
+
+def _spec_facts(spec: Mapping[str, Any] | None) -> dict[str, str]:
+    return {"backbone": json.dumps(dict(spec))} if spec else {}

@@ -1,0 +1,130 @@
+"""Networks of torchvision without their classifier, under torchvision's own parameter names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torchvision.models
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.backbone import Backbone
+
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+VIDEO_NETWORKS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
+
+
+class TorchvisionResNet(Backbone):
+    """A 2D ResNet for pictures; the paper's backbone is ``resnet50``.
+
+    Args:
+        name: one of torchvision's ResNet, ResNeXt and Wide ResNet builders.
+        small_stem: a 3x3 first convolution of stride 1 and no max-pooling, for pictures below
+            about 96 px.
+        zero_init_residual: let every residual branch start at zero.
+
+    Shape:
+        - input: ``(N, 3, H, W)``; output: ``(N, F)``; F is 512 or 2048
+
+    Raises:
+        UserError: there is no such network.
+
+    Example:
+        >>> import torch
+        >>> backbone = TorchvisionResNet(name="resnet18")
+        >>> backbone.num_features, backbone(torch.zeros(2, 3, 64, 64)).shape
+        (512, torch.Size([2, 512]))
+    """
+
+    clip_dims = 2
+
+    def __init__(
+        self,
+        *,
+        name: str = "resnet50",
+        small_stem: bool = False,
+        zero_init_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        net = _build(name, RESNETS, torchvision.models, zero_init_residual=zero_init_residual)
+        self.num_features = net.fc.in_features
+        self._spec = {
+            "name": name,
+            "small_stem": small_stem,
+            "zero_init_residual": zero_init_residual,
+        }
+        if small_stem:
+            net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+            net.maxpool = nn.Identity()
+        for child, module in net.named_children():
+            if child not in ("avgpool", "fc"):
+                self.add_module(child, module)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, h, w)``."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"_target_": "vclr_lightning.models.TorchvisionResNet", **self._spec}
+
+
+class TorchvisionVideo(Backbone):
+    """A 3D network for clips: ``r3d_18`` and ``s3d`` are the paper's.
+
+    Args:
+        name: one of ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``.
+
+    Shape:
+        - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
+
+    Raises:
+        UserError: there is no such network.
+
+    Example:
+        >>> import torch
+        >>> backbone = TorchvisionVideo(name="r3d_18")
+        >>> backbone.forward_map(torch.zeros(1, 3, 8, 32, 32)).shape
+        torch.Size([1, 512, 1, 2, 2])
+    """
+
+    clip_dims = 3
+
+    def __init__(self, *, name: str = "r3d_18") -> None:
+        super().__init__()
+        net = _build(name, VIDEO_NETWORKS, torchvision.models.video)
+        self.num_features = net.classifier[1].in_channels if name == "s3d" else net.fc.in_features
+        self._spec = {"name": name}
+        for child, module in net.named_children():
+            if child not in ("avgpool", "fc", "classifier"):
+                self.add_module(child, module)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, t, h, w)``."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"_target_": "vclr_lightning.models.TorchvisionVideo", **self._spec}
+
+
+def _build(name: str, known: tuple[str, ...], source: Any, **options: Any) -> Any:
+    if name not in known:
+        raise UserError(f"there is no backbone name={name!r}; there are {', '.join(known)}")
+    return getattr(source, name)(weights=None, **options)
