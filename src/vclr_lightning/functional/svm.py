@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class SVMFit:
@@ -59,8 +61,7 @@ def fit_linear_svm(
         - features: ``(N, F)``; targets: ``(N,)`` in ``0 .. num_classes - 1``
 
     Raises:
-        RuntimeError: the gap is not reached (features that are not finite, or too large a scale
-            for their dtype).
+        UserError: a feature is not finite, or the gap cannot be reached in the features' dtype.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.1, 3.0]], dtype=torch.float64)
@@ -68,6 +69,10 @@ def fit_linear_svm(
         >>> (x @ fit.weight.T).argmax(1).tolist()
         [0, 0, 1, 1]
     """
+    finite = features.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        bad = int((~finite).nonzero()[0, 0])
+        raise UserError(f"row {bad} of the features is not finite; nothing can be fitted to it")
     axes = _principal_axes(features)
     features = features @ axes  # (N, r): the same problem, with a nearly diagonal Hessian
     parts: list[SVMFit] = []
@@ -107,8 +112,6 @@ def _fit_chunk(x: Tensor, sign: Tensor, cost: float, tolerance: float, limit: in
         todo = gap > tolerance * (objective - gap)  # also where gap exceeds the objective
         if not bool(todo.any()):
             return SVMFit(w.T.contiguous(), objective, gap, iteration)
-        if not bool(gap.isfinite().all()):
-            break
         active = (slack > 0).to(x.dtype)
         scale = 1 + 2 * cost * (square.T @ active)  # diagonal of the Hessian
         step, solved = _conjugate_gradients(x, active, scale, gradient, cost, todo & ~stubborn)
@@ -120,9 +123,9 @@ def _fit_chunk(x: Tensor, sign: Tensor, cost: float, tolerance: float, limit: in
         length = _exact_step(w, step, slack, move, cost)
         w = w + length * step
         slack = slack - length * move
-    raise RuntimeError(
-        f"the linear machine is not within {tolerance:g} of its minimum after {limit} steps; "
-        "are all features finite, and of a scale that their dtype bears?"
+    raise UserError(
+        f"the linear machine is not within {tolerance:g} of its minimum after {limit} steps in "
+        f"{x.dtype}; give the features as float64, or scale them down"
     )
 
 
