@@ -45,7 +45,8 @@ def negative_terms(
     and must not be kept for the backward pass: it may be written to at any time afterwards.
 
     Shape:
-        ``query``: ``(B, D)``; ``queue``: ``(K, D)``; ``own_ids``: ``(B,)``; ``queue_ids``: ``(K,)``.
+        ``query``: ``(B, D)``; ``queue``: ``(K, D)``; ``own_ids``: ``(B,)``;
+        ``queue_ids``: ``(K,)``.
 
     Example:
         >>> terms = negative_terms(torch.eye(2), torch.eye(2), temperature=1.0)
@@ -75,7 +76,7 @@ class _NegativeTerms(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         with without_autocast(query):
             scaled = full(query) / temperature
-            batch, width = scaled.shape
+            batch = len(scaled)
             peak = scaled.new_full((batch,), -torch.inf)
             total = scaled.new_zeros(batch)  # sum of exp(logit - peak)
             mean = scaled.new_zeros(batch)
@@ -103,7 +104,7 @@ class _NegativeTerms(torch.autograd.Function):
                 peak = new_peak
             log_sum = torch.log(total) + peak.masked_fill(peak == -torch.inf, 0)
             tiny = torch.finfo(total.dtype).tiny
-            ctx.save_for_backward((pull / total.clamp_min(tiny)[:, None] / temperature))
+            ctx.save_for_backward(pull / total.clamp_min(tiny)[:, None] / temperature)
             ctx.query_dtype = query.dtype
             mean = mean / count.clamp_min(1)
             ctx.mark_non_differentiable(peak, mean)
@@ -111,9 +112,7 @@ class _NegativeTerms(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad: Tensor, *_unused: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return (grad[:, None] * slope).to(ctx.query_dtype), None, None, None, None
 

@@ -58,9 +58,7 @@ def normalize_tuple(x: Tensor, over: TupleNorm) -> Tensor:
     raise UserError(f"normalize={over!r} of the order loss must be 'channels' or 'frames'")
 
 
-def join_tuples(
-    query: Tensor, key: Tensor, query_order: Tensor, key_order: Tensor
-) -> Tensor:
+def join_tuples(query: Tensor, key: Tensor, query_order: Tensor, key_order: Tensor) -> Tensor:
     """Concatenate the frames of both tuples, each in its own, possibly shuffled, order.
 
     Shape:

@@ -1,0 +1,5 @@
+"""LightningModules: state and hooks, no formulas."""
+
+from vclr_lightning.modules.pretrain import PretrainModule
+
+__all__ = ["PretrainModule"]

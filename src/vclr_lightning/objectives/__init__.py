@@ -1,0 +1,16 @@
+"""Objectives: one file each, thin modules over ``functional``."""
+
+from vclr_lightning.objectives.base import Objective, ObjectiveFactory
+from vclr_lightning.objectives.inter_frame import InterFrame
+from vclr_lightning.objectives.intra_frame import IntraFrame
+from vclr_lightning.objectives.temporal_order import TemporalOrder
+from vclr_lightning.objectives.video_level import VideoLevel
+
+__all__ = [
+    "InterFrame",
+    "IntraFrame",
+    "Objective",
+    "ObjectiveFactory",
+    "TemporalOrder",
+    "VideoLevel",
+]

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from vclr_lightning.core.queue import KeyQueue
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 
 
@@ -17,14 +16,7 @@ class Objective(nn.Module):
     The module that trains it plans the union of all requests, encodes each clip at most once per
     encoder, calls the objective with its part, gathers ``pending`` over the ranks, and calls
     :meth:`commit` only after an optimizer step that really happened.
-
-    Attributes:
-        keys_per_video: keys that a video adds to the objective's queue each time that it is seen.
-        queue: the queue, where there is one.
     """
-
-    keys_per_video: int = 0
-    queue: KeyQueue | None = None
 
     @property
     def enabled(self) -> bool:

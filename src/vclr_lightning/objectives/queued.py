@@ -23,8 +23,14 @@ _KEYS_MEASURED = 1024
 
 
 class QueuedObjective(Objective):
-    """A pair of heads, a queue and the mask of a query's own video."""
+    """A pair of heads, a queue and the mask of a query's own video.
 
+    Attributes:
+        keys_per_video: keys that a video adds to the queue each time that it is seen.
+        queue: the negatives.
+    """
+
+    keys_per_video: int
     queue: KeyQueue
 
     def __init__(

@@ -1,0 +1,134 @@
+"""Which keys BatchNorm normalises together, so that it can't tell a query's own keys apart.
+
+On several ranks videos are shuffled over the ranks before the key encoder and brought back after
+(Shuffle-BN of MoCo); on one rank the batch is split into groups that are normalised apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
+
+KeyBatchNorm = Literal["auto", "shuffle", "split", "sync", "none"]
+MODES = ("auto", "shuffle", "split", "sync", "none")
+
+Encode = Callable[[Tensor], Tensor]
+"""Encodes videos: ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F, ...)``."""
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """Whether any layer of ``module`` is BatchNorm."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+
+
+def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> KeyBatchNorm:
+    """Return what ``"auto"`` stands for: shuffle on several ranks, split on one.
+
+    Without any BatchNorm layer there is nothing to leak, and ``"auto"`` is ``"none"``.
+
+    Raises:
+        UserError: ``mode`` is unknown, or ``"shuffle"`` on a single rank.
+
+    Example:
+        >>> resolve_mode("auto", world_size=1, encoder=nn.BatchNorm2d(2))
+        'split'
+    """
+    if mode not in MODES:
+        raise UserError(f"key_batchnorm={mode!r} must be one of {', '.join(MODES)}")
+    if mode == "auto":
+        if not has_batchnorm(encoder):
+            return "none"
+        return "shuffle" if world_size > 1 else "split"
+    if mode == "shuffle" and world_size == 1:
+        raise UserError(
+            "key_batchnorm='shuffle' has nothing to shuffle over in a single process; "
+            "use 'split' or 'auto'"
+        )
+    return mode
+
+
+def encode_apart(
+    clips: Tensor, encode: Encode, *, mode: KeyBatchNorm, groups: int, rng: torch.Generator
+) -> Tensor:
+    """Encode the keys of a batch as ``mode`` (resolved) says, and return them in their order.
+
+    Shape:
+        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    """
+    if mode == "split":
+        return split_videos(clips, encode, groups=groups, rng=rng)
+    if mode == "shuffle":
+        return shuffle_videos(clips, encode, rng=rng)
+    return encode(clips)
+
+
+def split_videos(clips: Tensor, encode: Encode, *, groups: int, rng: torch.Generator) -> Tensor:
+    """Encode random groups of different videos apart, and return all in their order.
+
+    Args:
+        clips: all clips of each video.
+        encode: normalises what it is given at once together.
+        groups: number of groups, at most one per video.
+        rng: of the permutation, on the CPU.
+
+    Shape:
+        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    """
+    groups = min(groups, len(clips))
+    if groups <= 1:
+        return encode(clips)
+    order = torch.randperm(len(clips), generator=rng).to(clips.device)
+    features = torch.cat([encode(clips[part]) for part in order.tensor_split(groups)])
+    return features[order.argsort()]
+
+
+def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Tensor:
+    """Encode the videos on random ranks, and return the features on their own, in their order.
+
+    Every rank sends its videos to the ranks in equal shares (the first ones elsewhere, where they
+    do not divide), so each is normalised with other ranks' videos. Only pictures that leave for
+    another rank travel, as uint8.
+
+    Args:
+        clips: all clips of each video, as many videos on every rank.
+        encode: normalises what it is given at once together.
+        rng: of the shuffle, on the CPU, in the same state on every rank.
+
+    Shape:
+        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    routes = shuffle_routes(len(clips), world, rng)  # (world, B)
+    leaving = routes[rank].argsort(stable=True).to(clips.device)
+    send = torch.bincount(routes[rank], minlength=world).tolist()
+    receive = (routes == rank).sum(1).tolist()
+    here = distributed.exchange(clips[leaving], send=send, receive=receive)
+    back = distributed.exchange(encode(here), send=receive, receive=send)
+    return back[leaving.argsort()]
+
+
+def shuffle_routes(videos: int, world_size: int, rng: torch.Generator) -> Tensor:
+    """Return the rank that each rank's videos go to: random, and balanced in both directions.
+
+    Shape:
+        ``(world_size, videos)`` int64.
+
+    Example:
+        >>> routes = shuffle_routes(4, 2, torch.Generator().manual_seed(0))
+        >>> routes.sort(1).values.tolist()
+        [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    shares = torch.arange(1, videos + 1)
+    return torch.stack(
+        [
+            ((rank + shares) % world_size)[torch.randperm(videos, generator=rng)]
+            for rank in range(world_size)
+        ]
+    )

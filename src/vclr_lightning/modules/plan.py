@@ -1,0 +1,153 @@
+"""What to encode, so that every clip goes through each encoder at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Request
+
+ENCODERS = ("key", "query")
+"""In the order they run: the key encoder first, while no activations are kept for a gradient."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips that are encoded: all of some views, or one named selection of them."""
+
+    views: tuple[str, ...]
+    rows: str | None = None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One pass through an encoder, over all clips of its sources at once.
+
+    Attributes:
+        encoder: ``"query"`` or ``"key"``.
+        group: name of the BatchNorm group.
+        maps: whether maps before pooling are wanted, besides pooled features.
+        sources: what is encoded, in order.
+    """
+
+    encoder: str
+    group: str
+    maps: bool
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Where a request finds its features.
+
+    Attributes:
+        forward: position in :attr:`Plan.forwards`.
+        sources: positions in that forward's sources, concatenated.
+        rows: name of the selection made after encoding, if any.
+        pooled: whether it reads pooled features or maps.
+    """
+
+    forward: int
+    sources: tuple[int, ...]
+    rows: str | None
+    pooled: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All forwards of a step, and where each (objective, request) reads."""
+
+    forwards: tuple[Forward, ...]
+    reads: Mapping[tuple[str, str], Read]
+
+    @property
+    def views(self) -> frozenset[str]:
+        """Names of all views that are read."""
+        return frozenset(
+            view for forward in self.forwards for source in forward.sources for view in source.views
+        )
+
+    def uses(self, encoder: str) -> bool:
+        """Whether anything goes through ``encoder``."""
+        return any(forward.encoder == encoder for forward in self.forwards)
+
+
+def plan_encodings(
+    requests: Mapping[str, Mapping[str, Request]], *, share_encodings: bool = True
+) -> Plan:
+    """Plan the union of the objectives' requests.
+
+    A view that is wanted whole is encoded whole, and selections are taken from its features.
+    Otherwise only the selected clips are encoded; selections of different names are taken to be
+    different clips.
+
+    Args:
+        requests: by objective, then by the request's name.
+        share_encodings: one forward per encoder (BatchNorm sees all clips together); otherwise
+            one per encoder and group, as the released code has it.
+
+    Raises:
+        UserError: a request names an unknown encoder, or no view.
+
+    Example:
+        >>> x1 = Request("query", ("anchor",), rows="x1")
+        >>> tuple_ = Request("query", ("anchor",), group="tuple")
+        >>> plan = plan_encodings({"inter": {"query": x1}, "video": {"query": tuple_}})
+        >>> [forward.sources for forward in plan.forwards]
+        [(Source(views=('anchor',), rows=None),)]
+        >>> plan.reads["inter", "query"].rows
+        'x1'
+    """
+    wanted: dict[tuple[str, str], list[tuple[tuple[str, str], Request]]] = {}
+    for objective, named in requests.items():
+        for name, request in named.items():
+            _check(request, f"{objective}.{name}")
+            group = "all" if share_encodings else request.group
+            wanted.setdefault((request.encoder, group), []).append(((objective, name), request))
+
+    forwards: list[Forward] = []
+    reads: dict[tuple[str, str], Read] = {}
+    for encoder, group in sorted(wanted, key=lambda key: ENCODERS.index(key[0])):
+        asked = wanted[encoder, group]
+        sources = _sources(request for _, request in asked)
+        maps = any(not request.pooled for _, request in asked)
+        for where, request in asked:
+            reads[where] = _read(request, sources, forward=len(forwards))
+        forwards.append(Forward(encoder, group, maps, sources))
+    return Plan(tuple(forwards), reads)
+
+
+def _check(request: Request, where: str) -> None:
+    if request.encoder not in ENCODERS:
+        raise UserError(
+            f"{where} asks for the encoder {request.encoder!r}; there are 'query' and 'key'"
+        )
+    if not request.views:
+        raise UserError(f"{where} names no view to read")
+
+
+def _sources(requests: Iterable[Request]) -> tuple[Source, ...]:
+    requests = list(requests)
+    whole = {view: None for request in requests if request.rows is None for view in request.views}
+    # A selection that touches a whole view is taken after encoding, so the rest is needed too.
+    growing = True
+    while growing:
+        touching = [r for r in requests if r.rows is not None and whole.keys() & set(r.views)]
+        missing = {view: None for r in touching for view in r.views if view not in whole}
+        whole |= missing
+        growing = bool(missing)
+    selected = {
+        Source(request.views, request.rows): None
+        for request in requests
+        if request.rows is not None and request.views[0] not in whole
+    }
+    return (*(Source((view,)) for view in whole), *selected)
+
+
+def _read(request: Request, sources: tuple[Source, ...], *, forward: int) -> Read:
+    selection = Source(request.views, request.rows)
+    if request.rows is not None and selection in sources:
+        return Read(forward, (sources.index(selection),), None, request.pooled)
+    whole = tuple(sources.index(Source((view,))) for view in request.views)
+    return Read(forward, whole, request.rows, request.pooled)

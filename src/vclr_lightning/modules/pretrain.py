@@ -1,0 +1,277 @@
+"""Pretraining: query and momentum encoder, and any mixture of objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.momentum import (
+    copy_state,
+    momentum_copy,
+    momentum_update,
+    paired_parameters,
+)
+from vclr_lightning.core.random import seed_of, torch_generator
+from vclr_lightning.core.schedules import SchedulerFactory
+from vclr_lightning.core.types import Batch, ObjectiveOutput
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vclr_lightning.modules.encoding import (
+    Pixels,
+    backbone_number,
+    encode_plan,
+    evaluating,
+    through,
+)
+from vclr_lightning.modules.key_batchnorm import KeyBatchNorm, encode_apart, resolve_mode
+from vclr_lightning.modules.mixture import build_objectives, step_values
+from vclr_lightning.modules.plan import Forward, plan_encodings
+from vclr_lightning.modules.trainer_checks import check_trainer, run_length, warn_of_long_queues
+from vclr_lightning.objectives.base import Objective, ObjectiveFactory
+
+
+class PretrainModule(LightningModule):
+    """Train a backbone by a weighted sum of objectives (Section 3.4 of the paper).
+
+    The objectives say what they read; the union is planned once, and every clip goes through each
+    encoder at most once. The key encoder is a copy of the backbone that follows it by momentum.
+    Queues and momentum encoder change only in an optimizer step that really happened, with the
+    keys of all ranks and accumulated micro-batches in the order of the global batch.
+
+    Args:
+        backbone: the network to train; see :class:`~vclr_lightning.models.backbone.Backbone`.
+        objectives: factories by name; the name tells several of one class apart.
+        optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.1)``.
+        weights: of the losses, by name; 1 where left out. A loss of weight 0 is never built, and
+            nothing that only it reads is decoded or encoded.
+        scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
+            each optimizer step. ``None`` for a constant learning rate.
+        momentum: of the key encoder.
+        key_batchnorm: which keys BatchNorm normalises together: ``"shuffle"`` videos over ranks,
+            ``"split"`` into groups normalised apart, ``"sync"`` over all ranks (CUDA only),
+            ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.
+        batchnorm_groups: number of groups of ``"split"``.
+        share_encodings: encode a frame once for all objectives; otherwise frame-level and
+            tuple-level objectives encode apart, as the released code does.
+        key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
+            chunk apart. ``None`` for all at once.
+        mean: of each channel, of values in 0 to 1.
+        std: of each channel.
+        channels_last: keep pictures and weights in the channels-last memory format.
+        compile: compile both encoders with ``torch.compile``.
+        seed: of every random number drawn in training.
+
+    Raises:
+        UserError: a value is out of range or unknown, or no objective is left.
+
+    Example:
+        >>> from functools import partial
+        >>> from vclr_lightning.models.tiny import TinyBackbone
+        >>> from vclr_lightning.objectives import InterFrame, TemporalOrder
+        >>> module = PretrainModule(
+        ...     backbone=TinyBackbone(width=8),
+        ...     objectives={"inter": partial(InterFrame, queue_size=64), "order": TemporalOrder},
+        ...     weights={"order": 0},
+        ...     optimizer=partial(torch.optim.SGD, lr=0.1),
+        ... )
+        >>> sorted(module.required_views)
+        ['anchor', 'extra', 'second']
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        objectives: Mapping[str, ObjectiveFactory],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        weights: Mapping[str, float] | None = None,
+        scheduler: SchedulerFactory | None = None,
+        momentum: float = 0.999,
+        key_batchnorm: KeyBatchNorm = "auto",
+        batchnorm_groups: int = 4,
+        share_encodings: bool = True,
+        key_chunk: int | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channels_last: bool = False,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise UserError(f"momentum={momentum} of the key encoder must be between 0 and 1")
+        if batchnorm_groups < 1:
+            raise UserError(f"batchnorm_groups={batchnorm_groups} must be at least 1")
+        if key_chunk is not None and key_chunk < 1:
+            raise UserError(f"key_chunk={key_chunk} must be at least 1, or none")
+        if key_batchnorm != "shuffle":  # that one needs the process group
+            resolve_mode(key_batchnorm, world_size=1, encoder=backbone)
+        self.num_features = backbone_number(backbone, "num_features")
+        self.pixels = Pixels(
+            clip_dims=backbone_number(backbone, "clip_dims"),
+            mean=tuple(mean),
+            std=tuple(std),
+            channels_last=channels_last,
+        )
+        built = build_objectives(objectives, weights, num_features=self.num_features)
+        self.objectives = nn.ModuleDict(built.objectives)
+        self.loss_weights = built.weights
+        self.plan = plan_encodings(
+            {name: objective.requests() for name, objective in built.objectives.items()},
+            share_encodings=share_encodings,
+        )
+        self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
+        self.key_encoder: nn.Module | None = None
+        if self.plan.uses("key"):
+            self.key_encoder = momentum_copy(self.query_encoder)
+            if key_batchnorm == "sync":
+                self.key_encoder = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
+                    self.key_encoder
+                )
+        if compile:
+            self.query_encoder.compile()
+            if self.key_encoder is not None:
+                self.key_encoder.compile()
+        for _, key in self._momentum_pairs():
+            key.requires_grad_(False)
+        self.reset_key_encoder()
+        self.momentum = momentum
+        self.key_batchnorm = key_batchnorm
+        self.batchnorm_groups = batchnorm_groups
+        self.key_chunk = key_chunk
+        self.seed = seed
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._pending: list[dict[str, Mapping[str, Tensor]]] = []
+        self._logged: list[Tensor] = []
+
+    @property
+    def required_views(self) -> frozenset[str]:
+        """Names of the views that training reads; the data need not hold others."""
+        return self.plan.views
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Return the trained backbone's features, in evaluation mode and without gradient.
+
+        Shape:
+            ``(M, C, T, H, W)`` uint8 to ``(M, F)``.
+        """
+        with evaluating(self.query_encoder), torch.no_grad():
+            return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)
+
+    def reset_key_encoder(self) -> None:
+        """Make the key side a copy of the query side again, after loading weights into that."""
+        for query, key in self._momentum_pairs():
+            copy_state(query, key)
+
+    # Training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Return the weighted ``loss``, and each objective's own under ``losses``."""
+        encode = partial(self._encode, step=(self.current_epoch, batch_idx))
+        features = encode_plan(self.plan, batch, encode=encode, pool=self._pool)
+        outputs = {name: objective(features[name], batch) for name, objective in self._objectives()}
+        loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
+        total = loss.sum()
+        self._pending.append({name: out.pending for name, out in outputs.items()})
+        self._log_step(total, outputs)
+        return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer.register_step_post_hook(self._after_step)
+        if self._scheduler is None:
+            return optimizer
+        steps_per_epoch, epochs = run_length(self.trainer)
+        scheduler = self._scheduler(optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # After a step that the gradient scaler skipped these are still there.
+        self._pending.clear()
+        self._logged.clear()
+
+    def _after_step(self, optimizer: Optimizer, *_unused: Any) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
+        if found_inf is not None and found_inf.item():
+            return
+        momentum_update(*paired_parameters(self._momentum_pairs()), self.momentum)
+        for name, objective in self._objectives():
+            micro_batches = [pending[name] for pending in self._pending]
+            gathered = {
+                key: torch.cat([distributed.gather(pending[key]) for pending in micro_batches])
+                for key in (micro_batches[0] if micro_batches else ())
+            }
+            if gathered:
+                objective.commit(gathered, self.global_step)
+        self._pending.clear()
+
+    def on_fit_start(self) -> None:
+        check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
+        self._pending.clear()
+        self._logged.clear()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Whatever draws from the global generator (dropout) repeats after a resume by itself.
+        keys = (self.current_epoch, batch_idx, distributed.rank())
+        torch.manual_seed(seed_of(self.seed, "step", *keys))
+        if batch_idx == 0 and self.current_epoch == 0:
+            warn_of_long_queues(self.trainer, self._objectives(), videos=len(batch["video_id"]))
+
+    def _encode(self, forward: Forward, clips: Tensor, step: tuple[int, int]) -> Tensor:
+        if forward.encoder == "query":
+            return through(self.query_encoder, clips, pixels=self.pixels, maps=forward.maps)
+        assert self.key_encoder is not None
+        encode = partial(
+            through,
+            self.key_encoder,
+            pixels=self.pixels,
+            maps=forward.maps,
+            chunk=self.key_chunk,
+        )
+        mode = resolve_mode(
+            self.key_batchnorm, world_size=distributed.world_size(), encoder=self.key_encoder
+        )
+        rng = torch_generator(self.seed, "key_batchnorm", forward.group, *step)
+        with torch.no_grad():
+            return encode_apart(clips, encode, mode=mode, groups=self.batchnorm_groups, rng=rng)
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        features: Tensor = self.query_encoder.pool(maps)  # type: ignore[operator]
+        return features
+
+    def _objectives(self) -> Iterator[tuple[str, Objective]]:
+        for name, objective in self.objectives.items():
+            yield name, cast(Objective, objective)
+
+    def _momentum_pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        if self.key_encoder is not None:
+            yield self.query_encoder, self.key_encoder
+        for _, objective in self._objectives():
+            yield from objective.momentum_pairs()
+
+    @torch.no_grad()
+    def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput]) -> None:
+        """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
+        trainer = getattr(self, "_trainer", None)  # none in a loop of one's own
+        if trainer is None or not trainer.log_every_n_steps:
+            return
+        if (self.global_step + 1) % trainer.log_every_n_steps:
+            return
+        values = step_values(total, outputs, self._objectives(), step=self.global_step)
+        stacked = torch.stack([value.detach().to(total.dtype) for value in values.values()])
+        self._logged.append(distributed.average(stacked))
+        means = dict(zip(values, torch.stack(self._logged).mean(0).unbind(), strict=True))
+        self.log("train/loss", means.pop("train/loss"), prog_bar=True)
+        self.log_dict(means)
