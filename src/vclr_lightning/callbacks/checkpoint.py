@@ -1,0 +1,224 @@
+"""Checkpoints from which a run continues as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from vclr_lightning.callbacks.checkpoint_io import (
+    TEMPORARY,
+    link_or_copy,
+    replace_durably,
+    write_atomically,
+)
+from vclr_lightning.callbacks.loop_state import logged_steps, take_back_batch
+from vclr_lightning.callbacks.random_state import random_state, set_random_state
+from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.errors import UserError
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class ResumableCheckpoint(Checkpoint):
+    """Saves ``last.ckpt`` so that ``trainer.fit(ckpt_path=...)`` continues bit for bit.
+
+    Works with any LightningModule that logs with ``on_step=True`` (averages over an epoch are not
+    part of a Lightning checkpoint). A save falls on the boundary between two optimizer steps, when
+    the last one has been logged in full: after every ``every_n_steps`` steps and after each epoch,
+    its ``on_train_epoch_end`` hooks included. A train dataloader with ``state_dict`` and
+    ``load_state_dict`` continues in mid-epoch; any other restarts its epoch. The state of the
+    global random generators is kept for each rank.
+
+    With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
+    best. Files are written atomically when the trainer has
+    :class:`~vclr_lightning.callbacks.checkpoint_io.AtomicCheckpointIO` among its plugins.
+    Loggers that have ``rewind(step)`` are told at the start to forget rows from ``step`` on, which
+    is 0 for a run that begins.
+
+    Args:
+        directory: where the files go.
+        every_n_steps: optimizer steps between two saves within an epoch.
+        monitor: name of a logged metric that chooses ``best.ckpt``; ``None`` for no such file.
+        mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
+        metadata: plain values to keep in the checkpoint under ``"metadata"``.
+        export: called with the module and a path to write the part that others load (the
+            backbone); its files stand beside the checkpoints, as ``last`` and ``best`` with
+            ``export_suffix``.
+        export_suffix: file name ending of the exported files.
+
+    Raises:
+        UserError: the disk is full; the checkpoint before stays intact.
+
+    Example:
+        >>> checkpoint = ResumableCheckpoint(directory="outputs/run", monitor="val/r1")
+        >>> checkpoint.last_path.name
+        'last.ckpt'
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | Path,
+        every_n_steps: int = 500,
+        monitor: str | None = None,
+        mode: str = "max",
+        metadata: Mapping[str, Any] | None = None,
+        export: Callable[[LightningModule, Path], Any] | None = None,
+        export_suffix: str = ".backbone.safetensors",
+    ) -> None:
+        super().__init__()
+        if every_n_steps < 1:
+            raise UserError(f"every_n_steps={every_n_steps} of the checkpoint must be 1 or more")
+        if mode not in ("max", "min"):
+            raise UserError(f"mode={mode} of the checkpoint must be max or min")
+        self.directory = Path(directory)
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.mode = mode
+        self.metadata = dict(metadata or {})
+        self.export = export
+        self.export_suffix = export_suffix
+        self.best_score: float | None = None
+        self.saved_step = -1
+        self._logged_steps = 0
+        self._due = False
+        self._is_best = False
+        self._boundary: str | None = None
+        self._loader_states: list[dict[str, Any]] | None = None
+        self._random_states: list[dict[str, Any]] | None = None
+
+    @property
+    def last_path(self) -> Path:
+        """The newest checkpoint."""
+        return self.directory / LAST
+
+    @property
+    def _new_path(self) -> Path:
+        return self.directory / "last.new"
+
+    @property
+    def best_model_path(self) -> str:
+        """The best checkpoint, or ``""`` where there is none (``ckpt_path="best"`` asks this)."""
+        best = self.directory / BEST
+        return str(best) if best.exists() else ""
+
+    # Saving -------------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loader = trainer.fit_loop._combined_loader
+        # Before the next batch is fetched: what has been consumed, not what is on its way.
+        self._loader_states = loader._state_dicts() if loader is not None else None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._due = True
+        if self.monitor is None:
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        # A value of an earlier epoch that is still there is never better than itself.
+        score = gather_objects(None if value is None else float(value))[0]
+        if score is not None and self._better(score):
+            self.best_score, self._is_best = score, True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            step = trainer.global_step
+            if self._due or (step % self.every_n_steps == 0 and step > max(self.saved_step, 0)):
+                self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, boundary="end")
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now; only from an ``on_train_batch_start`` hook, between two optimizer steps."""
+        if self._loader_states is not None and trainer.global_step > self.saved_step:
+            self._save(trainer, boundary="batch")
+
+    def _save(self, trainer: Trainer, *, boundary: str) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self._boundary, self._random_states = boundary, gather_objects(random_state())
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        self._boundary = self._random_states = None
+        problem = None
+        try:
+            trainer.strategy.save_checkpoint(checkpoint, self._new_path)
+            if trainer.is_global_zero:
+                self._put_in_place(trainer.lightning_module)
+        except UserError as error:
+            problem = str(error)
+        # All ranks stop together; one that waited for a rank that is gone would hang.
+        problems = [p for p in gather_objects(problem) if p is not None]
+        if problems:
+            raise UserError(problems[0])
+        self.saved_step = trainer.global_step
+        self._due = self._is_best = False
+
+    def _put_in_place(self, module: LightningModule) -> None:
+        """``best`` first: a run that continues from the ``last`` before it makes it again."""
+        for stem in ("best", "last") if self._is_best else ("last",):
+            if self.export is not None:
+                path = self.directory / (stem + self.export_suffix)
+                write_atomically(path, partial(self.export, module))
+            if stem == "best":
+                write_atomically(self.directory / BEST, lambda p: link_or_copy(self._new_path, p))
+        replace_durably(self._new_path, self.last_path)
+
+    def _better(self, score: float) -> bool:
+        if self.best_score is None:
+            return score == score
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._boundary is None:
+            return  # somebody else's save, at another moment
+        fit_loop = checkpoint["loops"]["fit_loop"]
+        if self._boundary == "batch":
+            take_back_batch(fit_loop)
+            if self._loader_states:
+                fit_loop["state_dict"]["combined_loader"] = self._loader_states
+        checkpoint["metadata"] = self.metadata
+        checkpoint["random_states"] = self._random_states
+        checkpoint["logged_steps"] = logged_steps(fit_loop)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "monitor": self.monitor}
+
+    # Resuming -----------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            for leftover in (*self.directory.glob(f"*{TEMPORARY}"), self._new_path):
+                leftover.unlink(missing_ok=True)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("monitor") == self.monitor:
+            self.best_score = state_dict["best_score"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.saved_step = int(checkpoint["global_step"])
+        self._random_states = checkpoint.get("random_states")
+        self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                rewind = getattr(logger, "rewind", None)
+                if callable(rewind):
+                    rewind(self._logged_steps)
+        states = self._random_states
+        if states is not None and trainer.global_rank < len(states):
+            set_random_state(states[trainer.global_rank])
+            self._random_states = None

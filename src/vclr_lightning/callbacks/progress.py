@@ -1,0 +1,129 @@
+"""How far a run is and when it ends: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+
+class RunProgress(ProgressBar):
+    """Shows epoch, step, logged values and the time left of the whole run.
+
+    On a terminal a bar; where the output goes to a file, one line every ``line_every_s`` seconds.
+    The time left follows from the steps of this session, so a resumed run is judged by its own
+    speed. Shown are the metrics logged with ``prog_bar=True``. Works with any LightningModule.
+
+    Args:
+        refresh_s: seconds between two refreshes of the bar.
+        line_every_s: seconds between two lines where there is no terminal.
+        console: where to write; standard error by default.
+
+    Example:
+        >>> estimate(done=10, total=40, seconds=5.0)
+        '0:00:15'
+    """
+
+    def __init__(
+        self,
+        *,
+        refresh_s: float = 0.5,
+        line_every_s: float = 30.0,
+        console: Console | None = None,
+    ) -> None:
+        super().__init__()
+        self.refresh_s = refresh_s
+        self.line_every_s = line_every_s
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._first_step = 0
+        self._total: int | None = None
+        self._started = self._shown = 0.0
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        self.console.print(*args, **kwargs)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step, self._started = trainer.global_step, time.monotonic()
+        self._total = _total_steps(trainer)
+        if not self._enabled or not self.console.is_terminal:
+            return
+        text = TextColumn("{task.description}")
+        self._bar = Progress(text, BarColumn(), TaskProgressColumn(), console=self.console)
+        self._bar.add_task(self._text(trainer), total=self._total)
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._show(trainer, self.refresh_s if self._bar else self.line_every_s)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar:
+            self._show(trainer, 0)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, 0)
+        self._stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _show(self, trainer: Trainer, after_s: float) -> None:
+        now = time.monotonic()
+        if not self._enabled or now - self._shown < after_s:
+            return
+        self._shown = now
+        if self._bar:
+            task = self._bar.tasks[0].id
+            self._bar.update(task, completed=trainer.global_step, description=self._text(trainer))
+        else:
+            self.console.print(self._text(trainer), highlight=False, soft_wrap=True)
+
+    def _text(self, trainer: Trainer) -> str:
+        done, total = trainer.global_step, self._total
+        parts = [f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 1)}"]
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            parts[0] += f"/{trainer.max_epochs}"
+        parts.append(f"step {done}" + (f"/{total}" if total else ""))
+        for name, value in trainer.progress_bar_metrics.items():
+            parts.append(f"{name} {float(value):.4g}")
+        if total:
+            seconds = time.monotonic() - self._started
+            left = estimate(
+                done=done - self._first_step, total=total - self._first_step, seconds=seconds
+            )
+            parts.append(f"left {left}")
+        return "  ".join(parts)
+
+
+def estimate(*, done: int, total: int, seconds: float) -> str:
+    """Time left, when ``done`` of ``total`` took ``seconds``."""
+    if done < 1:
+        return "?"
+    return str(timedelta(seconds=round(seconds / done * max(0, total - done))))
+
+
+def _total_steps(trainer: Trainer) -> int | None:
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if steps != float("inf") and steps >= 0 else None

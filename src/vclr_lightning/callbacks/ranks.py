@@ -1,0 +1,66 @@
+"""Agreement between ranks on small facts, without touching the device's queue of work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_control: tuple[Any, Any] | None = None
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _group() -> Any:
+    """The gloo group that carries control messages; an accelerator's own would block on it."""
+    global _control
+    world = dist.group.WORLD
+    if _control is None or _control[0] is not world:
+        own = world if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        _control = (world, own)
+    return _control[1]
+
+
+def any_rank(value: bool) -> bool:
+    """Whether ``value`` is true on any rank; every rank has to call it at the same point.
+
+    Example:
+        >>> any_rank(True), any_rank(False)
+        (True, False)
+    """
+    if not _distributed():
+        return value
+    flag = torch.tensor([int(value)])
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=_group())
+    return bool(flag.item())
+
+
+def max_rank(value: int) -> int:
+    """The largest ``value`` of all ranks; every rank has to call it at the same point.
+
+    Example:
+        >>> max_rank(15)
+        15
+    """
+    if not _distributed():
+        return value
+    largest = torch.tensor([value])
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group())
+    return int(largest.item())
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """``value`` of every rank, in rank order; every rank has to call it at the same point.
+
+    Example:
+        >>> gather_objects([3])
+        [[3]]
+    """
+    if not _distributed():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value, group=_group())
+    return values

@@ -1,0 +1,76 @@
+"""How fast a run is, and whether it waits for its data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class Throughput(Callback):
+    """Logs ``perf/videos_per_s``, ``perf/data_wait`` and the learning rate used, ``train/lr``.
+
+    Speed counts the samples of all ranks over wall time since it was last logged; the data wait is
+    the share of that time between the end of one batch and the start of the next. Values appear
+    with the trainer's ``log_every_n_steps``. Works with any LightningModule.
+
+    Example:
+        >>> samples_in({"video_id": __import__("torch").zeros(4)})
+        4
+    """
+
+    def __init__(self) -> None:
+        self._started = self._batch_ended = self._epoch_ended = self._waited = 0.0
+        self._samples = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_ended = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What ran between two epochs (evaluation) is no part of the speed.
+        if self._epoch_ended:
+            self._batch_ended = time.perf_counter()
+            self._started += self._batch_ended - self._epoch_ended
+            self._epoch_ended = 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._waited += time.perf_counter() - self._batch_ended
+        self._samples += samples_in(batch) * trainer.world_size
+        if trainer.optimizers and trainer._logger_connector.should_update_logs:
+            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+            pl_module.log("train/lr", rate, batch_size=1, rank_zero_only=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch_ended = now = time.perf_counter()
+        if trainer.fit_loop._should_accumulate() or not trainer._logger_connector.should_update_logs:
+            return
+        elapsed = max(now - self._started, 1e-9)
+        values = {
+            "perf/videos_per_s": self._samples / elapsed,
+            "perf/data_wait": min(1.0, self._waited / elapsed),
+        }
+        pl_module.log_dict(values, batch_size=1, rank_zero_only=True)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._started = self._batch_ended = time.perf_counter()
+        self._waited, self._samples = 0.0, 0
+
+
+def samples_in(batch: Any) -> int:
+    """Number of samples of a batch: rows of ``video_id``, or of the first tensor found."""
+    if isinstance(batch, dict) and isinstance(batch.get("video_id"), Tensor):
+        return len(batch["video_id"])
+    if isinstance(batch, Tensor):
+        return len(batch)
+    parts = batch.values() if isinstance(batch, dict) else batch
+    return next((samples_in(p) for p in parts if isinstance(p, Tensor | dict | list | tuple)), 0)

@@ -1,0 +1,113 @@
+"""Weights & Biases, continued where a run stopped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from vclr_lightning.core.errors import UserError
+
+
+class WandbLogger(LightningWandbLogger):
+    """Logs to one W&B run per folder, online or offline, and goes on with it on resume.
+
+    The run's id stands in ``wandb_id`` in the folder. Steps are W&B's own: what it already has of
+    a step is not sent again, so a run that was stopped and continued shows one history. Offline
+    needs no account; ``wandb sync`` uploads the folder later (with ``--append`` after a resume).
+
+    Args:
+        directory: the run's folder; W&B's files go below it.
+        project: W&B project.
+        name: shown name of the run; by default the folder's name.
+        offline: write files only.
+        entity: user or team that the project belongs to.
+        group: runs shown together.
+        tags: labels.
+
+    Raises:
+        UserError: W&B cannot be started online, for want of an account or of a network.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | Path,
+        project: str = "vclr",
+        name: str | None = None,
+        offline: bool = False,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        folder = Path(directory)
+        self._marks = folder / "wandb_step"
+        self._skip_through = -1
+        super().__init__(
+            name=name or folder.name,
+            save_dir=folder,
+            id=_run_id(folder / "wandb_id"),
+            project=project,
+            offline=offline,
+            entity=entity,
+            group=group,
+            tags=tags,
+            settings=_settings(),
+        )
+
+    @property
+    def experiment(self) -> Any:
+        """The ``wandb.Run``."""
+        if self._experiment is None and rank_zero_only.rank == 0:
+            Path(self.save_dir or ".").mkdir(parents=True, exist_ok=True)
+            import wandb
+
+            try:
+                run = wandb.init(**self._wandb_init, mode="offline" if self._offline else None)
+            except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+                raise UserError(
+                    "W&B cannot start: no account or no network; log in with `wandb login`, or take"
+                    " logger.offline=true, or logger=csv"
+                ) from error
+            self._experiment = run
+            self._skip_through = max(self._skip_through, run.step - 1, self._last_offline())
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log ``metrics`` at ``step``, unless W&B has that step from before a resume."""
+        run = self.experiment
+        if step is not None and step <= self._skip_through:
+            return
+        run.log(dict(metrics), step=step)
+        if self._offline and step is not None:
+            self._marks.write_text(str(step))
+
+    def _last_offline(self) -> int:
+        """The last step of earlier offline sessions, which W&B does not tell."""
+        if not (self._offline and self._marks.exists()):
+            return -1
+        text = self._marks.read_text()
+        return int(text) - 1 if text.isdigit() else -1
+
+
+def _run_id(path: Path) -> str:
+    if path.exists():
+        return path.read_text().strip()
+    run_id = secrets.token_hex(4)
+    if rank_zero_only.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(run_id + "\n")
+    return run_id
+
+
+def _settings() -> Any:
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return wandb.Settings(console="off", disable_git=True)
