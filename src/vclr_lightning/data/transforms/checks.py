@@ -61,6 +61,19 @@ def pixels(name: str, value: Any, *, low: int = 1) -> int:
     raise UserError(f"{name}={value!r} is not possible; give a whole number of at least {low}")
 
 
+def edges(name: str, value: Any) -> tuple[int, int]:
+    """Return ``value`` as height and width in pixels, or raise :class:`UserError`.
+
+    Example:
+        >>> edges("stretch", [256, 340])
+        (256, 340)
+    """
+    items = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if len(items) == 2:
+        return pixels(name, items[0]), pixels(name, items[1])
+    raise UserError(f"{name}={value!r} is not possible; give height and width in pixels")
+
+
 def frame_size(clip: Sequence[NDArray[np.uint8]]) -> tuple[int, int]:
     """Height and width of the frames of a clip.
 

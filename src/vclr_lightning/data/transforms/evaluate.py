@@ -55,9 +55,7 @@ class EvalTransform:
         if self.stretch is None:
             smallest, name = self.resize, "resize"
         else:
-            if len(self.stretch) != 2:
-                raise UserError(f"stretch={self.stretch!r} is not possible; give height and width")
-            put(self, "stretch", tuple(checks.pixels("stretch", edge) for edge in self.stretch))
+            put(self, "stretch", checks.edges("stretch", self.stretch))
             smallest, name = min(self.stretch), "stretch"
         if smallest < self.size:
             raise UserError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) -> Tensor:
     """Cut ``box`` out of ``frame`` and resize it, bilinear with antialiasing.
 
-    Equal to the bit to PIL's ``crop`` and ``resize(..., BILINEAR)``.
+    What PIL's ``crop`` and ``resize(..., BILINEAR)`` give, but for a few pixels off by 1.
 
     Shape:
         - frame: ``(H, W, 3)`` uint8, which may be read-only

@@ -71,7 +71,7 @@ def _recolor(
     """Apply what comes after the geometry; greyscale leaves one plane, ``(1, H, W)``."""
     if not (augmentation.jitter or augmentation.gray or augmentation.sigma):
         return picture
-    planes = picture.astype(np.int16)
+    planes = picture.astype(np.int16, order="C")
     for op, amount in augmentation.jitter:
         planes = _COLOR_OPS[op](planes, amount)
     if augmentation.gray:

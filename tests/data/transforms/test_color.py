@@ -1,0 +1,110 @@
+"""Colours against PIL and against exact arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from colorsys import hsv_to_rgb, rgb_to_hsv
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import functional as tv
+
+from vclr_lightning.data.transforms.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    fixed_point,
+    luma,
+    mean_luma,
+)
+from vclr_lightning.data.transforms.hue import adjust_hue
+
+Picture = NDArray[np.uint8]
+MeanError = Callable[[Picture, Picture], float]
+OPS = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}
+FACTORS = (0.0, 0.6, 0.87, 1.0, 1.003, 1.2, 1.4, 3.0)
+TURNS = (-0.5, -0.3, -0.1, -0.03, 0.0, 0.05, 0.1, 1 / 3, 0.5)
+
+
+def _planes(picture: Picture) -> NDArray[np.int16]:
+    return picture.transpose(2, 0, 1).astype(np.int16)
+
+
+def _apply(op: str, picture: Picture, amount: float) -> Picture:
+    planes = _planes(picture)
+    before = planes.copy()
+    changed = OPS[op](planes, amount)
+    assert np.array_equal(planes, before)
+    assert changed.dtype == np.int16
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    return changed.transpose(1, 2, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("op", "amount"),
+    [(op, f) for op in ("brightness", "contrast", "saturation") for f in FACTORS]
+    + [("hue", turns) for turns in TURNS],
+)
+def test_each_operation_agrees_with_pil(
+    picture: Picture, op: str, amount: float, mean_error: MeanError
+) -> None:
+    theirs = np.asarray(getattr(tv, f"adjust_{op}")(Image.fromarray(picture), amount))
+    assert mean_error(_apply(op, picture, amount), theirs) <= 1
+
+
+@pytest.mark.parametrize(
+    ("op", "amounts"), [(op, (0.6, 1.4)) for op in list(OPS)[:3]] + [("hue", (-0.1, 0.1))]
+)
+def test_each_operation_agrees_with_pil_on_real_frames(
+    real_frames: list[Picture], op: str, amounts: tuple[float, float], mean_error: MeanError
+) -> None:
+    for frame in real_frames:
+        for amount in amounts:
+            theirs = np.asarray(getattr(tv, f"adjust_{op}")(Image.fromarray(frame), amount))
+            assert mean_error(_apply(op, frame, amount), theirs) <= 0.6
+
+
+def test_greyscale_agrees_with_pil(picture: Picture, mean_error: MeanError) -> None:
+    image = Image.fromarray(picture).convert("L")
+    ours = luma(_planes(picture))
+    assert mean_error(ours.astype(np.uint8), np.asarray(image)) <= 0.5
+    assert mean_luma(_planes(picture)) == pytest.approx(np.asarray(image).mean(), abs=0.1)
+
+
+def test_mean_of_a_tall_bright_picture() -> None:
+    assert mean_luma(np.full((3, 1000, 3), 255, np.int16)) == 255
+
+
+@given(st.floats(-10, 10))
+def test_fixed_point_is_close_and_fits_16_bits(value: float) -> None:
+    gain, shift = map(int, fixed_point(value))
+    assert abs(gain) <= 128
+    assert 0 <= shift <= 15
+    assert abs(gain / 2**shift - value) <= max(abs(value) / 128, 2**-15)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3), st.floats(-0.5, 0.5))
+def test_hue_is_the_rotation_of_hsv(pixel: tuple[int, int, int], turns: float) -> None:
+    planes = np.array(pixel, np.int16).reshape(3, 1, 1)
+    ours = adjust_hue(planes, turns).ravel()
+    hue, saturation, value = rgb_to_hsv(*(p / 255 for p in pixel))
+    steps = int(turns * 255)  # PIL's resolution, and half a step that it loses on average
+    exact = np.array(hsv_to_rgb((hue + (steps - 0.5) / 255) % 1, saturation, value)) * 255
+    assert np.abs(ours - exact).max() <= 1.6
+    assert (ours.max(), ours.min()) == (max(pixel), min(pixel))
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_grey_has_no_hue(turns: float) -> None:
+    grey = np.repeat(np.arange(256, dtype=np.int16)[None, None], 3, axis=0)
+    assert np.array_equal(adjust_hue(grey, turns), grey)
