@@ -1,0 +1,37 @@
+"""Spread and effective rank against NumPy and known cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from vclr_lightning.functional.consensus import average, maximum
+from vclr_lightning.functional.embedding import effective_rank, spread
+
+
+@pytest.mark.parametrize("shape", [(50, 8), (6, 20)])
+def test_against_numpy(shape: tuple[int, int]) -> None:
+    x = normalize(torch.randn(*shape, dtype=torch.float64), dim=1)
+    centred = x.numpy() - x.numpy().mean(0)
+    singular = np.linalg.svd(centred, compute_uv=False)
+    share = singular[singular > 1e-12] / singular.sum()
+    entropy = -(share * np.log(share)).sum()
+    assert effective_rank(x).item() == pytest.approx(np.exp(entropy), rel=1e-4)
+    assert spread(x).item() == pytest.approx(np.sqrt((centred**2).sum(1).mean()))
+
+
+def test_a_collapse_shows() -> None:
+    same = torch.ones(10, 4)
+    assert spread(same).item() == 0
+    assert effective_rank(same).item() == 0
+    wide = normalize(torch.randn(4000, 16), dim=1)
+    assert spread(wide).item() > 0.99
+    assert effective_rank(wide).item() > 15.8
+
+
+def test_consensus() -> None:
+    x = torch.randn(2, 3, 4)
+    torch.testing.assert_close(average(x), x.sum(1) / 3)
+    assert torch.equal(maximum(x), x.max(1).values)
