@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     manifest = Manifest.load(args.manifest, args.root, check_root=args.check)
     if args.split is not None:
         manifest = manifest.split(args.split)
-    console.print(manifest.summary().table(str(args.manifest)))
+    console.print(manifest.summary().table(args.manifest.name))
     console.print(f"videos in {manifest.root}", highlight=False, soft_wrap=True)
     if args.check:
         changed = manifest.changed()

@@ -1,1 +1,7 @@
 """Build a manifest from folders of videos, list files or Kinetics CSV files."""
+
+from vclr_lightning.data.indexing.ensure import ensure_manifest
+from vclr_lightning.data.indexing.indexer import Indexed, index_videos
+from vclr_lightning.data.indexing.source import Source
+
+__all__ = ["Indexed", "Source", "ensure_manifest", "index_videos"]

@@ -1,0 +1,135 @@
+"""List a folder of videos in a manifest, which training reads.
+
+ROOT holds the videos: a folder per class, or none; or else list files or Kinetics CSV files name
+those to take. Stopped at any moment, the same command continues; files that have not changed since
+an earlier run are not opened again. What cannot be used is listed beside the manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vclr_lightning.data.indexing import Indexed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vclr index``."""
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the videos")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the manifest to write (default: ./NAME.arrow)"
+    )
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="SPLIT=FILE",
+        dest="lists",
+        help="list file of a split, a line `path [[frames] label]` per video; repeatable",
+    )
+    parser.add_argument(
+        "--kinetics",
+        action="extend",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="CSV",
+        help="official Kinetics CSV files; the videos may lie in class folders or flat",
+    )
+    parser.add_argument(
+        "--classes",
+        choices=("folder", "none"),
+        default="folder",
+        help="where labels come from, beside lists: the folders' names, or nowhere",
+    )
+    parser.add_argument(
+        "--split", default="train", metavar="NAME", help="split of a folder without such folders"
+    )
+    parser.add_argument(
+        "--group-regex",
+        metavar="RE",
+        help="searched in each path; videos with equal matches are cut from one source",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="TEMPLATE",
+        help="videos are folders of extracted frames, such as img_{:05d}.jpg",
+    )
+    parser.add_argument(
+        "--decode",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="decode every video to its end: slow, finds damaged ones",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="open every file, whatever an earlier run found"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Index, and print what came of it."""
+    from rich.console import Console
+
+    from vclr_lightning.core.errors import UserError
+    from vclr_lightning.data.indexing import Source, index_videos
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers} must be at least 1")
+    source = Source(
+        root=args.root.absolute(),
+        lists=_lists(args.lists),
+        kinetics=args.kinetics,
+        with_classes=args.classes == "folder",
+        split=args.split,
+        group_regex=args.group_regex,
+        frames=args.frames,
+    )
+    try:
+        indexed = index_videos(
+            source.listing(),
+            root=source.root,
+            out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
+            frames=args.frames,
+            decode=args.decode,
+            workers=args.workers,
+            fresh=args.fresh,
+            source=source.describe(),
+        )
+    except KeyboardInterrupt:
+        Console(stderr=True).print("the same command continues from here")
+        raise
+    console = Console()
+    console.print(_table(indexed))
+    console.print(f"written to {indexed.manifest.file}", highlight=False, soft_wrap=True)
+    if indexed.rejected:
+        console.print(indexed.notice(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _lists(arguments: list[str]) -> dict[str, list[Path]]:
+    from vclr_lightning.core.errors import UserError
+
+    lists = defaultdict(list)
+    for argument in arguments:
+        split, equals, file = argument.partition("=")
+        if not (split and equals and file):
+            raise UserError(f"--list {argument!r} must be SPLIT=FILE, such as train=train.txt")
+        lists[split].append(Path(file))
+    return dict(lists)
+
+
+def _table(indexed: Indexed) -> Table:
+    table = indexed.manifest.summary().table(indexed.manifest.file.name)
+    table.add_row("opened now", f"{indexed.probed:,}")
+    table.add_row("rejected", f"{len(indexed.rejected):,}")
+    if indexed.unlisted:
+        table.add_row("in no list", f"{indexed.unlisted:,} videos of the folder")
+    if indexed.others:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in indexed.others.most_common(5))
+        table.add_row("other files", f"{indexed.others.total():,} ({kinds})")
+    return table

@@ -1,0 +1,105 @@
+"""The manifest of a run: the one given, or one kept in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing.indexer import index_videos
+from vclr_lightning.data.indexing.source import Source
+from vclr_lightning.data.manifest import Manifest
+
+PathLike = str | Path
+
+
+def default_cache() -> Path:
+    """Return ``$XDG_CACHE_HOME/vclr_lightning``, by default below ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vclr_lightning"
+
+
+def ensure_manifest(
+    root: PathLike | None = None,
+    *,
+    manifest: PathLike | None = None,
+    train_list: PathLike | None = None,
+    val_list: PathLike | None = None,
+    kinetics: PathLike | Sequence[PathLike] = (),
+    classes: str = "folder",
+    group_regex: str | None = None,
+    frames: str | None = None,
+    decode: bool = False,
+    workers: int | None = None,
+    cache_dir: PathLike | None = None,
+    show: bool = True,
+) -> Manifest:
+    """Load the manifest of ``root``, indexing it first where that has not been done.
+
+    The index is kept in ``cache_dir``, one per root and way of listing it, so ``root`` may be
+    read-only. Each call looks at the folder again and probes the files that are new or changed; a
+    ``manifest`` that is given is taken as it is.
+
+    Args:
+        root: the folder of the videos; with a ``manifest``, where they are now.
+        manifest: a file that ``vclr index`` wrote.
+        train_list: list file of the split ``train``, ``path [[frames] label]``.
+        val_list: list file of the split ``val``.
+        kinetics: official Kinetics CSV files.
+        classes: ``folder``, or ``none`` to leave labels out.
+        group_regex: what to search in a path to find the video's group.
+        frames: template of extracted frames, such as ``img_{:05d}.jpg``.
+        decode: decode every video to its end while indexing.
+        workers: processes for indexing.
+        cache_dir: where to keep the index, by default ``~/.cache/vclr_lightning``.
+        show: whether to show progress and what was left out.
+
+    Raises:
+        UserError: nothing usable is there, or the arguments contradict each other.
+    """
+    lists = {"train": train_list, "val": val_list}
+    listed = {split: (Path(file),) for split, file in lists.items() if file is not None}
+    files = [kinetics] if isinstance(kinetics, str | Path) else list(kinetics)
+    if manifest is not None:
+        if listed or files:
+            raise UserError("give either a manifest or files to index from, not both")
+        return Manifest.load(manifest, root)
+    if root is None:
+        raise UserError("give root, a folder of videos, or manifest, a file of `vclr index`")
+    if classes not in ("folder", "none"):
+        raise UserError(f"classes={classes!r} must be 'folder' or 'none'")
+    source = Source(
+        root=Path(root).absolute(),
+        lists=listed,
+        kinetics=tuple(map(Path, files)),
+        with_classes=classes == "folder",
+        group_regex=group_regex,
+        frames=frames,
+    )
+    cache = Path(cache_dir) if cache_dir is not None else default_cache()
+    indexed = index_videos(
+        source.listing(show=show),
+        root=source.root,
+        out=cache / f"{source.root.name}-{_key(source, decode=decode)}.arrow",
+        frames=frames,
+        decode=decode,
+        workers=workers,
+        source=source.describe(),
+        show=show,
+    )
+    if show and indexed.rejected:
+        from rich.console import Console
+
+        Console(stderr=True).print(indexed.notice(), markup=False, soft_wrap=True)
+    return indexed.manifest
+
+
+def _key(source: Source, *, decode: bool) -> str:
+    lists = {split: [str(f.absolute()) for f in files] for split, files in source.lists.items()}
+    kinetics = [str(file.absolute()) for file in source.kinetics]
+    rest = (source.with_classes, source.group_regex, source.frames, decode)
+    content = json.dumps([str(source.root), lists, kinetics, *rest])
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]

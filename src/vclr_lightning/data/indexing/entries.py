@@ -1,0 +1,54 @@
+"""What a source of videos yields, before any file is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A video that a source names.
+
+    Attributes:
+        path: relative to the root, with ``/``.
+        split: such as ``train``.
+        label: position in the listing's classes, -1 for none.
+        name: the video's id, where it is not the file's stem.
+        group: where the source knows it.
+    """
+
+    path: str
+    split: str = "train"
+    label: int = -1
+    name: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that cannot be used, why, and what it looked like when it was tried."""
+
+    path: str
+    reason: str
+    size: int = -1
+    mtime_ns: int = -1
+
+
+@dataclass(kw_only=True)
+class Listing:
+    """All that one source yields.
+
+    Attributes:
+        entries: the videos, each path once.
+        classes: class names.
+        rejected: what the source names but cannot be used.
+        others: files in the folder that are no videos by their name, counted by suffix.
+        unlisted: videos in the folder that no list names.
+    """
+
+    entries: list[Entry]
+    classes: tuple[str, ...] = ()
+    rejected: list[Rejected] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    unlisted: int = 0

@@ -1,0 +1,61 @@
+"""Which videos are cut from one source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing.entries import Entry
+
+# Names that say so themselves: UCF101's v_Class_g01_c01 and Kinetics' ID_000017_000027.
+_KNOWN = re.compile(r"(?:^|/)(?:(v_\w+_g\d+)_c\d+|(.{11})_\d{6}_\d{6})$")
+
+
+def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entry]:
+    """Give each entry the group of its source, where its name tells.
+
+    Args:
+        entries: their own groups, from a source that knows, are kept unless ``regex`` is given.
+        regex: searched in the relative path without its suffix; the first group that took part, or
+            the whole match, is the video's group. A video that does not match is its own group.
+            Without it, names of UCF101 and Kinetics are known.
+
+    Raises:
+        UserError: ``regex`` is no regular expression, or matches no video at all.
+
+    Example:
+        >>> [e.group for e in with_groups([Entry(path="Run/v_Run_g07_c03.avi")])]
+        ['v_Run_g07']
+        >>> [e.group for e in with_groups([Entry(path="kick/set1_seq08_id2.avi")], r"set.*seq\\d+")]
+        ['set1_seq08']
+    """
+    if regex is None:
+        return [replace(e, group=e.group or _group(e, _KNOWN)) for e in entries]
+    pattern = group_pattern(regex)
+    grouped = [replace(entry, group=_group(entry, pattern)) for entry in entries]
+    if not any(entry.group for entry in grouped):
+        path = entries[0].path if entries else ""
+        raise UserError(f"the group regex {regex!r} matches no video, for example not {path!r}")
+    return grouped
+
+
+def group_pattern(regex: str) -> re.Pattern[str]:
+    """Compile ``regex``.
+
+    Raises:
+        UserError: it is no regular expression.
+    """
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise UserError(f"the group regex {regex!r} is no regular expression: {error}") from error
+
+
+def _group(entry: Entry, pattern: re.Pattern[str]) -> str:
+    match = pattern.search(PurePosixPath(entry.path).with_suffix("").as_posix())
+    if match is None:
+        return ""
+    return next((group for group in match.groups() if group), match[0])

@@ -1,0 +1,142 @@
+"""Index videos into a manifest: look, probe what is new, write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
+from vclr_lightning.data.indexing.journal import Journal, Outcome
+from vclr_lightning.data.indexing.known import known_outcomes
+from vclr_lightning.data.indexing.lock import locked
+from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
+from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
+from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What an indexing run did.
+
+    Attributes:
+        manifest: the result.
+        rejected: what could not be used, as listed in ``rejected_file``.
+        rejected_file: where it is listed, which exists if there is any.
+        probed: files that were opened; the others were known from an earlier run.
+        others: files that are no videos by their name, by suffix.
+        unlisted: videos in the folder that no list names.
+    """
+
+    manifest: Manifest
+    rejected: Sequence[Rejected]
+    rejected_file: Path
+    probed: int
+    others: Counter[str]
+    unlisted: int
+
+    def notice(self) -> str:
+        """Return one line on what was left out: how many, the commonest reasons, and where."""
+        reasons = Counter(reject.reason for reject in self.rejected).most_common(3)
+        some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
+        return f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: {some}"
+
+
+def index_videos(
+    listing: Listing,
+    *,
+    root: Path,
+    out: Path,
+    frames: str | None = None,
+    decode: bool = False,
+    workers: int | None = None,
+    fresh: bool = False,
+    source: str = "",
+    show: bool = True,
+) -> Indexed:
+    """Probe the videos of ``listing`` and write the manifest ``out``.
+
+    Files whose size and time are those of an earlier run, finished or not, are not probed again.
+
+    Args:
+        listing: the videos.
+        root: the folder that their paths are relative to.
+        out: the manifest's file; the rejected ones are listed beside it.
+        frames: template of extracted frames, if the videos are folders of those.
+        decode: decode every video to its end, to count its frames for sure.
+        workers: processes; by default as many as there are cores to use.
+        fresh: forget earlier runs.
+        source: how the listing was made, to be kept in the manifest.
+        show: whether to show progress.
+
+    Raises:
+        UserError: no video can be used, or a file cannot be written.
+    """
+    root, out = root.absolute(), out.absolute()
+    workers = workers or cores()
+    settings = {"decode": decode, "frames": frames}
+    key = {"schema": SCHEMA_VERSION, "root": str(root), **settings}
+    journal = Journal(out.with_suffix(".journal"), key)
+    with locked(out, show=show):
+        if fresh:
+            journal.remove()
+        known = {} if fresh else known_outcomes(out, root=root, frames=frames, decode=decode)
+        known.update(journal.read())
+        paths = [entry.path for entry in listing.entries]
+        folders = frames is not None
+        seen = look_at(root, paths, folders=folders, workers=workers, show=show)
+        outcomes, probed = find_out(
+            root, seen, known=known, journal=journal, settings=settings, workers=workers, show=show
+        )
+        rejected = [*listing.rejected, *_rejected(outcomes)]
+        write_rejects(rejects_file(out), rejected)
+        rows = _rows(listing.entries, outcomes)
+        if not rows:
+            journal.remove()
+            first = rejected[-1]
+            raise UserError(
+                f"none of {len(rejected):,} videos in {root} can be used, for example "
+                f"{first.path}: {first.reason}; all reasons are in {rejects_file(out)}"
+            )
+        info = Info(
+            root=root, classes=listing.classes, frames=frames, decoded=decode, source=source
+        )
+        if probed or not _is_current(out, rows, info):
+            write_manifest(out, rows, info)
+        journal.remove()
+    return Indexed(
+        manifest=Manifest.load(out),
+        rejected=rejected,
+        rejected_file=rejects_file(out),
+        probed=probed,
+        others=listing.others,
+        unlisted=listing.unlisted,
+    )
+
+
+def _rejected(outcomes: Sequence[Outcome]) -> list[Rejected]:
+    return [Rejected(o.path, o.reason, o.size, o.mtime_ns) for o in outcomes if o.reason]
+
+
+def _rows(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Row]:
+    pairs = zip(entries, outcomes, strict=True)
+    return [_row(entry, o, o.values) for entry, o in pairs if o.values is not None]
+
+
+def _row(entry: Entry, outcome: Outcome, values: Mapping[str, object]) -> Row:
+    fields = {name: getattr(entry, name) for name in Entry.__slots__}
+    return Row(**fields, **values, size=outcome.size, mtime_ns=outcome.mtime_ns)  # type: ignore[arg-type]
+
+
+def _is_current(out: Path, rows: Sequence[Row], info: Info) -> bool:
+    try:
+        old = Manifest.load(out, check_root=False)
+    except UserError:
+        return False
+    if old.info != replace(info, fingerprint=old.fingerprint):
+        return False
+    ordered = sorted(rows, key=lambda row: (row.split, row.path))
+    return fingerprint(ordered, info.classes) == old.fingerprint

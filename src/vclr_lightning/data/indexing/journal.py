@@ -1,0 +1,106 @@
+"""Keep what was found out about each file, so that no file is probed twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from vclr_lightning.core.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What probing a file gave, and the size and time it had then.
+
+    Attributes:
+        path: relative to the root.
+        size: bytes.
+        mtime_ns: time of its last change, nanoseconds.
+        values: probed fields of a :class:`~vclr_lightning.data.manifest.Row`, if it is usable.
+        reason: why it is not, otherwise.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    values: Mapping[str, Any] | None = None
+    reason: str | None = None
+
+
+class Journal:
+    """A file of outcomes, one line each, that outlives a run stopped at any moment.
+
+    A context manager that closes the file; the file is begun when the first outcome is added.
+
+    Args:
+        file: where to keep them.
+        key: what outcomes depend on beside the files; those of another key are not read.
+    """
+
+    def __init__(self, file: Path, key: Mapping[str, object]) -> None:
+        self._file = file
+        self._key = json.loads(json.dumps(key))
+        self._sink: IO[str] | None = None
+
+    def read(self) -> dict[str, Outcome]:
+        """Return the outcomes by path; none where the key differs or nothing was kept."""
+        try:
+            lines = self._file.read_text(encoding="ascii", errors="replace").splitlines()
+        except OSError:
+            return {}
+        content = [parsed for line in lines if (parsed := _parse(line)) is not None]
+        if not content or content[0] != self._key:
+            return {}
+        outcomes = (Outcome(**fields) for fields in content[1:])
+        return {outcome.path: outcome for outcome in outcomes}
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome; it is in the file when this returns.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        try:
+            if self._sink is None:
+                self._sink = self._open()
+            fields = {name: getattr(outcome, name) for name in Outcome.__slots__}
+            self._sink.write(json.dumps(fields) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._file}: {error.strerror}") from error
+
+    def _open(self) -> IO[str]:
+        known = bool(self.read())
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        sink = self._file.open("a" if known else "w", encoding="ascii", buffering=1)
+        sink.write(
+            "\n" if known else json.dumps(self._key) + "\n"
+        )  # the line break ends a torn line
+        return sink
+
+    def remove(self) -> None:
+        """Delete the file, when its content is kept elsewhere."""
+        self._file.unlink(missing_ok=True)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:  # torn by the end of the run that wrote it, or empty
+        return None

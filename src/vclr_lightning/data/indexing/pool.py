@@ -1,0 +1,137 @@
+"""Probe many files in parallel, each in a process that may crash or hang."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TIME_LIMIT = 900.0  # seconds for one file, decoded to its end
+
+_CODE = (
+    "import sys; sys.path[:] = {!r}; from vclr_lightning.data.indexing.worker import main; main()"
+)
+
+
+def probe_all(
+    paths: Sequence[Path],
+    *,
+    settings: Mapping[str, object],
+    workers: int,
+    limit: float = TIME_LIMIT,
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each path with the worker's answer, in the order they come in.
+
+    A file at which a process crashes, or that takes longer than ``limit`` seconds, is answered with
+    that as its reason. Processes end with the iterator, also when it is closed early.
+
+    Args:
+        paths: files to probe.
+        settings: keyword arguments of :func:`vclr_lightning.data.indexing.worker.answer`.
+        workers: number of processes.
+        limit: seconds.
+    """
+    waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for path in paths:
+        waiting.put(path)
+    answers: queue.SimpleQueue[tuple[Path, dict[str, Any]] | Exception] = queue.SimpleQueue()
+    stopped = threading.Event()
+    processes = [_Process(settings, limit) for _ in range(min(workers, len(paths)))]
+
+    def serve(process: _Process) -> None:
+        while not stopped.is_set():
+            try:
+                path = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                answers.put((path, process.ask(path)))
+            except Exception as error:
+                answers.put(error)
+                return
+
+    threads = [threading.Thread(target=serve, args=(p,), daemon=True) for p in processes]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in paths:
+            got = answers.get()
+            if isinstance(got, Exception):
+                raise got
+            yield got
+    finally:
+        stopped.set()
+        for process in processes:
+            process.kill()
+        for thread in threads:
+            thread.join()
+        for process in processes:
+            process.close()
+
+
+class _Process:
+    """A worker process, started when it is first asked and again after it died."""
+
+    def __init__(self, settings: Mapping[str, object], limit: float) -> None:
+        self._settings = settings
+        self._limit = limit
+        self._running: subprocess.Popen[str] | None = None
+
+    def ask(self, path: Path) -> dict[str, Any]:
+        process = self._running = self._running or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # if it died, its output ends as well
+            process.stdin.write(json.dumps(str(path)) + "\n")
+        ready, _, _ = select.select([process.stdout], [], [], self._limit)
+        line = process.stdout.readline() if ready else ""
+        if line:
+            content: dict[str, Any] = json.loads(line)
+            return content
+        self.kill()
+        code = process.wait()
+        self.close()
+        if not ready:
+            return {"reason": f"takes longer than {self._limit:g} s to read"}
+        how = signal.Signals(-code).name if code < 0 else f"status {code}"
+        return {"reason": f"the decoder crashed ({how})"}
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CODE.format(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",
+            bufsize=1,
+        )
+        self._running = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(self._settings) + "\n")
+        if not process.stdout.readline():
+            raise RuntimeError(
+                f"a process that reads videos did not start; to see why, run: {sys.executable} "
+                '-c "import vclr_lightning.data.indexing.worker"'
+            )
+        return process
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.kill()
+
+    def close(self) -> None:
+        process, self._running = self._running, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError), process:  # closes its pipes, waits for it
+                pass

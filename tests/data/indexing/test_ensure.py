@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.manifest import Manifest
+
+WriteVideo = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_video: WriteVideo) -> Path:
+    for name in ("run/a_1.mp4", "run/a_2.mp4", "walk/b_1.mp4"):
+        write_video(tmp_path / "videos" / name)
+    return tmp_path / "videos"
+
+
+def ensure(root: Path | None, **options: object) -> Manifest:
+    return ensure_manifest(root, show=False, **options)  # type: ignore[arg-type]
+
+
+def files(cache: Path) -> list[str]:
+    return sorted(file.name for file in cache.glob("*"))
+
+
+def test_indexes_once_and_then_what_changed(
+    root: Path, tmp_path: Path, write_video: WriteVideo
+) -> None:
+    cache = tmp_path / "cache"
+    manifest = ensure(root, cache_dir=cache)
+    assert len(manifest) == 3
+    assert manifest.root == root
+    (name,) = files(cache)
+    inode = (cache / name).stat().st_ino
+    assert ensure(root, cache_dir=cache).fingerprint == manifest.fingerprint
+    assert (cache / name).stat().st_ino == inode
+    write_video(root / "run/a_3.mp4", frames=5)
+    again = ensure(root, cache_dir=cache)
+    assert len(again) == 4
+    assert files(cache) == [name]
+    assert not (root / name).exists()
+
+
+def test_each_way_of_listing_has_its_own(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (tmp_path / "train.txt").write_text("run/a_1.mp4 0\nwalk/b_1.mp4 1\n")
+    (tmp_path / "val.txt").write_text("run/a_2.mp4 0\n")
+    listed = ensure(
+        root,
+        train_list=tmp_path / "train.txt",
+        val_list=str(tmp_path / "val.txt"),
+        cache_dir=cache,
+    )
+    assert listed.splits == ("train", "val")
+    assert [len(listed.split(name)) for name in listed.splits] == [2, 1]
+    grouped = ensure(root, group_regex=r"[ab]_", cache_dir=cache)
+    assert len(set(grouped.group_ids)) == 2
+    assert ensure(root, classes="none", cache_dir=cache).num_classes == 0
+    assert len(files(cache)) == 3
+
+
+def test_kinetics(root: Path, tmp_path: Path, write_video: WriteVideo) -> None:
+    write_video(root / "zumba" / "yGdQwxP5koA_000083_000093.mp4")
+    csv = tmp_path / "k.csv"
+    head = "label,youtube_id,time_start,time_end,split,is_cc\n"
+    csv.write_text(head + "zumba,yGdQwxP5koA,83,93,val,0\n")
+    for kinetics in (csv, [str(csv)]):
+        manifest = ensure(root, kinetics=kinetics, cache_dir=tmp_path / "cache")
+        assert (len(manifest), manifest.classes, manifest.splits) == (1, ("zumba",), ("val",))
+    assert len(files(tmp_path / "cache")) == 1
+
+
+def test_a_given_manifest_is_taken_as_it_is(
+    root: Path, tmp_path: Path, write_video: WriteVideo
+) -> None:
+    file = ensure(root, cache_dir=tmp_path / "cache").file
+    write_video(root / "run/a_3.mp4")
+    assert len(ensure(None, manifest=file)) == 3
+    root.rename(tmp_path / "moved")
+    assert ensure(tmp_path / "moved", manifest=file).path(0).exists()
+
+
+def test_the_cache_is_found_by_the_environment(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert ensure(root).file.parent == tmp_path / "xdg" / "vclr_lightning"
+
+
+def test_what_was_left_out_is_shown(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "run" / "bad.mp4").write_text("no video")
+    ensure_manifest(root, cache_dir=tmp_path / "cache")
+    assert "1 rejected, listed in" in capsys.readouterr().err
+    ensure_manifest(root, cache_dir=tmp_path / "cache")
+    assert "1 rejected, listed in" in capsys.readouterr().err
+
+
+def test_contradictions(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give root"):
+        ensure(None)
+    with pytest.raises(UserError, match="either a manifest or files"):
+        ensure(root, manifest="m.arrow", train_list="t.txt")
+    with pytest.raises(UserError, match="must be 'folder' or 'none'"):
+        ensure(root, classes="x")
+    with pytest.raises(UserError, match="either list files or Kinetics"):
+        ensure(root, train_list="t.txt", kinetics="k.csv")
+    with pytest.raises(UserError, match="does not exist; give the folder"):
+        ensure(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is no folder"):
+        ensure(root / "run/a_1.mp4")
+    with pytest.raises(UserError, match="cannot write into"):
+        ensure(root, cache_dir=root / "run/a_1.mp4" / "cache")
+
+
+def test_the_folder_is_only_read(root: Path, tmp_path: Path) -> None:
+    def tree() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
+
+    before = tree()
+    ensure(root, cache_dir=tmp_path / "cache")
+    assert tree() == before

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing.entries import Entry
+from vclr_lightning.data.indexing.groups import with_groups
+
+
+def groups(*paths: str, regex: str | None = None) -> list[str]:
+    return [entry.group for entry in with_groups([Entry(path=path) for path in paths], regex)]
+
+
+def test_names_that_say_so() -> None:
+    paths = (
+        "HandstandPushups/v_HandstandPushups_g01_c02.avi",
+        "v_Run_g25_c07.avi",
+        "zumba/--6bJUbfpnQ_000017_000027.mp4",
+        "other/clip_01.mp4",
+    )
+    assert groups(*paths) == ["v_HandstandPushups_g01", "v_Run_g25", "--6bJUbfpnQ", ""]
+
+
+def test_regex_on_the_path_without_suffix() -> None:
+    paths = ("kicking/set1_seq08_id042_2.avi", "hugging/set1_seq08_id1_1.avi", "x/y.avi")
+    assert groups(*paths, regex=r"set\d+_seq\d+") == ["set1_seq08", "set1_seq08", ""]
+    assert groups(*paths, regex=r"^(\w+)/|$") == ["kicking", "hugging", "x"]
+    assert groups("a1.b.mp4", regex=r"b$") == ["b"]
+
+
+def test_known_groups_are_kept_unless_overridden() -> None:
+    entries = [Entry(path="a1.mp4", group="source")]
+    assert with_groups(entries)[0].group == "source"
+    assert with_groups(entries, r"\d")[0].group == "1"
+
+
+def test_bad_regex() -> None:
+    with pytest.raises(UserError, match="is no regular expression"):
+        groups("a.mp4", regex="(")
+    with pytest.raises(UserError, match=r"matches no video, for example not 'a\.mp4'"):
+        groups("a.mp4", regex="z")

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing import Indexed, Source, index_videos
+from vclr_lightning.data.manifest import Manifest
+
+WriteVideo = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_video: WriteVideo) -> Path:
+    """Two classes of two videos, one damaged file and one that is no video."""
+    folder = tmp_path / "videos"
+    for number, name in enumerate(("run/a.mp4", "run/b.mp4", "walk/c.avi", "walk/d.mkv")):
+        write_video(folder / name, frames=6 + number)
+    (folder / "walk" / "bad.mp4").write_text("no video")
+    (folder / "notes.txt").touch()
+    return folder
+
+
+def index(root: Path, out: Path, **options: object) -> Indexed:
+    source = Source(root=root, frames=options.get("frames"))  # type: ignore[arg-type]
+    listing = source.listing(show=False)
+    return index_videos(listing, root=root, out=out, show=False, **options)  # type: ignore[arg-type]
+
+
+def rejected(file: Path) -> dict[str, str]:
+    with file.open(newline="") as source:
+        return {line["path"]: line["reason"] for line in csv.DictReader(source)}
+
+
+def table(manifest: Manifest) -> list[tuple[object, ...]]:
+    names = ("num_frames", "width", "height", "fps", "size", "mtime_ns", "label")
+    columns = [manifest.column(name).tolist() for name in names]
+    return list(zip(map(manifest.relative_path, range(len(manifest))), *columns, strict=True))
+
+
+def test_a_folder(root: Path, tmp_path: Path) -> None:
+    done = index(root, tmp_path / "m.arrow")
+    manifest = Manifest.load(tmp_path / "m.arrow")
+    assert [manifest.path(i) for i in range(4)] == [
+        root / "run/a.mp4",
+        root / "run/b.mp4",
+        root / "walk/c.avi",
+        root / "walk/d.mkv",
+    ]
+    assert manifest.classes == ("run", "walk")
+    assert manifest.labels.tolist() == [0, 0, 1, 1]
+    assert manifest.column("num_frames").tolist() == [6, 7, 8, 9]
+    assert set(manifest.column("width")) == {64}
+    assert manifest.column("size").tolist() == [manifest.path(i).stat().st_size for i in range(4)]
+    assert manifest.column("keyframe_interval").max() <= 4
+    assert manifest.changed() == {}
+    assert list(rejected(done.rejected_file)) == ["walk/bad.mp4"]
+    assert [reject.path for reject in done.rejected] == ["walk/bad.mp4"]
+    assert done.notice().startswith("1 rejected, listed in")
+    assert done.probed == 5
+    assert done.others == {".txt": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "m.arrow",
+        "m.rejected.csv",
+        "videos",
+    ]
+
+
+def test_nothing_is_opened_twice(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.arrow"
+    first = index(root, out)
+    inode = out.stat().st_ino
+    again = index(root, out)
+    assert again.probed == 0
+    assert out.stat().st_ino == inode
+    assert again.rejected == first.rejected
+    assert rejected(again.rejected_file) == rejected(first.rejected_file)
+    assert index(root, out, fresh=True).probed == 5
+    assert index(root, out, decode=True).probed == 5
+
+
+def test_changed_new_and_deleted_files(root: Path, tmp_path: Path, write_video: WriteVideo) -> None:
+    out = tmp_path / "m.arrow"
+    before = index(root, out).manifest.fingerprint
+    write_video(root / "run/a.mp4", frames=12)
+    write_video(root / "run/e.mp4", frames=3)
+    (root / "run/b.mp4").unlink()
+    shutil.copy(root / "walk/c.avi", root / "walk/bad.mp4")
+    done = index(root, out)
+    assert done.probed == 3
+    assert not done.rejected
+    assert not done.rejected_file.exists()
+    assert done.manifest.fingerprint != before
+    shutil.rmtree(tmp_path / "fresh", ignore_errors=True)
+    assert table(done.manifest) == table(index(root, tmp_path / "fresh.arrow").manifest)
+
+
+def test_the_number_of_processes_changes_nothing(root: Path, tmp_path: Path) -> None:
+    one = index(root, tmp_path / "1.arrow", workers=1)
+    three = index(root, tmp_path / "3.arrow", workers=3)
+    assert one.manifest.file.read_bytes() == three.manifest.file.read_bytes()
+
+
+def test_no_usable_video(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_text("no video")
+    with pytest.raises(UserError, match=r"none of 1 videos in .* can be used, for example a\.mp4"):
+        index(folder, tmp_path / "m.arrow")
+    assert list(rejected(tmp_path / "m.rejected.csv")) == ["a.mp4"]
+    assert not (tmp_path / "m.arrow").exists()
+
+
+def test_things_that_are_no_files(root: Path, tmp_path: Path) -> None:
+    (root / "walk" / "folder.mp4").mkdir()
+    (root / "walk" / "gone.mp4").symlink_to(root / "nowhere")
+    os.mkfifo(root / "walk" / "pipe.mp4")
+    unlisted = rejected(index(root, tmp_path / "m.arrow").rejected_file)
+    assert unlisted.pop("walk/bad.mp4")
+    assert unlisted == {
+        "walk/gone.mp4": "no such file",
+        "walk/pipe.mp4": "is no file; folders of frames need their template",
+    }
+
+
+def test_a_name_that_is_no_text(root: Path, tmp_path: Path) -> None:
+    strange = root / os.fsdecode(b"run/\xff.mp4")
+    try:
+        shutil.copy(root / "run/a.mp4", strange)
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    done = index(root, tmp_path / "m.arrow")
+    assert "its name is not valid UTF-8; rename it" in {r.reason for r in done.rejected}
+    assert os.fsencode(strange.name) in done.rejected_file.read_bytes()
+
+
+def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
+    import av
+
+    frames = tmp_path / "frames"
+    for name in ("run/a", "walk/c"):
+        (frames / name).mkdir(parents=True)
+        with av.open(str(next(root.glob(f"{name}.*")))) as container:
+            for number, frame in enumerate(container.decode(video=0), 1):
+                frame.to_image().save(frames / name / f"img_{number:05d}.jpg")
+    (frames / "walk/gap").mkdir()
+    for number in (1, 3):
+        shutil.copy(frames / "run/a/img_00001.jpg", frames / f"walk/gap/img_{number:05d}.jpg")
+    (frames / "walk/text").mkdir()
+    (frames / "walk/text/img_00001.jpg").write_text("no picture")
+    done = index(frames, tmp_path / "m.arrow", frames="img_{:05d}.jpg")
+    manifest = done.manifest
+    assert [manifest.relative_path(i) for i in range(len(manifest))] == ["run/a", "walk/c"]
+    assert [manifest.num_frames(i) for i in range(2)] == [6, 8]
+    assert manifest.summary().sizes == {"64x48": 2}
+    assert manifest.info.frames == "img_{:05d}.jpg"
+    assert {r.path: r.reason for r in done.rejected} == {
+        "walk/gap": "img_00002.jpg is missing",
+        "walk/text": "img_00001.jpg is no picture that can be read",
+    }
+    assert index(frames, tmp_path / "m.arrow", frames="img_{:05d}.jpg").probed == 0
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from vclr_lightning.data.indexing import Source, index_videos
+root, out = map(Path, sys.argv[1:])
+index_videos(Source(root=root).listing(show=False), root=root, out=out, workers=1, show=False)
+"""
+
+
+def test_a_killed_run_is_continued(root: Path, tmp_path: Path) -> None:
+    for number in range(120):
+        os.link(root / "run/a.mp4", root / f"run/{number:03d}.mp4")
+    out, journal = tmp_path / "m.arrow", tmp_path / "m.journal"
+    process = subprocess.Popen([sys.executable, "-c", _RUN, str(root), str(out)])
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 1000):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = journal.read_bytes().count(b"\n") - 1
+    done = index(root, out)
+    assert done.probed == 125 - kept
+    assert table(done.manifest) == table(index(root, tmp_path / "whole.arrow").manifest)
+    assert not journal.exists()
+
+
+def test_two_runs_at_once_take_turns(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.arrow"
+    arguments = [sys.executable, "-c", _RUN, str(root), str(out)]
+    runs = [subprocess.Popen(arguments, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [run.communicate()[1] for run in runs] == [b""] * 2
+    assert len(Manifest.load(out)) == 4
+    assert sorted(f.name for f in tmp_path.glob("m.*")) == ["m.arrow", "m.rejected.csv"]

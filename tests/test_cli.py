@@ -1,0 +1,190 @@
+"""The command line: help, errors in one sentence, exit statuses, and the first two commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vclr_lightning import __version__
+from vclr_lightning.cli import COMMANDS, main
+from vclr_lightning.data.manifest import Manifest
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    for name in ("run/s1_a.mp4", "run/s1_b.mp4", "walk/s2_a.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream("mpeg4", rate=Fraction(10))
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for k in range(5):
+                picture = np.full((48, 64, 3), 20 * k, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    return folder
+
+
+def fails(arguments: list[str], message: str, capsys: Capture) -> None:
+    """Check for status 2 and one line on standard error, with ``message`` in it."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    code = (
+        "import sys; from vclr_lightning.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'av', 'rich', 'hydra'} & set(sys.modules)\n"
+        "commands = [m for m in sys.modules if m.startswith('vclr_lightning.commands')]\n"
+        "assert not heavy and not commands, (heavy, commands)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, (text, _) in COMMANDS.items():
+        assert f"  {name} " in done.stdout
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: Capture) -> None:
+    assert callable(import_module(COMMANDS[name][1]).run)
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert f"usage: vclr {name}" in capsys.readouterr().out
+
+
+def test_no_command_and_version(capsys: Capture) -> None:
+    assert main([]) == 0
+    assert "commands:" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+def test_usage_errors_are_one_sentence(tmp_path: Path, capsys: Capture) -> None:
+    fails(["idnex"], "there is no command 'idnex'; did you mean 'index'", capsys)
+    fails(["zzz"], "there is no command 'zzz'; there are: index, show", capsys)
+    fails(["index"], "required: ROOT; see `vclr index --help`", capsys)
+    fails(["index", "--nope", "x"], "unrecognized arguments: --nope", capsys)
+    fails(["index", "x", "--workers", "many"], "invalid int value: 'many'", capsys)
+    fails(["index", "x", "--workers", "0"], "--workers 0 must be at least 1", capsys)
+    fails(["index", str(tmp_path / "none")], "none does not exist; give the folder", capsys)
+    fails(["index", str(tmp_path)], "there are no videos in", capsys)
+    fails(["index", str(tmp_path), "--list", "a.txt"], "must be SPLIT=FILE", capsys)
+    fails(["index", str(tmp_path), "--list", "train=a.txt"], "cannot read the list a.txt", capsys)
+    fails(["show", str(tmp_path / "m.arrow")], "there is no manifest", capsys)
+
+
+def test_index_and_show(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (root / "walk" / "bad.mp4").write_text("no video")
+    (root / "walk" / "notes.txt").touch()
+    assert main(["index", "videos", "--group-regex", r"s\d"]) == 0
+    shown = capsys.readouterr().out
+    for row, text in (
+        ("videos", r"3 \(2 groups\)"),
+        ("splits", "train 3"),
+        ("classes", r"2 \(3 videos labelled\)"),
+        ("sizes", "64x48 3"),
+        ("codecs", "mpeg4 3"),
+        ("rejected", "1"),
+        ("opened now", "4"),
+        ("other files", r"1 \(1 \.txt\)"),
+    ):
+        assert re.search(rf"{row} +│ {text}", shown), (row, shown)
+    assert "1 rejected, listed in" in shown
+    assert (tmp_path / "videos.rejected.csv").is_file()
+
+    assert main(["show", "videos.arrow", "--check"]) == 0
+    assert "0 of 3 files are not as they were indexed" in capsys.readouterr().out
+    (root / "walk" / "s2_a.mp4").unlink()
+    assert main(["show", "videos.arrow", "--check", "--split", "train"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 3 files are not as they were indexed" in shown
+    assert "missing: walk/s2_a.mp4" in shown
+    fails(["show", "videos.arrow", "--split", "val"], "no split 'val'; it has: train", capsys)
+    root.rename(tmp_path / "moved")
+    assert main(["show", "videos.arrow"]) == 0
+    capsys.readouterr()
+    fails(["show", "videos.arrow", "--check"], "which does not exist; give the folder", capsys)
+    assert main(["show", "videos.arrow", "--check", "--root", "moved"]) == 0
+
+
+def test_index_from_lists_and_kinetics(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "a.txt").write_text("run/s1_a.mp4 0\nrun/none.mp4 0\n")
+    (tmp_path / "b.txt").write_text("walk/s2_a.mp4 5 1\n")
+    out = tmp_path / "out" / "m.arrow"
+    lists = [f"--list=train={tmp_path}/a.txt", f"--list=val={tmp_path}/b.txt"]
+    assert main(["index", str(root), *lists, "--out", str(out)]) == 0
+    manifest = Manifest.load(out)
+    assert manifest.splits == ("train", "val")
+    assert manifest.classes == ("run", "walk")
+    assert "1 x no such file" in capsys.readouterr().out
+
+    head = "label,youtube_id,time_start,time_end,split,is_cc\n"
+    (tmp_path / "k.csv").write_text(head + "go,s1_a,0,10,val,0\ngo,s1_b,0,10,train,0\n")
+    assert main(["index", str(root), "--kinetics", f"{tmp_path}/k.csv", "--out", str(out)]) == 0
+    manifest = Manifest.load(out)
+    assert (manifest.splits, manifest.classes) == (("train", "val"), ("go",))
+    assert re.search("in no list +│ 1 videos", capsys.readouterr().out)
+
+
+def _vclr(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vclr_lightning.cli", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def _wait_for(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not true():
+        time.sleep(0.01)
+
+
+def test_ctrl_c_says_how_to_go_on(root: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        os.link(root / "run/s1_a.mp4", root / f"run/{number:03d}.mp4")
+    out, journal = tmp_path / "m.arrow", tmp_path / "m.journal"
+    process = _vclr("index", root, "--out", out, "--workers", 1, stderr=subprocess.PIPE)
+    _wait_for(lambda: journal.exists() and journal.stat().st_size > 1000, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == "the same command continues from here\ninterrupted\n"
+    assert journal.exists()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["show"]])
+def test_a_reader_that_goes_away(root: Path, tmp_path: Path, arguments: list[str]) -> None:
+    if arguments:
+        arguments.append(str(tmp_path / "m.arrow"))
+        assert main(["index", str(root), "--out", arguments[-1]]) == 0
+    read, write = os.pipe()
+    os.close(read)
+    process = _vclr(*arguments, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert errors == ""
