@@ -1,0 +1,148 @@
+"""What the bytes of a packet tell that containers leave out or get wrong."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import av
+
+_START = b"\x00\x00\x01"
+_RECOVERY_POINT = 6
+_LENGTHS = {1: struct.Struct(">B"), 2: struct.Struct(">H"), 4: struct.Struct(">I")}
+
+# Codecs whose every keyframe stands for itself.
+_SELF_CONTAINED = frozenset(
+    ("av1", "dnxhd", "ffv1", "flv1", "h263", "hevc", "prores", "rawvideo", "vp8", "vp9")
+)
+
+# What a keyframe must carry so that decoding from it equals decoding from the first packet: the
+# tables of MJPEG, the sequence header of MPEG-1 and 2. MPEG-4's user data name the encoder, by
+# which the decoder chooses its inverse transform.
+_NEEDED: dict[str, tuple[bytes, ...]] = {
+    "mjpeg": (b"\xff\xdb", b"\xff\xc4"),
+    "mpeg1video": (_START + b"\xb3",),
+    "mpeg2video": (_START + b"\xb3",),
+    "mpeg4": (_START + b"\xb2",),
+}
+
+
+def may_start_within(codec: str) -> bool:
+    """Return whether a stream of ``codec`` may be entered at a keyframe other than its first."""
+    return codec == "h264" or codec in _SELF_CONTAINED or codec in _NEEDED
+
+
+def is_clean_entry(codec: str, packet: bytes, extradata: bytes) -> bool:
+    """Return whether decoding from this keyframe gives what decoding from the first packet gives.
+
+    Args:
+        codec: FFmpeg's name of the codec.
+        packet: the keyframe's bytes.
+        extradata: the stream's header, empty where there is none.
+    """
+    if codec == "h264":
+        return _h264_entry(packet, extradata)
+    if codec in _NEEDED:
+        return all(mark in packet or mark in extradata for mark in _NEEDED[codec])
+    return codec in _SELF_CONTAINED
+
+
+def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
+    """Return whether frames that no other refers to may be left out without changing the rest.
+
+    AV1 loses others with them. A layered HEVC stream marks frames that higher layers do refer to,
+    so only one whose header promises a single layer qualifies.
+    """
+    if codec == "hevc":
+        return len(extradata) > 21 and extradata[0] == 1 and (extradata[21] >> 3) & 7 == 1
+    return codec in ("h264", "mpeg4", "mpeg1video", "mpeg2video")
+
+
+def length_prefix(codec: str, extradata: bytes) -> int:
+    """Return the bytes of the length before each NAL unit of H.264 and HEVC; 0 where none is."""
+    if extradata[:1] != b"\x01":
+        return 0
+    at = {"h264": 4, "hevc": 21}.get(codec, len(extradata))
+    return (extradata[at] & 3) + 1 if at < len(extradata) else 0
+
+
+def fills_packet(packet: av.Packet | bytes, size: int, width: int) -> bool:
+    """Return whether NAL units follow each other to the end of a packet.
+
+    Where they don't, the packet is damaged, and no frame comes of it.
+
+    Args:
+        packet: the bytes.
+        size: their number.
+        width: bytes of each length, 1, 2 or 4.
+
+    Example:
+        >>> fills_packet(b"\\0\\0\\0\\2ab\\0\\0\\0\\1c", 11, 4)
+        True
+        >>> fills_packet(b"\\0\\0\\1\\2ab\\0\\0\\0\\1c", 11, 4)
+        False
+    """
+    length_at = _LENGTHS[width].unpack_from
+    at = 0
+    while size - at >= 4:
+        (length,) = length_at(packet, at)
+        if length == 0:
+            return False
+        at += width + length
+    return at <= size
+
+
+def _h264_entry(packet: bytes, extradata: bytes) -> bool:
+    for unit in _h264_units(packet, extradata):
+        kind = unit[0] & 0x1F if unit else 0
+        if kind == 5:  # an IDR picture: nothing after it refers to anything before it
+            return True
+        if kind == 6 and _recovers_exactly(unit):
+            return True
+        if kind == 1:  # a slice of a picture that is none, and no promise before it
+            return False
+    return False
+
+
+def _h264_units(packet: bytes, extradata: bytes) -> Iterator[bytes]:
+    """Yield the NAL units of a packet, length-prefixed or separated by start codes."""
+    if width := length_prefix("h264", extradata):
+        at = 0
+        while at + width <= len(packet):
+            length = int.from_bytes(packet[at : at + width], "big")
+            yield packet[at + width : at + width + length]
+            at += width + length
+        return
+    at = packet.find(_START)
+    while at >= 0:
+        end = packet.find(_START, at + 3)
+        yield packet[at + 3 : end if end >= 0 else None]
+        at = end
+
+
+def _recovers_exactly(unit: bytes) -> bool:
+    """Whether an SEI unit promises that decoding from here is exact from this very picture on.
+
+    Only a recovery point of zero frames with ``exact_match_flag`` does (H.264, D.2.8); a stream
+    refreshed bit by bit has keyframes from which the picture only builds up.
+    """
+    data = unit[1:].replace(b"\x00\x00\x03", b"\x00\x00")
+    at = 0
+    while at + 2 < len(data):
+        kind = length = 0
+        while at < len(data) and data[at] == 0xFF:
+            kind, at = kind + 255, at + 1
+        if at >= len(data):
+            return False
+        kind, at = kind + data[at], at + 1
+        while at < len(data) and data[at] == 0xFF:
+            length, at = length + 255, at + 1
+        if at >= len(data):
+            return False
+        length, at = length + data[at], at + 1
+        if kind == _RECOVERY_POINT and length:
+            return data[at] >> 6 == 0b11  # ue(0), then the flag
+        at += length
+    return False

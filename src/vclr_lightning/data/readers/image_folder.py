@@ -1,0 +1,159 @@
+"""Read videos that were extracted into folders of pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class ImageFolderReader:
+    """Reads folders of extracted frames, JPEG or PNG, numbered from 0 or 1 without a gap.
+
+    Args:
+        template: name of a picture with one number in it, in the form of :meth:`str.format`:
+            ``img_{:05d}.jpg``, ``{:d}.png``.
+
+    Raises:
+        UserError: the template does not hold exactly one number.
+
+    Example:
+        >>> import tempfile, torch, torchvision
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for i in range(3):
+        ...     picture = torch.full((3, 16, 32), 80 * i, dtype=torch.uint8)
+        ...     torchvision.io.write_png(picture, str(folder / f"frame_{i:03d}.png"))
+        >>> with ImageFolderReader(template="frame_{:03d}.png").open(folder) as video:
+        ...     frames = video.read([2, 0])
+        >>> video.num_frames, frames[0].shape, int(frames[0].max())
+        (3, (16, 32, 3), 160)
+    """
+
+    def __init__(self, *, template: str = "img_{:05d}.jpg") -> None:
+        self._template = template
+        self._pattern = _pattern(template)
+
+    @contextmanager
+    def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[ImageFolder]:
+        """Open a folder.
+
+        Args:
+            path: the folder.
+            num_frames: the number of pictures in it, where it is known; without it, the folder is
+                listed.
+
+        Raises:
+            VideoError: there is no such folder, or it has no picture of that name, or a gap.
+        """
+        yield ImageFolder(Path(path), self._template, self._pattern, num_frames)
+
+
+class ImageFolder:
+    """A folder opened by :class:`ImageFolderReader`."""
+
+    def __init__(
+        self, path: Path, template: str, pattern: re.Pattern[str], num_frames: int | None
+    ) -> None:
+        self._path = path
+        self._template = template
+        self._pattern = pattern
+        if num_frames is None:
+            self._start, self._num_frames = self._list()
+        else:
+            self._start = 0 if self._picture(0).is_file() else 1
+            self._num_frames = num_frames
+
+    @property
+    def num_frames(self) -> int:
+        """Pictures in the folder."""
+        return self._num_frames
+
+    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the pictures of ``ranks`` as ``(H, W, 3)`` RGB.
+
+        Raises:
+            FrameCountChangedError: the folder holds another number than ``num_frames``.
+            IndexError: a rank is negative or not below ``num_frames``.
+            VideoError: a picture is missing or cannot be decoded.
+        """
+        order = [int(rank) for rank in ranks]
+        if order and not 0 <= min(order) <= max(order) < self._num_frames:
+            raise IndexError(f"ranks {order} are not all within 0..{self._num_frames - 1}")
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for rank in sorted(set(order)):
+            file = self._picture(self._start + rank)
+            if not file.is_file():
+                self._start, self._num_frames = self._list()
+                raise FrameCountChangedError(self._num_frames)
+            pictures[rank] = _decode(file)
+        return [pictures[rank] for rank in order]
+
+    def _picture(self, number: int) -> Path:
+        return self._path / self._template.format(number)
+
+    def _list(self) -> tuple[int, int]:
+        """Return the first number and how many follow without a gap."""
+        try:
+            with os.scandir(self._path) as entries:
+                matches = [self._pattern.fullmatch(entry.name) for entry in entries]
+        except NotADirectoryError as error:
+            raise VideoError("a file, not a folder of extracted frames") from error
+        except OSError as error:
+            raise VideoError(f"the folder cannot be listed: {error.strerror}") from error
+        numbers = sorted(
+            number
+            for match in matches
+            if match and self._template.format(number := int(match[1])) == match[0]
+        )
+        if not numbers:
+            raise VideoError(f"no picture in the folder is named like {self._template}")
+        start = numbers[0]
+        if start > 1:
+            raise VideoError(f"the first picture is {self._template.format(start)}, not 0 or 1")
+        for expected, number in enumerate(numbers, start):
+            if number != expected:
+                raise VideoError(f"{self._template.format(expected)} is missing")
+        return start, len(numbers)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """Return the pattern of the names that ``template`` makes, with the number as group 1."""
+    parts = re.split(r"\{[^{}]*\}", template)
+    try:
+        names = {template.format(number) for number in (1, 2)}
+    except (IndexError, KeyError, ValueError):
+        names = set()
+    if len(parts) != 2 or len(names) != 2 or "/" in template:
+        raise UserError(
+            f"template={template!r} must be a file name with one number in it, "
+            "such as img_{:05d}.jpg"
+        )
+    return re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[1]))
+
+
+def _decode(file: Path) -> NDArray[np.uint8]:
+    # libjpeg and libpng, as in Pillow; FFmpeg's own JPEG decoder upsamples colour more coarsely.
+    import torch
+    from torchvision.io import ImageReadMode, decode_image
+
+    try:
+        data = torch.from_numpy(np.fromfile(file, dtype=np.uint8))
+        picture = decode_image(data, mode=ImageReadMode.RGB)
+    except (OSError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VideoError(f"{file.name} cannot be decoded: {first_line}") from error
+    if picture.dtype != torch.uint8:
+        raise VideoError(f"{file.name} has more than 8 bits per colour")
+    array: NDArray[np.uint8] = picture.permute(1, 2, 0).contiguous().numpy()
+    return array

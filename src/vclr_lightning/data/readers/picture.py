@@ -1,0 +1,58 @@
+"""From a decoded frame to an upright RGB array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import VideoReformatter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# From PyAV 17 on the conversion runs in as many threads as there are cores unless told otherwise.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+
+def upright(picture: NDArray[np.uint8], matrix: Sequence[int]) -> NDArray[np.uint8]:
+    """Apply a display matrix: turns by quarters, and mirrorings.
+
+    Args:
+        picture: ``(H, W, 3)``.
+        matrix: nine numbers as containers store them: the stored pixel ``(x, y)`` is shown at
+            ``(m0 x + m3 y, m1 x + m4 y)``, up to a shift.
+
+    Example:
+        >>> picture = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+        >>> upright(picture, [0, 1, 0, -1, 0, 0, 0, 0, 1])[:, :, 0].tolist()  # clockwise
+        [[3, 0], [4, 1], [5, 2]]
+    """
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    along, across = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture = picture.swapaxes(0, 1)
+        along, across = c, b
+    if along < 0:
+        picture = picture[:, ::-1]
+    if across < 0:
+        picture = picture[::-1]
+    return picture
+
+
+class PictureMaker:
+    """Turns decoded frames into RGB; shares one converter among them."""
+
+    def __init__(self) -> None:
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return ``(H, W, 3)`` uint8, upright, contiguous."""
+        rgb = self._converter.reformat(frame, format="rgb24", **_ONE_THREAD)
+        picture = cast("NDArray[np.uint8]", rgb.to_ndarray())
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+        if matrix is not None:
+            picture = upright(picture, np.frombuffer(matrix, dtype=np.int32).tolist())
+        return np.ascontiguousarray(picture)

@@ -1,0 +1,79 @@
+"""When a packet table may be believed, and when the decoder must be asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+    from vclr_lightning.data.readers.table import PacketTable
+
+# Containers that store when each frame is shown, and AVI, which stores the order of decoding and
+# so tells it only for streams in which both orders are one.
+_STAMPING = frozenset({"mov", "matroska", "flv", "avi"})
+
+
+def stamps_doubt(
+    *, table: PacketTable, container: str, codec: str, reorders: bool, tagged: bool
+) -> str | None:
+    """Return why presentation times cannot identify frames, or ``None`` if they can.
+
+    Args:
+        table: the stream's packets.
+        container: FFmpeg's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
+        codec: FFmpeg's name of the codec.
+        reorders: whether the decoder shows frames in another order than it decodes them.
+        tagged: whether the stream carries a four-character code of its codec; in Matroska that
+            is how streams out of an AVI are stored, with AVI's times.
+    """
+    family = container.split(",")[0]
+    if family not in _STAMPING:
+        return f"{family} does not say of every frame when it is shown"
+    if not table.stamped:
+        return "some packets have no presentation time"
+    if len(np.unique(table.pts)) < len(table):
+        return "two packets have one presentation time"
+    if reorders:
+        if family == "avi" or (family == "matroska" and tagged):
+            return "frames are reordered and the container stores times of decoding"
+        if codec == "mpeg4":
+            return "frames are reordered and two may share a packet"
+        if bool(np.all(np.diff(table.pts) > 0)):
+            return "frames are reordered, but not by their presentation times"
+    return None
+
+
+def count_doubt(*, table: PacketTable, promised: int) -> str | None:
+    """Return why the number of frames may differ from the table's, or ``None``.
+
+    Args:
+        table: the stream's packets.
+        promised: frames by the container's header; 0 where it says nothing.
+    """
+    if not table.intact:
+        return "the file is damaged"
+    if promised and promised != len(table):
+        return f"the header promises {promised} frames and the file holds {len(table)} packets"
+    if len(table) and not table.key[0]:
+        return "the first packet is no keyframe"
+    if len(table) and bool(np.any(table.kept & (table.pts < table.pts[0]))):
+        return "frames are shown before the first keyframe"
+    return None
+
+
+def stream_doubts(
+    table: PacketTable, container: str, stream: VideoStream
+) -> tuple[str | None, str | None]:
+    """Return :func:`stamps_doubt` and :func:`count_doubt` of an open stream."""
+    context = stream.codec_context
+    stamps = stamps_doubt(
+        table=table,
+        container=container,
+        codec=context.codec.canonical_name,
+        reorders=bool(context.has_b_frames),
+        tagged=bool((context.codec_tag or "").strip("\x00")),
+    )
+    return stamps, count_doubt(table=table, promised=stream.frames or 0)
