@@ -162,10 +162,10 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
     assert [manifest.num_frames(i) for i in range(2)] == [6, 8]
     assert manifest.summary().sizes == {"64x48": 2}
     assert manifest.info.frames == "img_{:05d}.jpg"
-    assert {r.path: r.reason for r in done.rejected} == {
-        "walk/gap": "img_00002.jpg is missing",
-        "walk/text": "img_00001.jpg is no picture that can be read",
-    }
+    reasons = {reject.path: reject.reason for reject in done.rejected}
+    assert reasons.keys() == {"walk/gap", "walk/text"}
+    assert reasons["walk/gap"] == "img_00002.jpg is missing"
+    assert reasons["walk/text"].startswith("img_00001.jpg cannot be decoded")
     assert index(frames, tmp_path / "m.arrow", frames="img_{:05d}.jpg").probed == 0
 
 

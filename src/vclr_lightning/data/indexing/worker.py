@@ -1,0 +1,43 @@
+"""A process that probes one file after another, so that a crashing decoder takes only itself down.
+
+It reads lines of JSON: first the settings, which it answers with ``ready``, then a path each, which
+it answers with ``{"values": ...}`` or ``{"reason": ...}``. :mod:`vclr_lightning.data.indexing.pool`
+starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.data.indexing.framefolder import probe_frames
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.readers import probe
+
+
+def answer(path: Path, *, decode: bool, frames: str | None) -> dict[str, Any]:
+    """Probe one video file, or a folder of frames where their template is given."""
+    try:
+        if frames is not None:
+            return {"values": probe_frames(path, frames)}
+        return {"values": asdict(probe(path, decode=decode))}
+    except VideoError as error:
+        return {"reason": str(error)}
+    except Exception as error:  # whatever a library raises, the file cannot be used
+        return {"reason": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1) as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library's output is no answer
+        settings = json.loads(sys.stdin.readline())
+        answers.write("ready\n")
+        for line in sys.stdin:
+            answers.write(json.dumps(answer(Path(json.loads(line)), **settings)) + "\n")
