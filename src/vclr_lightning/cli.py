@@ -30,39 +30,48 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items()]
-    return "commands:\n" + "\n".join(lines) + "\n\n`vclr COMMAND --help` tells more about each."
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of ``vclr``, in which ``command``, if any, has its arguments.
 
-
-def _dispatch(arguments: Sequence[str]) -> None:
+    Example:
+        >>> str(build_parser("show").parse_args(["show", "k400.arrow"]).manifest)
+        'k400.arrow'
+    """
     parser = _Parser(
         prog="vclr",
         description="Video-level contrastive learning: the tools beside training.",
-        epilog=_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="`vclr COMMAND --help` tells more about each.",
     )
     parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")
-    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of those below")
-    parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
-    chosen = parser.parse_args(arguments)
-    if chosen.command is None:
-        parser.print_help()
-        return
-    if chosen.command not in COMMANDS:
-        near = difflib.get_close_matches(chosen.command, COMMANDS, n=1)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for name, (text, module_name) in COMMANDS.items():
+        if name != command:
+            commands.add_parser(name, help=text)
+            continue
+        module = import_module(module_name)
+        chosen = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(chosen)
+        chosen.set_defaults(run=module.run)
+    return parser
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
-        raise UserError(f"there is no command {chosen.command!r}; {hint}")
-    text, module_name = COMMANDS[chosen.command]
-    module = import_module(module_name)
-    command = _Parser(
-        prog=f"vclr {chosen.command}",
-        description=module.__doc__ or text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(command)
-    module.run(command.parse_args(chosen.arguments))
+        raise UserError(f"there is no command {command!r}; {hint}")
+    parser = build_parser(command)
+    chosen = parser.parse_args(arguments)
+    if command is None:
+        parser.print_help()
+    else:
+        chosen.run(chosen)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
