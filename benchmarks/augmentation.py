@@ -3,33 +3,36 @@
     python -m benchmarks.augmentation
 
 Both draw their own parameters from the same law and turn decoded frames, ``(H, W, 3)`` uint8
-arrays, into uint8 tensors. They take turns in blocks of pictures; the time is the process's CPU
-time.
+arrays, into uint8 tensors. A round is a block of pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torchvision import transforms as tv
 
-LIMIT = 2.2
-# What a row is about, height and width of the frame, size of the view.
-CASES = (
-    ("340 x 256 to 224", (256, 340), 224),
-    ("340 x 256 to 112", (256, 340), 112),
-    ("96 x 80 to 64", (80, 96), 64),
-)
+from benchmarks.timing import Comparison, compare, report
+from vclr_lightning.data.transforms import PretrainTransform
+
+OURS, TORCHVISION = "vclr_lightning", "torchvision on PIL"
+# Height and width of the frame, size of the view, least ratio (the others are for information).
+CASES = {
+    "340 x 256 to 224": ((256, 340), 224, 2.2),
+    "340 x 256 to 112": ((256, 340), 112, None),
+    "96 x 80 to 64": ((80, 96), 64, None),
+}
 
 
 def _frame(height: int, width: int) -> NDArray[np.uint8]:
     """Soft shapes in colour with some noise on them."""
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
@@ -37,19 +40,11 @@ def _frame(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _ours(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
-    from vclr_lightning.data.transforms import PretrainTransform
-
     transform, rng = PretrainTransform(size=size), np.random.default_rng(0)
     return lambda: transform([frame], rng)
 
 
 def _torchvision(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
-    import random
-
-    import torch
-    from PIL import Image, ImageFilter
-    from torchvision import transforms as tv
-
     def blur(image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
 
@@ -68,49 +63,33 @@ def _torchvision(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
     return lambda: transform(Image.fromarray(frame))
 
 
-def measure(
-    frame: NDArray[np.uint8], size: int, *, blocks: int, pictures: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return seconds a picture of each block, ``(ours, torchvision's)``."""
-    contestants = (_ours(frame, size), _torchvision(frame, size))
-    seconds = np.empty((2, blocks + 1))
-    for block in range(blocks + 1):
-        for row, run in zip(seconds, contestants, strict=True):
-            start = time.process_time()
-            for _ in range(pictures):
-                run()
-            row[block] = (time.process_time() - start) / pictures
-    return seconds[0, 1:], seconds[1, 1:]  # the first block warms up
+def measure(repeats: int, pictures: int) -> dict[str, Comparison]:
+    """Measure every case, ``pictures`` in each of ``repeats`` rounds."""
+
+    def block(run: Callable[[], object]) -> Callable[[int], object]:
+        return lambda _: [run() for _ in range(pictures)]
+
+    return {
+        f"{name}, {pictures} pictures": compare(
+            {TORCHVISION: block(_torchvision(frame, size)), OURS: block(_ours(frame, size))},
+            baseline=TORCHVISION,
+            repeats=repeats,
+            targets={OURS: least} if least else None,
+            label=name,
+        )
+        for name, (shape, size, least) in CASES.items()
+        for frame in [_frame(*shape)]
+    }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
+    """Measure, print, and return the exit status: 1 where a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=15)
-    parser.add_argument("--pictures", type=int, default=40, help="pictures in a block")
-    args = parser.parse_args(argv)
-
-    import torch
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
-
+    parser.add_argument("--repeats", type=int, default=15, help="rounds that count")
+    parser.add_argument("--pictures", type=int, default=40, help="pictures in a round")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console()
-    table = Table(title="Augmentation, CPU time a picture (medians)")
-    for heading in ("frame to view", "torchvision on PIL", "ours", "faster", "at least"):
-        table.add_column(heading, justify="right")
-    reached = True
-    for number, (name, shape, size) in enumerate(
-        track(CASES, "augmentation", console=console, transient=True)
-    ):
-        ours, theirs = measure(_frame(*shape), size, blocks=args.blocks, pictures=args.pictures)
-        ratio = float(np.median(theirs) / np.median(ours))
-        limit = LIMIT if number == 0 else None  # the others are for information
-        reached &= limit is None or ratio >= limit
-        milliseconds = [f"{1000 * np.median(seconds):.2f} ms" for seconds in (theirs, ours)]
-        table.add_row(name, *milliseconds, f"{ratio:.2f} x", f"{limit} x" if limit else "")
-    console.print(table)
-    return 0 if reached else 1
+    return report(measure(arguments.repeats, arguments.pictures))
 
 
 if __name__ == "__main__":
