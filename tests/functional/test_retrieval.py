@@ -46,9 +46,9 @@ def test_recall_is_the_share_of_queries_with_a_hit(seed: int) -> None:
     queries, gallery = features(seed, 11), features(seed + 1, 17)
     q_labels, g_labels = rng.integers(4, size=11), rng.integers(4, size=17)
     order = ranking(queries, gallery)
+    pairs = list(zip(order, q_labels, strict=True))
     expected = {
-        k: np.mean([(g_labels[row[:k]] == label).any() for row, label in zip(order, q_labels)])
-        for k in (1, 5, 50)
+        k: np.mean([(g_labels[row[:k]] == label).any() for row, label in pairs]) for k in (1, 5, 50)
     }
     found = recall_at_k(
         queries,

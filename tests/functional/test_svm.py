@@ -98,5 +98,5 @@ def test_constant_and_repeated_features() -> None:
 def test_features_that_are_not_finite_are_refused() -> None:
     x, y = problem(30, 5, 3)
     x[3, 2] = float("nan")
-    with pytest.raises(UserError, match="row 3 .* not finite"):
+    with pytest.raises(UserError, match="row 3 of the features is not finite"):
         fit_linear_svm(x, y, num_classes=3)

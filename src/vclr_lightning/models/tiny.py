@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from vclr_lightning.models.backbone import Backbone
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "group": lambda channels: nn.GroupNorm(min(8, channels), channels),
+    "group": partial(nn.GroupNorm, 4),
 }
 
 

@@ -157,7 +157,8 @@ def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]
             f"{next(iter(checkpoint.tensors))}, not {next(iter(target))}{_fitting(checkpoint)}"
         )
     for name, source in found.items():
-        _check_shape(checkpoint, source, target[name], _fitting(checkpoint))
+        if problem := _shape_problem(checkpoint, source, target[name]):
+            raise UserError(problem + _fitting(checkpoint))
     begun = {name.partition(".")[0] for name in found}
     for name in weights:
         if name not in found and name.partition(".")[0] in begun:
@@ -207,19 +208,23 @@ def _heads(checkpoint: Checkpoint, module: nn.Module) -> list[tuple[str, Tensor,
             if own.keys() != checkpoint.under(prefix).keys():
                 continue
             for key, tensor in own.items():
-                hint = "; set embedding_dim and num_segments to its, or leave its heads out"
-                _check_shape(checkpoint, prefix + key, tensor, hint)
+                if problem := _shape_problem(checkpoint, prefix + key, tensor):
+                    raise UserError(
+                        f"{problem}; set embedding_dim and num_segments to the file's, or leave "
+                        "its heads out"
+                    )
                 matched.append((f"objectives.{name}.{part}.{key}", tensor, prefix + key))
     return matched
 
 
-def _check_shape(checkpoint: Checkpoint, source: str, target: Tensor, hint: str) -> None:
+def _shape_problem(checkpoint: Checkpoint, source: str, target: Tensor) -> str:
     shape = checkpoint.tensors[source].shape
-    if shape != target.shape:
-        raise UserError(
-            f"{source} of {checkpoint.path} has shape {tuple(shape)}, but this network's has "
-            f"{tuple(target.shape)}{hint}"
-        )
+    if shape == target.shape:
+        return ""
+    return (
+        f"{source} of {checkpoint.path} has shape {tuple(shape)}, but this network's has "
+        f"{tuple(target.shape)}"
+    )
 
 
 def _fitting(checkpoint: Checkpoint) -> str:
