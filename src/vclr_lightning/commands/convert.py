@@ -1,0 +1,43 @@
+"""Take the backbone out of a checkpoint, for this package or another.
+
+Reads checkpoints and exports of vclr_lightning, MoCo v2 checkpoints, released VCLR checkpoints and
+weights files of torchvision; tensors are matched by name. OUT ending in .safetensors holds the
+network's own names (a ResNet's are torchvision's) and says what it is; OUT ending in .pth or .pt is
+a plain state dict for torch.load.
+
+  vclr convert outputs/run/last.ckpt backbone.safetensors
+  vclr convert vclr_k400.pth resnet50.pth
+  vclr convert backbone.safetensors tsn.pth --names mmaction
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vclr convert``."""
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="file to read")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
+    parser.add_argument(
+        "--names",
+        choices=("own", "mmaction"),
+        default="own",
+        help="names to write: the network's own, or MMAction2's (default: own)",
+    )
+    parser.add_argument("--prefix", help="what stands before the backbone's names in CKPT")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file, and print what it holds."""
+    from rich.console import Console
+
+    from vclr_lightning.core.errors import UserError
+    from vclr_lightning.models.convert import convert_checkpoint
+
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; choose another name or add --overwrite")
+    written = convert_checkpoint(args.checkpoint, args.out, names=args.names, prefix=args.prefix)
+    Console().print(written.table())

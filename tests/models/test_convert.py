@@ -1,0 +1,99 @@
+"""Handing weights to other programs."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.models as tv
+from rich.console import Console
+
+from vclr_lightning import cli
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models import TinyBackbone, load_backbone
+from vclr_lightning.models.convert import convert_checkpoint
+from vclr_lightning.models.naming import mmaction_names
+
+
+@pytest.fixture(scope="module")
+def moco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("moco") / "moco.pth.tar"
+    net = tv.resnet18(weights=None, num_classes=16)
+    state = {f"module.encoder_q.{n}": t for n, t in net.state_dict().items()}
+    state["module.queue"] = torch.zeros(16, 8)
+    torch.save({"epoch": 200, "arch": "resnet18", "state_dict": state}, file)
+    return file
+
+
+def test_to_safetensors_and_to_pth(moco: Path, tmp_path: Path) -> None:
+    state = torch.load(moco, weights_only=True)["state_dict"]
+    first = convert_checkpoint(moco, tmp_path / "b.safetensors")
+    second = convert_checkpoint(tmp_path / "b.safetensors", tmp_path / "b.pth")
+    assert first.form == "moco"
+    assert second.form == "vclr_lightning"
+    assert first.backbone == second.backbone
+    assert first.backbone.startswith("TorchvisionResNet(name='resnet18'")
+    assert sorted(first.names) == sorted(second.names)
+    assert first.left == ("module.encoder_q.fc.weight", "module.encoder_q.fc.bias", "module.queue")
+    written = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert all(torch.equal(t, state[f"module.encoder_q.{n}"]) for n, t in written.items())
+    missing, unexpected = tv.resnet18(weights=None).load_state_dict(written, strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+    backbone = load_backbone(tmp_path / "b.pth").state_dict()
+    assert all(torch.equal(t, backbone[n]) for n, t in written.items())
+
+
+def test_names_of_mmaction_pair_each_convolution_with_its_norm() -> None:
+    state = {n: t for n, t in tv.resnet50(weights=None).state_dict().items() if "fc." not in n}
+    renamed = mmaction_names(state)
+    assert len(renamed) == len(state)
+    assert list(map(id, renamed.values())) == list(map(id, state.values()))
+    assert renamed["backbone.conv1.bn.running_mean"] is state["bn1.running_mean"]
+    assert renamed["backbone.layer3.5.conv3.conv.weight"] is state["layer3.5.conv3.weight"]
+    assert renamed["backbone.layer3.5.conv3.bn.weight"] is state["layer3.5.bn3.weight"]
+    assert renamed["backbone.layer2.0.downsample.bn.bias"] is state["layer2.0.downsample.1.bias"]
+    modules = {name.rpartition(".")[0] for name in renamed}
+    assert {m.removesuffix(".conv") for m in modules if m.endswith(".conv")} == {
+        m.removesuffix(".bn") for m in modules if m.endswith(".bn")
+    }
+
+
+def test_only_resnets_have_names_of_mmaction(tmp_path: Path) -> None:
+    torch.save(
+        {"net." + n: t for n, t in TinyBackbone(width=8).state_dict().items()}, tmp_path / "t.pth"
+    )
+    with pytest.raises(UserError, match=r"MMAction2 has no name for stem\.weight"):
+        convert_checkpoint(tmp_path / "t.pth", tmp_path / "m.pth", names="mmaction", prefix="net.")
+    assert not (tmp_path / "m.pth").exists()
+
+
+def test_what_cannot_be_converted(moco: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"must end in \.safetensors, \.pth or \.pt"):
+        convert_checkpoint(moco, tmp_path / "b.bin")
+    with pytest.raises(UserError, match=r"write a \.pth"):
+        convert_checkpoint(moco, tmp_path / "b.safetensors", names="mmaction")
+    torch.save({"a.b": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"names are like a\.b; give the prefix"):
+        convert_checkpoint(tmp_path / "other.pth", tmp_path / "b.pth")
+
+
+def test_command(moco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "b.safetensors"
+    assert cli.main(["convert", str(moco), str(out)]) == 0
+    assert "MoCo v2" in capsys.readouterr().out
+    assert cli.main(["convert", str(moco), str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["convert", str(moco), str(out), "--overwrite"]) == 0
+    assert cli.main(["convert", str(tmp_path / "nowhere.pth"), str(tmp_path / "c.pth")]) == 2
+    error = capsys.readouterr().err
+    assert "there is no weights file" in error
+    assert "Traceback" not in error
+
+
+def test_table_bears_brackets_in_paths(moco: Path, tmp_path: Path) -> None:
+    target = tmp_path / "[red]b.pth"
+    console = Console(width=300, file=(sink := StringIO()))
+    console.print(convert_checkpoint(moco, target).table())
+    assert "[red]b.pth" in sink.getvalue()
