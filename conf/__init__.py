@@ -1,1 +1,5 @@
 """Hydra configuration of vclr_lightning; travels in the wheel as ``vclr_lightning.conf``."""
+
+from vclr_lightning.resolvers import register_resolvers
+
+register_resolvers()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from vclr_lightning.callbacks.checkpoint_io import (
-    TEMPORARY,
-    link_or_copy,
-    replace_durably,
-    write_atomically,
-)
+from vclr_lightning.callbacks.checkpoint_io import link_or_copy
 from vclr_lightning.callbacks.loop_state import logged_steps, take_back_batch
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import gather_objects
@@ -52,7 +47,8 @@ class ResumableCheckpoint(Checkpoint):
         export_suffix: file name ending of the exported files.
 
     Raises:
-        UserError: the disk is full; the checkpoint before stays intact.
+        UserError: the disk is full (the checkpoint before stays intact), or a checkpoint was made
+            by another number of processes.
 
     Example:
         >>> checkpoint = ResumableCheckpoint(directory="outputs/run", monitor="val/r1")
@@ -166,11 +162,10 @@ class ResumableCheckpoint(Checkpoint):
         """``best`` first: a run that continues from the ``last`` before it makes it again."""
         for stem in ("best", "last") if self._is_best else ("last",):
             if self.export is not None:
-                path = self.directory / (stem + self.export_suffix)
-                write_atomically(path, partial(self.export, module))
+                self.export(module, self.directory / (stem + self.export_suffix))
             if stem == "best":
-                write_atomically(self.directory / BEST, lambda p: link_or_copy(self._new_path, p))
-        replace_durably(self._new_path, self.last_path)
+                link_or_copy(self._new_path, self.directory / BEST)
+        os.replace(self._new_path, self.last_path)
 
     def _better(self, score: float) -> bool:
         if self.best_score is None:
@@ -198,7 +193,7 @@ class ResumableCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
-            for leftover in (*self.directory.glob(f"*{TEMPORARY}"), self._new_path):
+            for leftover in (*self.directory.glob(f".{self._new_path.name}.*"), self._new_path):
                 leftover.unlink(missing_ok=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -208,8 +203,15 @@ class ResumableCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        states = checkpoint.get("random_states")
+        if states is not None and len(states) != trainer.world_size:
+            raise UserError(
+                f"the checkpoint was made by {len(states)} process(es), and this run has"
+                f" {trainer.world_size}, which would not see the same videos: continue with as"
+                " many devices and nodes as before"
+            )
         self.saved_step = int(checkpoint["global_step"])
-        self._random_states = checkpoint.get("random_states")
+        self._random_states = states
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -218,7 +220,6 @@ class ResumableCheckpoint(Checkpoint):
                 rewind = getattr(logger, "rewind", None)
                 if callable(rewind):
                     rewind(self._logged_steps)
-        states = self._random_states
-        if states is not None and trainer.global_rank < len(states):
-            set_random_state(states[trainer.global_rank])
+        if self._random_states is not None:
+            set_random_state(self._random_states[trainer.global_rank])
             self._random_states = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +11,19 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from vclr_lightning.core.errors import UserError
-
-TEMPORARY = ".partial"
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a neighbour of ``path``, then put it in place in one step.
-
-    Whatever happens (kill, power, full disk), ``path`` holds the old content or the new one.
-
-    Raises:
-        UserError: the disk is full, or a quota reached; ``path`` keeps its old content.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_atomically(Path(folder) / "a.txt", lambda p: p.write_text("whole"))
-        ...     (Path(folder) / "a.txt").read_text()
-        'whole'
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + TEMPORARY)
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        replace_durably(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if _disk_full(error):
-            kept = "the one before it is intact" if path.exists() else "nothing was overwritten"
-            raise UserError(
-                f"no space left to write {path}; {kept}: free some space on its disk and give the"
-                " same command again"
-            ) from error
-        raise
-
-
-def replace_durably(source: Path, target: Path) -> None:
-    """Rename ``source`` to ``target`` in one step that a power cut cannot undo."""
-    os.replace(source, target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from vclr_lightning.core.files import replacing
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a finished file a second name, or copy it where the file system has no links."""
-    target.unlink(missing_ok=True)
+    """Give a finished file a second name, in place of ``target``; a copy where links don't work."""
+    beside = target.with_name(target.name + ".link")
+    beside.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, beside)
+        os.replace(beside, target)
     except OSError:
-        shutil.copyfile(source, target)
-
-
-def _disk_full(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+        with replacing(target) as file, source.open("rb") as content:
+            shutil.copyfileobj(content, file)
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -87,14 +35,19 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``; see :func:`write_atomically`."""
+        """Write ``checkpoint`` to ``path``, whole or not at all.
 
-        def write(partial: Path) -> None:
-            # An open file, so that a full disk is an OSError and not torch's own.
-            with partial.open("wb") as file:
+        Raises:
+            UserError: it cannot be written; what was there before is intact.
+        """
+        try:
+            with replacing(Path(path)) as file:
                 torch.save(checkpoint, file)
-
-        write_atomically(Path(path), write)
+        except RuntimeError as error:  # torch's own, for a write that failed
+            if not isinstance(error.__context__, OSError):
+                raise
+            reason = error.__context__.strerror
+            raise UserError(f"cannot write {path}: {reason}") from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -107,8 +60,10 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def load_plain(path: Path) -> dict[str, Any]:
+def load_plain(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Load a checkpoint of plain tensors, numbers and strings onto the CPU.
+
+    With ``mapped``, tensors are read from the file only where they are used.
 
     Raises:
         UserError: the file is missing, damaged, or no such checkpoint.
@@ -116,7 +71,7 @@ def load_plain(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; check the path")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise UserError(
             f"{path} is damaged or not a checkpoint of plain tensors ({type(error).__name__});"

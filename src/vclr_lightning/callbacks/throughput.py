@@ -44,22 +44,30 @@ class Throughput(Callback):
         self._waited += time.perf_counter() - self._batch_ended
         self._samples += samples_in(batch) * trainer.world_size
         if trainer.optimizers and trainer._logger_connector.should_update_logs:
-            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-            pl_module.log("train/lr", rate, batch_size=1, rank_zero_only=True)
+            self._log(trainer, {"train/lr": float(trainer.optimizers[0].param_groups[0]["lr"])})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._batch_ended = now = time.perf_counter()
-        if trainer.fit_loop._should_accumulate() or not trainer._logger_connector.should_update_logs:
+        if (
+            trainer.fit_loop._should_accumulate()
+            or not trainer._logger_connector.should_update_logs
+        ):
             return
         elapsed = max(now - self._started, 1e-9)
         values = {
             "perf/videos_per_s": self._samples / elapsed,
             "perf/data_wait": min(1.0, self._waited / elapsed),
         }
-        pl_module.log_dict(values, batch_size=1, rank_zero_only=True)
+        self._log(trainer, values)
         self._reset()
+
+    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
+        # Straight to the loggers: Lightning's own way rounds to single precision.
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def _reset(self) -> None:
         self._started = self._batch_ended = time.perf_counter()

@@ -1,0 +1,93 @@
+"""Videos that could not be read: counted, listed, shown, and the run stopped at too many."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.rejections import RejectionLog
+
+logger = logging.getLogger(__name__)
+
+
+class RejectionWriter(Callback):
+    """Writes ``rejected.csv``, logs ``data/rejected``, and stops past the allowed share.
+
+    Reads ``batch["rejected"]`` and ``batch["video_id"]`` of a
+    :class:`~vclr_lightning.core.types.Batch`; batches of other data pass. The number of videos and
+    the share allowed are those of the trainer's data module (``train`` and
+    ``max_rejected_share``). Ranks exchange what they found every ``every_n_steps`` batches and at the
+    end of an epoch. The checkpoint keeps the list.
+
+    Raises:
+        UserError: too many of the videos cannot be read.
+
+    Example:
+        >>> RejectionWriter(directory="outputs/run").path.name
+        'rejected.csv'
+    """
+
+    def __init__(self, *, directory: str | Path, every_n_steps: int = 20) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"every_n_steps={every_n_steps} of the rejections must be 1 or more")
+        self.path = Path(directory) / "rejected.csv"
+        self.every_n_steps = every_n_steps
+        self._log: RejectionLog | None = None
+        self._state: dict[str, Any] | None = None
+        self._rejected: list[Any] = []
+        self._seen: list[int] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "max_rejected_share"):
+            return
+        self._log = RejectionLog(
+            self.path if trainer.is_global_zero else None,
+            num_videos=len(data.train),
+            max_share=data.max_rejected_share,
+        )
+        if self._state is not None:
+            self._log.load_state_dict(self._state["log"])
+            self._rejected, self._seen = self._state["pending"][trainer.global_rank]
+            self._state = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._log is None:
+            return
+        self._rejected += batch.get("rejected", [])
+        self._seen += batch["video_id"].tolist()
+        if (batch_idx + 1) % self.every_n_steps == 0:
+            self._exchange()
+            self._log.check()
+        if trainer._logger_connector.should_update_logs:
+            count = float(len(self._log))
+            pl_module.log("data/rejected", count, batch_size=1, rank_zero_only=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._log is not None:
+            self._exchange()
+            self._log.check()
+
+    def _exchange(self) -> None:
+        assert self._log is not None
+        for rejected, seen in gather_objects((self._rejected, self._seen)):
+            for new in self._log.add(rejected, seen=seen):
+                logger.warning("%s cannot be read: %s", new["path"], new["reason"])
+        self._rejected, self._seen = [], []
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._log is None:
+            return {}
+        # What is not exchanged yet stays so: a run that stops here exchanges at the same batches.
+        pending = [list(own) for own in gather_objects((self._rejected, self._seen))]
+        return {"log": self._log.state_dict(), "pending": pending}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = state_dict

@@ -1,0 +1,101 @@
+"""A mistake of the user in one sentence, whatever library noticed it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from vclr_lightning.core.errors import UserError
+
+_PLUS = ("experiment", "preset")
+
+
+def explain(error: BaseException) -> str | None:
+    """Return one sentence for a mistake in the input; ``None`` for what is no such mistake.
+
+    Example:
+        >>> explain(UserError("data.root=/x does not exist"))
+        'data.root=/x does not exist'
+        >>> explain(RuntimeError("a fault of the program")) is None
+        True
+    """
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return _one_line(str(cause))
+    for cause in chain:
+        module, name = type(cause).__module__, type(cause).__name__
+        if name == "InstantiationException":
+            return _instantiation(cause)
+        if name == "OutOfMemoryError":
+            return (
+                "the device's memory is full; give a smaller batch_size, or the same with"
+                " trainer.accumulate_grad_batches, module.key_chunk or trainer.precision=16-mixed"
+            )
+        if module.startswith("hydra.") or name in ("HydraException",):
+            return _hydra(cause)
+        if module.startswith("omegaconf."):
+            return _one_line(str(cause).split("\n")[0])
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def _instantiation(error: BaseException) -> str | None:
+    """What Hydra says of a call that failed: of the arguments, not of what went on inside."""
+    cause = error.__cause__
+    if isinstance(cause, TypeError) or cause is None:
+        lines = [line for line in str(error).split("\n") if line.strip()]
+        where = next((line.partition(":")[2] for line in lines if line.startswith("full_key")), "")
+        said = _one_line(" ".join(line for line in lines if not line.startswith("full_key")))
+        return f"{where.strip()}: {said}" if where.strip() else said
+    return None
+
+
+def _hydra(error: BaseException) -> str:
+    """Hydra's complaints about the command line, which run over many lines."""
+    text = str(error)
+    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
+        r"In '([^']+)': Could not find '([^']+)'", text
+    )
+    if option:
+        listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", text)
+        names = ", ".join(sorted(listed[1].split())) if listed else ""
+        hint = f"there are {names}" if names else "see --help"
+        return f"there is no {option[1]}={option[2]}; {hint}"
+    key = re.search(r"Could not (?:override|append to) '([^']+)'", text)
+    if key and key[1] in _PLUS:
+        return f"{key[1]} is added to a run, not replaced: give +{key[1]}=..."
+    if key:
+        near = difflib.get_close_matches(key[1], _known_keys(), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "--help and --cfg job show what there is"
+        return f"there is no {key[1]} in the configuration; {hint}"
+    return _one_line(text)
+
+
+def _known_keys() -> list[str]:
+    """Every key of the default configuration."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig
+
+    def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            child = node._get_node(str(key))
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                yield from keys(child, f"{prefix}{key}.") if not child._is_interpolation() else ()
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        return list(keys(compose("config")))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

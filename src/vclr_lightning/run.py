@@ -1,0 +1,98 @@
+"""Run what a configuration describes; the only place that sees one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vclr_lightning import __version__
+from vclr_lightning.core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Run the stage of ``cfg``, or continue it where it stopped.
+
+    Returns:
+        What the stage measured; with ``best``, if it monitors something.
+
+    Raises:
+        UserError: something in the configuration, or in what it points to, is wrong.
+    """
+    config = plain(cfg)
+    follow_parent()
+
+    from hydra.utils import instantiate
+    from pytorch_lightning import seed_everything
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    from vclr_lightning.stages.resume import check_same_run, choose_start, set_aside
+
+    directory = Path(config["run_dir"])
+    start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
+    if start.checkpoint is not None:
+        check_same_run(start.checkpoint, config=config)
+    if rank_zero_only.rank == 0:
+        if config["resume"] == "never" and (aside := set_aside(directory)):
+            logger.info("the run that was in %s is now in %s", directory, aside)
+        _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        if start.checkpoint is not None:
+            logger.info("continuing from %s", start.checkpoint)
+    seed_everything(int(config["seed"]), verbose=False)
+    stage = instantiate(cfg.stage.run)
+    values: dict[str, float] = stage(
+        directory=directory,
+        checkpoint=start.checkpoint,
+        metadata={"config": config, "version": __version__},
+    )
+    if rank_zero_only.rank == 0:
+        _write(directory / "result.json", json.dumps(values, indent=1) + "\n")
+    return values
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain values.
+
+    Raises:
+        UserError: a value that has to be given is missing.
+
+    Example:
+        >>> plain(OmegaConf.create({"a": 1, "b": "${a}"}))
+        {'a': 1, 'b': 1}
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    if content.get("init") == "required":
+        raise UserError(
+            "the weights to start from are missing; give init=/path/to/moco_v2_200ep_pretrain.pth.tar,"
+            " or init=none for random weights"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def follow_parent() -> None:
+    """Let a process that Lightning launched end when its launcher is killed.
+
+    It would wait for the others until a timeout, and keep its device's memory. Linux only.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

@@ -1,0 +1,86 @@
+"""Where a run's videos come from, and which of them are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
+
+
+def video_data(
+    *,
+    root: str | Path | None = None,
+    manifest: str | Path | None = None,
+    train_list: str | Path | None = None,
+    val_list: str | Path | None = None,
+    kinetics: Sequence[str | Path] | str = (),
+    classes: str = "folder",
+    group_regex: str | None = None,
+    frames: str | None = None,
+    decode: bool = False,
+    cache_dir: str | Path | None = None,
+    holdout: float = 0.05,
+    seed: int = 0,
+    reader: Any = None,
+    **loading: Any,
+) -> VideoDataModule:
+    """Index the videos where that has not been done, split them, and build the data module.
+
+    Args:
+        root, manifest, train_list, val_list, kinetics, classes, group_regex, frames, decode,
+            cache_dir: see :func:`~vclr_lightning.data.indexing.ensure_manifest`.
+        holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
+        seed: of the held-out share, and of the data module.
+        reader: of the videos; by default of files, or of pictures where ``frames`` is given.
+        loading: the other arguments of :class:`~vclr_lightning.data.datamodule.VideoDataModule`.
+
+    Raises:
+        UserError: there are no videos, or they cannot be split.
+    """
+    if root is None and manifest is None:
+        raise UserError("no videos are named; give data.root=FOLDER or data.manifest=FILE")
+    table = ensure_manifest(
+        root,
+        manifest=manifest,
+        train_list=train_list,
+        val_list=val_list,
+        kinetics=kinetics,
+        classes=classes,
+        group_regex=group_regex,
+        frames=frames,
+        decode=decode,
+        cache_dir=cache_dir,
+        show=rank_zero_only.rank == 0,
+    )
+    train, val = split_videos(table, holdout=holdout, seed=seed)
+    if reader is None:
+        template = frames if frames is not None else table.info.frames
+        reader = PyAVReader() if template is None else ImageFolderReader(template=template)
+    return VideoDataModule(train=train, val=val, seed=seed, reader=reader, **loading)
+
+
+def split_videos(table: Manifest, *, holdout: float, seed: int) -> tuple[Manifest, Manifest | None]:
+    """Return what to train on, and what is held out, if anything.
+
+    The splits ``train`` and ``val`` of the manifest, or a share ``holdout`` of what there is to
+    train on.
+
+    Raises:
+        UserError: there is no split ``train``, or ``holdout`` is not possible.
+    """
+    if not 0 <= holdout < 1:
+        raise UserError(f"data.holdout={holdout} must be at least 0 and below 1")
+    train = table.split("train")
+    if "val" in table.splits:
+        return train, table.split("val")
+    if holdout == 0:
+        return train, None
+    return train.hold_out(holdout, seed)

@@ -1,0 +1,99 @@
+"""Train a backbone without labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.loggers import Logger
+
+from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
+from vclr_lightning.callbacks.non_finite import NonFiniteGuard
+from vclr_lightning.models import load_initial_weights
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(
+    *,
+    module: LightningModule,
+    data: LightningDataModule,
+    trainer: Callable[..., Trainer],
+    callbacks: Mapping[str, Callback | None],
+    loggers: Mapping[str, Logger | None],
+    directory: str | Path,
+    init: str | Path | None = None,
+    monitor: str | None = None,
+    checkpoint: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train ``module`` on ``data``, or go on with it from ``checkpoint``.
+
+    Args:
+        module: what to train.
+        data: on what.
+        trainer: builds the trainer from ``callbacks``, ``loggers`` and ``directory``.
+        callbacks: by name; ``None`` where one is left out.
+        loggers: by name.
+        directory: the run's folder.
+        init: weights to start from, where there is no ``checkpoint``.
+        monitor: name of the measure to return first.
+        checkpoint: to go on from.
+        metadata: plain values to keep in the checkpoints.
+
+    Returns:
+        The last values of everything logged, and ``best``, the best of ``monitor``.
+
+    Raises:
+        UserError: the weights do not fit, or whatever a part of the run finds wrong.
+    """
+    watching = [callback for callback in callbacks.values() if callback is not None]
+    fitting = trainer(
+        callbacks=watching,
+        loggers=[sink for sink in loggers.values() if sink is not None],
+        directory=directory,
+    )
+    saving = next((c for c in watching if isinstance(c, ResumableCheckpoint)), None)
+    if saving is not None:
+        saving.metadata.update(metadata or {})
+    for callback in watching:
+        if isinstance(callback, NonFiniteGuard) and callback.path_of is None:
+            callback.path_of = _paths(data)
+    if checkpoint is None:
+        _start_anew(module, init, fitting)
+    fitting.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    values = {name: float(value) for name, value in fitting.callback_metrics.items()}
+    if saving is not None and monitor is not None and saving.best_score is not None:
+        values["best"] = saving.best_score
+    return values
+
+
+def _start_anew(module: LightningModule, init: str | Path | None, trainer: Trainer) -> None:
+    for sink in trainer.loggers:
+        if trainer.is_global_zero and callable(rewind := getattr(sink, "rewind", None)):
+            rewind(0)
+    if init is None or str(init).lower() == "none":
+        return
+    report = load_initial_weights(module, init)
+    if trainer.is_global_zero:
+        from rich.console import Console
+
+        Console(stderr=True).print(report.table())
+
+
+def _paths(data: Any) -> Callable[[int], str] | None:
+    """Names the file of a training video; looked up when a run fails, never before."""
+    table = getattr(data, "train", None)
+    if table is None:
+        return None
+    known: dict[int, int] = {}
+
+    def path_of(video_id: int) -> str:
+        if not known:
+            known.update({table.video_id(row): row for row in range(len(table))})
+        return str(table.path(known[video_id])) if video_id in known else ""
+
+    return path_of

@@ -1,0 +1,142 @@
+"""What a run starts from, and whether a checkpoint belongs to this run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.callbacks.checkpoint import LAST
+from vclr_lightning.callbacks.checkpoint_io import load_plain
+from vclr_lightning.core.errors import UserError
+
+# What may differ between a checkpoint and the run that continues it: where things are, how fast
+# they are loaded, what is shown. The videos themselves are compared by their fingerprint.
+FREE = (
+    "name",
+    "run_dir",
+    "resume",
+    "ckpt",
+    "init",
+    "monitor",
+    "logger",
+    "callbacks",
+    "stage.run",
+    "data.root",
+    "data.manifest",
+    "data.train_list",
+    "data.val_list",
+    "data.kinetics",
+    "data.cache_dir",
+    "data.decode",
+    "data.group_regex",
+    "data.frames",
+    "data.reader",
+    "data.num_workers",
+    "data.start_method",
+    "data.prefetch_factor",
+    "data.pin_memory",
+    "data.max_rejected_share",
+    "data.eval_batch_size",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+    "trainer.num_nodes",
+    "trainer.devices",
+)
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: at a checkpoint, or with step 0 where there is none.
+
+    Attributes:
+        checkpoint: the file to continue from.
+        own: whether it is the run's own.
+    """
+
+    checkpoint: Path | None
+    own: bool
+
+
+def choose_start(directory: Path, *, resume: str, ckpt: str | Path | None) -> Start:
+    """Return the checkpoint that a run continues from, if any.
+
+    Its own last one comes first: the same command continues, also one that began with ``ckpt``.
+
+    Raises:
+        UserError: ``resume`` is unknown, or ``ckpt`` does not exist.
+    """
+    if resume not in ("auto", "never"):
+        raise UserError(f"resume={resume} must be auto or never")
+    last = directory / LAST
+    if resume == "auto" and last.exists():
+        return Start(last, own=True)
+    if ckpt is not None and not Path(ckpt).is_file():
+        raise UserError(f"there is no checkpoint ckpt={ckpt}; check the path")
+    return Start(Path(ckpt) if ckpt is not None else None, own=False)
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Rename a run's folder to the next free ``NAME.1``, ``NAME.2``, where it holds a run.
+
+    Hydra's own files, which it wrote for this start, stay.
+    """
+    if not (directory / LAST).exists():
+        return None
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
+        number += 1
+    aside.mkdir(parents=True)
+    for entry in sorted(directory.iterdir()):
+        if entry.is_file() and entry.suffix != ".log":
+            entry.rename(aside / entry.name)
+    return aside
+
+
+def check_same_run(checkpoint: Path, *, config: Mapping[str, Any]) -> None:
+    """Refuse to continue with other values than those a checkpoint was made with.
+
+    Raises:
+        UserError: something that training depends on differs, or the file is no checkpoint.
+    """
+    metadata = load_plain(checkpoint, mapped=True).get("metadata") or {}
+    saved = metadata.get("config")
+    if saved is None:
+        raise UserError(
+            f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"
+            f" give init={checkpoint}"
+        )
+    found = sorted(differences(saved, config), key=lambda d: (d[0].count("."), d[0]))
+    if found:
+        named = ", ".join(f"{key}={was} (now {now})" for key, was, now in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UserError(
+            f"{checkpoint} was made with {named}{more}: give the same values to continue, another"
+            " name=... for a new run, or resume=never to set that run aside"
+        )
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield ``(key, saved value, present value)`` of what differs and matters.
+
+    Example:
+        >>> list(differences({"epochs": 4, "name": "a"}, {"epochs": 5, "name": "b"}))
+        [('epochs', 4, 5)]
+    """
+    before, after = dict(_leaves(saved)), dict(_leaves(now))
+    for key in sorted(before.keys() | after.keys()):
+        if any(key == free or key.startswith(free + ".") for free in FREE):
+            continue
+        was, new = before.get(key), after.get(key)
+        if was != new:
+            yield key, was, new
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -1,0 +1,134 @@
+"""The Lightning trainer of a run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
+from vclr_lightning.core.errors import UserError
+
+
+def build_trainer(
+    *,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_epochs: int,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: int = 1,
+    precision: Any = "32-true",
+    accumulate_grad_batches: int = 1,
+    deterministic: bool = False,
+    matmul_precision: str = "high",
+    log_every_n_steps: int = 10,
+    directory: Any = None,
+    **options: Any,
+) -> Trainer:
+    """Build a trainer that trains exactly and continues exactly.
+
+    On several processes it uses DDP without broadcasting buffers: the queues are the same on all
+    ranks by themselves. Batches are cut for the ranks by the data module, checkpoints are written
+    atomically, and the scheduler's requeueing is left to the scheduler.
+
+    Args:
+        callbacks: of the run.
+        loggers: where metrics go.
+        max_epochs: length of the run.
+        accelerator: auto, cpu, gpu and so on.
+        devices: processes of this machine, or which devices, or auto.
+        num_nodes: machines.
+        precision: 32-true, 16-mixed or bf16-mixed.
+        accumulate_grad_batches: micro-batches per optimizer step.
+        deterministic: refuse operations that are not repeatable.
+        matmul_precision: of float32 on tensor cores: highest, high or medium.
+        log_every_n_steps: optimizer steps between two rows of the logs.
+        directory: the run's folder.
+        options: further arguments of :class:`pytorch_lightning.Trainer`.
+
+    Raises:
+        UserError: there is no such accelerator, or an argument is impossible.
+    """
+    if matmul_precision not in ("highest", "high", "medium"):
+        raise UserError(f"matmul_precision={matmul_precision} must be highest, high or medium")
+    for name, value in {
+        "epochs": max_epochs,
+        "num_nodes": num_nodes,
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "log_every_n_steps": log_every_n_steps,
+    }.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be 1 or more")
+    torch.set_float32_matmul_precision(matmul_precision)
+    _quiet()
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        # Its own way of requeueing would save in the middle of a step.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    several = num_nodes > 1 or _count(accelerator, devices) > 1
+    strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=False)
+    try:
+        return Trainer(
+            callbacks=list(callbacks),
+            logger=list(loggers),
+            strategy=strategy if several else "auto",
+            plugins=plugins,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,
+            accumulate_grad_batches=accumulate_grad_batches,
+            deterministic=deterministic,
+            log_every_n_steps=log_every_n_steps,
+            default_root_dir=directory,
+            use_distributed_sampler=False,
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
+
+
+def _count(accelerator: str, devices: int | str | list[int]) -> int:
+    """Processes of this machine."""
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices).lstrip("-").isdigit() and int(devices) >= 0:
+        return int(devices)
+    if accelerator in ("auto", "gpu", "cuda"):
+        return max(1, torch.cuda.device_count())
+    if accelerator in AcceleratorRegistry and str(devices) == "auto":
+        return 1
+    return len(str(devices).split(","))
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _quiet() -> None:
+    """Lightning's advice about its products and defaults does not belong in a run's log."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*The `srun` command is available.*",
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

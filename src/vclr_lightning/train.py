@@ -1,0 +1,60 @@
+"""``python -m vclr_lightning.train``: run what the configuration and the command line describe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+@contextmanager
+def _mistakes_explained() -> Iterator[None]:
+    """End a user's mistake with one sentence and status 2, an interruption with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from vclr_lightning.explain import explain
+
+        sentence = explain(error)
+        if sentence is None or _TRACEBACKS:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _task(cfg: DictConfig) -> float | None:
+    with _mistakes_explained():
+        from vclr_lightning.run import run
+
+        return run(cfg).get("best")
+
+
+def main() -> None:
+    """Run; HYDRA_FULL_ERROR=1 shows tracebacks, as everywhere in Hydra."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from vclr_lightning.usage import usage
+
+        print(usage(), end="")
+        return
+    import hydra
+
+    # Hydra then hands its own errors on, instead of printing them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with _mistakes_explained():
+        hydra.main(
+            version_base="1.3", config_path="pkg://vclr_lightning.conf", config_name="config"
+        )(_task)()
+
+
+if __name__ == "__main__":
+    main()
