@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -11,38 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
-from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 
 MakeManifest = Callable[..., Manifest]
-
-
-class SequentialReader:
-    """Decodes everything from the start."""
-
-    def open(self, path: Path, *, num_frames: int | None = None) -> Video:
-        return Video(path, num_frames)
-
-
-class Video:
-    def __init__(self, path: Path, num_frames: int | None) -> None:
-        try:
-            self.frames = decode_all(path)
-        except (av.FFmpegError, IndexError) as error:
-            raise VideoError(str(error)) from error
-        self.num_frames = len(self.frames) if num_frames is None else num_frames
-
-    def __enter__(self) -> Video:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        if self.num_frames != len(self.frames):
-            self.num_frames = len(self.frames)
-            raise FrameCountChangedError(len(self.frames))
-        return [self.frames[rank] for rank in ranks]
 
 
 def decode_all(path: Path) -> list[NDArray[np.uint8]]:
@@ -54,8 +26,8 @@ def decode_all(path: Path) -> list[NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def reader() -> SequentialReader:
-    return SequentialReader()
+def reader() -> PyAVReader:
+    return PyAVReader()
 
 
 @pytest.fixture(scope="session")

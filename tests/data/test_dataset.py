@@ -157,10 +157,11 @@ def test_a_bad_video_is_replaced_the_same_each_time(make: Make, damaged: Manifes
 
 
 def test_a_replacement_may_be_bad_too(make: Make, damaged: Manifest) -> None:
-    data = make(manifest=damaged)
-    chains = [[item["video_id"] for item in data[epoch, 0]["rejected"]] for epoch in range(60)]
-    assert [0] in chains
-    assert [0, 8] in chains
+    data = make(manifest=damaged, views={"second"})
+    samples = (data[epoch, 0] for epoch in range(1000))
+    twice = next(sample for sample in samples if len(sample["rejected"]) == 2)
+    assert [item["video_id"] for item in twice["rejected"]] == [0, 8]
+    assert twice["video_id"] not in (0, 8)
 
 
 def test_when_nothing_can_be_read_it_says_so(
@@ -186,7 +187,7 @@ def test_a_missing_file_is_a_bad_video(
     (tmp_path / "grow_g00_c00.mp4").unlink()
     sample = make(manifest=manifest)[0, 0]
     assert sample["video_id"] == 1
-    assert "No such file" in sample["rejected"][0]["reason"]
+    assert "does not exist" in sample["rejected"][0]["reason"]
 
 
 def test_without_replacement_the_sample_is_blank(make: Make, damaged: Manifest) -> None:

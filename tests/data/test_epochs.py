@@ -96,7 +96,7 @@ def test_uneven_batches_are_refused(size: int, world: int, accumulate: int, mess
 
 
 def test_too_few_videos_are_refused() -> None:
-    with pytest.raises(UserError, match="there are 11 training videos.*take batch_size=8 or less"):
+    with pytest.raises(UserError, match=r"there are 11 training videos.*take batch_size=8 or less"):
         EpochBatches(11, batch_size=16, world_size=2, accumulate=2)
     with pytest.raises(UserError, match="need 4 videos"):
         EpochBatches(3, batch_size=16, world_size=2, accumulate=2)

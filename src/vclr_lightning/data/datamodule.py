@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -85,6 +86,11 @@ class VideoDataModule(LightningDataModule):
         for name, value in given.items():
             if value < at_least.get(name, 0):
                 raise UserError(f"{name}={value} must be at least {at_least.get(name, 0)}")
+        methods = multiprocessing.get_all_start_methods()
+        if start_method is not None and start_method not in methods:
+            raise UserError(
+                f"start_method={start_method!r} is unknown; take {' or '.join(methods)}"
+            )
         if not 0 <= max_rejected_share <= 1:
             raise UserError(f"max_rejected_share={max_rejected_share} must be between 0 and 1")
         self.train = train

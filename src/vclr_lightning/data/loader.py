@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.collate import as_tensors, collate
@@ -74,6 +76,18 @@ def _leave_signals_to_parent(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def _stop_workers(iterators: list[Any]) -> None:
+    """End the workers of these iterators, also those that are stuck; at exit at the latest.
+
+    Python ends what is left of them at exit with a SIGTERM, which they ignore, and would wait.
+    """
+    while iterators:
+        iterator = iterators.pop()
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            worker.kill()
+
+
 class BatchLoader:
     """Loads the samples of given batches, in their order, as tensors.
 
@@ -94,6 +108,9 @@ class BatchLoader:
     ) -> None:
         workers = workers or WorkerOptions()
         self._batches = batches
+        self._persistent = workers.persistent
+        self._started: list[Any] = []
+        weakref.finalize(self, _stop_workers, self._started)
         parallel: dict[str, Any] = {}
         if workers.num_workers > 0:
             parallel = {
@@ -120,14 +137,22 @@ class BatchLoader:
         # A generator: the workers start with the first batch asked for, not with iter().
         if self._loader is None:
             raise RuntimeError("the loader was closed")
-        for batch in self._loader:
-            if isinstance(batch, _Failure):
-                raise UserError(batch.message)
-            yield as_tensors(batch)
+        iterator = iter(self._loader)
+        if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
+            self._started.append(iterator)
+        try:
+            for batch in iterator:
+                if isinstance(batch, _Failure):
+                    raise UserError(batch.message)
+                yield as_tensors(batch)
+        finally:
+            if not self._persistent:
+                _stop_workers(self._started)
 
     def close(self) -> None:
         """Stop the workers; iterating afterwards is an error."""
         self._loader = None
+        _stop_workers(self._started)
 
 
 class EpochLoader(BatchLoader):
