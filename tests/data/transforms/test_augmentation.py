@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
@@ -55,6 +55,7 @@ def test_crops_have_torchvisions_law(
     assert stats.ks_2samp(*areas).pvalue > ALPHA
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 400),
     st.integers(1, 400),

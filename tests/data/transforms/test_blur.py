@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -51,6 +51,7 @@ def test_a_wide_blur_agrees_with_pil(
     assert mean_error(_blur(photo, 6.0), theirs) <= 1
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 10))
 def test_taps_sum_to_one_and_fall_off(sigma: float) -> None:
     center, *sides = blur_taps(sigma)
@@ -59,12 +60,14 @@ def test_taps_sum_to_one_and_fall_off(sigma: float) -> None:
     assert not sides or sides[-1] > 0
 
 
+@settings(deadline=None)
 @given(st.floats(0.3, 3))
 def test_taps_have_the_variance_of_the_gaussian(sigma: float) -> None:
     variance = sum(2 * tap * k * k for k, tap in enumerate(blur_taps(sigma))) / 256
     assert variance == pytest.approx(sigma**2, rel=0.1, abs=0.02)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 255), st.floats(0.1, 3), st.integers(1, 9), st.integers(1, 9))
 def test_a_flat_picture_stays_as_it_is(value: int, sigma: float, height: int, width: int) -> None:
     flat = np.full((3, height, width), value, np.int16)

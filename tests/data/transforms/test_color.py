@@ -7,7 +7,7 @@ from colorsys import hsv_to_rgb, rgb_to_hsv
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -85,6 +85,7 @@ def test_mean_of_a_tall_bright_picture() -> None:
     assert mean_luma(np.full((3, 1000, 3), 255, np.int16)) == 255
 
 
+@settings(deadline=None)
 @given(st.floats(-10, 10))
 def test_fixed_point_is_close_and_fits_16_bits(value: float) -> None:
     gain, shift = map(int, fixed_point(value))
@@ -93,6 +94,7 @@ def test_fixed_point_is_close_and_fits_16_bits(value: float) -> None:
     assert abs(gain / 2**shift - value) <= max(abs(value) / 128, 2**-15)
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.floats(-0.5, 0.5))
 def test_hue_is_the_rotation_of_hsv(pixel: tuple[int, int, int], turns: float) -> None:
     planes = np.array(pixel, np.int16).reshape(3, 1, 1)

@@ -64,6 +64,7 @@ def test_any_memory_layout_will_do(photo: NDArray[np.uint8]) -> None:
     assert np.array_equal(fixed, photo)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 300), st.integers(1, 300))
 def test_sizes_are_torchvisions(height: int, width: int, short: int, size: int) -> None:
     image = Image.new("L", (width, height))
