@@ -44,6 +44,7 @@ def run_length(trainer: Trainer) -> tuple[int, float]:
     Raises:
         UserError: one of them is not known.
     """
+    trainer.fit_loop.setup_data()
     total = trainer.estimated_stepping_batches
     batches = trainer.num_training_batches
     if math.isinf(total) or math.isinf(batches):
