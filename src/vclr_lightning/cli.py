@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "vclr_lightning.commands.index",
     ),
     "show": ("show what a manifest holds", "vclr_lightning.commands.show"),
+    "synth": ("make labelled synthetic videos", "vclr_lightning.commands.synth"),
     "convert": (
         "take the backbone out of a checkpoint, for this package or another",
         "vclr_lightning.commands.convert",

@@ -1,0 +1,176 @@
+"""Make the synthetic data set: videos of eight actions, and untrimmed ones with known spans."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.core.random import numpy_generator
+from vclr_lightning.data.synthetic.actions import ACTIONS
+from vclr_lightning.data.synthetic.encode import write_video
+from vclr_lightning.data.synthetic.render import draw_progress, render
+
+_VERSION = 1  # of the drawing: another one makes other pictures
+_RECORD = "synthetic.json"
+_SECONDS = (2.0, 4.0)
+_IDLE_SECONDS = (1.5, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    train: int
+    val: int
+    untrimmed: int
+    seed: int
+    size: int
+    fps: int
+    contrast: float
+
+
+def generate(
+    root: str | Path,
+    *,
+    train: int = 100,
+    val: int = 25,
+    untrimmed: int = 16,
+    seed: int = 0,
+    size: int = 48,
+    fps: int = 12,
+    contrast: float = 0.12,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write the data set below ``root``, unless it is there already.
+
+    ``videos/train/ACTION/*.mp4`` and ``videos/val/ACTION/*.mp4`` show one action each, of 2 to 4
+    seconds. Every few frames a video cuts to another scene, in which background, colours, place,
+    size and outline are random, so that neither one picture nor what a video looks like tells the
+    action. ``untrimmed/*.mp4`` show empty scenes with one or two actions, whose times stand in
+    ``untrimmed/annotations.json`` in ActivityNet's form.
+
+    Args:
+        root: the folder to write.
+        train: training videos of each action.
+        val: held-out videos of each action.
+        untrimmed: untrimmed videos.
+        seed: the same seed gives the same pictures.
+        size: height and width in pixels, even.
+        fps: frames per second.
+        contrast: how much the background's texture shows, 0 to 1.
+        workers: processes; by default the cores there are.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The folder of the labelled videos, ``root/videos``.
+
+    Raises:
+        UserError: a value is out of range, or ``root`` holds a set made with other values.
+    """
+    plan = _Plan(
+        train=train,
+        val=val,
+        untrimmed=untrimmed,
+        seed=seed,
+        size=size,
+        fps=fps,
+        contrast=contrast,
+    )
+    _check(plan)
+    root = Path(root)
+    made = {"version": _VERSION, **asdict(plan)}
+    record = root / _RECORD
+    if record.exists():
+        if json.loads(record.read_text()) != made:
+            raise UserError(
+                f"{root} holds a synthetic set made with other values; give another folder"
+            )
+        return root / "videos"
+    clips = [
+        (split, action, number)
+        for split, count in (("train", train), ("val", val))
+        for number in range(count)
+        for action in ACTIONS
+    ]
+    jobs: list[_Job] = [partial(_write_clip, root, plan, *clip) for clip in clips]
+    jobs += [partial(_write_untrimmed, root, plan, number) for number in range(untrimmed)]
+    spans = [span for span in _run(jobs, workers or os.cpu_count() or 1, progress) if span]
+    with replacing(root / "untrimmed" / "annotations.json") as sink:
+        sink.write(json.dumps({"database": dict(spans)}, indent=1).encode())
+    with replacing(record) as sink:
+        sink.write(json.dumps(made, indent=1).encode())
+    return root / "videos"
+
+
+def _check(plan: _Plan) -> None:
+    for name in ("train", "val", "fps"):
+        if getattr(plan, name) < 1:
+            raise UserError(f"{name}={getattr(plan, name)} must be at least 1")
+    if plan.untrimmed < 0 or plan.seed < 0:
+        raise UserError("untrimmed and seed must be at least 0")
+    if plan.size < 16 or plan.size % 2:
+        raise UserError(f"size={plan.size} must be even and at least 16 pixels")
+    if not 0 <= plan.contrast <= 1:
+        raise UserError(f"contrast={plan.contrast} must be between 0 and 1")
+
+
+_Span = tuple[str, dict[str, Any]]
+_Job = Callable[[], _Span | None]
+
+
+def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> Iterator[_Span | None]:
+    from rich.progress import track
+
+    # Spawned, since a fork of a process with threads (torch's, say) may hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        results = pool.map(_call, jobs, chunksize=8)
+        yield from track(
+            results, total=len(jobs), description="Making videos", disable=not progress
+        )
+
+
+def _call(job: _Job) -> _Span | None:
+    return job()
+
+
+def _write_clip(root: Path, plan: _Plan, split: str, action: str, number: int) -> None:
+    rng = numpy_generator(plan.seed, "synthetic", split, action, number)
+    num_frames = round(rng.uniform(*_SECONDS) * plan.fps)
+    steps = [(action, float(p)) for p in draw_progress(rng, num_frames)]
+    frames = render(steps, rng, size=plan.size, contrast=plan.contrast)
+    path = root / "videos" / split / action / f"{action}_{number:04d}.mp4"
+    write_video(path, frames, fps=plan.fps)
+
+
+def _write_untrimmed(root: Path, plan: _Plan, number: int) -> _Span:
+    rng = numpy_generator(plan.seed, "synthetic", "untrimmed", number)
+
+    def idle() -> list[None]:
+        return [None] * round(rng.uniform(*_IDLE_SECONDS) * plan.fps)
+
+    steps: list[tuple[str, float] | None] = [*idle()]
+    annotations = []
+    for _ in range(int(rng.integers(1, 2, endpoint=True))):
+        action = str(rng.choice(list(ACTIONS)))
+        begin = len(steps)
+        num_frames = round(rng.uniform(*_SECONDS) * plan.fps)
+        steps += [(action, float(p)) for p in draw_progress(rng, num_frames)]
+        segment = [begin / plan.fps, len(steps) / plan.fps]
+        annotations.append({"segment": segment, "label": action})
+        steps += idle()
+    name = f"untrimmed_{number:04d}"
+    frames = render(steps, rng, size=plan.size, contrast=plan.contrast)
+    write_video(root / "untrimmed" / f"{name}.mp4", frames, fps=plan.fps)
+    return name, {
+        "duration": len(steps) / plan.fps,
+        "subset": "validation" if number % 4 == 3 else "training",
+        "annotations": annotations,
+    }
