@@ -1,0 +1,22 @@
+"""Measures of frozen features: retrieval, k-NN, linear probe."""
+
+from vclr_lightning.evaluation.encoders import Encode, frame_encoder
+from vclr_lightning.evaluation.features import FeatureSet, extract_each, extract_features
+from vclr_lightning.evaluation.frozen import FrozenRow, FrozenTable, frozen_evaluation
+from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
+from vclr_lightning.evaluation.trivial import TRIVIAL
+
+__all__ = [
+    "TRIVIAL",
+    "Encode",
+    "FeatureSet",
+    "FrozenRow",
+    "FrozenTable",
+    "chance",
+    "extract_each",
+    "extract_features",
+    "frame_encoder",
+    "frozen_evaluation",
+    "linear_probe",
+    "retrieval",
+]

@@ -10,7 +10,13 @@ from torch.nn.functional import normalize
 
 
 def cosine_neighbours(
-    queries: Tensor, gallery: Tensor, k: int, *, chunk: int = 4096
+    queries: Tensor,
+    gallery: Tensor,
+    k: int,
+    *,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    chunk: int = 4096,
 ) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest gallery rows of each query by cosine similarity.
 
@@ -20,10 +26,13 @@ def cosine_neighbours(
         queries: features, any scale.
         gallery: features, any scale.
         k: number of neighbours; at most ``G`` come back.
+        query_groups, gallery_groups: where given, rows of the query's own group come last, with a
+            similarity of minus infinity: with groups of their own, queries that are also the
+            gallery do not find themselves.
         chunk: queries compared at a time.
 
     Shape:
-        - queries: ``(Q, F)``; gallery: ``(G, F)``
+        - queries: ``(Q, F)``; gallery: ``(G, F)``; groups: ``(Q,)`` and ``(G,)``
         - returns: similarities ``(Q, min(k, G))``, descending, and positions of the same shape.
 
     Example:
@@ -39,6 +48,9 @@ def cosine_neighbours(
     for start in range(0, len(queries), chunk):
         rows = slice(start, start + chunk)
         similarity = normalize(queries[rows], dim=1) @ gallery.T
+        if query_groups is not None and gallery_groups is not None:
+            own = query_groups[rows, None] == gallery_groups[None, :]
+            similarity.masked_fill_(own, -torch.inf)
         similarities[rows], positions[rows] = similarity.topk(k, dim=1)
     return similarities, positions
 
@@ -69,15 +81,39 @@ def recall_at_k(
     return {k: float(hits[:, :k].any(dim=1).double().mean()) for k in ks}
 
 
-def chance_recall_at_1(query_labels: Tensor, gallery_labels: Tensor) -> float:
+def chance_recall_at_1(
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+) -> float:
     """Expected R@1 of a random gallery row: what features without information reach.
+
+    Rows of the query's own group do not count, where groups are given.
 
     Example:
         >>> chance_recall_at_1(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]))
         0.5
     """
-    same = query_labels[:, None] == gallery_labels[None, :]
-    return float(same.double().mean())
+    hits = _occurrences(query_labels, gallery_labels)
+    rows = torch.full_like(hits, len(gallery_labels))
+    if query_groups is not None and gallery_groups is not None:
+        rows -= _occurrences(query_groups, gallery_groups)
+        groups = torch.unique(torch.cat([query_groups, gallery_groups]))
+        query, gallery = (
+            labels * len(groups) + torch.searchsorted(groups, own)
+            for labels, own in [(query_labels, query_groups), (gallery_labels, gallery_groups)]
+        )
+        hits -= _occurrences(query, gallery)
+    return float((hits.double() / rows.clamp(min=1)).mean())
+
+
+def _occurrences(values: Tensor, among: Tensor) -> Tensor:
+    """How often each of ``values`` ``(Q,)`` occurs ``among`` ``(G,)``."""
+    ordered = among.sort().values
+    end = torch.searchsorted(ordered, values, right=True)
+    return end - torch.searchsorted(ordered, values)
 
 
 def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 4096) -> float:

@@ -1,0 +1,69 @@
+"""From a backbone to a function of stored frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
+
+Encode = Callable[[Tensor], Tensor]
+"""``(M, C, T, H, W)`` uint8 frames or clips to features ``(M, F)``."""
+
+
+def frame_encoder(
+    backbone: nn.Module,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Encode:
+    """Return a function that gives a backbone's features, in evaluation mode without gradient.
+
+    Args:
+        backbone: a network with ``clip_dims``; see :class:`vclr_lightning.models.Backbone`.
+        mean: of each channel, of values in 0 to 1.
+        std: of each channel.
+
+    Shape:
+        The function takes ``(M, C, T, H, W)`` uint8 and returns ``(M, F)``.
+
+    Example:
+        >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> frame_encoder(net)(torch.zeros(4, 3, 1, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([4, 3])
+    """
+
+    def encode(frames: Tensor) -> Tensor:
+        dtype = next((p.dtype for p in backbone.parameters()), torch.float32)
+        pixels = normalize(frames, mean, std, dtype=dtype)
+        with evaluation_mode(backbone), torch.no_grad():
+            features: Tensor = backbone(
+                pixels if getattr(backbone, "clip_dims", 2) == 3 else pixels.squeeze(2)
+            )
+        return features
+
+    return encode
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` into evaluation mode; afterwards every layer is back in its own mode.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluation_mode(net):
+        ...     net[0].training
+        False
+        >>> [layer.training for layer in net]
+        [True, False]
+    """
+    modes = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes.items():
+            layer.training = training

@@ -1,0 +1,218 @@
+"""Frozen features of whole videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.evaluation.encoders import Encode
+from vclr_lightning.evaluation.progress import track
+
+if TYPE_CHECKING:
+    from vclr_lightning.core.types import FramesBatch, Rejection
+
+FACTS = ("label", "video_id", "group_id", "index")
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of N videos, and whose they are.
+
+    Attributes:
+        mean: ``(N, F)``, averaged over all frames of a video.
+        segments: ``(N, S, F)``, averaged over the frames of each of S equal parts, in order.
+        label: ``(N,)``, -1 where there is none.
+        video_id: ``(N,)``.
+        group_id: ``(N,)``; clips cut from one source share it.
+        index: ``(N,)``, row of the manifest.
+        frames: of each video ``(m, F)``, m up to the number of frames sampled; empty unless kept.
+        rejected: videos that could not be read.
+    """
+
+    mean: Tensor
+    segments: Tensor
+    label: Tensor
+    video_id: Tensor
+    group_id: Tensor
+    index: Tensor
+    frames: tuple[Tensor, ...] = ()
+    rejected: Sequence[Rejection] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def concatenated(self) -> Tensor:
+        """The features of the parts behind each other, ``(N, S F)``: they tell the order."""
+        return self.segments.flatten(1)
+
+    def labelled(self) -> FeatureSet:
+        """Return the videos that have a label.
+
+        Raises:
+            UserError: there is none.
+        """
+        keep = self.label >= 0
+        if not bool(keep.any()):
+            raise UserError(
+                "none of the videos has a label, and this measure needs them; index a folder with "
+                "a subfolder per class, or list files with labels"
+            )
+        return self.select(keep)
+
+    def select(self, keep: Tensor) -> FeatureSet:
+        """Return the videos where ``keep`` ``(N,)`` is true."""
+        rows = {name: getattr(self, name)[keep] for name in ("mean", "segments", *FACTS)}
+        frames = tuple(f for f, kept in zip(self.frames, keep.tolist(), strict=False) if kept)
+        return FeatureSet(**rows, frames=frames, rejected=self.rejected)
+
+
+def segment_means(features: Tensor, segments: int) -> Tensor:
+    """Average consecutive frames into ``segments`` equal parts.
+
+    Frame j of m belongs to part floor(j segments / m). With fewer frames than parts, a part
+    without one takes the frame in its middle.
+
+    Shape:
+        ``(m, F)`` to ``(segments, F)``; m at least 1
+
+    Example:
+        >>> segment_means(torch.arange(6.0)[:, None], 3)[:, 0].tolist()
+        [0.5, 2.5, 4.5]
+        >>> segment_means(torch.arange(2.0)[:, None], 3)[:, 0].tolist()
+        [0.0, 1.0, 1.0]
+    """
+    m = len(features)
+    parts = []
+    for i in range(segments):
+        first, end = -(-i * m // segments), -(-(i + 1) * m // segments)
+        if first == end:
+            first = (2 * i + 1) * m // (2 * segments)
+            end = first + 1
+        parts.append(features[first:end].mean(dim=0))
+    return torch.stack(parts)
+
+
+def extract_features(
+    encode: Encode,
+    loader: Iterable[FramesBatch],
+    *,
+    segments: int = 3,
+    device: torch.device | str = "cpu",
+    chunk: int = 256,
+    keep_frames: bool = False,
+    show: bool = True,
+    description: str = "features",
+) -> FeatureSet:
+    """Encode the evaluation frames of videos, and average them (Section 4.1 of the paper).
+
+    Args:
+        encode: frames to features, such as :meth:`PretrainModule.encode` or
+            :func:`~vclr_lightning.evaluation.encoders.frame_encoder` of a backbone.
+        loader: yields :class:`~vclr_lightning.core.types.FramesBatch`, such as
+            ``datamodule.frames_loader("val")``.
+        segments: S, parts of a video whose features are kept in order.
+        device: where ``encode`` wants the frames.
+        chunk: frames encoded at a time.
+        keep_frames: keep the features of every frame as well.
+        show: show a progress bar.
+        description: of the bar.
+
+    Shape:
+        - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
+
+    Raises:
+        UserError: not one video could be read.
+
+    Example:
+        >>> batch = {
+        ...     "frames": torch.arange(6, dtype=torch.uint8).view(1, 6, 1, 1, 1, 1),
+        ...     "mask": torch.ones(1, 6, dtype=torch.bool),
+        ...     **{k: torch.zeros(1, dtype=torch.int64)
+        ...        for k in ("label", "video_id", "group_id", "index")},
+        ...     "rejected": [],
+        ... }
+        >>> features = extract_features(lambda x: x.flatten(1).float(), [batch])
+        >>> features.mean.tolist(), features.concatenated.tolist()
+        ([[2.5]], [[0.5, 2.5, 4.5]])
+    """
+    several = extract_each(
+        {"": encode},
+        loader,
+        segments=segments,
+        device=device,
+        chunk=chunk,
+        keep_frames=keep_frames,
+        show=show,
+        description=description,
+    )
+    return several[""]
+
+
+def extract_each(
+    encoders: Mapping[str, Encode],
+    loader: Iterable[FramesBatch],
+    *,
+    segments: int = 3,
+    device: torch.device | str = "cpu",
+    chunk: int = 256,
+    keep_frames: bool = False,
+    show: bool = True,
+    description: str = "features",
+) -> dict[str, FeatureSet]:
+    """Encode the same videos by several encoders, reading them once; see :func:`extract_features`.
+
+    An encoder with an attribute ``whole_videos`` that is true is given all frames of one video at
+    a time, in order.
+
+    Raises:
+        UserError: not one video could be read.
+    """
+    videos: dict[str, list[_Video]] = {name: [] for name in encoders}
+    facts: dict[str, list[Tensor]] = {name: [] for name in FACTS}
+    rejected: list[Rejection] = []
+    for batch in track(loader, description, show=show):
+        rejected += batch["rejected"]
+        if not len(batch["video_id"]):
+            continue
+        for name, values in facts.items():
+            values.append(batch[name].cpu())  # type: ignore[literal-required]
+        counts = batch["mask"].sum(dim=1).tolist()
+        # Only real frames are encoded, not the repetitions that fill up short videos.
+        frames = batch["frames"][batch["mask"]].to(device)
+        for name, encode in encoders.items():
+            sizes = counts if getattr(encode, "whole_videos", False) else chunk
+            features = torch.cat([encode(part).float() for part in torch.split(frames, sizes)])
+            videos[name] += [
+                _Video(
+                    mean=video.mean(dim=0).cpu(),
+                    segments=segment_means(video, segments).cpu(),
+                    frames=video.cpu() if keep_frames else None,
+                )
+                for video in torch.split(features, counts)
+            ]
+    if not facts["index"]:
+        example = f"; the first, {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
+        raise UserError(f"none of the {len(rejected)} videos can be read{example}")
+    return {
+        name: FeatureSet(
+            mean=torch.stack([video.mean for video in encoded]),
+            segments=torch.stack([video.segments for video in encoded]),
+            **{fact: torch.cat(values) for fact, values in facts.items()},
+            frames=tuple(video.frames for video in encoded if video.frames is not None),
+            rejected=rejected,
+        )
+        for name, encoded in videos.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Video:
+    mean: Tensor  # (F,)
+    segments: Tensor  # (S, F)
+    frames: Tensor | None  # (m, F)

@@ -1,0 +1,109 @@
+"""What frozen features are measured by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accuracy
+from vclr_lightning.functional.retrieval import chance_recall_at_1, recall_at_k
+from vclr_lightning.functional.svm import fit_linear_svm
+
+if TYPE_CHECKING:
+    from vclr_lightning.evaluation.features import FeatureSet
+
+
+def retrieval(
+    train: FeatureSet,
+    test: FeatureSet,
+    *,
+    ordered: bool = False,
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50),
+) -> dict[str, float]:
+    """Recall at k of every test video among the training videos (Section 4.1 of the paper).
+
+    Args:
+        train: the gallery.
+        test: the queries.
+        ordered: compare the parts' features behind each other instead of their average.
+        ks: numbers of neighbours; those beyond the gallery are left out.
+
+    Returns:
+        ``r1``, ``r5`` and so on.
+
+    Raises:
+        UserError: videos have no label.
+    """
+    train, test = train.labelled(), test.labelled()
+    queries, gallery = (_matrix(features, ordered) for features in (test, train))
+    recalls = recall_at_k(
+        queries,
+        gallery,
+        query_labels=test.label,
+        gallery_labels=train.label,
+        ks=tuple(k for k in ks if k == min(ks) or k <= len(train)),
+    )
+    return {f"r{k}": value for k, value in recalls.items()}
+
+
+def linear_probe(
+    train: FeatureSet, test: FeatureSet, *, ordered: bool = False, cost: float = 1.0
+) -> dict[str, float]:
+    """Accuracy of a linear support vector machine on frozen features (Section 4.1 of the paper).
+
+    Features are used as they are; the machine is LIBLINEAR's ``-s 2 -c cost`` without a bias.
+
+    Args:
+        train: what it is fitted to.
+        test: what it is measured on.
+        ordered: use the parts' features behind each other instead of their average.
+        cost: C.
+
+    Returns:
+        ``top1``, ``top5`` (with more than five classes), ``mean_class``.
+
+    Raises:
+        UserError: videos have no label, there is one class only, or features are not finite.
+    """
+    train, test = train.labelled(), test.labelled()
+    classes = torch.unique(train.label)
+    if len(classes) < 2:
+        raise UserError("all training videos are of one class; a linear probe needs two or more")
+    fit = fit_linear_svm(
+        _matrix(train, ordered),
+        _columns(train.label, classes),
+        num_classes=len(classes),
+        cost=cost,
+    )
+    scores = _matrix(test, ordered) @ fit.weight.T
+    targets = _columns(test.label, classes)
+    accuracies = {"top1": topk_accuracy(scores, targets)}
+    if len(classes) > 5:
+        accuracies["top5"] = topk_accuracy(scores, targets, k=5)
+    accuracies["mean_class"] = mean_class_accuracy(classes[scores.argmax(dim=1)], test.label)
+    return accuracies
+
+
+def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
+    """What features without information reach: ``r1``, ``top1`` and ``mean_class``.
+
+    Raises:
+        UserError: videos have no label.
+    """
+    train, test = train.labelled(), test.labelled()
+    share = 1 / len(torch.unique(train.label))
+    r1 = chance_recall_at_1(test.label, train.label)
+    return {"r1": r1, "top1": share, "mean_class": share}
+
+
+def _matrix(features: FeatureSet, ordered: bool) -> Tensor:
+    return (features.concatenated if ordered else features.mean).double()
+
+
+def _columns(labels: Tensor, classes: Tensor) -> Tensor:
+    """Return the position of each label among the sorted ``classes``, -1 where it is not there."""
+    position = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)
+    return torch.where(classes[position] == labels, position, -1)
