@@ -136,7 +136,67 @@ def test_needed_views_come_from_the_module_in_training(make: Make) -> None:
         return module.seen
 
     assert views(make()) == [{"second"}]
-    assert views(make(views=["anchor"])) == [{"anchor"}]
+    assert views(make(views=["anchor", "second"])) == [{"anchor", "second"}]
+
+
+def test_views_that_the_module_misses_are_named(make: Make) -> None:
+    class Module(pl.LightningModule):
+        required_views = frozenset({"second", "anchor"})
+
+        def training_step(self, batch: Any) -> None: ...
+
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(Module())
+    data = make(views=["anchor"])
+    data.trainer = trainer
+    with pytest.raises(UserError, match=r"views=\['anchor'\] leaves out second, which the module"):
+        data.train_dataloader()
+
+
+class LengthAsker(pl.LightningModule):
+    """Has the loader built before the checkpoint's loops are restored, as schedules do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[list[int]] = []
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        self.seen.append([self.current_epoch, *batch["index"].tolist()])
+        return self.weight
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches == 12
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class SaveAt(pl.Callback):
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done = folder, 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.done += 1
+        if not trainer.is_last_batch:
+            trainer.save_checkpoint(self.folder / f"{self.done}.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{self.done}.ckpt")
+
+
+def test_resume_is_exact_where_the_module_asks_for_the_length(make: Make, tmp_path: Path) -> None:
+    def fit(start: Path | None = None, callbacks: Any = ()) -> list[list[int]]:
+        module = LengthAsker()
+        quiet: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=3, callbacks=list(callbacks), **quiet)
+        trainer.fit(module, make(views=["second"]), ckpt_path=start)
+        return module.seen
+
+    whole = fit(callbacks=[SaveAt(tmp_path)])
+    assert len(whole) == 12
+    for step in range(1, 12):
+        assert fit(tmp_path / f"{step}.ckpt") == whole[step:]
 
 
 def test_overfitting_gives_the_same_batches_in_every_epoch(make: Make) -> None:

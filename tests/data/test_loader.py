@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.epochs import EpochBatches
-from vclr_lightning.data.loader import BatchLoader, EpochLoader, WorkerOptions
+from vclr_lightning.data.loader import BatchLoader, EpochLoader
+from vclr_lightning.data.workers import WorkerOptions
 
 
 class Keys(Dataset[dict[str, Any]]):

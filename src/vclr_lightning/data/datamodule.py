@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,9 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.dataset import VideoDataset
 from vclr_lightning.data.epochs import EpochBatches, rank_shard
 from vclr_lightning.data.frames import FramesDataset
-from vclr_lightning.data.loader import BatchLoader, EpochLoader, StartMethod, WorkerOptions
+from vclr_lightning.data.loader import BatchLoader, EpochLoader
+from vclr_lightning.data.restart import restore_position
+from vclr_lightning.data.workers import StartMethod, WorkerOptions, default_num_workers
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
@@ -74,23 +75,14 @@ class VideoDataModule(LightningDataModule):
         eval_batch_size: int = 8,
     ) -> None:
         super().__init__()
-        at_least = {"batch_size": 1, "prefetch_factor": 1, "eval_frames": 1, "eval_batch_size": 1}
-        given = {
-            "batch_size": batch_size,
-            "num_workers": num_workers or 0,
-            "seed": seed,
-            "prefetch_factor": prefetch_factor,
-            "eval_frames": eval_frames,
-            "eval_batch_size": eval_batch_size,
-        }
-        for name, value in given.items():
-            if value < at_least.get(name, 0):
-                raise UserError(f"{name}={value} must be at least {at_least.get(name, 0)}")
-        methods = multiprocessing.get_all_start_methods()
-        if start_method is not None and start_method not in methods:
-            raise UserError(
-                f"start_method={start_method!r} is unknown; take {' or '.join(methods)}"
-            )
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("eval_frames", eval_frames, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name}={value} must be at least {least}")
         if not 0 <= max_rejected_share <= 1:
             raise UserError(f"max_rejected_share={max_rejected_share} must be between 0 and 1")
         self.train = train
@@ -102,19 +94,17 @@ class VideoDataModule(LightningDataModule):
         self._transform = transform
         self._eval_transform = eval_transform
         self._reader = reader
-        self._num_workers = num_workers
+        self._auto_workers, self._auto_pin = num_workers is None, pin_memory is None
+        self._workers = WorkerOptions(
+            num_workers=0 if num_workers is None else num_workers,
+            start_method=start_method,
+            prefetch_factor=prefetch_factor,
+            pin_memory=bool(pin_memory),
+        )
         self._views = views
-        self._start_method: StartMethod | None = start_method
-        self._prefetch_factor = prefetch_factor
-        self._pin_memory = pin_memory
         self._eval_frames = eval_frames
         self._eval_batch_size = eval_batch_size
         self._train_loader: EpochLoader | None = None
-
-    @property
-    def train_loader(self) -> EpochLoader | None:
-        """The loader in use, which knows the position; ``None`` before training."""
-        return self._train_loader
 
     def train_dataloader(self) -> EpochLoader:
         """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
@@ -122,10 +112,7 @@ class VideoDataModule(LightningDataModule):
         With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
         """
         trainer = self.trainer
-        views = self._views
-        if views is None and trainer is not None:
-            views = getattr(trainer.lightning_module, "required_views", None)
-        dataset = self._dataset(self.train, views)
+        dataset = self._dataset(self.train, self._needed_views())
         batches = EpochBatches(
             len(self.train),
             batch_size=self.batch_size,
@@ -134,8 +121,11 @@ class VideoDataModule(LightningDataModule):
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             fixed_epoch=0 if getattr(trainer, "overfit_batches", 0) else None,
         )
-        self._train_loader = EpochLoader(dataset, batches, self._workers())
-        return self._train_loader
+        loader = EpochLoader(dataset, batches, self._worker_options())
+        if trainer is not None:
+            loader.on_start = partial(restore_position, trainer, loader.batch_sampler)
+        self._train_loader = loader
+        return loader
 
     def pair_loader(
         self, split: str = "val", views: Collection[str] = ("anchor", "positive")
@@ -214,6 +204,18 @@ class VideoDataModule(LightningDataModule):
                     "same, or start a new run from the checkpoint's weights"
                 )
 
+    def _needed_views(self) -> Collection[str] | None:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        required = getattr(module, "required_views", None)
+        if self._views is None or required is None:
+            return required if self._views is None else self._views
+        if missing := sorted(set(required) - set(self._views)):
+            raise UserError(
+                f"views={sorted(self._views)} leaves out {', '.join(missing)}, which the module "
+                "in training reads; add it, or leave views to the module"
+            )
+        return self._views
+
     def _dataset(
         self, manifest: VideoTable, views: Collection[str] | None, *, replace: bool = True
     ) -> VideoDataset:
@@ -230,7 +232,7 @@ class VideoDataModule(LightningDataModule):
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
         size = self._eval_batch_size
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        return BatchLoader(dataset, batches, replace(self._workers(), persistent=False))
+        return BatchLoader(dataset, batches, replace(self._worker_options(), persistent=False))
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
@@ -238,18 +240,12 @@ class VideoDataModule(LightningDataModule):
             return {"world_size": 1, "rank": 0}
         return {"world_size": trainer.world_size, "rank": trainer.global_rank}
 
-    def _workers(self) -> WorkerOptions:
-        trainer = self.trainer
-        number, pin = self._num_workers, self._pin_memory
-        if number is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            number = max(1, cores // (trainer.num_devices if trainer else 1) - 1)
-        if pin is None:
+    def _worker_options(self) -> WorkerOptions:
+        trainer, options = self.trainer, self._workers
+        if self._auto_workers:
+            number = default_num_workers(trainer.num_devices if trainer else 1)
+            options = replace(options, num_workers=number)
+        if self._auto_pin:
             on_cuda = trainer is None or trainer.strategy.root_device.type == "cuda"
-            pin = on_cuda and torch.cuda.is_available()
-        return WorkerOptions(
-            num_workers=number,
-            start_method=self._start_method,
-            prefetch_factor=self._prefetch_factor,
-            pin_memory=pin,
-        )
+            options = replace(options, pin_memory=on_cuda and torch.cuda.is_available())
+        return options

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -15,27 +14,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.collate import as_tensors, collate
 from vclr_lightning.data.epochs import EpochBatches
-
-StartMethod = Literal["fork", "spawn", "forkserver"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerOptions:
-    """How samples are loaded; none of it changes what is loaded.
-
-    Attributes:
-        num_workers: processes that load; 0 loads in the training process.
-        start_method: how they are started; ``None`` for the system's own.
-        prefetch_factor: batches that each worker loads ahead.
-        pin_memory: whether batches are put into page-locked memory.
-        persistent: whether workers stay for the next epoch.
-    """
-
-    num_workers: int = 0
-    start_method: StartMethod | None = None
-    prefetch_factor: int = 2
-    pin_memory: bool = False
-    persistent: bool = True
+from vclr_lightning.data.workers import WorkerOptions, leave_signals_to_parent, stop_workers
 
 
 class LoaderState(TypedDict):
@@ -69,25 +48,6 @@ def _collate_guarded(samples: Sequence[Any]) -> Any:
     return failures[0] if failures else collate(samples)
 
 
-def _leave_signals_to_parent(_: int) -> None:
-    # A signal to the whole process group is the training process's to answer: it finishes its
-    # step and saves, which it cannot do if its workers die first. It ends them itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _stop_workers(iterators: list[Any]) -> None:
-    """End the workers of these iterators, also those that are stuck; at exit at the latest.
-
-    Python ends what is left of them at exit with a SIGTERM, which they ignore, and would wait.
-    """
-    while iterators:
-        iterator = iterators.pop()
-        iterator._shutdown_workers()
-        for worker in iterator._workers:
-            worker.kill()
-
-
 class BatchLoader:
     """Loads the samples of given batches, in their order, as tensors.
 
@@ -110,7 +70,7 @@ class BatchLoader:
         self._batches = batches
         self._persistent = workers.persistent
         self._started: list[Any] = []
-        weakref.finalize(self, _stop_workers, self._started)
+        weakref.finalize(self, stop_workers, self._started)
         parallel: dict[str, Any] = {}
         if workers.num_workers > 0:
             parallel = {
@@ -118,7 +78,7 @@ class BatchLoader:
                 "multiprocessing_context": workers.start_method,
                 "prefetch_factor": workers.prefetch_factor,
                 "persistent_workers": workers.persistent,
-                "worker_init_fn": _leave_signals_to_parent,
+                "worker_init_fn": leave_signals_to_parent,
             }
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),
@@ -147,12 +107,12 @@ class BatchLoader:
                 yield as_tensors(batch)
         finally:
             if not self._persistent:
-                _stop_workers(self._started)
+                stop_workers(self._started)
 
     def close(self) -> None:
         """Stop the workers; iterating afterwards is an error."""
         self._loader = None
-        _stop_workers(self._started)
+        stop_workers(self._started)
 
 
 class EpochLoader(BatchLoader):
@@ -168,6 +128,10 @@ class EpochLoader(BatchLoader):
             :class:`~vclr_lightning.core.types.Batch`.
         batches: which keys make which batch.
         workers: how samples are loaded.
+
+    Attributes:
+        on_start: called when the first batch of an iteration is asked for; it may still move the
+            position.
 
     Example:
         >>> from torch.utils.data import Dataset
@@ -190,6 +154,7 @@ class EpochLoader(BatchLoader):
     ) -> None:
         super().__init__(dataset, batches, workers)
         self._epochs = batches
+        self.on_start: Callable[[], None] | None = None
 
     @property
     def batch_sampler(self) -> EpochBatches:
@@ -206,6 +171,8 @@ class EpochLoader(BatchLoader):
         self._epochs.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
+        if self.on_start is not None:
+            self.on_start()
         self._epochs.consumed = self._epochs.start
         for batch in super().__iter__():
             self._epochs.consumed += 1
