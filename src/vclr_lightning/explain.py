@@ -61,22 +61,25 @@ def _instantiation(error: BaseException) -> str | None:
 def _hydra(error: BaseException) -> str:
     """Hydra's complaints about the command line, which run over many lines."""
     text = str(error)
-    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
-        r"In '([^']+)': Could not find '([^']+)'", text
-    )
+    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
     if option:
         listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", text)
         names = ", ".join(sorted(listed[1].split())) if listed else ""
-        hint = f"there are {names}" if names else "see --help"
-        return f"there is no {option[1]}={option[2]}; {hint}"
+        group, name = option.groups()
+        hint = "there are " + names if names else "see --help"
+        return f"there is no {group}={name}; {hint}"
     key = re.search(r"Could not (?:override|append to) '([^']+)'", text)
-    if key and key[1] in _PLUS:
-        return f"{key[1]} is added to a run, not replaced: give +{key[1]}=..."
     if key:
-        near = difflib.get_close_matches(key[1], _known_keys(), n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else "--help and --cfg job show what there is"
-        return f"there is no {key[1]} in the configuration; {hint}"
+        return _unknown_key(str(key[1]))
     return _one_line(text)
+
+
+def _unknown_key(name: str) -> str:
+    if name in _PLUS:
+        return f"{name} is added to a run, not replaced: give +{name}=..."
+    near = difflib.get_close_matches(name, _known_keys(), n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "--help and --cfg job show what there is"
+    return f"there is no {name} in the configuration; {hint}"
 
 
 def _known_keys() -> list[str]:

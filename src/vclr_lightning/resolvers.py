@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-
+from collections.abc import Callable
+from typing import Any
 
 # Overrides that say where things are; they don't tell a sweep's jobs apart.
 _NOT_IN_NAME = ("data.root", "data.manifest", "experiment", "name", "init", "resume", "logger")
@@ -68,10 +69,11 @@ def register_resolvers() -> None:
     """
     from omegaconf import OmegaConf
 
-    for name, resolver in {
+    resolvers: dict[str, Callable[..., Any]] = {
         "scale_lr": scale_lr,
         "short_edge": short_edge,
         "run_name": run_name,
         "run_subdir": lambda: _sweep_folder() or "job",
-    }.items():
+    }
+    for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

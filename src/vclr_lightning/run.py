@@ -31,15 +31,15 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+    from vclr_lightning.callbacks.ranks import is_first
     from vclr_lightning.stages.resume import check_same_run, choose_start, set_aside
 
     directory = Path(config["run_dir"])
     start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config=config)
-    if rank_zero_only.rank == 0:
+    if is_first():
         if config["resume"] == "never" and (aside := set_aside(directory)):
             logger.info("the run that was in %s is now in %s", directory, aside)
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         checkpoint=start.checkpoint,
         metadata={"config": config, "version": __version__},
     )
-    if rank_zero_only.rank == 0:
+    if is_first():
         _write(directory / "result.json", json.dumps(values, indent=1) + "\n")
     return values
 
@@ -73,8 +73,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(content, dict)
     if content.get("init") == "required":
         raise UserError(
-            "the weights to start from are missing; give init=/path/to/moco_v2_200ep_pretrain.pth.tar,"
-            " or init=none for random weights"
+            "the weights to start from are missing; give init=moco_v2_200ep_pretrain.pth.tar with"
+            " its path, or init=none for random weights"
         )
     return {str(key): value for key, value in content.items()}
 

@@ -6,8 +6,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_only
 
 _control: tuple[Any, Any] | None = None
+
+
+def is_first() -> bool:
+    """Whether this is the first of all processes, also before they are connected.
+
+    Example:
+        >>> is_first()
+        True
+    """
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _distributed() -> bool:

@@ -21,8 +21,8 @@ class RejectionWriter(Callback):
     Reads ``batch["rejected"]`` and ``batch["video_id"]`` of a
     :class:`~vclr_lightning.core.types.Batch`; batches of other data pass. The number of videos and
     the share allowed are those of the trainer's data module (``train`` and
-    ``max_rejected_share``). Ranks exchange what they found every ``every_n_steps`` batches and at the
-    end of an epoch. The checkpoint keeps the list.
+    ``max_rejected_share``). Ranks exchange what they found every ``every_n_steps`` batches and at
+    the end of an epoch. The checkpoint keeps the list.
 
     Raises:
         UserError: too many of the videos cannot be read.

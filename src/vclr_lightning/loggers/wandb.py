@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
+from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 
 
@@ -63,7 +64,7 @@ class WandbLogger(LightningWandbLogger):
     @property
     def experiment(self) -> Any:
         """The ``wandb.Run``."""
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None and is_first():
             Path(self.save_dir or ".").mkdir(parents=True, exist_ok=True)
             import wandb
 
@@ -100,7 +101,7 @@ def _run_id(path: Path) -> str:
     if path.exists():
         return path.read_text().strip()
     run_id = secrets.token_hex(4)
-    if rank_zero_only.rank == 0:
+    if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(run_id + "\n")
     return run_id

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
+from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
@@ -58,7 +57,7 @@ def video_data(
         frames=frames,
         decode=decode,
         cache_dir=cache_dir,
-        show=rank_zero_only.rank == 0,
+        show=is_first(),
     )
     train, val = split_videos(table, holdout=holdout, seed=seed)
     if reader is None:

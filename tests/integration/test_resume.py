@@ -1,0 +1,114 @@
+"""A run that is killed or stopped anywhere ends exactly as one that never was."""
+
+from __future__ import annotations
+
+import csv
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+RUN = Path("outputs/pretrain/demo")
+EPOCHS, STEPS = 4, 3
+
+
+@pytest.fixture(scope="module")
+def arguments(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A tiny run on real videos, with two workers: 12 steps of 4 of 12 videos, 6 held out."""
+    return [
+        "+experiment=demo",
+        f"data.root={video_folder}",
+        f"data.cache_dir={tmp_path_factory.mktemp('index')}",
+        "data.holdout=0.34",
+        "data.num_workers=2",
+        "batch_size=4",
+        f"epochs={EPOCHS}",
+        "image_size=32",
+        "backbone.width=8",
+        "backbone.stages=2",
+        "queue_size=50",
+        "callbacks.checkpoint.every_n_steps=2",
+    ]
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    """What was logged, without the times."""
+    with (folder / RUN / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    state = torch.load(folder / RUN / "last.ckpt", weights_only=True)
+    del state["metadata"]
+    return state
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{index}]")
+    else:
+        assert a == b, where
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Rows and state of the run that nothing stops, by the true command."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(
+        [sys.executable, "-m", "vclr_lightning.train", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return _rows(folder), _state(folder)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_random_stops_change_nothing(
+    seed: int,
+    arguments: list[str],
+    uninterrupted: tuple[list[dict[str, str]], dict[str, Any]],
+    start: Callable[..., Any],
+    wait_for_rows: Callable[..., bool],
+    tmp_path: Path,
+) -> None:
+    """Ten stops in all: kill -9 at any moment, SIGTERM and Ctrl-C between two steps."""
+    rng = random.Random(seed)
+    kinds = [signal.SIGKILL, rng.choice([signal.SIGTERM, signal.SIGINT])]
+    rng.shuffle(kinds)
+    stop_after = sorted(rng.sample(range(EPOCHS * STEPS), 2))
+    for kind, rows in zip(kinds, stop_after, strict=True):
+        process = start(arguments, tmp_path)
+        if wait_for_rows(process, tmp_path / RUN / "metrics.csv", rows):
+            time.sleep(rng.random() * 0.1)
+            process.send(kind)
+        status = process.wait()
+        # A run may end before the signal arrives.
+        assert status in (-signal.SIGKILL if kind == signal.SIGKILL else 128 + kind, 0)
+        if status > 0:
+            assert "the same command continues" in process.output()
+    assert start(arguments, tmp_path).wait() == 0
+    rows, state = uninterrupted
+    assert _rows(tmp_path) == rows
+    assert_same(_state(tmp_path), state)
