@@ -50,9 +50,9 @@ def make_network() -> type[Network]:
     return Network
 
 
-def _batch(videos: Iterable[int], *, segments: int = 3, epoch: int = 0) -> Batch:
+def build_batch(videos: Iterable[int], *, segments: int = 3, epoch: int = 0) -> Batch:
     """A batch whose every sample depends on its video and epoch alone."""
-    samples = [_sample(video, segments, epoch) for video in videos]
+    samples = [draw_sample(video, segments, epoch) for video in videos]
 
     def stack(kind: str) -> dict[str, Tensor]:
         return {name: torch.stack([s[kind][name] for s in samples]) for name in samples[0][kind]}
@@ -71,7 +71,7 @@ def _batch(videos: Iterable[int], *, segments: int = 3, epoch: int = 0) -> Batch
     )
 
 
-def _sample(video: int, segments: int, epoch: int) -> dict[str, dict[str, Tensor]]:
+def draw_sample(video: int, segments: int, epoch: int) -> dict[str, dict[str, Tensor]]:
     rng = torch.Generator().manual_seed(1000 * epoch + video)
     clips = {"anchor": segments, "positive": segments, "second": 1, "extra": max(0, 3 - segments)}
     views = {
@@ -98,41 +98,41 @@ def _sample(video: int, segments: int, epoch: int) -> dict[str, dict[str, Tensor
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
     """``make_batch(range(4), segments=3)``: videos 0 to 3."""
-    return _batch
+    return build_batch
+
+
+def build_module(
+    *,
+    segments: int = 3,
+    queue_size: int = 20,
+    norm: bool = False,
+    objectives: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> PretrainModule:
+    """All four objectives on :class:`Network`; anything can be overridden."""
+    torch.manual_seed(0)
+    queued: dict[str, Any] = {"embedding_dim": 4, "queue_size": queue_size}
+    four = {
+        "inter": partial(InterFrame, **queued),
+        "intra": partial(IntraFrame, embedding_dim=4),
+        "video": partial(VideoLevel, num_segments=segments, **queued),
+        "order": partial(TemporalOrder, num_segments=segments, embedding_dim=4),
+    }
+    defaults: dict[str, Any] = {
+        "backbone": Network(norm=norm),
+        "objectives": four if objectives is None else objectives,
+        "optimizer": partial(SGD, lr=0.1, momentum=0.9),
+        "momentum": 0.9,
+    }
+    options = defaults | options
+    if isinstance(options["backbone"], type):
+        options["backbone"] = options["backbone"]()  # drawn from the seed above, like the heads
+    return PretrainModule(**options)
 
 
 @pytest.fixture
 def make_module() -> Callable[..., PretrainModule]:
-    """All four objectives on :class:`Network`; anything can be overridden."""
-
-    def make(
-        *,
-        segments: int = 3,
-        queue_size: int = 20,
-        norm: bool = False,
-        objectives: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> PretrainModule:
-        torch.manual_seed(0)
-        queued: dict[str, Any] = {"embedding_dim": 4, "queue_size": queue_size}
-        four = {
-            "inter": partial(InterFrame, **queued),
-            "intra": partial(IntraFrame, embedding_dim=4),
-            "video": partial(VideoLevel, num_segments=segments, **queued),
-            "order": partial(TemporalOrder, num_segments=segments, embedding_dim=4),
-        }
-        defaults: dict[str, Any] = {
-            "backbone": Network(norm=norm),
-            "objectives": four if objectives is None else objectives,
-            "optimizer": partial(SGD, lr=0.1, momentum=0.9),
-            "momentum": 0.9,
-        }
-        options = defaults | options
-        if isinstance(options["backbone"], type):
-            options["backbone"] = options["backbone"]()  # drawn from the seed above, like the heads
-        return PretrainModule(**options)
-
-    return make
+    return build_module
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ def gather(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x.detach()
     x = x.detach().contiguous()
-    out = x.new_empty((world_size() * len(x), *x.shape[1:]))
-    dist.all_gather_into_tensor(out, x)
-    return out
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
 
 
 @torch.no_grad()
