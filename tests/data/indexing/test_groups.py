@@ -25,6 +25,7 @@ def test_regex_on_the_path_without_suffix() -> None:
     paths = ("kicking/set1_seq08_id042_2.avi", "hugging/set1_seq08_id1_1.avi", "x/y.avi")
     assert groups(*paths, regex=r"set\d+_seq\d+") == ["set1_seq08", "set1_seq08", ""]
     assert groups(*paths, regex=r"^(\w+)/|$") == ["kicking", "hugging", "x"]
+    assert groups(*paths, regex=r"(set\d+)_seq(\d+)")[0] == "set1/08"
     assert groups("a1.b.mp4", regex=r"b$") == ["b"]
 
 

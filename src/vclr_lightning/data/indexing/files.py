@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 
@@ -33,7 +33,7 @@ def is_video_name(name: str) -> bool:
         >>> is_video_name("a.MP4"), is_video_name("._a.mp4"), is_video_name("a.txt")
         (True, False, False)
     """
-    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
 
 
 def frame_pattern(template: str) -> re.Pattern[str]:
@@ -86,14 +86,17 @@ def find_videos(
         folders, files = _listing(here)
         pending.extend(f"{below}{name}/" for name in folders if not name.startswith("."))
         if pattern is None:
-            videos = [name for name in files if is_video_name(name)]
-            found.paths.extend(below + name for name in videos)
-            rest = [name for name in files if not is_video_name(name)]
+            rest = []
+            for name in files:
+                if is_video_name(name):
+                    found.paths.append(below + name)
+                else:
+                    rest.append(name)
         else:
             rest = [name for name in files if not pattern.fullmatch(name)]
             if below and len(rest) < len(files):
                 found.paths.append(below.rstrip("/"))
-        found.others.update(PurePosixPath(name).suffix.lower() or name for name in rest)
+        found.others.update(os.path.splitext(name)[1].lower() or name for name in rest)
         progress(len(found.paths))
     found.paths.sort()
     return found

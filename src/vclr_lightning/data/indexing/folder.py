@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from vclr_lightning.data.indexing.entries import Entry, Listing
 from vclr_lightning.data.indexing.files import Found
@@ -28,7 +27,7 @@ def listing_of_folder(found: Found, *, with_classes: bool = True, split: str = "
         >>> [(entry.split, entry.label) for entry in listing.entries], listing.classes
         ([('train', 0), ('val', 0)], ('run',))
     """
-    parts = [PurePosixPath(path).parts[:-1] for path in found.paths]
+    parts = [path.split("/")[:-1] for path in found.paths]
     splits = all(part and part[0] in SPLIT_NAMES for part in parts)
     names = [part[int(splits) :] for part in parts]
     folders = [name[0] if name and with_classes else None for name in names]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import PurePosixPath
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Entry
@@ -19,8 +18,8 @@ def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entr
 
     Args:
         entries: their own groups, from a source that knows, are kept unless ``regex`` is given.
-        regex: searched in the relative path without its suffix; the first group that took part, or
-            the whole match, is the video's group. A video that does not match is its own group.
+        regex: searched in the relative path without its suffix; what its groups capture, joined, or
+            the whole match is the video's group. A video that does not match is its own group.
             Without it, names of UCF101 and Kinetics are known.
 
     Raises:
@@ -33,9 +32,9 @@ def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entr
         ['set1_seq08']
     """
     if regex is None:
-        return [replace(e, group=e.group or _group(e, _KNOWN)) for e in entries]
+        return [e if e.group else _grouped(e, _KNOWN) for e in entries]
     pattern = group_pattern(regex)
-    grouped = [replace(entry, group=_group(entry, pattern)) for entry in entries]
+    grouped = [_grouped(entry, pattern) for entry in entries]
     if not any(entry.group for entry in grouped):
         path = entries[0].path if entries else ""
         raise UserError(f"the group regex {regex!r} matches no video, for example not {path!r}")
@@ -54,8 +53,15 @@ def group_pattern(regex: str) -> re.Pattern[str]:
         raise UserError(f"the group regex {regex!r} is no regular expression: {error}") from error
 
 
-def _group(entry: Entry, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(PurePosixPath(entry.path).with_suffix("").as_posix())
+def _grouped(entry: Entry, pattern: re.Pattern[str]) -> Entry:
+    match = pattern.search(os.path.splitext(entry.path)[0])
     if match is None:
-        return ""
-    return next((group for group in match.groups() if group), match[0])
+        return _with(entry, "")
+    return _with(entry, "/".join(filter(None, match.groups())) or match[0])
+
+
+def _with(entry: Entry, group: str) -> Entry:
+    # Spelt out: `dataclasses.replace` takes seconds for a quarter of a million entries.
+    return Entry(
+        path=entry.path, split=entry.split, label=entry.label, name=entry.name, group=group
+    )

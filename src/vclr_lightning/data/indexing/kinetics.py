@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
@@ -114,12 +115,11 @@ def listing_of_kinetics(
 
 
 def _stem(path: str) -> str:
-    name = PurePosixPath(path)
-    return name.stem if name.suffix else name.name
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def _agreement(path: str, clip: Clip) -> int:
-    parts = PurePosixPath(path).parts[:-1]
+    parts = path.split("/")[:-1]
     folders = [folder.replace("_", " ") for folder in parts]
     label = (clip.label or "").replace("_", " ")
     of_split = any(SPLIT_NAMES.get(folder) == clip.split for folder in parts)

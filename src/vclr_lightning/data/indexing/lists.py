@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
@@ -106,7 +106,7 @@ def listing_of_lists(
     labels: Iterable[int] = [-1] * len(first)
     classes: tuple[str, ...] = ()
     if with_classes:
-        folders = [PurePosixPath(path).parent.name or None for path in first]
+        folders = [os.path.basename(os.path.dirname(path)) or None for path in first]
         classes, labels = labels_of_numbers([label for _, label in first.values()], folders)
     entries = [
         Entry(path=path, split=split, label=label)
@@ -150,4 +150,4 @@ def _relative(path: str, root: Path) -> str | None:
         if not normal.startswith(absolute + os.sep):
             return None
         normal = os.path.relpath(normal, absolute)
-    return None if normal.startswith("..") else Path(normal).as_posix()
+    return None if normal == ".." or normal.startswith("../") else normal

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning import __version__
@@ -59,7 +60,7 @@ class Row:
     @property
     def video_name(self) -> str:
         """The given name, or the file's stem."""
-        return self.name or PurePosixPath(self.path).stem
+        return self.name or os.path.splitext(os.path.basename(self.path))[0]
 
     @property
     def group_name(self) -> str:
@@ -135,8 +136,5 @@ def arrow_schema() -> pa.Schema:
 
 def fingerprint(rows: Iterable[Row], classes: Sequence[str]) -> str:
     """Return a hash of what a run depends on: not of sizes, times and probed values."""
-    digest = hashlib.sha256(json.dumps(list(classes)).encode())
-    for row in rows:
-        fields = (row.path, row.video_name, row.group_name, row.split, row.label)
-        digest.update(json.dumps(fields).encode())
-    return digest.hexdigest()[:32]
+    fields = [(r.path, r.video_name, r.group_name, r.split, r.label) for r in rows]
+    return hashlib.sha256(json.dumps([list(classes), fields]).encode()).hexdigest()[:32]
