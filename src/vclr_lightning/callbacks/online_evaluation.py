@@ -117,7 +117,8 @@ class OnlineEvaluation(Callback):
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
         for name, value in self.evaluate(pl_module, show=trainer.is_global_zero).items():
-            pl_module.log(name, value, prog_bar=name.endswith("r1"), batch_size=1)
+            # All ranks have the same value; without sync_dist Lightning warns.
+            pl_module.log(name, value, prog_bar=name.endswith("r1"), sync_dist=True, batch_size=1)
 
     def evaluate(self, pl_module: LightningModule, *, show: bool = False) -> dict[str, float]:
         """Return the measures of the module as it is; every rank has to call it."""
