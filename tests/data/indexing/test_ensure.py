@@ -125,3 +125,9 @@ def test_the_folder_is_only_read(root: Path, tmp_path: Path) -> None:
     before = tree()
     ensure(root, cache_dir=tmp_path / "cache")
     assert tree() == before
+
+
+def test_home_folders(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(ensure(Path("~/videos"), cache_dir="~/cache")) == 3
+    assert len(files(tmp_path / "cache")) == 1

@@ -161,6 +161,7 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
     assert [manifest.relative_path(i) for i in range(len(manifest))] == ["run/a", "walk/c"]
     assert [manifest.num_frames(i) for i in range(2)] == [6, 8]
     assert manifest.summary().sizes == {"64x48": 2}
+    assert manifest.summary().bytes is None
     assert manifest.info.frames == "img_{:05d}.jpg"
     reasons = {reject.path: reject.reason for reject in done.rejected}
     assert reasons.keys() == {"walk/gap", "walk/text"}

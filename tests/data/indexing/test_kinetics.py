@@ -46,10 +46,10 @@ def test_reads_the_official_columns_with_and_without_labels(tmp_path: Path) -> N
 def test_layouts(tmp_path: Path, paths: list[str]) -> None:
     listing = listing_of_kinetics(csv_files(tmp_path, VAL, TEST), Found(paths))
     assert [entry.path for entry in listing.entries] == paths
-    assert listing.classes == ("abseiling", "zumba")
+    assert listing.classes == ("abseiling", "massaging person's, head", "zumba")
     assert [(e.label, e.split, e.group) for e in listing.entries] == [
         (0, "val", "0wR5jVB-WPk"),
-        (1, "val", "yGdQwxP5koA"),
+        (2, "val", "yGdQwxP5koA"),
     ]
     assert [reject.path for reject in listing.rejected] == [
         "--6bJUbfpnQ_000000_000010",

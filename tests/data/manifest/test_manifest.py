@@ -218,6 +218,7 @@ def test_summary_of_unprobed_rows(tmp_path: Path) -> None:
     file = write_manifest(tmp_path / "m.arrow", [Row(path="a.mp4")], Info(root=tmp_path))
     summary = Manifest.load(file).summary()
     assert summary.frames is None
+    assert summary.hours is None
     assert summary.keyframes is None
     assert summary.sizes == {"unknown": 1}
     assert summary.codecs == {"unknown": 1}

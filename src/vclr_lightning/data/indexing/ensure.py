@@ -61,25 +61,25 @@ def ensure_manifest(
         UserError: nothing usable is there, or the arguments contradict each other.
     """
     lists = {"train": train_list, "val": val_list}
-    listed = {split: (Path(file),) for split, file in lists.items() if file is not None}
+    listed = {split: (_path(file),) for split, file in lists.items() if file is not None}
     files = [kinetics] if isinstance(kinetics, str | Path) else list(kinetics)
     if manifest is not None:
         if listed or files:
             raise UserError("give either a manifest or files to index from, not both")
-        return Manifest.load(manifest, root)
+        return Manifest.load(_path(manifest), None if root is None else _path(root))
     if root is None:
         raise UserError("give root, a folder of videos, or manifest, a file of `vclr index`")
     if classes not in ("folder", "none"):
         raise UserError(f"classes={classes!r} must be 'folder' or 'none'")
     source = Source(
-        root=Path(root).absolute(),
+        root=_path(root),
         lists=listed,
-        kinetics=tuple(map(Path, files)),
+        kinetics=tuple(map(_path, files)),
         with_classes=classes == "folder",
         group_regex=group_regex,
         frames=frames,
     )
-    cache = Path(cache_dir) if cache_dir is not None else default_cache()
+    cache = _path(cache_dir) if cache_dir is not None else default_cache()
     indexed = index_videos(
         source.listing(show=show),
         root=source.root,
@@ -97,9 +97,13 @@ def ensure_manifest(
     return indexed.manifest
 
 
+def _path(path: PathLike) -> Path:
+    return Path(path).expanduser().absolute()  # no shell expands the ~ of `data.root=~/videos`
+
+
 def _key(source: Source, *, decode: bool) -> str:
-    lists = {split: [str(f.absolute()) for f in files] for split, files in source.lists.items()}
-    kinetics = [str(file.absolute()) for file in source.kinetics]
+    lists = {split: [str(file) for file in files] for split, files in source.lists.items()}
+    kinetics = [str(file) for file in source.kinetics]
     rest = (source.with_classes, source.group_regex, source.frames, decode)
     content = json.dumps([str(source.root), lists, kinetics, *rest])
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]

@@ -99,15 +99,22 @@ def listing_of_kinetics(
                 rejected.append(Rejected(path, f"listed again by {file.name} ({clip.split})"))
             else:
                 chosen[path] = clip
-    names = [clip.label if with_classes else None for clip in chosen.values()]
-    classes, labels = labels_of_names(names)
+    # All classes of the files count, so that videos which are not there move no label.
+    classes, _ = labels_of_names([c.label for clips in files.values() for c in clips])
+    codes = {name: code for code, name in enumerate(classes)} if with_classes else {}
     entries = [
-        Entry(path=path, split=clip.split, label=label, name=clip.stem, group=clip.youtube_id)
-        for (path, clip), label in zip(chosen.items(), labels, strict=True)
+        Entry(
+            path=path,
+            split=clip.split,
+            label=codes.get(clip.label or "", -1),
+            name=clip.stem,
+            group=clip.youtube_id,
+        )
+        for path, clip in chosen.items()
     ]
     return Listing(
         entries=entries,
-        classes=classes,
+        classes=tuple(codes),
         rejected=rejected,
         others=found.others,
         unlisted=len(found.paths) - len(chosen),

@@ -27,8 +27,8 @@ class Summary:
         classes: class names in the manifest.
         labelled: videos with a label.
         groups: different groups.
-        hours: sum of the known durations.
-        bytes: sum of the file sizes.
+        hours: sum of the known durations; ``None`` where none is known.
+        bytes: sum of the file sizes; ``None`` for folders of frames.
         exact: videos whose frame count is known to be right.
         frames: least, median and greatest number of frames; ``None`` where none is known.
         sizes: videos by ``WIDTHxHEIGHT``, most frequent first.
@@ -41,8 +41,8 @@ class Summary:
     classes: int
     labelled: int
     groups: int
-    hours: float
-    bytes: int
+    hours: float | None
+    bytes: int | None
     exact: int
     frames: tuple[float, float, float] | None
     sizes: Mapping[str, int]
@@ -59,8 +59,9 @@ class Summary:
         table.add_row("videos", f"{self.videos:,} ({self.groups:,} groups)")
         table.add_row("splits", _list(self.splits))
         table.add_row("classes", f"{self.classes:,} ({self.labelled:,} videos labelled)")
-        table.add_row("hours", f"{self.hours:,.2f}")
-        table.add_row("on disk", f"{self.bytes / 1e9:,.3f} GB")
+        table.add_row("hours", "unknown" if self.hours is None else f"{self.hours:,.2f}")
+        if self.bytes is not None:
+            table.add_row("on disk", f"{self.bytes / 1e9:,.3f} GB")
         table.add_row("frames", f"{_spread(self.frames)} (known exactly: {self.exact:,})")
         table.add_row("sizes", _list(self.sizes))
         table.add_row("codecs", _list(self.codecs))
@@ -78,8 +79,8 @@ def summarise(manifest: Manifest) -> Summary:
         classes=manifest.num_classes,
         labelled=int((manifest.labels >= 0).sum()),
         groups=len(np.unique(manifest.group_ids)),
-        hours=float(np.nansum(durations)) / 3600,
-        bytes=int(manifest.column("size").astype(np.int64).sum()),
+        hours=None if np.isnan(durations).all() else float(np.nansum(durations)) / 3600,
+        bytes=None if manifest.info.frames else int(manifest.column("size").sum()),
         exact=int(manifest.column("exact").astype(np.bool_).sum()),
         frames=_three(manifest.column("num_frames")),
         sizes=_sizes(width.astype(np.float64), height.astype(np.float64)),
