@@ -28,6 +28,7 @@ Fit = Callable[..., Trainer]
 
 def step(module: PretrainModule, optimizer: torch.optim.Optimizer, batch: Batch, i: int) -> float:
     """One step of a loop of one's own."""
+    module.on_train_batch_start(batch, i)
     out = module.training_step(batch, i)
     out["loss"].backward()
     optimizer.step()
@@ -338,6 +339,14 @@ def test_channels_last(make_module: Make, make_batch: MakeBatch) -> None:
     assert seen == [True]
     plain = make_module().training_step(make_batch(range(4)), 0)["loss"]
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_deterministic_mode(make_module: Make, make_batch: MakeBatch, fit: Fit) -> None:
+    try:
+        trainer = fit(make_module(norm=True), [make_batch(range(4))] * 2, deterministic=True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert trainer.callback_metrics["train/loss"].isfinite()
 
 
 def test_bf16_mixed(make_module: Make, make_batch: MakeBatch, fit: Fit) -> None:

@@ -128,9 +128,8 @@ def through(
     dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
     run = cast(Callable[[Tensor], Tensor], encoder.forward_map if maps else encoder)
     flat = clips.flatten(0, 1)
-    features = torch.cat(
-        [run(pixels(part, dtype)) for part in torch.split(flat, chunk or max(1, len(flat)))]
-    )
+    parts = [run(pixels(part, dtype)) for part in torch.split(flat, chunk or max(1, len(flat)))]
+    features = parts[0] if len(parts) == 1 else torch.cat(parts)
     return features.view(*clips.shape[:2], *features.shape[1:])
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -226,8 +226,13 @@ class PretrainModule(LightningModule):
         # Whatever draws from the global generator (dropout) repeats after a resume by itself.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))
-        if batch_idx == 0 and self.current_epoch == 0:
+        if batch_idx == 0 and self.current_epoch == 0 and self._attached is not None:
             warn_of_long_queues(self.trainer, self._objectives(), videos=len(batch["video_id"]))
+
+    @property
+    def _attached(self) -> Trainer | None:
+        """The trainer; none in a loop of one's own."""
+        return cast(Trainer | None, getattr(self, "_trainer", None))
 
     def _encode(self, forward: Forward, clips: Tensor, step: tuple[int, int]) -> Tensor:
         if forward.encoder == "query":
@@ -264,7 +269,7 @@ class PretrainModule(LightningModule):
     @torch.no_grad()
     def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput]) -> None:
         """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
-        trainer = getattr(self, "_trainer", None)  # none in a loop of one's own
+        trainer = self._attached
         if trainer is None or not trainer.log_every_n_steps:
             return
         if (self.global_step + 1) % trainer.log_every_n_steps:
