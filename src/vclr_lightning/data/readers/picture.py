@@ -49,10 +49,11 @@ class PictureMaker:
         self._converter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Return ``(H, W, 3)`` uint8, upright, contiguous."""
+        """Return ``(H, W, 3)`` uint8, upright; rows may be padded."""
         rgb = self._converter.reformat(frame, format="rgb24", **_ONE_THREAD)
         picture = cast("NDArray[np.uint8]", rgb.to_ndarray())
         matrix = frame.side_data.get(Type.DISPLAYMATRIX)
         if matrix is not None:
-            picture = upright(picture, np.frombuffer(matrix, dtype=np.int32).tolist())
-        return np.ascontiguousarray(picture)
+            turned = upright(picture, np.frombuffer(matrix, dtype=np.int32).tolist())
+            picture = np.ascontiguousarray(turned)  # torch takes no negative strides
+        return picture

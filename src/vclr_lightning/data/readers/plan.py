@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ class Run:
         return self.targets[-1]
 
 
-def serving_entry(target: int, entries: NDArray[np.int64], pts: NDArray[np.int64]) -> int:
+def serving_entry(target: int, entries: Sequence[int], pts: Sequence[int]) -> int:
     """Return the last entry from which ``target`` decodes.
 
     A frame that comes after a keyframe in the file but is shown before it (a leading frame of an
@@ -42,18 +37,17 @@ def serving_entry(target: int, entries: NDArray[np.int64], pts: NDArray[np.int64
         pts: presentation time of each packet, ``(P,)``.
 
     Example:
-        >>> pts = np.array([0, 2, 1, 6, 4, 5])
-        >>> [serving_entry(p, np.array([0, 3]), pts) for p in (2, 3, 4, 5)]
+        >>> pts = [0, 2, 1, 6, 4, 5]
+        >>> [serving_entry(p, [0, 3], pts) for p in (2, 3, 4, 5)]
         [0, 3, 0, 0]
     """
-    before = entries[: np.searchsorted(entries, target, side="right")]
-    good = before[pts[before] <= pts[target]]
-    return int(good[-1]) if len(good) else 0
+    number = bisect_right(entries, target)
+    while number and pts[entries[number - 1]] > pts[target]:
+        number -= 1
+    return entries[number - 1] if number else 0
 
 
-def plan_runs(
-    targets: Iterable[int], entries: NDArray[np.int64], pts: NDArray[np.int64]
-) -> list[Run]:
+def plan_runs(targets: Iterable[int], entries: Sequence[int], pts: Sequence[int]) -> list[Run]:
     """Return the runs that together decode ``targets`` and as few packets as possible.
 
     Args:
@@ -66,7 +60,7 @@ def plan_runs(
         seeking to the second one's start saves decoding them.
 
     Example:
-        >>> plan_runs([1, 7, 8], np.array([0, 3, 6]), np.arange(9))
+        >>> plan_runs([1, 7, 8], [0, 3, 6], range(9))
         [Run(start=0, targets=(1,)), Run(start=6, targets=(7, 8))]
     """
     spans = sorted((serving_entry(t, entries, pts), t) for t in set(targets))

@@ -34,14 +34,15 @@ def stamps_doubt(
         return f"{family} does not say of every frame when it is shown"
     if not table.stamped:
         return "some packets have no presentation time"
-    if len(np.unique(table.pts)) < len(table):
+    rising = bool(np.all(np.diff(table.pts) > 0))
+    if not rising and len(np.unique(table.pts)) < len(table):
         return "two packets have one presentation time"
     if reorders:
         if family == "avi" or (family == "matroska" and tagged):
             return "frames are reordered and the container stores times of decoding"
         if codec == "mpeg4":
             return "frames are reordered and two may share a packet"
-        if bool(np.all(np.diff(table.pts) > 0)):
+        if rising:
             return "frames are reordered, but not by their presentation times"
     return None
 

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+from vclr_lightning.data.readers.decoding import ContradictionError, StretchDecoder
+from vclr_lightning.data.readers.index import read_index
+from vclr_lightning.data.readers.indexed import IndexedReader
+from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.picture import PictureMaker
-from vclr_lightning.data.readers.planned import PlannedReader, UnreliableTableError
+from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
 from vclr_lightning.data.readers.table import read_table
 from vclr_lightning.data.readers.trust import stream_doubts
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
+
+    from vclr_lightning.data.readers.table import PacketTable
 
 
 class PyAVVideo:
@@ -39,26 +45,68 @@ class PyAVVideo:
         thread_count: int,
     ) -> None:
         self._path = path
+        self._container = container
+        self._stream = stream
         self._thread_count = thread_count
         self._picture = PictureMaker()
-        table = read_table(container, stream)
-        stamps_doubt, count_doubt = stream_doubts(table, container.format.name, stream)
-        if num_frames is None and (stamps_doubt or count_doubt):
-            num_frames = count_frames(path, thread_count=thread_count)
+        self._num_frames = num_frames or 0
         self._count_known = num_frames is not None
-        self._num_frames = table.num_frames if num_frames is None else num_frames
+        self._planned: IndexedReader | PlannedReader | None = None
+        if not self._plan_by_index():
+            self._plan_by_table(read_table(container, stream))
         if self._num_frames < 1:
             raise VideoError("no frame can be decoded")
-        self._planned: PlannedReader | None = None
+
+    def _plan_by_index(self) -> bool:
+        """Read by the container's index from now on, if it has one that can be believed."""
+        index = read_index(self._container, self._stream, self._path)
+        decoder = self._decoder()
+        if index is None or not decoder.may_start_within:
+            return False
+        if self._count_known and self._num_frames != len(index):
+            return False
+        self._num_frames = len(index)
+        self._planned = IndexedReader(
+            container=self._container, stream=self._stream, index=index, decoder=decoder
+        )
+        return True
+
+    def _plan_by_table(self, table: PacketTable) -> None:
+        """Read by the packet table from now on, or, if it cannot be believed, sequentially."""
+        stamps_doubt, count_doubt = stream_doubts(table, self._container.format.name, self._stream)
+        if not self._count_known:
+            self._num_frames = table.num_frames
+            if stamps_doubt or count_doubt:
+                self._num_frames = count_frames(self._path, thread_count=self._thread_count)
+                self._count_known = True
+        self._planned = None
         if stamps_doubt is None and self._num_frames == table.num_frames:
             self._planned = PlannedReader(
-                container=container,
-                stream=stream,
+                container=self._container,
+                stream=self._stream,
                 table=table,
-                picture=self._picture,
-                skip_unreferenced=thread_count == 1,
-                count_known=self._count_known,
+                decoder=self._decoder(),
             )
+
+    def _decoder(self) -> StretchDecoder:
+        return StretchDecoder(
+            stream=self._stream,
+            picture=self._picture,
+            skip_unreferenced=self._thread_count == 1,
+            count_known=self._count_known,
+        )
+
+    def _contradicted(self) -> None:
+        """Go by the packet table instead of the index, or by nothing instead of the table."""
+        if not isinstance(self._planned, IndexedReader):
+            self._planned = None
+            return
+        with open_stream(self._path) as (container, stream):
+            table = read_table(container, stream)
+        promised = self._num_frames
+        self._plan_by_table(table)
+        if self._num_frames != promised:
+            raise FrameCountChangedError(self._num_frames)
 
     @property
     def num_frames(self) -> int:
@@ -82,23 +130,19 @@ class PyAVVideo:
         if order and not 0 <= min(order) <= max(order) < self._num_frames:
             raise IndexError(f"ranks {order} are not all within 0..{self._num_frames - 1}")
         wanted = set(order)
-        pictures: dict[int, NDArray[np.uint8]] | None = None
-        contradicted = False
-        if self._planned is not None:
+        to_end = False
+        while self._planned is not None:
             try:
                 pictures = self._planned.read(wanted)
-            except UnreliableTableError:
-                self._planned, contradicted = None, True
-        if pictures is None:
-            pictures, actual = read_sequentially(
-                self._path,
-                wanted,
-                self._picture,
-                to_end=contradicted and not self._count_known,
-                thread_count=self._thread_count,
-            )
-            if actual is not None:
-                self._settle(actual)
+                return [pictures[rank] for rank in order]
+            except ContradictionError:
+                self._contradicted()
+                to_end = not self._count_known
+        pictures, actual = read_sequentially(
+            self._path, wanted, self._picture, to_end=to_end, thread_count=self._thread_count
+        )
+        if actual is not None:
+            self._settle(actual)
         return [pictures[rank] for rank in order]
 
     def _settle(self, actual: int) -> None:

@@ -1,0 +1,123 @@
+"""Read frames by the index of an MP4: only the groups of pictures that hold them are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+import av
+
+from vclr_lightning.data.readers.decoding import ContradictionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+    from vclr_lightning.data.readers.decoding import StretchDecoder
+    from vclr_lightning.data.readers.index import GroupIndex
+
+_NO_FILLIN, _NO_PARSE = 0x10, 0x20  # AVFMT_FLAG_NOFILLIN, AVFMT_FLAG_NOPARSE
+_GROUP_LIMIT = 64 * 2**20  # bytes of a group held at a time
+
+
+class IndexedReader:
+    """Reads frames of one open stream by its index.
+
+    The index tells which packets make up a group of pictures, and a group read tells in which
+    order its frames are shown. As long as groups are closed, that is, none of a group's frames is
+    shown before its keyframe, ranks within a group follow on the positions before it. A group that
+    is not closed is a contradiction, to be settled by the packet table.
+
+    Args:
+        container: an open file.
+        stream: its video stream.
+        index: the stream's index.
+        decoder: of this stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        container: InputContainer,
+        stream: VideoStream,
+        index: GroupIndex,
+        decoder: StretchDecoder,
+    ) -> None:
+        # An MP4 says of every packet what FFmpeg's parser would otherwise work out from its bytes.
+        container.flags |= _NO_FILLIN | _NO_PARSE
+        self._container = container
+        self._stream = stream
+        self._index = index
+        self._decoder = decoder
+        self._reorders = bool(stream.codec_context.has_b_frames)
+        # Seeking asks for times of presentation; the first packet shows by how much they are later.
+        self._delay = max(0, (stream.start_time or 0) - index.times[0])
+
+    def read(self, ranks: Collection[int]) -> dict[int, NDArray[np.uint8]]:
+        """Return the frames of ``ranks``, each a presentation rank.
+
+        Raises:
+            ContradictionError: the file contradicts its index, or the index does not suffice.
+        """
+        groups: dict[range, list[int]] = {}
+        for rank in sorted(ranks):
+            groups.setdefault(self._index.group(rank), []).append(rank)
+        found: dict[int, NDArray[np.uint8]] = {}
+        for group, members in groups.items():
+            found.update(self._read_group(group, members))
+        return found
+
+    def _read_group(self, group: range, ranks: list[int]) -> dict[int, NDArray[np.uint8]]:
+        if sum(self._index.sizes[group.start : group.stop]) > _GROUP_LIMIT:
+            raise ContradictionError("a group of pictures is too large to hold")
+        try:
+            self._container.seek(self._index.times[group.start] + self._delay, stream=self._stream)
+            packets = list(self._packets(group))
+        except av.FFmpegError as error:
+            raise ContradictionError(f"reading fails: {error}") from error
+        if group.start and not self._decoder.is_clean_entry(packets[0]):
+            raise ContradictionError("a keyframe is no clean start")
+        stamps = self._stamps(packets)
+        order = sorted(range(len(stamps)), key=stamps.__getitem__)
+        if order[0] != 0:
+            raise ContradictionError("a group of pictures is open")
+        if self._reorders and len(order) > 1 and order == list(range(len(order))):
+            raise ContradictionError("frames are reordered, but not by their presentation times")
+        positions = {order[rank - group.start]: rank for rank in ranks}
+        stop = max(positions) + 1
+        return self._decoder.decode(
+            packets[:stop],
+            {stamps[position]: rank for position, rank in positions.items()},
+            since=None,
+            expected=stop,
+        )
+
+    def _packets(self, group: range) -> Iterator[av.Packet]:
+        """Yield the packets of a group, each held against the index."""
+        times, sizes = self._index.times, self._index.sizes
+        position = -1
+        for packet in self._container.demux(self._stream):
+            if position < 0:
+                if packet.dts is None or packet.dts > times[group.start]:
+                    break
+                if packet.dts < times[group.start]:  # seeking led to an earlier keyframe
+                    continue
+                position = group.start
+            if packet.dts != times[position] or packet.size != sizes[position]:
+                break
+            if not self._decoder.is_whole(packet):
+                raise ContradictionError("a packet is damaged")
+            yield packet
+            position += 1
+            if position == group.stop:
+                return
+        raise ContradictionError("packets are others than the index says")
+
+    @staticmethod
+    def _stamps(packets: list[av.Packet]) -> list[int]:
+        stamps = [packet.pts for packet in packets if packet.pts is not None]
+        if len(set(stamps)) < len(packets):
+            raise ContradictionError("presentation times are missing or not unique")
+        return stamps
