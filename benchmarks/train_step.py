@@ -5,8 +5,8 @@
 Both train a ResNet-18 by all four losses on the same batch: forward, backward, SGD, momentum
 encoder and queues. The baseline encodes the anchor frame once more than the tuple it is part of,
 clones each queue before it is multiplied, writes all logits of every pair out, and updates the
-momentum encoder parameter by parameter. Before measuring, both are checked to compute the same loss.
-Lastly one step is watched for its largest allocation.
+momentum encoder parameter by parameter. Before measuring, both are checked to compute the same
+loss. Lastly one step is watched for its largest allocation.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame, TemporalOrder, VideoLevel
 
 SIZE = 12
+collect_ignore = ["distributed_run.py"]  # a script of its own
 
 
 class Network(nn.Module):

@@ -270,9 +270,10 @@ class PretrainModule(LightningModule):
     def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput]) -> None:
         """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
         trainer = self._attached
-        if trainer is None or not trainer.log_every_n_steps:
+        if trainer is None:
             return
-        if (self.global_step + 1) % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every == 0 or (self.global_step + 1) % every:
             return
         values = step_values(total, outputs, self._objectives(), step=self.global_step)
         stacked = torch.stack([value.detach().to(total.dtype) for value in values.values()])
