@@ -66,7 +66,7 @@ def _hydra(error: BaseException) -> str:
         listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", text)
         names = ", ".join(sorted(listed[1].split())) if listed else ""
         group, name = option.groups()
-        hint = "there are " + names if names else "see --help"
+        hint = f"there are {names}" if names else "see --help"
         return f"there is no {group}={name}; {hint}"
     key = re.search(r"Could not (?:override|append to) '([^']+)'", text)
     if key:
@@ -90,10 +90,10 @@ def _known_keys() -> list[str]:
 
     def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
         for key in node:
-            yield f"{prefix}{key}"
-            child = node._get_node(str(key))
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                yield from keys(child, f"{prefix}{key}.") if not child._is_interpolation() else ()
+            name, child = prefix + str(key), node._get_node(str(key))
+            yield name
+            if isinstance(child, DictConfig) and isinstance(child._value(), dict):
+                yield from keys(child, name + ".")
 
     GlobalHydra.instance().clear()
     with initialize_config_module("vclr_lightning.conf", version_base="1.3"):

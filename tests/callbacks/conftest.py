@@ -69,6 +69,8 @@ class Module(LightningModule):
         return self.loader
 
     def configure_optimizers(self) -> Any:
+        # As schedules do; it makes Lightning build the loader before it reads a checkpoint.
+        assert self.trainer.estimated_stepping_batches > 0
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.9)
         return {

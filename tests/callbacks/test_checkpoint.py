@@ -67,7 +67,7 @@ def test_killed_anywhere_the_run_ends_bit_equal(fit: Any, tmp_path: Path, accumu
     fit(tmp_path / "whole", accumulate_grad_batches=accumulate)
     expected, rows = _final(tmp_path / "whole")
     rng = random.Random(accumulate)
-    for attempt in range(40):
+    for attempt in range(10):
         folder = tmp_path / str(attempt)
         for _ in range(rng.randint(1, 3)):
             hook, call = rng.choice(HOOKS), rng.randint(1, 8)

@@ -37,12 +37,12 @@ class Running:
         return self.log.read_text()
 
 
-Start = Callable[[Sequence[str], Path], Running]
+Fork = Callable[[Sequence[str], Path], Running]
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """``start(arguments, folder)`` runs ``python -m vclr_lightning.train`` there."""
+@pytest.fixture(scope="module")
+def fork() -> Iterator[Fork]:
+    """``fork(arguments, folder)`` runs ``python -m vclr_lightning.train`` there."""
     running: list[Running] = []
 
     def begin(arguments: Sequence[str], folder: Path) -> Running:

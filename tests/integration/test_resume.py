@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+Fork = Callable[[list[str], Path], Any]
+
 RUN = Path("outputs/pretrain/demo")
 EPOCHS, STEPS = 4, 3
 
@@ -21,7 +23,13 @@ EPOCHS, STEPS = 4, 3
 def arguments(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny run on real videos, with two workers: 12 steps of 4 of 12 videos, 6 held out."""
     return [
-        "+experiment=demo",
+        "name=demo",
+        "backbone=tiny",
+        "trainer=cpu",
+        "trainer.log_every_n_steps=1",
+        "optim.base_lr=0.5",
+        "optim.scheduler.warmup_epochs=1",
+        "callbacks.online.every_n_epochs=2",
         f"data.root={video_folder}",
         f"data.cache_dir={tmp_path_factory.mktemp('index')}",
         "data.holdout=0.34",
@@ -67,20 +75,12 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(
-    arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+    arguments: list[str], fork: Fork, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Rows and state of the run that nothing stops, by the true command."""
-    import subprocess
-    import sys
-
+    """Rows and state of the run that nothing stops."""
     folder = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(
-        [sys.executable, "-m", "vclr_lightning.train", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    process = fork(arguments, folder)
+    assert process.wait() == 0, process.output()
     return _rows(folder), _state(folder)
 
 
@@ -89,7 +89,7 @@ def test_two_random_stops_change_nothing(
     seed: int,
     arguments: list[str],
     uninterrupted: tuple[list[dict[str, str]], dict[str, Any]],
-    start: Callable[..., Any],
+    fork: Fork,
     wait_for_rows: Callable[..., bool],
     tmp_path: Path,
 ) -> None:
@@ -99,16 +99,18 @@ def test_two_random_stops_change_nothing(
     rng.shuffle(kinds)
     stop_after = sorted(rng.sample(range(EPOCHS * STEPS), 2))
     for kind, rows in zip(kinds, stop_after, strict=True):
-        process = start(arguments, tmp_path)
+        process = fork(arguments, tmp_path)
         if wait_for_rows(process, tmp_path / RUN / "metrics.csv", rows):
             time.sleep(rng.random() * 0.1)
             process.send(kind)
         status = process.wait()
         # A run may end before the signal arrives.
-        assert status in (-signal.SIGKILL if kind == signal.SIGKILL else 128 + kind, 0)
+        expected = -signal.SIGKILL if kind == signal.SIGKILL else 128 + kind
+        assert status in (expected, 0), process.output()
         if status > 0:
             assert "the same command continues" in process.output()
-    assert start(arguments, tmp_path).wait() == 0
+    process = fork(arguments, tmp_path)
+    assert process.wait() == 0, process.output()
     rows, state = uninterrupted
     assert _rows(tmp_path) == rows
     assert_same(_state(tmp_path), state)

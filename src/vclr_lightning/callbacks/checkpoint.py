@@ -11,7 +11,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vclr_lightning.callbacks.checkpoint_io import link_or_copy
-from vclr_lightning.callbacks.loop_state import logged_steps, take_back_batch
+from vclr_lightning.callbacks.loop_state import (
+    load_waiting_positions,
+    logged_steps,
+    take_back_batch,
+)
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.errors import UserError
@@ -220,6 +224,7 @@ class ResumableCheckpoint(Checkpoint):
                 rewind = getattr(logger, "rewind", None)
                 if callable(rewind):
                     rewind(self._logged_steps)
+        load_waiting_positions(trainer)
         if self._random_states is not None:
             set_random_state(self._random_states[trainer.global_rank])
             self._random_states = None

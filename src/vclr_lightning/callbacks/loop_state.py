@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning import Trainer
+
 _COUNTERS = ("ready", "started", "processed")
 
 
@@ -34,3 +36,17 @@ def take_back_batch(fit_loop: dict[str, Any]) -> None:
 def logged_steps(fit_loop: dict[str, Any]) -> int:
     """Optimizer steps whose rows are complete in the logs."""
     return int(fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"])
+
+
+def load_waiting_positions(trainer: Trainer) -> None:
+    """Hand the checkpoint's positions to dataloaders that were built before it was read.
+
+    Lightning forgets it where a module asks for the length of the run when it configures its
+    optimizers, as a learning-rate schedule does.
+    """
+    loop = trainer.fit_loop
+    waiting, loader = loop._combined_loader_states_to_load, loop._combined_loader
+    if waiting and loader is not None and loop._data_fetcher is not None:
+        loader._load_state_dicts(waiting)
+        loop._combined_loader_states_to_load = []
+        iter(loop._data_fetcher)

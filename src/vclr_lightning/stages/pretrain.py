@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from pytorch_lightning.loggers import Logger
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.non_finite import NonFiniteGuard
+from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import load_initial_weights
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ def pretrain(
         UserError: the weights do not fit, or whatever a part of the run finds wrong.
     """
     watching = [callback for callback in callbacks.values() if callback is not None]
+    _check_monitor(monitor, watching, data)
     fitting = trainer(
         callbacks=watching,
         loggers=[sink for sink in loggers.values() if sink is not None],
@@ -69,6 +72,27 @@ def pretrain(
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
     return values
+
+
+def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any) -> None:
+    """Refuse a measure that this run would never log, before anything is trained.
+
+    Raises:
+        UserError: it needs labels, or an evaluation, that are not there.
+    """
+    online = next((c for c in callbacks if isinstance(c, OnlineEvaluation)), None)
+    if online is None or monitor is None or not monitor.startswith("val/"):
+        return
+    measures = {"val/instance_r1": online.instance, "val/knn_r1": online.knn}
+    if monitor in measures and not measures[monitor]:
+        raise UserError(f"monitor={monitor} is not measured; turn it on in callbacks.online")
+    held_out = getattr(data, "val", None) or ()
+    labels = [held_out.label(row) for row in range(len(held_out))]
+    if monitor == "val/knn_r1" and labels and max(labels) < 0:
+        raise UserError(
+            "monitor=val/knn_r1 needs labels, and none of the held-out videos has one; take"
+            " monitor=val/instance_r1, which needs none"
+        )
 
 
 def _start_anew(module: LightningModule, init: str | Path | None, trainer: Trainer) -> None:
