@@ -28,6 +28,7 @@ from vclr_lightning.evaluation import (
     retrieval,
 )
 from vclr_lightning.evaluation.features import segment_means
+from vclr_lightning.evaluation.measures import standardized
 from vclr_lightning.models import TinyBackbone
 
 
@@ -158,6 +159,20 @@ def test_measures_equal_scikit_learns(ordered: bool) -> None:
     found = linear_probe(train, test, ordered=ordered, cost=2.0)
     assert found["top1"] == pytest.approx(machine.score(q, test.label), abs=0.021)
     assert set(found) == {"top1", "mean_class"}
+
+
+def test_standardized_features_have_no_scale() -> None:
+    train, test = blobs(80, 1), blobs(50, 2)
+    scale = torch.tensor([1e-3, 1.0, 50.0, 1e4, 1.0])
+    scaled = [
+        FeatureSet(**{**vars(f), "mean": torch.cat([3 + f.mean * scale, f.mean[:, :1] * 0 + 7], 1)})
+        for f in (train, test)
+    ]
+    assert linear_probe(*scaled, standardize=True) == linear_probe(train, test, standardize=True)
+    known, unseen = standardized(scaled[0].mean, scaled[1].mean)
+    assert torch.allclose(known[:, :5].mean(0), torch.zeros(5, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(known[:, :5].square().mean(0), torch.ones(5, dtype=torch.float64))
+    assert known[:, 5].abs().max() == unseen[:, 5].abs().max() == 0
 
 
 def test_a_class_that_training_lacks_counts_as_wrong() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +54,13 @@ class FrozenRow:
 
 @dataclass(frozen=True)
 class FrozenTable:
-    """Rows to compare, best known last: chance.
+    """Rows to compare; the last is chance.
 
     Attributes:
         rows: in the order they were given, then chance.
         train_videos: in the gallery, and what the probe is fitted to.
         test_videos: measured.
-        classes: names, or numbers where there are none.
+        segments: parts of a video whose features are compared in order.
     """
 
     rows: tuple[FrozenRow, ...]
@@ -101,17 +102,20 @@ class FrozenTable:
         return table
 
 
-def measure(train: FeatureSet, test: FeatureSet, *, cost: float = 1.0) -> dict[str, float]:
+def measure(
+    train: FeatureSet, test: FeatureSet, *, cost: float = 1.0, standardize: bool = True
+) -> dict[str, float]:
     """Return all of :data:`MEASURES` for one kind of features.
 
     Raises:
         UserError: videos have no label, or features are not finite.
     """
+    probe = partial(linear_probe, train, test, cost=cost, standardize=standardize)
     return {
         "r1": retrieval(train, test, ks=(1,))["r1"],
         "r1_ordered": retrieval(train, test, ks=(1,), ordered=True)["r1"],
-        "probe": linear_probe(train, test, cost=cost)["top1"],
-        "probe_ordered": linear_probe(train, test, cost=cost, ordered=True)["top1"],
+        "probe": probe()["top1"],
+        "probe_ordered": probe(ordered=True)["top1"],
     }
 
 
@@ -122,6 +126,7 @@ def frozen_evaluation(
     test: Iterable[FramesBatch],
     segments: int = 3,
     cost: float = 1.0,
+    standardize: bool = True,
     device: torch.device | str = "cpu",
     show: bool = True,
 ) -> FrozenTable:
@@ -137,18 +142,21 @@ def frozen_evaluation(
         test: frames of the videos to measure.
         segments: S, parts of a video.
         cost: C of the linear probe.
+        standardize: bring each feature to mean 0 and variance 1 before the probe, so that kinds of
+            features with different scales are compared fairly.
         device: where the encoders want the frames.
         show: show progress bars.
 
     Raises:
         UserError: videos have no label, cannot be read, or features are not finite.
     """
-    flat = {(name, seed): e for name, some in encoders.items() for seed, e in enumerate(some)}
-    keyed = {f"{name}/{seed}": encode for (name, seed), encode in flat.items()}
-    options = {"segments": segments, "device": device, "show": show}
-    known = extract_each(keyed, train, description="features, train", **options)  # type: ignore[arg-type]
-    unseen = extract_each(keyed, test, description="features, test", **options)  # type: ignore[arg-type]
-    measured = {key: measure(known[key], unseen[key], cost=cost) for key in keyed}
+    keyed = {f"{name}/{seed}": e for name, some in encoders.items() for seed, e in enumerate(some)}
+    extract = partial(extract_each, keyed, segments=segments, device=device, show=show)
+    known = extract(train, description="features, train")
+    unseen = extract(test, description="features, test")
+    measured = {
+        key: measure(known[key], unseen[key], cost=cost, standardize=standardize) for key in keyed
+    }
     rows = [
         FrozenRow(
             name,

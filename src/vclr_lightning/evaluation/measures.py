@@ -50,17 +50,25 @@ def retrieval(
 
 
 def linear_probe(
-    train: FeatureSet, test: FeatureSet, *, ordered: bool = False, cost: float = 1.0
+    train: FeatureSet,
+    test: FeatureSet,
+    *,
+    ordered: bool = False,
+    cost: float = 1.0,
+    standardize: bool = False,
 ) -> dict[str, float]:
     """Accuracy of a linear support vector machine on frozen features (Section 4.1 of the paper).
 
-    Features are used as they are; the machine is LIBLINEAR's ``-s 2 -c cost`` without a bias.
+    Features are used as they are; the machine is LIBLINEAR's ``-s 2 -c cost`` without a bias. Its
+    result depends on their scale, so to compare features of different kinds standardize them.
 
     Args:
         train: what it is fitted to.
         test: what it is measured on.
         ordered: use the parts' features behind each other instead of their average.
         cost: C.
+        standardize: shift and scale each feature to mean 0 and variance 1 over the training
+            videos.
 
     Returns:
         ``top1``, ``top5`` (with more than five classes), ``mean_class``.
@@ -72,19 +80,39 @@ def linear_probe(
     classes = torch.unique(train.label)
     if len(classes) < 2:
         raise UserError("all training videos are of one class; a linear probe needs two or more")
+    known, unseen = _matrix(train, ordered), _matrix(test, ordered)
+    if standardize:
+        known, unseen = standardized(known, unseen)
     fit = fit_linear_svm(
-        _matrix(train, ordered),
+        known,
         _columns(train.label, classes),
         num_classes=len(classes),
         cost=cost,
     )
-    scores = _matrix(test, ordered) @ fit.weight.T
+    scores = unseen @ fit.weight.T
     targets = _columns(test.label, classes)
     accuracies = {"top1": topk_accuracy(scores, targets)}
     if len(classes) > 5:
         accuracies["top5"] = topk_accuracy(scores, targets, k=5)
     accuracies["mean_class"] = mean_class_accuracy(classes[scores.argmax(dim=1)], test.label)
     return accuracies
+
+
+def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and scale each feature to mean 0 and variance 1 over ``train``; constant ones to 0.
+
+    Shape:
+        - train: ``(N, F)``; test: ``(M, F)``
+
+    Example:
+        >>> standardized(torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0]]))[1]
+        tensor([[2.]])
+    """
+    mean, spread = train.mean(dim=0), train.std(dim=0, correction=0)
+    # rounding leaves a constant feature a tiny spread, by which it must not be divided
+    varies = spread > 1e-6 * mean.abs()
+    scale = torch.where(varies, 1 / spread, 0.0)
+    return (train - mean) * scale, (test - mean) * scale
 
 
 def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
