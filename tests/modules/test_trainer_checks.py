@@ -38,6 +38,14 @@ def test_sync_batchnorm_on_a_cpu_is_refused(
         fit(module, [make_batch(range(4))])
 
 
+def test_shuffling_in_one_process_is_refused(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    module = make_module(norm=True, key_batchnorm="shuffle")
+    with pytest.raises(UserError, match="nothing to shuffle over"):
+        fit(module, [make_batch(range(4))])
+
+
 @pytest.mark.parametrize(
     ("options", "steps_per_epoch", "epochs"),
     [

@@ -7,7 +7,7 @@ On several ranks videos are shuffled over the ranks before the key encoder and b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,40 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.momentum import momentum_copy
 
 KeyBatchNorm = Literal["auto", "shuffle", "split", "sync", "none"]
 MODES = ("auto", "shuffle", "split", "sync", "none")
 
 Encode = Callable[[Tensor], Tensor]
 """Encodes videos: ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F, ...)``."""
+
+
+def check_key_options(momentum: float, mode: str, groups: int, chunk: int | None) -> None:
+    """Check what can be checked of the key encoder before training.
+
+    Raises:
+        UserError: a value is out of range or unknown.
+    """
+    if not 0 <= momentum <= 1:
+        raise UserError(f"momentum={momentum} of the key encoder must be between 0 and 1")
+    if mode not in MODES:
+        raise UserError(f"key_batchnorm={mode!r} must be one of {', '.join(MODES)}")
+    if groups < 1:
+        raise UserError(f"batchnorm_groups={groups} must be at least 1")
+    if chunk is not None and chunk < 1:
+        raise UserError(f"key_chunk={chunk} must be at least 1, or none")
+
+
+def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
+    """Return the momentum copy of ``encoder``; with ``"sync"`` its BatchNorm spans all ranks."""
+    copy = momentum_copy(encoder)
+    if mode == "sync":
+        return cast(
+            nn.Module,
+            nn.SyncBatchNorm.convert_sync_batchnorm(copy),  # type: ignore[no-untyped-call]
+        )
+    return copy
 
 
 def has_batchnorm(module: nn.Module) -> bool:
@@ -34,14 +62,12 @@ def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> 
     Without any BatchNorm layer there is nothing to leak, and ``"auto"`` is ``"none"``.
 
     Raises:
-        UserError: ``mode`` is unknown, or ``"shuffle"`` on a single rank.
+        UserError: ``mode`` is ``"shuffle"`` on a single rank.
 
     Example:
         >>> resolve_mode("auto", world_size=1, encoder=nn.BatchNorm2d(2))
         'split'
     """
-    if mode not in MODES:
-        raise UserError(f"key_batchnorm={mode!r} must be one of {', '.join(MODES)}")
     if mode == "auto":
         if not has_batchnorm(encoder):
             return "none"

@@ -7,18 +7,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vclr_lightning.core import distributed
-from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.momentum import (
-    copy_state,
-    momentum_copy,
-    momentum_update,
-    paired_parameters,
-)
+from vclr_lightning.core.momentum import copy_state, momentum_update, paired_parameters
 from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
@@ -30,8 +24,15 @@ from vclr_lightning.modules.encoding import (
     evaluating,
     through,
 )
-from vclr_lightning.modules.key_batchnorm import KeyBatchNorm, encode_apart, resolve_mode
+from vclr_lightning.modules.key_batchnorm import (
+    KeyBatchNorm,
+    check_key_options,
+    encode_apart,
+    key_copy,
+    resolve_mode,
+)
 from vclr_lightning.modules.mixture import build_objectives, step_values
+from vclr_lightning.modules.pending import PendingKeys, StepMeans
 from vclr_lightning.modules.plan import Forward, plan_encodings
 from vclr_lightning.modules.trainer_checks import check_trainer, run_length, warn_of_long_queues
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
@@ -105,14 +106,7 @@ class PretrainModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= momentum <= 1:
-            raise UserError(f"momentum={momentum} of the key encoder must be between 0 and 1")
-        if batchnorm_groups < 1:
-            raise UserError(f"batchnorm_groups={batchnorm_groups} must be at least 1")
-        if key_chunk is not None and key_chunk < 1:
-            raise UserError(f"key_chunk={key_chunk} must be at least 1, or none")
-        if key_batchnorm != "shuffle":  # that one needs the process group
-            resolve_mode(key_batchnorm, world_size=1, encoder=backbone)
+        check_key_options(momentum, key_batchnorm, batchnorm_groups, key_chunk)
         self.num_features = backbone_number(backbone, "num_features")
         self.pixels = Pixels(
             clip_dims=backbone_number(backbone, "clip_dims"),
@@ -130,15 +124,10 @@ class PretrainModule(LightningModule):
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
         self.key_encoder: nn.Module | None = None
         if self.plan.uses("key"):
-            self.key_encoder = momentum_copy(self.query_encoder)
-            if key_batchnorm == "sync":
-                self.key_encoder = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
-                    self.key_encoder
-                )
+            self.key_encoder = key_copy(self.query_encoder, key_batchnorm)
         if compile:
-            self.query_encoder.compile()
-            if self.key_encoder is not None:
-                self.key_encoder.compile()
+            for encoder in filter(None, (self.query_encoder, self.key_encoder)):
+                encoder.compile()
         for _, key in self._momentum_pairs():
             key.requires_grad_(False)
         self.reset_key_encoder()
@@ -149,8 +138,8 @@ class PretrainModule(LightningModule):
         self.seed = seed
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self._pending: list[dict[str, Mapping[str, Tensor]]] = []
-        self._logged: list[Tensor] = []
+        self._pending = PendingKeys()
+        self._means = StepMeans()
 
     @property
     def required_views(self) -> frozenset[str]:
@@ -177,10 +166,12 @@ class PretrainModule(LightningModule):
         """Return the weighted ``loss``, and each objective's own under ``losses``."""
         encode = partial(self._encode, step=(self.current_epoch, batch_idx))
         features = encode_plan(self.plan, batch, encode=encode, pool=self._pool)
-        outputs = {name: objective(features[name], batch) for name, objective in self._objectives()}
+        outputs = {
+            name: objective(features.get(name, {}), batch) for name, objective in self._objectives()
+        }
         loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
         total = loss.sum()
-        self._pending.append({name: out.pending for name, out in outputs.items()})
+        self._pending.add(outputs)
         self._log_step(total, outputs)
         return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}
 
@@ -199,40 +190,31 @@ class PretrainModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # After a step that the gradient scaler skipped these are still there.
-        self._pending.clear()
-        self._logged.clear()
+        self._pending.drop()
+        self._means.reset()
 
     def _after_step(self, optimizer: Optimizer, *_unused: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
         if found_inf is not None and found_inf.item():
             return
         momentum_update(*paired_parameters(self._momentum_pairs()), self.momentum)
-        for name, objective in self._objectives():
-            micro_batches = [pending[name] for pending in self._pending]
-            gathered = {
-                key: torch.cat([distributed.gather(pending[key]) for pending in micro_batches])
-                for key in (micro_batches[0] if micro_batches else ())
-            }
-            if gathered:
-                objective.commit(gathered, self.global_step)
-        self._pending.clear()
+        self._pending.commit(self._objectives(), self.global_step)
 
     def on_fit_start(self) -> None:
         check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
-        self._pending.clear()
-        self._logged.clear()
+        if self.key_encoder is not None:
+            resolve_mode(
+                self.key_batchnorm, world_size=self.trainer.world_size, encoder=self.key_encoder
+            )
+        self._pending.drop()
+        self._means.reset()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever draws from the global generator (dropout) repeats after a resume by itself.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))
-        if batch_idx == 0 and self.current_epoch == 0 and self._attached is not None:
+        if batch_idx == 0 and self.current_epoch == 0 and self._trainer is not None:
             warn_of_long_queues(self.trainer, self._objectives(), videos=len(batch["video_id"]))
-
-    @property
-    def _attached(self) -> Trainer | None:
-        """The trainer; none in a loop of one's own."""
-        return cast(Trainer | None, getattr(self, "_trainer", None))
 
     def _encode(self, forward: Forward, clips: Tensor, step: tuple[int, int]) -> Tensor:
         if forward.encoder == "query":
@@ -266,18 +248,14 @@ class PretrainModule(LightningModule):
         for _, objective in self._objectives():
             yield from objective.momentum_pairs()
 
-    @torch.no_grad()
     def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput]) -> None:
         """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
-        trainer = self._attached
-        if trainer is None:
+        if self._trainer is None:  # a loop of one's own
             return
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every == 0 or (self.global_step + 1) % every:
             return
         values = step_values(total, outputs, self._objectives(), step=self.global_step)
-        stacked = torch.stack([value.detach().to(total.dtype) for value in values.values()])
-        self._logged.append(distributed.average(stacked))
-        means = dict(zip(values, torch.stack(self._logged).mean(0).unbind(), strict=True))
+        means = self._means.add(values, total.dtype)
         self.log("train/loss", means.pop("train/loss"), prog_bar=True)
         self.log_dict(means)
