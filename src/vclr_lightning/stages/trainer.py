@@ -33,6 +33,7 @@ def build_trainer(
     deterministic: bool = False,
     matmul_precision: str = "high",
     log_every_n_steps: int = 10,
+    threads: int | None = None,
     directory: Any = None,
     **options: Any,
 ) -> Trainer:
@@ -54,6 +55,8 @@ def build_trainer(
         deterministic: refuse operations that are not repeatable.
         matmul_precision: of float32 on tensor cores: highest, high or medium.
         log_every_n_steps: optimizer steps between two rows of the logs.
+        threads: of each process for computing on the CPU; by default as many as there are cores.
+            Where loading processes need the cores, fewer are much faster.
         directory: the run's folder.
         options: further arguments of :class:`pytorch_lightning.Trainer`.
 
@@ -67,10 +70,13 @@ def build_trainer(
         "num_nodes": num_nodes,
         "accumulate_grad_batches": accumulate_grad_batches,
         "log_every_n_steps": log_every_n_steps,
+        "threads": 1 if threads is None else threads,
     }.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more")
     torch.set_float32_matmul_precision(matmul_precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
     _quiet()
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
