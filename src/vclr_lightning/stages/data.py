@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
+from vclr_lightning.data.synthetic import generate
 
 
 def video_data(
@@ -64,6 +65,26 @@ def video_data(
         template = frames if frames is not None else table.info.frames
         reader = PyAVReader() if template is None else ImageFolderReader(template=template)
     return VideoDataModule(train=train, val=val, seed=seed, reader=reader, **loading)
+
+
+def synthetic_data(
+    *,
+    synthetic: Mapping[str, Any],
+    root: str | Path | None = None,
+    manifest: str | Path | None = None,
+    **options: Any,
+) -> VideoDataModule:
+    """Make synthetic videos where none are named, and build the data module.
+
+    Args:
+        synthetic: arguments of :func:`~vclr_lightning.data.synthetic.generate`.
+        root: folder of other videos to take instead.
+        manifest: manifest of other videos to take instead.
+        options: the other arguments of :func:`video_data`.
+    """
+    if root is None and manifest is None:
+        root = generate(**synthetic, progress=is_first())
+    return video_data(root=root, manifest=manifest, **options)
 
 
 def split_videos(table: Manifest, *, holdout: float, seed: int) -> tuple[Manifest, Manifest | None]:

@@ -1,0 +1,85 @@
+"""Pretrain, then show what the frozen features are worth beside untrained ones and chance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.files import replacing
+from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.evaluation import TRIVIAL, Encode, frame_encoder, frozen_evaluation
+from vclr_lightning.modules import PretrainModule
+from vclr_lightning.stages.held_out import held_out
+from vclr_lightning.stages.pretrain import pretrain
+
+
+def demo(
+    *,
+    module: PretrainModule,
+    data: VideoDataModule,
+    directory: str | Path,
+    untrained: Sequence[nn.Module] = (),
+    trivial: bool = False,
+    segments: int = 3,
+    metadata: Mapping[str, Any] | None = None,
+    **pretraining: Any,
+) -> dict[str, float]:
+    """Train as :func:`~vclr_lightning.stages.pretrain.pretrain` does, then measure.
+
+    Args:
+        module: what to train.
+        data: on what, with held-out videos; all with labels.
+        directory: the run's folder; ``results.json`` and ``report.html`` are written there.
+        untrained: networks like the module's, with random weights, to compare with.
+        trivial: compare with features that need no network, too.
+        segments: parts of a video whose features are compared in order.
+        metadata: plain values to keep in the checkpoints and the results.
+        pretraining: the other arguments of the pretraining stage.
+
+    Returns:
+        What pretraining returns, and the measures of the trained features.
+
+    Raises:
+        UserError: as pretraining does, or the videos have no labels.
+    """
+    directory = Path(directory)
+    values = pretrain(
+        module=module, data=data, directory=directory, metadata=metadata, **pretraining
+    )
+    if not is_first():
+        return values
+    random = [
+        frame_encoder(network, mean=module.pixels.mean, std=module.pixels.std)
+        for network in untrained
+    ]
+    encoders: dict[str, list[Encode]] = {"VCLR": [module.encode]}
+    if random:
+        encoders["untrained"] = random
+    if trivial:
+        encoders |= {name: [encode] for name, encode in TRIVIAL.items()}
+    frozen = frozen_evaluation(
+        encoders,
+        train=data.frames_loader("train"),
+        test=data.frames_loader("val"),
+        segments=segments,
+    )
+    tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
+    console = Console()
+    console.print(frozen.table())
+    console.print(tasks.table())
+    results: dict[str, Any] = {
+        "frozen": frozen.as_dict(),
+        "held_out": tasks.as_dict(),
+        "last": values,
+        "version": (metadata or {}).get("version"),
+    }
+    with replacing(directory / "results.json") as sink:
+        sink.write(json.dumps(results, indent=1).encode())
+    trained = frozen.row("VCLR").values
+    return values | {name: numbers[0] for name, numbers in trained.items()}
