@@ -11,7 +11,8 @@ Floats = NDArray[np.float64]
 def _intersection(a: Floats, b: Floats) -> Floats:
     low = np.maximum(a[:, None, 0], b[None, :, 0])
     high = np.minimum(a[:, None, 1], b[None, :, 1])
-    return np.clip(high - low, 0.0, None)
+    shared: Floats = np.clip(high - low, 0.0, None)
+    return shared
 
 
 def temporal_iou(a: Floats, b: Floats) -> Floats:

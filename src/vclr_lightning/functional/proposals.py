@@ -19,7 +19,7 @@ def boundary_positions(scores: Floats) -> NDArray[np.bool_]:
         >>> boundary_positions(np.array([0.1, 0.2, 0.1, 0.9, 0.5])).tolist()
         [False, True, False, True, True]
     """
-    marked = scores > 0.5 * scores.max()
+    marked: NDArray[np.bool_] = scores > 0.5 * scores.max()
     inner = scores[1:-1]
     marked[1:-1] |= (inner > scores[:-2]) & (inner > scores[2:])
     return marked
@@ -76,7 +76,7 @@ def soft_nms(
         [[0.0, 0.5, 0.9], [0.6, 0.9, 0.5], [0.0, 0.48, 0.08]]
     """
     left = proposals.copy()
-    picked = []
+    picked: list[Floats] = []
     while len(left) and len(picked) < keep:
         best = int(left[:, 2].argmax())
         chosen = left[best]
