@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## create .venv with the package and its development tools
 
-demo: $(STAMP) ## make videos, pretrain without labels, evaluate, write outputs/demo/report.html (ARGS="data.root=...")
-	$(BIN)/vclr demo $(ARGS)
+demo: $(STAMP) ## make videos, pretrain on them without labels, evaluate, write a page (ARGS="data.root=...")
+	$(BIN)/python -m vclr_lightning.train +experiment=demo $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS="tests/core -k queue")
 	$(BIN)/python -m pytest $(ARGS)
