@@ -25,6 +25,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "take the backbone out of a checkpoint, for this package or another",
         "vclr_lightning.commands.convert",
     ),
+    "report": (
+        "write a page about a run, or about several side by side",
+        "vclr_lightning.commands.report",
+    ),
 }
 
 

@@ -2,8 +2,9 @@
 
 from vclr_lightning.evaluation.encoders import Encode, frame_encoder
 from vclr_lightning.evaluation.features import FeatureSet, extract_each, extract_features
-from vclr_lightning.evaluation.frozen import FrozenRow, FrozenTable, frozen_evaluation
+from vclr_lightning.evaluation.frozen import frozen_evaluation
 from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
+from vclr_lightning.evaluation.table import FrozenRow, FrozenTable, merge_tables
 from vclr_lightning.evaluation.trivial import TRIVIAL
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "frame_encoder",
     "frozen_evaluation",
     "linear_probe",
+    "merge_tables",
     "retrieval",
 ]

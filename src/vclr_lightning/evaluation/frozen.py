@@ -3,103 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vclr_lightning.evaluation.features import FeatureSet, extract_each
 from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
+from vclr_lightning.evaluation.table import MEASURES, FrozenRow, FrozenTable
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
     from vclr_lightning.core.types import FramesBatch
     from vclr_lightning.evaluation.encoders import Encode
-
-MEASURES = {
-    "r1": "R@1",
-    "r1_ordered": "R@1, in order",
-    "probe": "linear probe",
-    "probe_ordered": "linear probe, in order",
-}
-
-
-@dataclass(frozen=True)
-class FrozenRow:
-    """One kind of features, measured once for each seed.
-
-    Attributes:
-        name: what they are, such as ``"VCLR"`` or ``"untrained"``.
-        values: per measure of :data:`MEASURES`, one number for each seed.
-    """
-
-    name: str
-    values: Mapping[str, tuple[float, ...]]
-
-    def text(self, measure: str) -> str:
-        """Return a mean in percent, with the spread over seeds where there are several.
-
-        Example:
-            >>> FrozenRow("VCLR", {"r1": (0.5, 0.6)}).text("r1")
-            '55.0 ± 7.1'
-        """
-        numbers = [100 * value for value in self.values.get(measure, ())]
-        if not numbers:
-            return ""
-        spread = f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else ""
-        return f"{mean(numbers):.1f}{spread}"
-
-
-@dataclass(frozen=True)
-class FrozenTable:
-    """Rows to compare; the last is chance.
-
-    Attributes:
-        rows: in the order they were given, then chance.
-        train_videos: in the gallery, and what the probe is fitted to.
-        test_videos: measured.
-        segments: parts of a video whose features are compared in order.
-    """
-
-    rows: tuple[FrozenRow, ...]
-    train_videos: int
-    test_videos: int
-    segments: int
-
-    def row(self, name: str) -> FrozenRow:
-        """Return the row of this name."""
-        return next(row for row in self.rows if row.name == name)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for a JSON file."""
-        return {
-            "train_videos": self.train_videos,
-            "test_videos": self.test_videos,
-            "segments": self.segments,
-            "rows": {
-                row.name: {measure: list(values) for measure, values in row.values.items()}
-                for row in self.rows
-            },
-        }
-
-    def table(self) -> Table:
-        """Return a table for the terminal."""
-        from rich.table import Table
-
-        seeds = max(len(values) for row in self.rows for values in row.values.values())
-        spread = f"; mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-        table = Table(
-            title=f"frozen features, % of {self.test_videos} unseen videos{spread}",
-            caption=f"in order: {self.segments} parts of a video behind each other, not averaged",
-        )
-        table.add_column("features")
-        for label in MEASURES.values():
-            table.add_column(label, justify="right")
-        for row in self.rows:
-            table.add_row(row.name, *(row.text(measure) for measure in MEASURES))
-        return table
 
 
 def measure(

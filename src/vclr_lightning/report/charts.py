@@ -91,8 +91,7 @@ def bar_chart(
         >>> "rect" in bar_chart({"R@1": {"VCLR": [0.5]}}, chances={"R@1": 0.125})
         True
     """
-    row, gap, left, width = 20, 18, 150, 640
-    right = 56
+    row, gap, left, width, right = 20, 18, 170, 860, 56
     x = Scale(0, 1, left, width - right)
     parts = [
         f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="0" y2="HEIGHT"/>'
@@ -123,6 +122,7 @@ def _bar(
     name: str, values: Sequence[float], x: Scale, y: float, row: int, number: int, left: int
 ) -> str:
     average, middle = mean(values), y + row / 2
+    style = f"c{number}" if number < 2 else "pale"
     dots = "".join(
         f'<circle class="seed" cx="{x(v):.1f}" cy="{middle:.1f}" r="2.4">'
         f"<title>{escape(name)}, one seed: {100 * v:.1f}%</title></circle>"
@@ -131,7 +131,7 @@ def _bar(
     end = x(max(average, *values)) if len(values) > 1 else x(average)
     return (
         f'<text x="{left - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(name)}</text>'
-        f'<rect class="bar c{number}" x="{x(0):.1f}" y="{y + 3:.1f}" '
+        f'<rect class="bar {style}" x="{x(0):.1f}" y="{y + 3:.1f}" '
         f'width="{x(average) - x(0):.1f}" height="{row - 6}" rx="2"/>{dots}'
         f'<text class="value" x="{end + 8:.1f}" y="{middle + 4:.1f}">{100 * average:.1f}</text>'
     )

@@ -4,31 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-
-GAP = 2
-
-
-def side_by_side(pictures: Tensor | Sequence[Tensor], *, gap: int = GAP) -> Tensor:
-    """Join pictures of one height from left to right, with a white gap between them.
-
-    Shape:
-        - pictures: n of ``(C, H, W)`` uint8
-        - returns: ``(C, H, n W + (n - 1) gap)`` uint8
-
-    Example:
-        >>> side_by_side(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape
-        torch.Size([3, 8, 28])
-    """
-    parts: list[Tensor] = []
-    for picture in pictures:
-        if parts:
-            parts.append(picture.new_full((*picture.shape[:2], gap), 255))
-        parts.append(picture)
-    return torch.cat(parts, dim=2)
 
 
 def middle_frames(clips: Tensor) -> Tensor:
@@ -47,6 +24,7 @@ def data_uri(picture: Tensor, *, quality: int = 90) -> str:
         ``(3, H, W)`` uint8
 
     Example:
+        >>> import torch
         >>> data_uri(torch.zeros(3, 8, 8, dtype=torch.uint8))[:23]
         'data:image/jpeg;base64,'
     """

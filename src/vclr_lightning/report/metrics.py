@@ -55,7 +55,8 @@ def charts_of(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> list[Char
     charts: list[Chart] = []
     if "train/loss" in metrics:
         charts.append(Chart("sum of the losses", {"loss": metrics["train/loss"]}))
-    names = [n.split("/")[1] for n in metrics if n.startswith("train/") and n.endswith("/loss")]
+    split = [name.split("/") for name in metrics]
+    names = [p[1] for p in split if len(p) == 3 and p[0] == "train" and p[2] == "loss"]
     for name in names:
         title = LOSS_NAMES.get(name, f"loss of {name}")
         charts.append(Chart(title, {"loss": metrics[f"train/{name}/loss"]}))

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.files import replacing
+from vclr_lightning.evaluation.table import MEASURES
 from vclr_lightning.report.charts import bar_chart, line_chart
 from vclr_lightning.report.content import Chart, Content, Query, Score, Shown, TupleSample
-from vclr_lightning.report.images import data_uri, side_by_side
+from vclr_lightning.report.images import data_uri
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vclr_lightning.evaluation.frozen import FrozenTable
+    from vclr_lightning.evaluation.table import FrozenTable
 
 ORDER_CLASSES = ("neither is shuffled", "anchor shuffled", "positive shuffled", "both shuffled")
 
@@ -97,8 +98,6 @@ def _tile(score: Score) -> str:
 
 
 def _frozen(frozen: FrozenTable) -> Iterator[str]:
-    from vclr_lightning.evaluation.frozen import MEASURES
-
     named = [row for row in frozen.rows if row.name != "chance"]
     chance = frozen.row("chance")
     seeds = max(len(values) for row in named for values in row.values.values())
@@ -186,5 +185,6 @@ def _query(query: Query) -> str:
 
 
 def _strip(video: Shown) -> str:
-    image = data_uri(side_by_side(video.frames))
-    return f'<div class="strip"><img alt="{escape(video.label)}" src="{image}"></div>'
+    label = escape(video.label, quote=True)
+    frames = (f'<img alt="{label}" src="{data_uri(frame)}">' for frame in video.frames)
+    return f'<div class="strip">{"".join(frames)}</div>'

@@ -1,0 +1,37 @@
+"""Write a page about one run, or about several side by side.
+
+Reads what the runs left in their folders: metrics.csv, config.yaml and, where they evaluated their
+features, results.json. Runs that differ by their seed share one table with its spread.
+
+  vclr report outputs/pretrain/k400
+  vclr report outputs/demo outputs/demo_1 outputs/demo_2 --out seeds.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vclr report``."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page to write (default: curves.html in RUN)"
+    )
+    parser.add_argument("--title", help="of the page")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page, and print the table if there is one."""
+    from rich.console import Console
+
+    from vclr_lightning.report import write_report
+    from vclr_lightning.report.runs import content_of, read_run
+
+    content, frozen = content_of([read_run(folder) for folder in args.runs], title=args.title)
+    out = write_report(args.out or args.runs[0] / "curves.html", content, frozen=frozen)
+    console = Console()
+    if frozen is not None:
+        console.print(frozen.table())
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,160 @@
+"""A table of what frozen features are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from vclr_lightning.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MEASURES = {
+    "r1": "R@1",
+    "r1_ordered": "R@1, in order",
+    "probe": "linear probe",
+    "probe_ordered": "linear probe, in order",
+}
+
+
+@dataclass(frozen=True)
+class FrozenRow:
+    """One kind of features, measured once for each seed.
+
+    Attributes:
+        name: what they are, such as ``"VCLR"`` or ``"untrained"``.
+        values: per measure of :data:`MEASURES`, one number for each seed.
+    """
+
+    name: str
+    values: Mapping[str, tuple[float, ...]]
+
+    def text(self, measure: str) -> str:
+        """Return a mean in percent, with the spread over seeds where there are several.
+
+        Example:
+            >>> FrozenRow("VCLR", {"r1": (0.5, 0.6)}).text("r1")
+            '55.0 ± 7.1'
+        """
+        numbers = [100 * value for value in self.values.get(measure, ())]
+        if not numbers:
+            return ""
+        spread = f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else ""
+        return f"{mean(numbers):.1f}{spread}"
+
+
+@dataclass(frozen=True)
+class FrozenTable:
+    """Rows to compare; the last is chance.
+
+    Attributes:
+        rows: in the order they were given, then chance.
+        train_videos: in the gallery, and what the probe is fitted to.
+        test_videos: measured.
+        segments: parts of a video whose features are compared in order.
+    """
+
+    rows: tuple[FrozenRow, ...]
+    train_videos: int
+    test_videos: int
+    segments: int
+
+    def row(self, name: str) -> FrozenRow:
+        """Return the row of this name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for a JSON file."""
+        return {
+            "train_videos": self.train_videos,
+            "test_videos": self.test_videos,
+            "segments": self.segments,
+            "rows": {
+                row.name: {measure: list(values) for measure, values in row.values.items()}
+                for row in self.rows
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FrozenTable:
+        """Return the table that :meth:`as_dict` was called of.
+
+        Raises:
+            UserError: these are no such values.
+
+        Example:
+            >>> table = FrozenTable((FrozenRow("chance", {"r1": (0.25,)}),), 80, 20, 3)
+            >>> FrozenTable.from_dict(table.as_dict()) == table
+            True
+        """
+        try:
+            return cls(
+                rows=tuple(
+                    FrozenRow(str(name), {m: tuple(map(float, v)) for m, v in values.items()})
+                    for name, values in content["rows"].items()
+                ),
+                train_videos=int(content["train_videos"]),
+                test_videos=int(content["test_videos"]),
+                segments=int(content["segments"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError("these results hold no table of frozen features") from error
+
+    def table(self) -> Table:
+        """Return a table for the terminal."""
+        from rich.table import Table
+
+        seeds = max(len(values) for row in self.rows for values in row.values.values())
+        spread = f"; mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
+        table = Table(
+            title=f"frozen features, % of {self.test_videos} unseen videos{spread}",
+            caption=f"in order: {self.segments} parts of a video behind each other, not averaged",
+        )
+        table.add_column("features")
+        for label in MEASURES.values():
+            table.add_column(label, justify="right")
+        for row in self.rows:
+            table.add_row(row.name, *(row.text(measure) for measure in MEASURES))
+        return table
+
+
+def merge_tables(tables: Sequence[FrozenTable]) -> FrozenTable:
+    """Return one table of several runs that differ by their seed.
+
+    The values of a row stand side by side, unless they are the same in all runs (chance).
+
+    Raises:
+        UserError: the runs were not measured on as many videos, or by the same features.
+
+    Example:
+        >>> def run(r1: float) -> FrozenTable:
+        ...     rows = FrozenRow("VCLR", {"r1": (r1,)}), FrozenRow("chance", {"r1": (0.25,)})
+        ...     return FrozenTable(rows, 80, 20, 3)
+        >>> [row.values["r1"] for row in merge_tables([run(0.5), run(0.75)]).rows]
+        [(0.5, 0.75), (0.25,)]
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if [row.name for row in table.rows] != [row.name for row in first.rows] or (
+            (table.train_videos, table.test_videos, table.segments)
+            != (first.train_videos, first.test_videos, first.segments)
+        ):
+            raise UserError(
+                "the runs compare different features, or were measured on different videos; give "
+                "runs that differ by their seed alone"
+            )
+    rows = []
+    for one in first.rows:
+        of_runs = [table.row(one.name).values for table in tables]
+        if all(values == one.values for values in of_runs):
+            rows.append(one)
+            continue
+        rows.append(
+            FrozenRow(
+                one.name, {m: tuple(v for run in of_runs for v in run[m]) for m in one.values}
+            )
+        )
+    return FrozenTable(tuple(rows), first.train_videos, first.test_videos, first.segments)
