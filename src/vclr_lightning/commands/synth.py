@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vclr synth``."""
     parser.add_argument("root", type=Path, metavar="FOLDER", help="where to write the set")
     parser.add_argument("--train", type=int, default=100, help="training videos of each action")
-    parser.add_argument("--val", type=int, default=25, help="held-out videos of each action")
+    parser.add_argument("--val", type=int, default=50, help="held-out videos of each action")
     parser.add_argument("--untrimmed", type=int, default=16, help="videos with known action spans")
     parser.add_argument("--size", type=int, default=48, help="height and width in pixels")
     parser.add_argument("--seed", type=int, default=0, help="another one gives other videos")

@@ -40,7 +40,7 @@ def generate(
     root: str | Path,
     *,
     train: int = 100,
-    val: int = 25,
+    val: int = 50,
     untrimmed: int = 16,
     seed: int = 0,
     size: int = 48,
