@@ -2,9 +2,9 @@
 
     python -m benchmarks.trainer_overhead
 
-Two copies of one module take turns on the same batch: the data loader that feeds the trainer runs one
-step of the bare loop before it hands each batch over, so both see the same machine at the same time. A
-trainer step is the time from handing a batch over to being asked for the next one.
+Two copies of one module take turns on the same batch: the data loader that feeds the trainer runs
+one step of the bare loop before it hands each batch over, so both see the same machine at the same
+time. A trainer step is the time from handing a batch over to being asked for the next one.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ class UserError(ValueError):
     Entry points print it without a traceback and exit with a non-zero status.
 
     Example:
-        >>> raise UserError("data.root=/nowhere does not exist; give a folder of videos")
+        >>> raise UserError("data.root=/x does not exist; give a folder of videos")
         Traceback (most recent call last):
         ...
-        vclr_lightning.core.errors.UserError: data.root=/nowhere does not exist; give a folder of videos
+        vclr_lightning.core.errors.UserError: data.root=/x does not exist; give a folder of videos
     """
