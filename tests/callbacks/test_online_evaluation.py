@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class Data(LightningDataModule):
             "rejected": [],
         }
 
-    def batches(self) -> Iterator[list[int]]:
-        rows = list(self.rows)
+    def batches(self, rows: Sequence[int] | None = None) -> Iterator[list[int]]:
+        rows = list(self.rows) if rows is None else list(rows)
         for start in range(0, len(rows), 5):
             yield rows[start : start + 5]
 
@@ -105,15 +105,15 @@ class Data(LightningDataModule):
             for rows in self.batches()
         ]
 
-    def frames_loader(self, split: str) -> Any:
+    def frames_loader(self, split: str, rows: Sequence[int] | None = None) -> Any:
         draw = {"train": 100, "val": 200}[split]
         return [
             {
-                **self.facts(rows),
-                "frames": torch.stack([picture(i, draw)[None] for i in rows]),
-                "mask": torch.ones(len(rows), 1, dtype=torch.bool),
+                **self.facts(some),
+                "frames": torch.stack([picture(i, draw)[None] for i in some]),
+                "mask": torch.ones(len(some), 1, dtype=torch.bool),
             }
-            for rows in self.batches()
+            for some in self.batches(rows)
         ]
 
 
@@ -226,6 +226,14 @@ def test_neighbours_in_the_held_out_videos_are_of_other_groups() -> None:
     assert metrics["val/knn_chance"] == pytest.approx(np.mean(shares))
 
 
+def test_a_part_of_the_training_videos_as_gallery() -> None:
+    online = OnlineEvaluation(gallery_videos=4, instance=False, show=False)
+    metrics = fit(Foreign(), Data(), online).callback_metrics
+    rows = [0, 3, 6, 9]  # of one class: every nearest neighbour is, too
+    assert [i % CLASSES for i in rows] == [0, 0, 0, 0]
+    assert metrics["val/knn_r1"] == metrics["val/knn_chance"] == pytest.approx(1 / CLASSES)
+
+
 def test_without_labels_only_instances_are_told_apart() -> None:
     metrics = fit(Foreign(), Data(labelled=False), OnlineEvaluation(show=False)).callback_metrics
     assert {name for name in metrics if name.startswith("val/")} == {
@@ -263,6 +271,7 @@ def test_ranks_share_the_videos_and_agree(tmp_path: Path) -> None:
         ({"knn": "maybe"}, "knn=maybe"),
         ({"gallery": "test"}, "gallery=test"),
         ({"chunk": 0}, "chunk=0"),
+        ({"gallery_videos": 0}, "gallery_videos=0"),
     ],
 )
 def test_wrong_values_are_named(options: dict[str, Any], says: str) -> None:

@@ -254,6 +254,16 @@ def test_frames_are_every_video_once(make: Make, damaged: Manifest) -> None:
     assert 20 <= int(batches[1]["count"]) <= 40
 
 
+def test_some_rows_are_the_same_as_among_all(make: Make) -> None:
+    data = make(eval_batch_size=1)
+    rows = [7, 0, 12]
+    for load in (data.pair_loader, data.frames_loader):
+        every = list(load("val"))
+        some = list(load("val", rows=rows))
+        assert len(some) == 3
+        assert all(equal(batch, every[row]) for batch, row in zip(some, rows, strict=True))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -37,7 +37,9 @@ class OnlineEvaluation(Callback):
         instance: measure instance retrieval.
         knn: measure k-NN; ``"auto"``: where the held-out videos have labels.
         gallery: where the neighbours are: ``"train"``, or ``"val"``, where those of the video's
-            own group do not count: cheaper on large training sets.
+            own group do not count.
+        gallery_videos: take this many videos of ``"train"``, evenly spread over the data module's
+            manifest; ``None`` for all. Every evaluation decodes them.
         encode: frames to features; by default the module's own method ``encode``.
         views: the two draws to compare.
         chunk: frames encoded at a time.
@@ -48,7 +50,8 @@ class OnlineEvaluation(Callback):
         - ``datamodule.pair_loader("val")`` yields :class:`~vclr_lightning.core.types.Batch` with
           the ``views`` ``(B, S, C, T, H, W)``; needed for ``instance``
         - ``datamodule.frames_loader(split)`` yields
-          :class:`~vclr_lightning.core.types.FramesBatch`; needed for ``knn``
+          :class:`~vclr_lightning.core.types.FramesBatch`; needed for ``knn``, and takes ``rows``
+          where ``gallery_videos`` is given
 
     Raises:
         UserError: there are no held-out videos or no labels, or the module cannot encode.
@@ -69,6 +72,7 @@ class OnlineEvaluation(Callback):
         instance: bool = True,
         knn: bool | Literal["auto"] = "auto",
         gallery: Literal["train", "val"] = "train",
+        gallery_videos: int | None = None,
         encode: Encode | None = None,
         views: tuple[str, str] = ("anchor", "positive"),
         chunk: int = 256,
@@ -81,6 +85,8 @@ class OnlineEvaluation(Callback):
             raise UserError(f"knn={knn} of the evaluation must be true, false or auto")
         if gallery not in ("train", "val"):
             raise UserError(f"gallery={gallery} of the evaluation must be train or val")
+        if gallery_videos is not None and gallery_videos < 1:
+            raise UserError(f"gallery_videos={gallery_videos} of the evaluation must be 1 or more")
         if chunk < 1:
             raise UserError(f"chunk={chunk} of the evaluation must be 1 or more")
         first, second = views
@@ -88,6 +94,7 @@ class OnlineEvaluation(Callback):
         self.instance = instance
         self.knn = knn
         self.gallery = gallery
+        self.gallery_videos = gallery_videos
         self.encode = encode
         self.views = (str(first), str(second))
         self.chunk = chunk
@@ -105,7 +112,9 @@ class OnlineEvaluation(Callback):
                 self._pairs = _loader(data, "pair_loader")("val", views=self.views)
             if self._wants_knn(data):
                 for split in sorted({"val", self.gallery}):
-                    self._frames[split] = _loader(data, "frames_loader")(split)
+                    self._frames[split] = _loader(data, "frames_loader")(
+                        split, **self._limit(data, split)
+                    )
         except UserError as error:
             raise UserError(
                 f"the evaluation during training lacks something: {error}; hold videos out "
@@ -189,6 +198,13 @@ class OnlineEvaluation(Callback):
                 "during training needs; add it, or give OnlineEvaluation an encode"
             )
         return cast(Encode, encode)
+
+    def _limit(self, data: Any, split: str) -> dict[str, list[int]]:
+        if split == "val" or self.gallery_videos is None:
+            return {}
+        videos = len(data.manifest(split))
+        number = min(self.gallery_videos, videos)
+        return {"rows": [i * videos // number for i in range(number)]}
 
     def _wants_knn(self, data: Any) -> bool:
         if self.knn != "auto":

@@ -128,7 +128,11 @@ class VideoDataModule(LightningDataModule):
         return loader
 
     def pair_loader(
-        self, split: str = "val", views: Collection[str] = ("anchor", "positive")
+        self,
+        split: str = "val",
+        views: Collection[str] = ("anchor", "positive"),
+        *,
+        rows: Sequence[int] | None = None,
     ) -> BatchLoader:
         """Return two independent draws of each video, augmented as in training, always the same.
 
@@ -136,18 +140,28 @@ class VideoDataModule(LightningDataModule):
         gets a contiguous part of the videos, of equal length up to one; a video that cannot be
         read is left out and listed in ``rejected``.
 
+        Args:
+            split: ``"train"`` or ``"val"``.
+            views: names of the views to load.
+            rows: of the manifest, in this order; ``None`` for all.
+
         Raises:
             UserError: there is no such split, or no sampler yields these views.
         """
         manifest = self.manifest(split)
         dataset = self._dataset(manifest, views, replace=False)
-        keys = [(0, row) for row in rank_shard(len(manifest), **self._ranks())]
-        return self._evaluation_loader(dataset, keys)
+        return self._evaluation_loader(dataset, [(0, row) for row in self._shard(manifest, rows)])
 
-    def frames_loader(self, split: str = "val") -> BatchLoader:
+    def frames_loader(
+        self, split: str = "val", *, rows: Sequence[int] | None = None
+    ) -> BatchLoader:
         """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
 
         In the manifest's order, shared out as by :meth:`pair_loader`.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            rows: of the manifest, in this order; ``None`` for all.
 
         Raises:
             UserError: there is no such split.
@@ -159,7 +173,7 @@ class VideoDataModule(LightningDataModule):
             transform=self._eval_transform,
             num_frames=self._eval_frames,
         )
-        return self._evaluation_loader(dataset, list(rank_shard(len(manifest), **self._ranks())))
+        return self._evaluation_loader(dataset, self._shard(manifest, rows))
 
     def manifest(self, split: str) -> VideoTable:
         """Return the videos of ``"train"`` or ``"val"``.
@@ -233,6 +247,10 @@ class VideoDataModule(LightningDataModule):
         size = self._eval_batch_size
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
         return BatchLoader(dataset, batches, replace(self._worker_options(), persistent=False))
+
+    def _shard(self, manifest: VideoTable, rows: Sequence[int] | None) -> list[int]:
+        chosen = range(len(manifest)) if rows is None else rows
+        return [chosen[i] for i in rank_shard(len(chosen), **self._ranks())]
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
