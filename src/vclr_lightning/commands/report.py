@@ -4,7 +4,7 @@ Reads what the runs left in their folders: metrics.csv, config.yaml and, where t
 features, results.json. Runs that differ by their seed share one table with its spread.
 
   vclr report outputs/pretrain/k400
-  vclr report outputs/demo outputs/demo_1 outputs/demo_2 --out seeds.html
+  vclr report outputs/demo/a outputs/demo/b outputs/demo/c --out seeds.html
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from vclr_lightning.evaluation.encoders import Encode, frame_encoder
 from vclr_lightning.evaluation.features import FeatureSet, extract_each, extract_features
-from vclr_lightning.evaluation.frozen import frozen_evaluation
+from vclr_lightning.evaluation.frozen import compare_features, extract_seeds, frozen_evaluation
 from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
 from vclr_lightning.evaluation.table import FrozenRow, FrozenTable, merge_tables
 from vclr_lightning.evaluation.trivial import TRIVIAL
@@ -14,8 +14,10 @@ __all__ = [
     "FrozenRow",
     "FrozenTable",
     "chance",
+    "compare_features",
     "extract_each",
     "extract_features",
+    "extract_seeds",
     "frame_encoder",
     "frozen_evaluation",
     "linear_probe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.evaluation.features import FeatureSet, extract_each
 from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
@@ -65,29 +65,59 @@ def frozen_evaluation(
     Raises:
         UserError: videos have no label, cannot be read, or features are not finite.
     """
-    keyed = {f"{name}/{seed}": e for name, some in encoders.items() for seed, e in enumerate(some)}
-    extract = partial(extract_each, keyed, segments=segments, device=device, show=show)
+    extract = partial(extract_seeds, encoders, segments=segments, device=device, show=show)
     known = extract(train, description="features, train")
     unseen = extract(test, description="features, test")
-    measured = {
-        key: measure(known[key], unseen[key], cost=cost, standardize=standardize) for key in keyed
-    }
-    rows = [
-        FrozenRow(
-            name,
-            {
-                m: tuple(measured[f"{name}/{seed}"][m] for seed in range(len(some)))
-                for m in MEASURES
-            },
-        )
-        for name, some in encoders.items()
-    ]
-    first = next(iter(keyed))
+    return compare_features(known, unseen, cost=cost, standardize=standardize)
+
+
+def extract_seeds(
+    encoders: Mapping[str, Sequence[Encode]], loader: Iterable[FramesBatch], **options: Any
+) -> dict[str, list[FeatureSet]]:
+    """Encode the same videos by every seed's encoder, reading them once.
+
+    Args:
+        encoders: by name, one encoder for each seed.
+        loader: frames of the videos.
+        options: see :func:`~vclr_lightning.evaluation.features.extract_each`.
+    """
+    flat = {f"{name}/{seed}": e for name, some in encoders.items() for seed, e in enumerate(some)}
+    found = iter(extract_each(flat, loader, **options).values())
+    return {name: [next(found) for _ in some] for name, some in encoders.items()}
+
+
+def compare_features(
+    train: Mapping[str, Sequence[FeatureSet]],
+    test: Mapping[str, Sequence[FeatureSet]],
+    *,
+    cost: float = 1.0,
+    standardize: bool = True,
+) -> FrozenTable:
+    """Measure features that are there already; see :func:`frozen_evaluation`.
+
+    Args:
+        train: of the gallery, by name, one set for each seed.
+        test: of the videos to measure, under the same names.
+        cost: C of the linear probe.
+        standardize: bring each feature to mean 0 and variance 1 before the probe.
+
+    Raises:
+        UserError: videos have no label, or features are not finite.
+    """
+    rows = []
+    for name, known in train.items():
+        seeds = [
+            measure(one, other, cost=cost, standardize=standardize)
+            for one, other in zip(known, test[name], strict=True)
+        ]
+        rows.append(FrozenRow(name, {m: tuple(one[m] for one in seeds) for m in MEASURES}))
+    name = next(iter(train))
+    first, unseen = train[name][0], test[name][0]
     return FrozenTable(
-        rows=(*rows, chance_row(known[first], unseen[first])),
-        train_videos=int((known[first].label >= 0).sum()),
-        test_videos=int((unseen[first].label >= 0).sum()),
-        segments=segments,
+        rows=(*rows, chance_row(first, unseen)),
+        train_videos=int((first.label >= 0).sum()),
+        test_videos=int((unseen.label >= 0).sum()),
+        segments=first.segments.shape[1],
     )
 
 

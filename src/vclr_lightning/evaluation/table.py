@@ -16,7 +16,7 @@ MEASURES = {
     "r1": "R@1",
     "r1_ordered": "R@1, in order",
     "probe": "linear probe",
-    "probe_ordered": "linear probe, in order",
+    "probe_ordered": "probe, in order",
 }
 
 

@@ -67,8 +67,8 @@ def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
     if content.queries:
         yield "<h2>What the features find</h2>"
         yield (
-            "<p>Unseen videos, and the training videos whose frozen features are nearest. Labels "
-            "serve here to judge the result; training never saw them.</p>"
+            "<p>Unseen videos, and the training videos whose frozen features, in order, are "
+            "nearest. Labels serve here to judge the result; training never saw them.</p>"
         )
         yield from map(_query, content.queries)
     if content.charts:

@@ -49,11 +49,13 @@ def read_run(directory: str | Path) -> Run:
     """Read ``metrics.csv``, ``config.yaml`` and ``results.json`` of a run's folder.
 
     Raises:
-        UserError: there is no ``metrics.csv``, or a file is damaged.
+        UserError: there is neither ``metrics.csv`` nor ``results.json``, or a file is damaged.
     """
     directory = Path(directory)
-    charts = charts_of(read_metrics(directory / "metrics.csv"))
     results = _json(directory / "results.json")
+    metrics = directory / "metrics.csv"
+    # without both, reading the one says which folder is none of a run
+    charts = charts_of(read_metrics(metrics)) if metrics.exists() or not results else []
     held_out = results.get("held_out") or {}
     scores = [
         Score(f"same video found again, {name}", share, held_out["instance_chance"])

@@ -13,8 +13,15 @@ from torch import nn
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.datamodule import VideoDataModule
-from vclr_lightning.evaluation import TRIVIAL, Encode, frame_encoder, frozen_evaluation
+from vclr_lightning.evaluation import (
+    TRIVIAL,
+    Encode,
+    compare_features,
+    extract_seeds,
+    frame_encoder,
+)
 from vclr_lightning.modules import PretrainModule
+from vclr_lightning.stages.demo_page import write_demo_page
 from vclr_lightning.stages.held_out import held_out
 from vclr_lightning.stages.pretrain import pretrain
 
@@ -54,6 +61,7 @@ def demo(
     )
     if not is_first():
         return values
+    data.trainer = None  # this process alone measures all videos
     random = [
         frame_encoder(network, mean=module.pixels.mean, std=module.pixels.std)
         for network in untrained
@@ -63,12 +71,13 @@ def demo(
         encoders["untrained"] = random
     if trivial:
         encoders |= {name: [encode] for name, encode in TRIVIAL.items()}
-    frozen = frozen_evaluation(
-        encoders,
-        train=data.frames_loader("train"),
-        test=data.frames_loader("val"),
-        segments=segments,
+    known = extract_seeds(
+        encoders, data.frames_loader("train"), segments=segments, description="features, train"
     )
+    unseen = extract_seeds(
+        encoders, data.frames_loader("val"), segments=segments, description="features, unseen"
+    )
+    frozen = compare_features(known, unseen)
     tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
     console = Console()
     console.print(frozen.table())
@@ -81,5 +90,15 @@ def demo(
     }
     with replacing(directory / "results.json") as sink:
         sink.write(json.dumps(results, indent=1).encode())
+    shown = [name for name in ("VCLR", "untrained") if name in encoders]
+    page = write_demo_page(
+        directory / "report.html",
+        data,
+        directory=directory,
+        train={name: known[name][0] for name in shown},
+        test={name: unseen[name][0] for name in shown},
+        views=module.required_views,
+    )
+    console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)
     trained = frozen.row("VCLR").values
     return values | {name: numbers[0] for name, numbers in trained.items()}
