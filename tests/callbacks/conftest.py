@@ -131,3 +131,5 @@ def make_module() -> type[Module]:
 @pytest.fixture
 def make_loader() -> type[Loader]:
     return Loader
+
+collect_ignore = ["online_ranks.py"]  # a script of its own
