@@ -34,6 +34,7 @@ def demo(
     untrained: Sequence[nn.Module] = (),
     trivial: bool = False,
     segments: int = 3,
+    standardize: bool = False,
     metadata: Mapping[str, Any] | None = None,
     **pretraining: Any,
 ) -> dict[str, float]:
@@ -46,6 +47,8 @@ def demo(
         untrained: networks like the module's, with random weights, to compare with.
         trivial: compare with features that need no network, too.
         segments: parts of a video whose features are compared in order.
+        standardize: bring each feature to mean 0 and variance 1 before the linear probe, which is
+            fair to features of different scales; the paper's probe takes them as they are.
         metadata: plain values to keep in the checkpoints and the results.
         pretraining: the other arguments of the pretraining stage.
 
@@ -77,7 +80,7 @@ def demo(
     unseen = extract_seeds(
         encoders, data.frames_loader("val"), segments=segments, description="features, unseen"
     )
-    frozen = compare_features(known, unseen)
+    frozen = compare_features(known, unseen, standardize=standardize)
     tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
     console = Console()
     console.print(frozen.table())
