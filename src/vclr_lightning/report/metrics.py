@@ -50,7 +50,7 @@ def charts_of(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> list[Char
     Example:
         >>> logged = {"train/inter/loss": [(0, 2.0)], "train/inter/top1": [(0, 0.5)]}
         >>> [chart.title for chart in charts_of(logged)]
-        ['inter-frame loss', 'inter: positive found among its negatives']
+        ['inter-frame loss', 'inter: positive ranked first']
     """
     charts: list[Chart] = []
     if "train/loss" in metrics:
@@ -62,15 +62,15 @@ def charts_of(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> list[Char
         charts.append(Chart(title, {"loss": metrics[f"train/{name}/loss"]}))
     for name in names:
         for measure, title in [
-            ("top1", f"{name}: positive found among its negatives"),
-            ("accuracy", f"{name}: right"),
+            ("top1", f"{name}: positive ranked first"),
+            ("accuracy", f"{name}: told right"),
         ]:
             if (points := metrics.get(f"train/{name}/{measure}")) is not None:
                 level = metrics.get(f"train/{name}/chance")
                 charts.append(Chart(title, {measure: points}, _last(level), percent=True))
     for name, title in [
-        ("instance", "unseen videos: other draw found"),
-        ("knn", "unseen videos: nearest has the label"),
+        ("instance", "unseen: other draw ranked first"),
+        ("knn", "unseen: nearest has the label"),
     ]:
         if (points := metrics.get(f"val/{name}_r1")) is not None:
             level = metrics.get(f"val/{name}_chance")
