@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
 from vclr_lightning.core.types import Rejection
-from vclr_lightning.data.manifest.atomic import replacing
 
 _COLUMNS = ("video_id", "path", "reason")
 

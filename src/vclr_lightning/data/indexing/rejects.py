@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from vclr_lightning.core.files import replacing
 from vclr_lightning.data.indexing.entries import Rejected
-from vclr_lightning.data.manifest.atomic import replacing
 
 COLUMNS = ("path", "reason", "size", "mtime_ns")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest.atomic import replacing
+from vclr_lightning.core.files import replacing
 from vclr_lightning.data.manifest.schema import METADATA_KEY, Info, Row, arrow_schema, fingerprint
 
 if TYPE_CHECKING:
