@@ -81,7 +81,7 @@ def load_backbone(
         UserError: the file cannot be read, does not fit, or does not say what network it is of.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from torchvision.models import resnet18
         >>> from vclr_lightning.models import TorchvisionResNet
         >>> file = Path(tempfile.mkdtemp()) / "b.safetensors"

@@ -29,11 +29,11 @@ class ImageFolderReader:
         UserError: the template does not hold exactly one number.
 
     Example:
-        >>> import tempfile, torch, torchvision
+        >>> import tempfile
+        >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
         >>> for i in range(3):
-        ...     picture = torch.full((3, 16, 32), 80 * i, dtype=torch.uint8)
-        ...     torchvision.io.write_png(picture, str(folder / f"frame_{i:03d}.png"))
+        ...     Image.new("RGB", (32, 16), (80 * i,) * 3).save(folder / f"frame_{i:03d}.png")
         >>> with ImageFolderReader(template="frame_{:03d}.png").open(folder) as video:
         ...     frames = video.read([2, 0])
         >>> video.num_frames, frames[0].shape, int(frames[0].max())
