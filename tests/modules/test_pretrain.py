@@ -21,6 +21,9 @@ from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame, Objective, VideoLevel
 
+# Lightning's own, about torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
 Make = Callable[..., PretrainModule]
 MakeBatch = Callable[..., Batch]
 Fit = Callable[..., Trainer]

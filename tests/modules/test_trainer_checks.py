@@ -15,6 +15,9 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.schedules import WarmupCosine
 from vclr_lightning.modules.trainer_checks import check_trainer
 
+# Lightning's own, about torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
 CPU = torch.device("cpu")
 
 
