@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -155,7 +156,9 @@ def test_index_from_lists_and_kinetics(root: Path, tmp_path: Path, capsys: Captu
 
 def _vclr(*arguments: object, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "vclr_lightning.cli", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, **options)  # type: ignore[call-overload, no-any-return]
+    # A test run in the background may ignore Ctrl-C, and its children with it.
+    attend = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, text=True, preexec_fn=attend, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def _wait_for(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:

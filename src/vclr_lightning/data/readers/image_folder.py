@@ -143,17 +143,14 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _decode(file: Path) -> NDArray[np.uint8]:
-    # libjpeg and libpng, as in Pillow; FFmpeg's own JPEG decoder upsamples colour more coarsely.
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
+    # FFmpeg's own JPEG decoder upsamples colour more coarsely.
+    from PIL import Image
 
     try:
-        data = torch.from_numpy(np.fromfile(file, dtype=np.uint8))
-        picture = decode_image(data, mode=ImageReadMode.RGB)
-    except (OSError, RuntimeError) as error:
+        with Image.open(file) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise VideoError(f"{file.name} has more than 8 bits per colour")
+            return np.array(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VideoError(f"{file.name} cannot be decoded: {first_line}") from error
-    if picture.dtype != torch.uint8:
-        raise VideoError(f"{file.name} has more than 8 bits per colour")
-    array: NDArray[np.uint8] = picture.permute(1, 2, 0).contiguous().numpy()
-    return array
