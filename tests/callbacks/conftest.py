@@ -15,6 +15,8 @@ from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.loggers.csv import CSVLogger
 
+collect_ignore = ["online_ranks.py"]  # a script of its own
+
 
 class Loader:
     """Five batches an epoch, told apart by epoch and position; knows what was consumed."""
@@ -131,5 +133,6 @@ def make_module() -> type[Module]:
 @pytest.fixture
 def make_loader() -> type[Loader]:
     return Loader
+
 
 collect_ignore = ["online_ranks.py"]  # a script of its own

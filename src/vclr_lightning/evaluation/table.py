@@ -113,7 +113,7 @@ class FrozenTable:
             title=f"frozen features, % of {self.test_videos} unseen videos{spread}",
             caption=f"in order: {self.segments} parts of a video behind each other, not averaged",
         )
-        table.add_column("features")
+        table.add_column("features", no_wrap=True)
         for label in MEASURES.values():
             table.add_column(label, justify="right")
         for row in self.rows:
