@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import av
 
 _START = b"\x00\x00\x01"
-_RECOVERY_POINT = 6
+_SLICE, _IDR, _SEI = 1, 5, 6  # types of H.264's NAL units
+_RECOVERY_POINT = 6  # type of a message in an SEI unit
 _LENGTHS = {1: struct.Struct(">B"), 2: struct.Struct(">H"), 4: struct.Struct(">I")}
 
 # Codecs whose every keyframe stands for itself.
@@ -43,7 +44,7 @@ def is_clean_entry(codec: str, packet: bytes, extradata: bytes) -> bool:
         extradata: the stream's header, empty where there is none.
     """
     if codec == "h264":
-        return _h264_entry(packet, extradata)
+        return starts_anew(packet, extradata) or _recovers(packet, extradata)
     if codec in _NEEDED:
         return all(mark in packet or mark in extradata for mark in _NEEDED[codec])
     return codec in _SELF_CONTAINED
@@ -94,14 +95,22 @@ def fills_packet(packet: av.Packet | bytes, size: int, width: int) -> bool:
     return at <= size
 
 
-def _h264_entry(packet: bytes, extradata: bytes) -> bool:
+def starts_anew(packet: bytes, extradata: bytes) -> bool:
+    """Return whether an H.264 packet is an IDR picture, which makes the decoder forget the rest."""
     for unit in _h264_units(packet, extradata):
         kind = unit[0] & 0x1F if unit else 0
-        if kind == 5:  # an IDR picture: nothing after it refers to anything before it
+        if kind in (_SLICE, _IDR):
+            return kind == _IDR
+    return False
+
+
+def _recovers(packet: bytes, extradata: bytes) -> bool:
+    """Whether an H.264 packet promises, before its picture, that decoding may start with it."""
+    for unit in _h264_units(packet, extradata):
+        kind = unit[0] & 0x1F if unit else 0
+        if kind == _SEI and _recovers_exactly(unit):
             return True
-        if kind == 6 and _recovers_exactly(unit):
-            return True
-        if kind == 1:  # a slice of a picture that is none, and no promise before it
+        if kind == _SLICE:
             return False
     return False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import av
@@ -13,6 +14,7 @@ from vclr_lightning.data.readers.bitstream import (
     length_prefix,
     may_skip_unreferenced,
     may_start_within,
+    starts_anew,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +27,23 @@ if TYPE_CHECKING:
 
 class ContradictionError(Exception):
     """The file does not behave as its container says; a frame's rank cannot be told from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Packets to decode one after another.
+
+    Attributes:
+        packets: from a keyframe to the last one wanted.
+        wanted: a key for each presentation time whose frame is wanted.
+        expected: frames that the packets hold.
+        joins: whether the decoder may go on from what it decoded before.
+    """
+
+    packets: Iterable[av.Packet]
+    wanted: Mapping[int, int]
+    expected: int
+    joins: bool = False
 
 
 class StretchDecoder:
@@ -71,44 +90,52 @@ class StretchDecoder:
             return False
         return not self._prefix or fills_packet(packet, packet.size, self._prefix)
 
+    def joins(self, packet: av.Packet) -> bool:
+        """Return whether a stretch that starts with this packet may follow another directly.
+
+        Draining the decoder in between costs it all that it has set up.
+        """
+        return self._codec == "h264" and starts_anew(bytes(packet), self._extradata)
+
     def decode(
-        self,
-        packets: Iterable[av.Packet],
-        wanted: Mapping[int, int],
-        *,
-        since: int | None,
-        expected: int,
+        self, stretches: Sequence[Stretch], *, since: int | None = None
     ) -> dict[int, NDArray[np.uint8]]:
-        """Decode one stretch.
+        """Decode stretches, in the order in which they are shown.
 
         Args:
-            packets: from a keyframe to the last one wanted; the decoder has been flushed.
-            wanted: a key for each presentation time whose frame is wanted.
-            since: frames shown before this belong to packets that are not part of the stretch.
-            expected: frames that the packets hold, from ``since`` on.
+            stretches: of a decoder that has been flushed.
+            since: frames shown before this belong to packets that are not part of a stretch.
 
         Returns:
-            The pictures, by key.
+            The wanted pictures, by key.
 
         Raises:
             ContradictionError: a frame is damaged, is missing, or comes in another order.
         """
-        context = self._context
+        wanted = {pts: key for stretch in stretches for pts, key in stretch.wanted.items()}
         collected = _Collector(wanted, self._picture, since, refuses_fields=self._refuses_fields)
-        skipping = False
-        context.skip_frame = "DEFAULT"
+        self._context.skip_frame = "DEFAULT"
         try:
-            for packet in packets:
-                if self._skips and skipping is (packet.pts in wanted):
-                    skipping = not skipping
-                    context.skip_frame = "NONREF" if skipping else "DEFAULT"
-                collected.add(context.decode(packet))
-            collected.add(context.decode(None))
+            for stretch in stretches:
+                if stretch is not stretches[0] and not stretch.joins:
+                    collected.add(self._context.decode(None))
+                    self._context.flush_buffers()
+                self._feed(stretch, collected)
+            collected.add(self._context.decode(None))
         except av.FFmpegError as error:
             raise ContradictionError(f"{error}") from error
-        if not self._skips and collected.count < expected:
+        if not self._skips and collected.count < sum(stretch.expected for stretch in stretches):
             raise ContradictionError("fewer frames than packets")
         return collected.pictures()
+
+    def _feed(self, stretch: Stretch, collected: _Collector) -> None:
+        context, wanted, skips = self._context, stretch.wanted, self._skips
+        skipping = context.skip_frame == "NONREF"
+        for packet in stretch.packets:
+            if skips and skipping is (packet.pts in wanted):
+                skipping = not skipping
+                context.skip_frame = "NONREF" if skipping else "DEFAULT"
+            collected.add(context.decode(packet))
 
 
 class _Collector:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,12 +21,10 @@ class GroupIndex:
 
     Attributes:
         times: time of decoding of each packet, rising.
-        sizes: bytes of each packet.
         starts: position of each keyframe; the first is 0.
     """
 
     times: list[int]
-    sizes: list[int]
     starts: list[int]
 
     def __len__(self) -> int:
@@ -36,7 +34,7 @@ class GroupIndex:
         """Return the positions of the group that ``position`` is in.
 
         Example:
-            >>> GroupIndex([0, 1, 2, 3, 4], [9, 1, 1, 9, 1], [0, 3]).group(2)
+            >>> GroupIndex([0, 1, 2, 3, 4], [0, 3]).group(2)
             range(0, 3)
         """
         number = bisect_right(self.starts, position)
@@ -47,24 +45,23 @@ class GroupIndex:
 def read_index(container: InputContainer, stream: VideoStream, path: Path) -> GroupIndex | None:
     """Return the stream's index, or ``None`` where there is none or it may not tell everything.
 
-    It must hold as many packets as the header promises, all of them within the file and none left
-    out by an edit list. Reading it costs a tenth of reading the packets.
+    It must hold as many packets as the header promises, the last within the file and none left out
+    by an edit list. Reading it costs a tenth of reading the packets.
     """
-    entries = getattr(stream, "index_entries", ())  # PyAV 17 and later
+    entries: Any = getattr(stream, "index_entries", ())  # PyAV 17 and later
     if not container.format.name.startswith("mov") or not 0 < len(entries) == stream.frames:
         return None
     context = stream.codec_context
     codec = context.codec.canonical_name
     if codec == "vp8" or (codec == "mpeg4" and context.has_b_frames):
         return None  # not every packet gives one frame
-    rows = [(e.timestamp, e.size, e.flags, e.pos) for e in entries]
-    times, sizes, flags, places = map(list, zip(*rows, strict=True))
+    times, flags = map(list, zip(*((e.timestamp, e.flags) for e in entries), strict=True))
+    last = entries[-1]
     if (
         not flags[0] & _KEY
         or any(flag & _DISCARD for flag in flags)
-        or min(sizes) <= 0
         or any(a >= b for a, b in pairwise(times))
-        or max(map(sum, zip(places, sizes, strict=True))) > path.stat().st_size
+        or last.pos + last.size > path.stat().st_size
     ):
         return None
-    return GroupIndex(times, sizes, [i for i, flag in enumerate(flags) if flag & _KEY])
+    return GroupIndex(times, [i for i, flag in enumerate(flags) if flag & _KEY])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from vclr_lightning.data.readers.decoding import ContradictionError
+from vclr_lightning.data.readers.decoding import ContradictionError, Stretch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vclr_lightning.data.readers.index import GroupIndex
 
 _NO_FILLIN, _NO_PARSE = 0x10, 0x20  # AVFMT_FLAG_NOFILLIN, AVFMT_FLAG_NOPARSE
-_GROUP_LIMIT = 64 * 2**20  # bytes of a group held at a time
+_HELD_LIMIT = 64 * 2**20  # bytes of packets held at a time
 
 
 class IndexedReader:
@@ -52,6 +52,7 @@ class IndexedReader:
         self._index = index
         self._decoder = decoder
         self._reorders = bool(stream.codec_context.has_b_frames)
+        self._held = 0
         # Seeking asks for times of presentation; the first packet shows by how much they are later.
         self._delay = max(0, (stream.start_time or 0) - index.times[0])
 
@@ -64,20 +65,20 @@ class IndexedReader:
         groups: dict[range, list[int]] = {}
         for rank in sorted(ranks):
             groups.setdefault(self._index.group(rank), []).append(rank)
-        found: dict[int, NDArray[np.uint8]] = {}
-        for group, members in groups.items():
-            found.update(self._read_group(group, members))
-        return found
+        # First read, then decode: seeking flushes the decoder, which costs it what it has set up.
+        self._held = 0
+        stretches = [self._stretch(group, members) for group, members in groups.items()]
+        return self._decoder.decode(stretches)
 
-    def _read_group(self, group: range, ranks: list[int]) -> dict[int, NDArray[np.uint8]]:
-        if sum(self._index.sizes[group.start : group.stop]) > _GROUP_LIMIT:
-            raise ContradictionError("a group of pictures is too large to hold")
+    def _stretch(self, group: range, ranks: list[int]) -> Stretch:
+        """Read a group and find out which of its packets are wanted."""
         try:
             self._container.seek(self._index.times[group.start] + self._delay, stream=self._stream)
             packets = list(self._packets(group))
         except av.FFmpegError as error:
             raise ContradictionError(f"reading fails: {error}") from error
-        if group.start and not self._decoder.is_clean_entry(packets[0]):
+        joins = self._decoder.joins(packets[0])
+        if group.start and not joins and not self._decoder.is_clean_entry(packets[0]):
             raise ContradictionError("a keyframe is no clean start")
         stamps = self._stamps(packets)
         order = sorted(range(len(stamps)), key=stamps.__getitem__)
@@ -87,16 +88,16 @@ class IndexedReader:
             raise ContradictionError("frames are reordered, but not by their presentation times")
         positions = {order[rank - group.start]: rank for rank in ranks}
         stop = max(positions) + 1
-        return self._decoder.decode(
+        return Stretch(
             packets[:stop],
-            {stamps[position]: rank for position, rank in positions.items()},
-            since=None,
+            wanted={stamps[position]: rank for position, rank in positions.items()},
             expected=stop,
+            joins=joins,
         )
 
     def _packets(self, group: range) -> Iterator[av.Packet]:
         """Yield the packets of a group, each held against the index."""
-        times, sizes = self._index.times, self._index.sizes
+        times = self._index.times
         position = -1
         for packet in self._container.demux(self._stream):
             if position < 0:
@@ -105,10 +106,13 @@ class IndexedReader:
                 if packet.dts < times[group.start]:  # seeking led to an earlier keyframe
                     continue
                 position = group.start
-            if packet.dts != times[position] or packet.size != sizes[position]:
+            if packet.dts != times[position]:
                 break
             if not self._decoder.is_whole(packet):
                 raise ContradictionError("a packet is damaged")
+            self._held += packet.size
+            if self._held > _HELD_LIMIT:
+                raise ContradictionError("groups of pictures are too large to hold")
             yield packet
             position += 1
             if position == group.stop:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from vclr_lightning.data.readers.decoding import ContradictionError
+from vclr_lightning.data.readers.decoding import ContradictionError, Stretch
 from vclr_lightning.data.readers.plan import Run, plan_runs
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class PlannedReader:
         if position:
             since = self._stamps[position]
             shown = shown & (self._table.pts[position : run.stop + 1] >= since)
-        return self._decoder.decode(
+        stretch = Stretch(
             self._checked(first, packets, position, run.stop),
-            {self._stamps[p]: p for p in run.targets},
-            since=since,
+            wanted={self._stamps[p]: p for p in run.targets},
             expected=int(np.count_nonzero(shown)),
         )
+        return self._decoder.decode([stretch], since=since)
 
     def _checked(
         self, first: av.Packet, rest: Iterator[av.Packet], start: int, stop: int
