@@ -86,7 +86,7 @@ def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any
     measures = {"val/instance_r1": online.instance, "val/knn_r1": online.knn}
     if monitor in measures and not measures[monitor]:
         raise UserError(f"monitor={monitor} is not measured; turn it on in callbacks.online")
-    held_out = getattr(data, "val", None) or ()
+    held_out: Any = getattr(data, "val", None) or ()
     labels = [held_out.label(row) for row in range(len(held_out))]
     if monitor == "val/knn_r1" and labels and max(labels) < 0:
         raise UserError(
