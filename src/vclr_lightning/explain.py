@@ -48,14 +48,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _instantiation(error: BaseException) -> str | None:
-    """What Hydra says of a call that failed: of the arguments, not of what went on inside."""
-    cause = error.__cause__
-    if isinstance(cause, TypeError) or cause is None:
-        lines = [line for line in str(error).split("\n") if line.strip()]
-        where = next((line.partition(":")[2] for line in lines if line.startswith("full_key")), "")
-        said = _one_line(" ".join(line for line in lines if not line.startswith("full_key")))
-        return f"{where.strip()}: {said}" if where.strip() else said
-    return None
+    """A call that the configuration describes, whose values do not fit it."""
+    found = re.search(r"Error in call to target '([^']+)':\s*\w+\((.*)\)", str(error), re.DOTALL)
+    where = re.search(r"full_key: (\S+)", str(error))
+    if found is None or not isinstance(error.__cause__, TypeError | ValueError):
+        return None
+    key = where[1].removeprefix("stage.run.") if where else "the configuration"
+    said = _one_line(found[2].strip("\"'"))
+    return f"the values of {key} do not fit {found[1]}: {said} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def _hydra(error: BaseException) -> str:
@@ -68,6 +68,9 @@ def _hydra(error: BaseException) -> str:
         group, name = option.groups()
         hint = f"there are {names}" if names else "see --help"
         return f"there is no {group}={name}; {hint}"
+    override = getattr(error, "override", None)
+    if isinstance(override, str):
+        return f"{override} cannot be read as KEY=VALUE; quote what is special, as 'KEY=\"VALUE\"'"
     key = re.search(r"Could not (?:override|append to) '([^']+)'", text)
     if key:
         return _unknown_key(str(key[1]))

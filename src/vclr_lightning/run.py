@@ -33,7 +33,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     from pytorch_lightning import seed_everything
 
     from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.stages.arguments import check_arguments
     from vclr_lightning.stages.resume import check_same_run, choose_start, set_aside
+
+    check_arguments(config)
 
     directory = Path(config["run_dir"])
     start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])

@@ -80,3 +80,82 @@ def test_killed_anywhere_the_run_ends_bit_equal(fit: Any, tmp_path: Path, accumu
         assert again == rows
         for part in expected:
             assert _same(saved[part], expected[part]), part
+
+
+def test_content_is_plain_and_says_where_it_is_from(fit: Any, tmp_path: Path) -> None:
+    fit(tmp_path, checkpoint={"metadata": {"config": {"a": [1, None]}, "version": "0"}})
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["metadata"] == {"config": {"a": [1, None]}, "version": "0"}
+
+
+def test_best_is_the_epoch_of_the_best_measure(fit: Any, make_module: Any, tmp_path: Path) -> None:
+    scores = {0: 0.5, 1: 0.9, 2: 0.7}
+
+    class Scored(make_module):  # type: ignore[misc]
+        def on_train_epoch_end(self) -> None:
+            self.log("val/score", scores[self.current_epoch])
+
+    written: list[str] = []
+
+    def export(module: Any, path: Path) -> None:
+        written.append(path.name)
+        path.write_text(str(module.global_step))
+
+    _, trainer = fit(tmp_path, module=Scored(), checkpoint={"export": export})
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (best["global_step"], last["global_step"]) == (10, 15)
+    assert trainer.checkpoint_callback.best_score == pytest.approx(0.9)
+    assert (tmp_path / "best.backbone.safetensors").read_text() == "10"
+    assert (tmp_path / "last.backbone.safetensors").read_text() == "15"
+    assert written.count("best.backbone.safetensors") == 2
+    # min: the first epoch's
+    fit(tmp_path / "min", module=Scored(), checkpoint={"mode": "min"})
+    assert torch.load(tmp_path / "min/best.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_a_full_disk_loses_no_earlier_checkpoint(fit: Any, tmp_path: Path) -> None:
+    """The operating system refuses to write past a size, as it does on a full disk."""
+    import resource
+
+    class Fills(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            if trainer.global_step == 5:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*last\.new: File too large"):
+            fit(tmp_path, Fills())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert not [p.name for p in tmp_path.iterdir() if "new" in p.name]
+    fit(tmp_path)
+    fit(tmp_path / "whole")
+    _, rows = _final(tmp_path)
+    assert rows == _final(tmp_path / "whole")[1]
+
+
+def test_another_number_of_processes_is_refused(fit: Any, tmp_path: Path) -> None:
+    fit(tmp_path)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    saved["random_states"] *= 2
+    torch.save(saved, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"made by 2 process\(es\), and this run has 1"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 damaged"])
+def test_a_damaged_checkpoint_is_the_user_s_to_replace(
+    fit: Any, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"mode": "most"}])
+def test_impossible_arguments_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        ResumableCheckpoint(directory=tmp_path, **wrong)

@@ -97,7 +97,7 @@ def test_two_random_stops_change_nothing(
     rng = random.Random(seed)
     kinds = [signal.SIGKILL, rng.choice([signal.SIGTERM, signal.SIGINT])]
     rng.shuffle(kinds)
-    stop_after = sorted(rng.sample(range(EPOCHS * STEPS), 2))
+    stop_after = sorted(rng.sample(range(1, EPOCHS * STEPS), 2))
     for kind, rows in zip(kinds, stop_after, strict=True):
         process = fork(arguments, tmp_path)
         if wait_for_rows(process, tmp_path / RUN / "metrics.csv", rows):

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from vclr_lightning.callbacks.graceful_stop import GracefulStop, StopRequested
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec:FutureWarning", "ignore:The .*dataloader. does not have many workers"
+)
+
+
+class Signal(Callback):
+    """Sends this process a signal in the midst of a step."""
+
+    def __init__(self, signum: int, *, step: int) -> None:
+        self.signum, self.step = signum, step
+
+    def on_before_optimizer_step(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_stops_after_the_step_saved_and_continues(
+    fit: Any,
+    tmp_path: Path,
+    signum: int,
+    status: int,
+    accumulate: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    options = {"every_n_steps": 100, "accumulate_grad_batches": accumulate}
+    before = signal.getsignal(signum)
+    with pytest.raises(StopRequested) as caught:
+        fit(tmp_path / "a", GracefulStop(), Signal(signum, step=4), **options)
+    assert caught.value.code == status
+    assert signal.getsignal(signum) == before
+    assert "the same command continues" in capfd.readouterr().err
+    saved = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    fit(tmp_path / "a", GracefulStop(), **options)
+    fit(tmp_path / "b", GracefulStop(), **options)
+    assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
+    a, b = (torch.load(tmp_path / f / "last.ckpt", weights_only=True) for f in ("a", "b"))
+    for name, value in b["state_dict"].items():
+        assert torch.equal(a["state_dict"][name], value)
+
+
+def test_the_second_signal_aborts_at_once(fit: Any, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        twice = [Signal(signal.SIGINT, step=4), Signal(signal.SIGTERM, step=4)]
+        try:
+            fit(tmp_path, GracefulStop(), *twice, every_n_steps=2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+    # The checkpoint before is whole.
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_processes_that_the_trainer_launched_end_without_failure() -> None:
+    assert StopRequested(signal.SIGTERM, local_rank=1).code == 0

@@ -1,0 +1,226 @@
+"""Every configuration composes and builds; presets and experiments do not get in each other's way."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.modules import PretrainModule
+from vclr_lightning.run import plain
+
+CONF = Path(__file__).parents[1] / "conf"
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+# Section 9 of the method: topic, switch, the paper's value, the released code's. The last three
+# rows are those where the paper is silent.
+DEVIATIONS = [
+    ("order_normalize", "channels", "frames"),
+    ("intra_form", "joint", "pairwise"),
+    ("queue_init", "unit", "uniform"),
+    ("global_batch", 512, 256),
+    ("segments", "exact", "floor"),
+    ("final_lr", 1e-6, 1e-6),
+    ("eval_stretch", None, [256, 340]),
+    ("share_encodings", True, False),
+    ("own_mask", "video", "none"),
+    ("warmup_epochs", 5, 5),
+    ("draws", "without_replacement", "without_replacement"),
+    ("exclude_reversal", True, True),
+]
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def values(*overrides: str) -> dict[str, Any]:
+    content = OmegaConf.to_container(composed(*overrides), resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def commands() -> Iterator[tuple[Path, list[str]]]:
+    """The training commands in the comments of the configurations."""
+    for path in FILES:
+        for line in (CONF / path).read_text().splitlines():
+            text = line.strip()
+            if text.startswith("#") and "-m vclr_lightning.train" in text:
+                words = shlex.split(text.lstrip("# "))
+                yield path, words[words.index("vclr_lightning.train") + 1 :]
+
+
+COMMANDS = list(commands())
+
+
+def test_every_option_opens_with_its_command() -> None:
+    shown = {path for path, _ in COMMANDS}
+    parts = {p for p in FILES if "part" in p.parts or p.parent.name in ("callbacks", "stage")}
+    assert set(FILES) - shown <= parts | {Path("logger/csv.yaml"), Path("objective/vclr.yaml")}
+
+
+@pytest.mark.parametrize(
+    "overrides", [pytest.param(words, id=str(path)) for path, words in COMMANDS]
+)
+def test_commands_in_comments_compose(overrides: list[str]) -> None:
+    assert values(*(word for word in overrides if word != "..."))
+
+
+@pytest.mark.parametrize(("preset", "experiment"), list(product(PRESETS, EXPERIMENTS)))
+def test_order_of_preset_and_experiment_does_not_matter(preset: str, experiment: str) -> None:
+    one, other = f"+preset={preset}", f"+experiment={experiment}"
+    assert values(one, other) == values(other, one)
+    # Neither was dropped.
+    assert values(one, other)["switch"] == values(one)["switch"]
+    assert values(one, other)["name"] == experiment
+
+
+def test_presets_touch_switches_only_and_experiments_none() -> None:
+    for name in PRESETS:
+        content = OmegaConf.load(CONF / "preset" / f"{name}.yaml")
+        assert set(content) == {"switch"}
+        assert set(content.switch) == {switch for switch, _, _ in DEVIATIONS}
+    for name in EXPERIMENTS:
+        assert "switch" not in OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(("switch", "paper", "released"), DEVIATIONS)
+def test_each_deviation_is_one_switch(switch: str, paper: Any, released: Any) -> None:
+    assert values()["switch"][switch] == paper
+    assert values("+preset=paper")["switch"][switch] == paper
+    assert values("+preset=released")["switch"][switch] == released
+
+
+def test_every_switch_arrives_where_it_acts() -> None:
+    found = values("+preset=released", "+experiment=k400")
+    objectives, sampler = found["objective"]["objectives"], found["data"]["samplers"][0]
+    assert objectives["order"]["normalize"] == "frames"
+    assert objectives["intra"]["form"] == "pairwise"
+    for name in ("inter", "video"):
+        assert objectives[name]["queue_init"] == "uniform"
+        assert objectives[name]["own_mask"] == "none"
+    assert found["module"]["share_encodings"] is False
+    assert found["data"]["batch_size"] == 256
+    assert (sampler["segments"], sampler["draws"], sampler["exclude_reversal"]) == (
+        "floor",
+        "without_replacement",
+        True,
+    )
+    assert found["data"]["eval_transform"]["stretch"] == [256, 340]
+    assert found["optim"]["scheduler"]["warmup_epochs"] == 5
+    assert found["optim"]["scheduler"]["eta_min"] == 1e-6
+
+
+def test_k400_is_the_paper_s_recipe() -> None:
+    """Section 5 of the method, value by value."""
+    found = values("+experiment=k400")
+    optimizer, transform = found["optim"]["optimizer"], found["data"]["transform"]
+    assert found["backbone"]["name"] == "resnet50"
+    assert found["init"] == "required"
+    assert (found["batch_size"], found["epochs"], found["num_segments"]) == (512, 400, 3)
+    assert optimizer["_target_"] == "torch.optim.SGD"
+    assert optimizer["lr"] == pytest.approx(0.2)
+    assert (optimizer["momentum"], optimizer["weight_decay"]) == (0.9, 1e-4)
+    assert found["optim"]["scheduler"]["multiplier"] == 100
+    assert found["module"]["momentum"] == 0.999
+    for objective in found["objective"]["objectives"].values():
+        assert objective["embedding_dim"] == 128
+        assert objective.get("temperature", 0.1) == 0.1
+        assert objective.get("queue_size", 131072) == 131072
+    assert found["objective"]["weights"] == dict.fromkeys(("inter", "intra", "video", "order"), 1.0)
+    assert {key: value for key, value in transform.items() if key != "_target_"} == {
+        "size": 224,
+        "scale": [0.2, 1.0],
+        "brightness": 0.4,
+        "contrast": 0.4,
+        "saturation": 0.4,
+        "hue": 0.1,
+        "jitter_p": 0.8,
+        "gray_p": 0.2,
+        "blur_p": 0.5,
+        "blur_sigma": [0.1, 2.0],
+        "flip_p": 0.5,
+    }
+    assert found["data"]["eval_transform"]["size"] == 224
+    assert found["data"]["eval_transform"]["resize"] == 256
+    released = values("+preset=released", "+experiment=k400")
+    assert released["optim"]["optimizer"]["lr"] == pytest.approx(0.1)
+
+
+def test_learning_rate_follows_the_batch() -> None:
+    assert values("batch_size=1024")["optim"]["optimizer"]["lr"] == pytest.approx(0.4)
+
+
+SMALL = ("queue_size=64", "trainer=cpu", "image_size=32", "init=none", "batch_size=4")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_experiments_build(
+    preset: str, experiment: str, video_folder: Path, tmp_path: Path
+) -> None:
+    where = (f"data.root={video_folder}", f"data.cache_dir={tmp_path}", f"run_dir={tmp_path}/run")
+    names = (f"+experiment={experiment}", f"+preset={preset}")
+    cfg = composed(*names, "data.holdout=0.34", *SMALL, *where)
+    assert plain(cfg)
+    stage = instantiate(cfg.stage.run)
+    assert isinstance(stage.keywords["module"], PretrainModule)
+    assert isinstance(stage.keywords["data"], VideoDataModule)
+    assert set(stage.keywords["callbacks"]) == set(cfg.callbacks)
+    trainer = stage.keywords["trainer"]()
+    assert trainer.max_epochs == cfg.epochs
+    # Plain values arrive, nothing of OmegaConf.
+    assert type(stage.keywords["data"]._samplers) is list
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "objective"], ids=str)
+def test_ablations_of_losses_and_segments_build(path: Path) -> None:
+    cfg = composed(f"objective={path.stem}", "backbone=tiny", "queue_size=64").copy()
+    for segments in (1, 2, 3, 5, 7):
+        cfg.num_segments = segments
+        expected = set(cfg.objective.weights) - ({"order"} if segments == 1 else set())
+        if expected:
+            module = instantiate(cfg.stage.run.module, _convert_="all")
+            assert set(module.objectives) == expected
+        else:
+            with pytest.raises(InstantiationException) as caught:
+                instantiate(cfg.stage.run.module, _convert_="all")
+            assert isinstance(caught.value.__cause__, UserError)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "backbone"], ids=str)
+def test_backbones_build(path: Path) -> None:
+    backbone = instantiate(composed(f"backbone={path.stem}").backbone)
+    assert backbone.num_features > 0
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "optim"], ids=str)
+def test_optimizers_build(path: Path) -> None:
+    import torch
+
+    optim = instantiate(composed(f"optim={path.stem}", "batch_size=512").optim)
+    optimizer = optim.optimizer([torch.zeros(1, requires_grad=True)])
+    base = optimizer.param_groups[0]["lr"]
+    scheduler = optim.scheduler(optimizer, steps_per_epoch=10, epochs=20)
+    assert scheduler.get_last_lr() == [pytest.approx(base / 100)]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "logger"], ids=str)
+def test_loggers_build(path: Path, tmp_path: Path) -> None:
+    cfg = composed(f"logger={path.stem}", f"run_dir={tmp_path}")
+    assert "csv" in instantiate(cfg.logger)

@@ -1,0 +1,274 @@
+"""The command: help at once, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vclr_lightning import train
+
+Main = Callable[..., SimpleNamespace]
+
+TINY = [
+    "backbone=tiny",
+    "backbone.width=4",
+    "backbone.stages=1",
+    "trainer=cpu",
+    "image_size=32",
+    "batch_size=4",
+    "queue_size=16",
+    "epochs=1",
+    "data.num_workers=0",
+    "data.holdout=0.34",
+]
+
+
+@pytest.fixture
+def main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Main:
+    """Run the command in this process, in an empty folder."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def run(*arguments: object) -> SimpleNamespace:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        code = 0
+        try:
+            train.main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        finally:
+            HydraConfig.instance().cfg = None
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return run
+
+
+def test_help_imports_nothing_heavy_and_lists_every_option() -> None:
+    code = (
+        "import sys; from vclr_lightning import train; sys.argv = ['train', '--help'];"
+        "train.main(); assert not {'torch', 'pytorch_lightning', 'hydra'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for option in ("k400", "ucf101", "released", "inter_intra", "resnet50", "wandb", "fast"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["data.root=FOLDER"]),
+        (["data.root=nowhere"], ["nowhere", "does not exist"]),
+        (["data.root=empty"], ["no videos", "empty"]),
+        (["data.root=a_file"], ["a_file", "no folder"]),
+        (["data.manifest=a_file"], ["a_file", "no manifest"]),
+        (["data.root={videos}", "data.train_list=nowhere.txt"], ["nowhere.txt"]),
+        (["num_segment=3"], ["num_segment", "did you mean num_segments?"]),
+        (["trainer.device=2"], ["did you mean trainer.devices?"]),
+        (["objectives=inter"], ["did you mean objective?"]),
+        (["backbone=resnet49"], ["backbone=resnet49", "resnet18, resnet50"]),
+        (["+experiment=k40"], ["experiment=k40", "k400"]),
+        (["experiment=k400"], ["+experiment="]),
+        (["preset=released"], ["+preset="]),
+        (["a=[1"], ["a=[1"]),
+        (["+experiment=k400", "data.root={videos}"], ["init=none"]),
+        (["data.root={videos}", "init=nowhere.pth"], ["nowhere.pth"]),
+        (["data.root={videos}", "init=a_file"], ["a_file"]),
+        (["data.root={videos}", "init=weights.pth"], ["weights.pth", "no weights for"]),
+        (["data.root={videos}", "+callbacks.mine._target_=my.Callback"], ["my.Callback"]),
+        (["data.root={videos}", "+data.colour=1"], ["colour"]),
+        (["data.root={videos}", "ckpt=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["data.root={videos}", "ckpt=a_file"], ["a_file", "damaged or not a checkpoint"]),
+        (["data.root={videos}", "ckpt=weights.pth"], ["weights.pth", "init="]),
+        (["data.root={videos}", "resume=maybe"], ["resume=maybe", "auto or never"]),
+        (["data.root={videos}", "num_segments=0"], ["num_segments=0"]),
+        (["data.root={videos}", "num_segments=x"], ["num_segments='x'", "whole number"]),
+        (["data.root={videos}", "batch_size=1000"], ["batch_size=1000", "12 training videos"]),
+        (["data.root={videos}", "batch_size=0"], ["batch_size=0"]),
+        (["data.root={videos}", "epochs=0"], ["epochs=0"]),
+        (["data.root={videos}", "queue_size=0"], ["size"]),
+        (["data.root={videos}", "data.holdout=2"], ["holdout=2"]),
+        (["data.root={videos}", "data.holdout=0"], ["hold videos out", "callbacks.online=null"]),
+        (["data.root={videos}", "trainer=gpu"], ["gpu"]),
+        (["data.root={videos}", "trainer.precision=17"], ["17"]),
+        (["data.root={videos}", "trainer.matmul_precision=low"], ["matmul_precision=low"]),
+        (["data.root={videos}", "trainer.accumulate_grad_batches=3"], ["batch_size=4"]),
+        (["data.root={videos}", "switch.intra_form=both"], ["both"]),
+        (["data.root={videos}", "module.key_batchnorm=some"], ["some"]),
+        (
+            ["data.root={videos}", "+optim.optimizer.nesterofs=true"],
+            ["nesterofs", "did you mean nesterov?"],
+        ),
+        (["data.root={videos}", "callbacks.checkpoint.mode=most"], ["mode=most"]),
+        (["data.root={videos}", "data.classes=none", "monitor=val/knn_r1"], ["needs labels"]),
+        (["data.root={videos}", "callbacks.online.instance=false"], ["monitor=val/instance_r1"]),
+        (
+            ["data.root={videos}", "data.classes=none", "callbacks.online.knn=true"],
+            ["label"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_sentence_and_status_2(
+    arguments: list[str], words: list[str], main: Main, video_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a_file").write_text("text")
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "weights.pth")
+    given = [argument.replace("{videos}", str(video_folder)) for argument in arguments]
+    named = {argument.split("=")[0].lstrip("+") for argument in given}
+    defaults = [argument for argument in TINY if argument.split("=")[0] not in named]
+    if "experiment" in named:
+        defaults = [argument for argument in defaults if not argument.startswith("backbone.")]
+    done = main(*defaults, *given)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    (sentence,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+    for word in words:
+        assert word in sentence
+
+
+@pytest.fixture
+def trained(main: Main, video_folder: Path) -> list[str]:
+    arguments = [*TINY, f"data.root={video_folder}"]
+    done = main(*arguments)
+    assert done.code == 0, done.err
+    return arguments
+
+
+def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/pretrain/default"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "best.backbone.safetensors",
+        "best.ckpt",
+        "config.yaml",
+        "last.backbone.safetensors",
+        "last.ckpt",
+        "metrics.csv",
+        "result.json",
+    }
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    assert saved["metadata"]["config"]["num_segments"] == 3
+    assert saved["metadata"]["version"]
+    assert saved["VideoDataModule"]["train"]  # the manifest's fingerprint
+
+    from vclr_lightning.models import load_backbone
+
+    assert load_backbone(folder / "last.backbone.safetensors").num_features == 8
+    before = (folder / "metrics.csv").read_bytes()
+    again = main(*trained)  # complete: nothing is done
+    assert again.code == 0
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("queue_size=24", ["queue_size=16 (now 24)"]),
+        ("num_segments=2", ["num_segments=3 (now 2)"]),
+        ("batch_size=2", ["batch_size=4 (now 2)"]),
+        ("objective=inter", ["objective."]),
+        ("seed=1", ["seed=0 (now 1)"]),
+        ("trainer.precision=bf16-mixed", ["precision"]),
+        ("data.holdout=0.5", ["data.holdout"]),
+    ],
+)
+def test_another_run_is_not_continued(
+    change: str, words: list[str], main: Main, trained: list[str], tmp_path: Path
+) -> None:
+    before = (tmp_path / "outputs/pretrain/default/metrics.csv").read_bytes()
+    key = change.split("=")[0]
+    done = main(*(a for a in trained if not a.startswith(key + "=")), change)
+    assert done.code == 2
+    for word in [*words, "resume=never", "name="]:
+        assert word in done.err
+    assert (tmp_path / "outputs/pretrain/default/metrics.csv").read_bytes() == before
+
+
+def test_never_resuming_sets_the_old_run_aside(
+    main: Main, trained: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "outputs/pretrain/default"
+    old = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
+    assert main(*trained, "resume=never", "seed=5").code == 0
+    aside = tmp_path / "outputs/pretrain/default.1"
+    for name in ("last.ckpt", "best.ckpt", "metrics.csv", "config.yaml"):
+        assert (aside / name).read_bytes() == old[name]
+    new = torch.load(folder / "last.ckpt", weights_only=True)
+    assert new["metadata"]["config"]["seed"] == 5
+
+
+def test_debug_runs_keep_nothing(main: Main, video_folder: Path, tmp_path: Path) -> None:
+    for debug in ("fast", "overfit"):
+        rest = [a for a in TINY if not a.startswith("epochs")]
+        done = main(*rest, f"data.root={video_folder}", f"debug={debug}", "trainer.max_epochs=2")
+        assert done.code == 0, done.err
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_sweep_gives_each_job_a_folder(main: Main, video_folder: Path, tmp_path: Path) -> None:
+    done = main(
+        "-m",
+        *(a for a in TINY if not a.startswith("epochs")),
+        f"data.root={video_folder}",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "callbacks.online=null",
+        "num_segments=1,2",
+        "objective=inter,vclr",
+        "name=sweep",
+    )
+    assert done.code == 0, done.err
+    found = list((tmp_path / "outputs/pretrain/sweep").rglob("metrics.csv"))
+    assert len(found) == 4
+    assert len({path.parent for path in found}) == 4
+    for path in found:
+        assert ("num_segments=1" in str(path)) != ("num_segments=2" in str(path))
+
+
+def test_initial_weights_are_reported(
+    main: Main, trained: list[str], tmp_path: Path, video_folder: Path
+) -> None:
+    backbone = tmp_path / "outputs/pretrain/default/last.backbone.safetensors"
+    done = main(*trained, "name=next", f"init={backbone}")
+    assert done.code == 0
+    assert "initial weights" in done.err
+
+
+def test_the_released_recipe_trains(main: Main, video_folder: Path) -> None:
+    done = main(*TINY, f"data.root={video_folder}", "+preset=released")
+    assert done.code == 0, done.err
+
+
+def test_wandb_works_offline_without_an_account(
+    main: Main,
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", secret := "f" * 40)
+    arguments = [*TINY, f"data.root={video_folder}", "logger=wandb", "logger.wandb.offline=true"]
+    done = main(*arguments, "trainer.log_every_n_steps=1")
+    assert done.code == 0, done.err
+    folder = tmp_path / "outputs/pretrain/default"
+    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    assert (folder / "metrics.csv").exists()
+    text = done.out + done.err + "".join(p.read_text() for p in folder.glob("*.log"))
+    assert secret not in text
+    config: Any = (folder / "config.yaml").read_text()
+    assert secret not in config
