@@ -1,4 +1,4 @@
-"""Every configuration composes and builds; presets and experiments do not get in each other's way."""
+"""Every configuration composes and builds; presets and experiments leave each other alone."""
 
 from __future__ import annotations
 
@@ -190,9 +190,9 @@ def test_experiments_build(
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "objective"], ids=str)
 def test_ablations_of_losses_and_segments_build(path: Path) -> None:
-    cfg = composed(f"objective={path.stem}", "backbone=tiny", "queue_size=64").copy()
     for segments in (1, 2, 3, 5, 7):
-        cfg.num_segments = segments
+        small = ("backbone=tiny", "backbone.width=4", "queue_size=64", f"num_segments={segments}")
+        cfg = composed(f"objective={path.stem}", *small)
         expected = set(cfg.objective.weights) - ({"order"} if segments == 1 else set())
         if expected:
             module = instantiate(cfg.stage.run.module, _convert_="all")

@@ -148,7 +148,8 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is damaged, or holds Python objects besides weights, which are not loaded "
             "since that would run their code; save its state dict alone to another file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    # A file of another kind fails in the unpickler in many ways.
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise UserError(f"{path} is damaged or no weights file ({error})") from error
     tensors = _find_tensors(content)
     if not tensors:
