@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    train: FeatureSet, test: FeatureSet, *, cost: float = 1.0, standardize: bool = True
+    train: FeatureSet, test: FeatureSet, *, cost: float = 1.0, standardize: bool = False
 ) -> dict[str, float]:
     """Return all of :data:`MEASURES` for one kind of features.
 
@@ -41,7 +41,7 @@ def frozen_evaluation(
     test: Iterable[FramesBatch],
     segments: int = 3,
     cost: float = 1.0,
-    standardize: bool = True,
+    standardize: bool = False,
     device: torch.device | str = "cpu",
     show: bool = True,
 ) -> FrozenTable:
@@ -57,8 +57,8 @@ def frozen_evaluation(
         test: frames of the videos to measure.
         segments: S, parts of a video.
         cost: C of the linear probe.
-        standardize: bring each feature to mean 0 and variance 1 before the probe, so that kinds of
-            features with different scales are compared fairly.
+        standardize: bring each feature to mean 0 and variance 1 before the probe: fair to kinds of
+            features with different scales, which the paper does not compare.
         device: where the encoders want the frames.
         show: show progress bars.
 
@@ -91,7 +91,7 @@ def compare_features(
     test: Mapping[str, Sequence[FeatureSet]],
     *,
     cost: float = 1.0,
-    standardize: bool = True,
+    standardize: bool = False,
 ) -> FrozenTable:
     """Measure features that are there already; see :func:`frozen_evaluation`.
 
