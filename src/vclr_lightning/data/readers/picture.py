@@ -43,17 +43,30 @@ def upright(picture: NDArray[np.uint8], matrix: Sequence[int]) -> NDArray[np.uin
 
 
 class PictureMaker:
-    """Turns decoded frames into RGB; shares one converter among them."""
+    """Turns the decoded frames of one video into RGB; shares one converter among them.
+
+    A display matrix that mirrors top to bottom and does nothing else is not noticed: FFmpeg
+    reports no turn for it.
+    """
 
     def __init__(self) -> None:
         self._converter = VideoReformatter()
+        self._matrices: dict[int, list[int]] = {}
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return ``(H, W, 3)`` uint8, upright; rows may be padded."""
         rgb = self._converter.reformat(frame, format="rgb24", **_ONE_THREAD)
         picture = cast("NDArray[np.uint8]", rgb.to_ndarray())
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-        if matrix is not None:
-            turned = upright(picture, np.frombuffer(matrix, dtype=np.int32).tolist())
+        if turn := frame.rotation:
+            if turn not in self._matrices:
+                self._matrices[turn] = _display_matrix(frame)
+            turned = upright(picture, self._matrices[turn])
             picture = np.ascontiguousarray(turned)  # torch takes no negative strides
         return picture
+
+
+def _display_matrix(frame: av.VideoFrame) -> list[int]:
+    # Asking a frame for its side data ties it into a reference cycle, so a tiny copy is asked.
+    copy = VideoReformatter().reformat(frame, width=16, height=16, format="gray", **_ONE_THREAD)
+    side_data: Any = copy.side_data
+    return [int(number) for number in np.frombuffer(side_data[Type.DISPLAYMATRIX], np.int32)]
