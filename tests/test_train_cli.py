@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -272,3 +274,36 @@ def test_wandb_works_offline_without_an_account(
     assert secret not in text
     config: Any = (folder / "config.yaml").read_text()
     assert secret not in config
+
+
+@pytest.mark.parametrize("bad", [1, 9])
+def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
+    bad: int, main: Main, video_folder: Path, tmp_path: Path
+) -> None:
+    from vclr_lightning.data.indexing import ensure_manifest
+
+    root = tmp_path / "videos"
+    shutil.copytree(video_folder, root)
+    table = ensure_manifest(root, cache_dir=tmp_path / "index", show=False)
+    for path in sorted(root.rglob("*.mp4"))[:bad]:
+        path.write_bytes(b"damaged")
+    arguments = [a for a in TINY if not a.startswith("data.holdout")]
+    done = main(
+        *arguments,
+        f"data.manifest={table.file}",
+        "data.holdout=0.1",
+        "data.max_rejected_share=0.2",
+        "callbacks.online=null",
+        "epochs=2",
+        "batch_size=2",
+    )
+    with (tmp_path / "outputs/pretrain/default/rejected.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert all("grow" in row["path"] or "left" in row["path"] for row in listed)
+    if bad == 1:
+        assert done.code == 0, done.err
+        assert len(listed) <= 1
+    else:
+        assert done.code == 2
+        assert "videos could not be read" in done.err
+        assert "rejected.csv" in done.err

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities import rank_zero_only
 
 import vclr_lightning.run  # the parent imports what its forks need
 import vclr_lightning.stages.pretrain
@@ -37,7 +39,7 @@ class Running:
         return self.log.read_text()
 
 
-Fork = Callable[[Sequence[str], Path], Running]
+Fork = Callable[..., Running]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +47,14 @@ def fork() -> Iterator[Fork]:
     """``fork(arguments, folder)`` runs ``python -m vclr_lightning.train`` there."""
     running: list[Running] = []
 
-    def begin(arguments: Sequence[str], folder: Path) -> Running:
+    def begin(
+        arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> Running:
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / "output.txt"
+        log = folder / f"output{(environment or {}).get('LOCAL_RANK', '')}.txt"
         pid = os.fork()
         if pid == 0:
+            os.environ.update(environment or {})
             _command(arguments, folder, log)
         running.append(Running(pid, log))
         return running[-1]
@@ -74,6 +79,8 @@ def _command(arguments: Sequence[str], folder: Path, log: Path) -> None:
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         sys.argv = ["train", *arguments]
+        sys.path.insert(0, str(folder))
+        rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0"))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.resetwarnings()
         vclr_lightning.train.main()
@@ -88,6 +95,23 @@ def _command(arguments: Sequence[str], folder: Path, log: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+@pytest.fixture(scope="module")
+def fork_ranks(fork: Fork) -> Callable[[Sequence[str], Path], list[Running]]:
+    """Two ranks of one run, as a launcher such as torchrun starts them."""
+
+    def begin(arguments: Sequence[str], folder: Path) -> list[Running]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        return [
+            fork([*arguments, "trainer.devices=2"], folder, {**where, "LOCAL_RANK": str(rank)})
+            for rank in range(2)
+        ]
+
+    return begin
 
 
 @pytest.fixture

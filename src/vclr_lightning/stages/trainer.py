@@ -133,6 +133,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.*",
+        ".*broadcast_buffers.*",
         ".*does not have many workers.*",
         ".*The `srun` command is available.*",
         ".*smaller than the logging interval.*",

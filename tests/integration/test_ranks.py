@@ -1,0 +1,103 @@
+"""Several ranks of one run stop together, and continue exactly."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Ranks = Callable[[list[str], Path], list[Any]]
+RUN = Path("outputs/pretrain/ranks")
+
+BREAKS = """
+from pytorch_lightning import Callback
+
+class Breaks(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_rank == 1 and trainer.global_step == 3:
+            next(iter(module.query_encoder.parameters())).data.fill_(float("nan"))
+"""
+
+
+@pytest.fixture(scope="module")
+def arguments(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two ranks of a tiny run: 6 steps of 4 of 12 videos."""
+    return [
+        "name=ranks",
+        f"data.root={video_folder}",
+        f"data.cache_dir={tmp_path_factory.mktemp('index')}",
+        "data.holdout=0.34",
+        "data.num_workers=1",
+        "backbone=tiny",
+        "backbone.width=4",
+        "backbone.stages=1",
+        "trainer=cpu",
+        "trainer.log_every_n_steps=1",
+        "optim.base_lr=0.5",
+        "optim.scheduler.warmup_epochs=1",
+        "batch_size=4",
+        "epochs=2",
+        "image_size=32",
+        "queue_size=50",
+        "callbacks.checkpoint.every_n_steps=1",
+    ]
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / RUN / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
+
+
+def test_ranks_stop_together_and_continue_exactly(
+    arguments: list[str],
+    fork_ranks: Ranks,
+    wait_for_rows: Callable[..., bool],
+    fork: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    ranks = fork_ranks(arguments, whole)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
+
+    ranks = fork_ranks(arguments, stopped)
+    assert wait_for_rows(ranks[0], stopped / RUN / "metrics.csv", 1)
+    ranks[1].send(signal.SIGTERM)  # to one of them
+    assert [rank.wait() for rank in ranks] == [143, 0]
+    assert "the same command continues" in ranks[0].output()
+    assert "step 6" not in ranks[0].output()
+
+    one = fork(arguments, stopped)
+    assert one.wait() == 2
+    assert "made by 2 process(es), and this run has 1" in one.output()
+
+    ranks = fork_ranks(arguments, stopped)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
+    assert _rows(stopped) == _rows(whole)
+    a, b = (torch.load(f / RUN / "last.ckpt", weights_only=True) for f in (whole, stopped))
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+
+
+def test_a_loss_that_breaks_on_one_rank_stops_all(
+    arguments: list[str], fork_ranks: Ranks, tmp_path: Path
+) -> None:
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    extra = ["+callbacks.breaks._target_=breaks.Breaks", "callbacks.checkpoint.every_n_steps=2"]
+    ranks = fork_ranks([*arguments, *extra], tmp_path)
+    assert [rank.wait() for rank in ranks] == [2, 2], ranks[0].output()
+    assert "the loss is not finite in step 3" in ranks[0].output()
+    with (tmp_path / RUN / "non_finite.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert {row["rank"] for row in listed} == {"1"}
+    assert len(listed) == 2
+    assert all(Path(row["path"]).exists() for row in listed)
+    saved = torch.load(tmp_path / RUN / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3  # the end of the first epoch
+    assert all(t.isfinite().all() for t in saved["state_dict"].values())
