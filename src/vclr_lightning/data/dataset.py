@@ -64,6 +64,26 @@ class VideoDataset(Dataset[Sample]):
     Raises:
         UserError: the views do not fit together (see :class:`ViewPlan`); or, from indexing,
             ``max_attempts`` videos in a row cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vclr_lightning.data.indexing import ensure_manifest
+        >>> from vclr_lightning.data.readers import PyAVReader
+        >>> from vclr_lightning.data.sampling import TupleSampler
+        >>> from vclr_lightning.data.synthetic.encode import write_video
+        >>> from vclr_lightning.data.transforms import PretrainTransform
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
+        >>> write_video(folder / "a.mp4", frames, fps=10)
+        >>> dataset = VideoDataset(
+        ...     manifest=ensure_manifest(folder, cache_dir=folder / "cache", workers=1, show=False),
+        ...     reader=PyAVReader(),
+        ...     samplers=[TupleSampler(num_segments=3)],
+        ...     transform=PretrainTransform(size=32),
+        ... )
+        >>> {name: tuple(view.shape) for name, view in dataset[0, 0]["views"].items()}
+        {'anchor': (3, 3, 1, 32, 32), 'positive': (3, 3, 1, 32, 32), 'second': (1, 3, 1, 32, 32)}
     """
 
     def __init__(
