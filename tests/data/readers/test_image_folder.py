@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from vclr_lightning.core.errors import UserError
@@ -16,16 +17,19 @@ from vclr_lightning.data.readers import ImageFolderReader
 
 def _fill(folder: Path, template: str, numbers: range) -> Path:
     folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
     for number in numbers:
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        coarse.resize((45, 31), Image.Resampling.BICUBIC).save(folder / template.format(number))
+        Image.fromarray(_picture(number)).save(folder / template.format(number))
     return folder
 
 
+def _picture(number: int) -> NDArray[np.uint8]:
+    coarse = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((45, 31), Image.Resampling.BICUBIC))
+
+
 @pytest.mark.parametrize("start", [0, 1])
-@pytest.mark.parametrize("template", ["img_{:05d}.jpg", "{:d}.png", "f{}.jpeg", "{0:03d}.jpg"])
-def test_pictures_equal_pillows(tmp_path: Path, template: str, start: int) -> None:
+@pytest.mark.parametrize("template", ["img_{:05d}.jpg", "{:d}.png", "f{}.jpeg", "{0:03d}.png"])
+def test_each_rank_is_its_picture(tmp_path: Path, template: str, start: int) -> None:
     folder = _fill(tmp_path / "video", template, range(start, start + 12))
     (folder / "notes.txt").write_text("not a frame")
     with ImageFolderReader(template=template).open(folder) as opened:
@@ -33,8 +37,8 @@ def test_pictures_equal_pillows(tmp_path: Path, template: str, start: int) -> No
         ranks = [11, 0, 5, 0]
         frames = opened.read(ranks)
     for rank, frame in zip(ranks, frames, strict=True):
-        picture = Image.open(folder / template.format(start + rank)).convert("RGB")
-        np.testing.assert_array_equal(frame, np.asarray(picture))
+        difference = np.abs(frame.astype(int) - _picture(start + rank))
+        assert difference.mean() < (1e-9 if template.endswith(".png") else 8)
     assert frames[1] is frames[3]
 
 
