@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 import subprocess
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import train
+from vclr_lightning.explain import explain
+from vclr_lightning.run import run
 
 Main = Callable[..., SimpleNamespace]
 
@@ -69,15 +74,18 @@ def test_help_imports_nothing_heavy_and_lists_every_option() -> None:
         assert option in done.stdout
 
 
+def _pitfalls(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "a_file").write_text("text")
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, folder / "weights.pth")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], ["data.root=FOLDER"]),
         (["data.root=nowhere"], ["nowhere", "does not exist"]),
         (["data.root=empty"], ["no videos", "empty"]),
-        (["data.root=a_file"], ["a_file", "no folder"]),
-        (["data.manifest=a_file"], ["a_file", "no manifest"]),
-        (["data.root={videos}", "data.train_list=nowhere.txt"], ["nowhere.txt"]),
         (["num_segment=3"], ["num_segment", "did you mean num_segments?"]),
         (["trainer.device=2"], ["did you mean trainer.devices?"]),
         (["objectives=inter"], ["did you mean objective?"]),
@@ -86,55 +94,21 @@ def test_help_imports_nothing_heavy_and_lists_every_option() -> None:
         (["experiment=k400"], ["+experiment="]),
         (["preset=released"], ["+preset="]),
         (["a=[1"], ["a=[1"]),
-        (["+experiment=k400", "data.root={videos}"], ["init=none"]),
-        (["data.root={videos}", "init=nowhere.pth"], ["nowhere.pth"]),
-        (["data.root={videos}", "init=a_file"], ["a_file"]),
-        (["data.root={videos}", "init=weights.pth"], ["weights.pth", "no weights for"]),
-        (["data.root={videos}", "+callbacks.mine._target_=my.Callback"], ["my.Callback"]),
-        (["data.root={videos}", "+data.colour=1"], ["colour"]),
-        (["data.root={videos}", "ckpt=nowhere.ckpt"], ["nowhere.ckpt"]),
-        (["data.root={videos}", "ckpt=a_file"], ["a_file", "damaged or not a checkpoint"]),
-        (["data.root={videos}", "ckpt=weights.pth"], ["weights.pth", "init="]),
-        (["data.root={videos}", "resume=maybe"], ["resume=maybe", "auto or never"]),
-        (["data.root={videos}", "num_segments=0"], ["num_segments=0"]),
+        (["+experiment=k400", "data.root=nowhere"], ["init=none"]),
+        (["trainer=gpu", "data.root={videos}"], ["gpu"]),
         (["data.root={videos}", "num_segments=x"], ["num_segments='x'", "whole number"]),
-        (["data.root={videos}", "batch_size=1000"], ["batch_size=1000", "12 training videos"]),
-        (["data.root={videos}", "batch_size=0"], ["batch_size=0"]),
-        (["data.root={videos}", "epochs=0"], ["epochs=0"]),
-        (["data.root={videos}", "queue_size=0"], ["size"]),
-        (["data.root={videos}", "data.holdout=2"], ["holdout=2"]),
-        (["data.root={videos}", "data.holdout=0"], ["hold videos out", "callbacks.online=null"]),
-        (["data.root={videos}", "trainer=gpu"], ["gpu"]),
-        (["data.root={videos}", "trainer.precision=17"], ["17"]),
-        (["data.root={videos}", "trainer.matmul_precision=low"], ["matmul_precision=low"]),
-        (["data.root={videos}", "trainer.accumulate_grad_batches=3"], ["batch_size=4"]),
-        (["data.root={videos}", "switch.intra_form=both"], ["both"]),
-        (["data.root={videos}", "module.key_batchnorm=some"], ["some"]),
-        (
-            ["data.root={videos}", "+optim.optimizer.nesterofs=true"],
-            ["nesterofs", "did you mean nesterov?"],
-        ),
-        (["data.root={videos}", "callbacks.checkpoint.mode=most"], ["mode=most"]),
-        (["data.root={videos}", "data.classes=none", "monitor=val/knn_r1"], ["needs labels"]),
-        (["data.root={videos}", "callbacks.online.instance=false"], ["monitor=val/instance_r1"]),
-        (
-            ["data.root={videos}", "data.classes=none", "callbacks.online.knn=true"],
-            ["label"],
-        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_a_mistake_is_one_sentence_and_status_2(
     arguments: list[str], words: list[str], main: Main, video_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a_file").write_text("text")
-    torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "weights.pth")
+    _pitfalls(tmp_path)
     given = [argument.replace("{videos}", str(video_folder)) for argument in arguments]
     named = {argument.split("=")[0].lstrip("+") for argument in given}
     defaults = [argument for argument in TINY if argument.split("=")[0] not in named]
-    if "experiment" in named:
-        defaults = [argument for argument in defaults if not argument.startswith("backbone.")]
+    if "experiment" in named or "backbone" in named:
+        defaults = [argument for argument in defaults if not argument.startswith("backbone")]
     done = main(*defaults, *given)
     assert done.code == 2
     assert "Traceback" not in done.err
@@ -143,12 +117,99 @@ def test_a_mistake_is_one_sentence_and_status_2(
         assert word in sentence
 
 
+@pytest.fixture(scope="module")
+def tiny() -> DictConfig:
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        return compose("config", overrides=TINY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"data.root": "a_file"}, ["a_file", "no folder"]),
+        ({"data.manifest": "a_file"}, ["a_file", "no manifest"]),
+        ({"data.train_list": "nowhere.txt"}, ["nowhere.txt"]),
+        ({"data.kinetics": ["nowhere.csv"]}, ["nowhere.csv"]),
+        ({"data.group_regex": "("}, ["regular expression"]),
+        ({"data.holdout": 2}, ["holdout=2"]),
+        ({"data.holdout": 0}, ["hold videos out", "callbacks.online=null"]),
+        ({"data.colour": 1}, ["colour"]),
+        ({"data.transform.size": 0}, ["size"]),
+        ({"data.reader._target_": "my.Reader"}, ["my.Reader"]),
+        ({"init": "nowhere.pth"}, ["nowhere.pth"]),
+        ({"init": "a_file"}, ["a_file"]),
+        ({"init": "weights.pth"}, ["weights.pth", "no weights for"]),
+        ({"ckpt": "nowhere.ckpt"}, ["nowhere.ckpt"]),
+        ({"ckpt": "a_file"}, ["a_file", "damaged or not a checkpoint"]),
+        ({"ckpt": "weights.pth"}, ["weights.pth", "init="]),
+        ({"resume": "maybe"}, ["resume=maybe", "auto or never"]),
+        ({"seed": -1}, ["seed=-1"]),
+        ({"num_segments": 0}, ["num_segments=0"]),
+        ({"batch_size": 0}, ["batch_size=0"]),
+        ({"batch_size": 1000}, ["batch_size=1000", "12 training videos"]),
+        ({"batch_size": 4.5}, ["batch_size=4.5", "whole number"]),
+        ({"epochs": 0}, ["epochs=0"]),
+        ({"queue_size": 0}, ["size"]),
+        ({"trainer.precision": 17}, ["17"]),
+        ({"trainer.matmul_precision": "low"}, ["matmul_precision=low"]),
+        ({"trainer.accumulate_grad_batches": 3}, ["batch_size=4"]),
+        ({"trainer.foo": 3}, ["foo"]),
+        ({"switch.intra_form": "both"}, ["both"]),
+        ({"switch.own_mask": "some"}, ["some"]),
+        ({"module.key_batchnorm": "some"}, ["some"]),
+        ({"module.momentum": 2}, ["momentum=2"]),
+        ({"objective.weights.speed": 1}, ["speed"]),
+        ({"optim.optimizer.nesterofs": True}, ["nesterofs", "did you mean nesterov?"]),
+        ({"callbacks.mine": {"_target_": "my.Callback"}}, ["my.Callback"]),
+        ({"callbacks.checkpoint.mode": "most"}, ["mode=most"]),
+        ({"callbacks.online.instance": False}, ["monitor=val/instance_r1"]),
+        ({"data.classes": "none", "monitor": "val/knn_r1"}, ["needs labels"]),
+        ({"data.classes": "none", "callbacks.online.knn": True}, ["label"]),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_one_sentence(
+    wrong: dict[str, Any],
+    words: list[str],
+    tiny: DictConfig,
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _pitfalls(tmp_path)
+    cfg = tiny.copy()
+    values = {"data.root": str(video_folder), "data.cache_dir": str(tmp_path / "index")} | wrong
+    if "data.manifest" in wrong:
+        del values["data.root"]
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run(cfg)
+    sentence = explain(caught.value)
+    assert sentence is not None
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence
+
+
+@pytest.fixture(scope="module")
+def trained_once(
+    tiny: DictConfig, video_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    cfg = tiny.copy()
+    cfg.data.root, cfg.data.cache_dir = str(video_folder), str(folder / "index")
+    with contextlib.chdir(folder):
+        assert run(cfg)
+    return folder
+
+
 @pytest.fixture
-def trained(main: Main, video_folder: Path) -> list[str]:
-    arguments = [*TINY, f"data.root={video_folder}"]
-    done = main(*arguments)
-    assert done.code == 0, done.err
-    return arguments
+def trained(trained_once: Path, video_folder: Path, tmp_path: Path) -> list[str]:
+    """The command of a run that stands complete in the present folder."""
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    return [*TINY, f"data.root={video_folder}", f"data.cache_dir={tmp_path}/index"]
 
 
 def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path: Path) -> None:
@@ -171,10 +232,10 @@ def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path:
     from vclr_lightning.models import load_backbone
 
     assert load_backbone(folder / "last.backbone.safetensors").num_features == 8
-    before = (folder / "metrics.csv").read_bytes()
+    before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "result.json")}
     again = main(*trained)  # complete: nothing is done
     assert again.code == 0
-    assert (folder / "metrics.csv").read_bytes() == before
+    assert before == {name: (folder / name).read_bytes() for name in before}
 
 
 @pytest.mark.parametrize(

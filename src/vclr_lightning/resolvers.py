@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-# Overrides that say where things are; they don't tell a sweep's jobs apart.
-_NOT_IN_NAME = ("data.root", "data.manifest", "experiment", "name", "init", "resume", "logger")
+_LONGEST = 120  # characters of a folder's name
 
 
 def scale_lr(base: float, batch_size: int) -> float:
@@ -30,16 +30,29 @@ def short_edge(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def folder_name(overrides: list[str]) -> str:
-    """A folder's name for one job of a sweep.
+def folder_name(overrides: Sequence[str], command: Sequence[str], number: int = 0) -> str:
+    """A folder's name for one job of a sweep: the values that the sweep varies.
+
+    Args:
+        overrides: of the job.
+        command: arguments of the command, ``num_segments=1,2,3`` among them.
+        number: of the job, for a name that would say nothing, or too much.
 
     Example:
-        >>> folder_name(["+experiment=k400", "num_segments=5", "data.root=/k400"])
+        >>> folder_name(["data.root=/k400", "num_segments=5"], ["data.root=/k400",
+        ...     "num_segments=3,5"])
         'num_segments=5'
     """
-    named = [o.lstrip("+~") for o in overrides]
-    kept = [o for o in named if not o.startswith(tuple(n + "=" for n in _NOT_IN_NAME))]
-    return re.sub(r"[^\w=.,+-]+", "_", ",".join(kept)) or "job"
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    given = parser.parse_overrides([word for word in command if "=" in word and word[0] != "-"])
+    varied = {override.key_or_group for override in given if override.is_sweep_override()}
+    kept = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] in varied]
+    name = re.sub(r"[^\w=.,+-]+", "_", ",".join(o.lstrip("+~") for o in kept))
+    if not name:
+        return f"job{number}"
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-job{number}"
 
 
 def _sweep_folder() -> str:
@@ -49,7 +62,9 @@ def _sweep_folder() -> str:
 
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
         return ""
-    return folder_name(list(HydraConfig.get().overrides.task))
+    job = HydraConfig.get()
+    given = [f"{key}={value}" for key, value in (job.sweeper.get("params") or {}).items()]
+    return folder_name(job.overrides.task, [*sys.argv[1:], *given], int(job.job.num))
 
 
 def run_name(name: str) -> str:
@@ -73,7 +88,7 @@ def register_resolvers() -> None:
         "scale_lr": scale_lr,
         "short_edge": short_edge,
         "run_name": run_name,
-        "run_subdir": lambda: _sweep_folder() or "job",
+        "run_subdir": _sweep_folder,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -17,6 +17,19 @@ from vclr_lightning.core.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+# Whole numbers, and the least that makes sense.
+_COUNTS = {
+    "num_segments": 1,
+    "frames_per_clip": 1,
+    "frame_stride": 1,
+    "image_size": 1,
+    "batch_size": 1,
+    "queue_size": 1,
+    "epochs": 1,
+    "seed": 0,
+}
+
+
 def run(cfg: DictConfig) -> dict[str, float]:
     """Run the stage of ``cfg``, or continue it where it stopped.
 
@@ -55,8 +68,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
         checkpoint=start.checkpoint,
         metadata={"config": config, "version": __version__},
     )
+    result = directory / "result.json"
+    if start.own and result.exists():  # a run that is complete measures nothing anew
+        values = json.loads(result.read_text()) | values
     if is_first():
-        _write(directory / "result.json", json.dumps(values, indent=1) + "\n")
+        _write(result, json.dumps(values, indent=1) + "\n")
     return values
 
 
@@ -64,7 +80,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration as plain values.
 
     Raises:
-        UserError: a value that has to be given is missing.
+        UserError: a value that has to be given is missing, or is not what it must be.
 
     Example:
         >>> plain(OmegaConf.create({"a": 1, "b": "${a}"}))
@@ -79,6 +95,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             "the weights to start from are missing; give init=moco_v2_200ep_pretrain.pth.tar with"
             " its path, or init=none for random weights"
         )
+    for key, least in _COUNTS.items():
+        value = content.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     return {str(key): value for key, value in content.items()}
 
 

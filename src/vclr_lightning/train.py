@@ -34,6 +34,10 @@ def _mistakes_explained() -> Iterator[None]:
 
 def _task(cfg: DictConfig) -> float | None:
     with _mistakes_explained():
+        from vclr_lightning.sweep import needs_command, run_command
+
+        if needs_command(cfg):
+            return run_command(cfg).get("best")
         from vclr_lightning.run import run
 
         return run(cfg).get("best")

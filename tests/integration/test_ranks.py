@@ -101,3 +101,13 @@ def test_a_loss_that_breaks_on_one_rank_stops_all(
     saved = torch.load(tmp_path / RUN / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3  # the end of the first epoch
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
+
+
+def test_the_command_launches_the_ranks_of_a_sweep_s_job(
+    arguments: list[str], command: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = command(["-m", *arguments, "trainer.devices=2", "num_segments=2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    job = tmp_path / RUN / "job0/last.ckpt"
+    saved = torch.load(job, weights_only=True)
+    assert (saved["epoch"], len(saved["random_states"])) == (2, 2)

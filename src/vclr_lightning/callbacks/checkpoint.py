@@ -84,7 +84,7 @@ class ResumableCheckpoint(Checkpoint):
         self.export = export
         self.export_suffix = export_suffix
         self.best_score: float | None = None
-        self.saved_step = -1
+        self.saved_step = self.resumed_step = -1
         self._logged_steps = 0
         self._due = False
         self._is_best = False
@@ -214,7 +214,7 @@ class ResumableCheckpoint(Checkpoint):
                 f" {trainer.world_size}, which would not see the same videos: continue with as"
                 " many devices and nodes as before"
             )
-        self.saved_step = int(checkpoint["global_step"])
+        self.saved_step = self.resumed_step = int(checkpoint["global_step"])
         self._random_states = states
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 

@@ -43,10 +43,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 f"{key}._target_={node['_target_']} cannot be imported: {error.__cause__ or error}"
             ) from error
         parameters = inspect.signature(target).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            continue
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for name, value in node.items():
-            if name in _HYDRA:
+            if name in _HYDRA or (takes_any and name not in parameters):
                 continue
             if name not in parameters:
                 near = difflib.get_close_matches(str(name), parameters, n=1)

@@ -68,6 +68,8 @@ def pretrain(
     if checkpoint is None:
         _start_anew(module, init, fitting)
     fitting.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    if saving is not None and saving.resumed_step == fitting.global_step:
+        logger.info("the run in %s is complete; another name=... begins a new one", directory)
     values = {name: float(value) for name, value in fitting.callback_metrics.items()}
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
