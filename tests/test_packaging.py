@@ -26,7 +26,10 @@ def test_listed_packages_are_the_packages_in_the_tree() -> None:
         ".".join(init.parent.relative_to(ROOT / "src").parts)
         for init in (ROOT / "src").rglob("__init__.py")
     }
-    found.add("vclr_lightning.conf")
+    found |= {
+        ".".join(("vclr_lightning", *config.parent.relative_to(ROOT).parts))
+        for config in [*(ROOT / "conf").rglob("*.yaml"), ROOT / "conf" / "__init__.py"]
+    }
     assert set(_project()["tool"]["setuptools"]["packages"]) == found
 
 

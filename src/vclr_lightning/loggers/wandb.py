@@ -60,6 +60,7 @@ class WandbLogger(LightningWandbLogger):
             tags=tags,
             settings=_settings(),
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning's, which W&B warns about
 
     @property
     def experiment(self) -> Any:
@@ -90,7 +91,10 @@ class WandbLogger(LightningWandbLogger):
             self._marks.write_text(str(step))
 
     def _last_offline(self) -> int:
-        """The last step of earlier offline sessions, which W&B does not tell."""
+        """The last step that earlier offline sessions surely have, which W&B does not tell.
+
+        A step is written when the next one begins, so after a kill its last may be missing.
+        """
         if not (self._offline and self._marks.exists()):
             return -1
         text = self._marks.read_text()

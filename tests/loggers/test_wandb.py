@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+import wandb
+
+from vclr_lightning.loggers.wandb import WandbLogger
+
+
+def _times_written(folder: Path, value: float) -> int:
+    files = (folder / "wandb").glob("offline-run-*/*.wandb")
+    return sum(file.read_bytes().count(str(value).encode()) for file in files)
+
+
+def test_a_continued_run_is_one_run_with_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    ids = []
+    for steps in (range(5), range(3, 8)):  # the checkpoint was of step 3
+        logger = WandbLogger(directory=tmp_path, offline=True)
+        ids.append(logger.experiment.id)
+        for step in steps:
+            logger.log_metrics({"loss": 7351.5 + step}, step=step)
+            logger.log_metrics({"r1": 0.25}, step=step)
+        wandb.finish()
+    assert ids[0] == ids[1]
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+    written = [_times_written(tmp_path, 7351.5 + step) for step in range(8)]
+    once = written[0]
+    # The last step before the stop may not have been whole; it is there again.
+    assert written == [once, once, once, once, 2 * once, once, once, once]
+
+
+def test_the_key_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", key := secrets.token_hex(20))
+    logger = WandbLogger(directory=tmp_path, offline=True)
+    logger.log_metrics({"loss": 1.0}, step=0)
+    wandb.finish()
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes()
