@@ -89,7 +89,7 @@ def test_frames_by_rank() -> None:
 
 
 def test_keyframe_interval() -> None:
-    assert _table(list(range(10))).keyframe_interval == 4
+    assert _table(list(range(10))).keyframe_interval == 10 / 3
     assert _table(RISING, key=np.array([True, False, False, False])).keyframe_interval == 4
     assert _table(RISING, key=np.zeros(4, bool)).keyframe_interval is None
 

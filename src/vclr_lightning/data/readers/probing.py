@@ -36,8 +36,8 @@ class VideoProbe:
         width: pixels of the upright picture.
         height: pixels of the upright picture.
         codec: FFmpeg's name of it, such as ``h264``.
-        keyframe_interval: typical number of frames from one keyframe to the next; ``None`` where
-            the container marks no keyframe.
+        keyframe_interval: frames for each keyframe, on average; ``None`` where the container
+            marks no keyframe.
     """
 
     duration: float | None

@@ -54,11 +54,9 @@ class PacketTable:
 
     @property
     def keyframe_interval(self) -> float | None:
-        """Median number of packets from one keyframe to the next; ``None`` without a keyframe."""
-        keys = np.flatnonzero(self.key)
-        if len(keys) == 0:
-            return None
-        return float(np.median(np.diff(keys))) if len(keys) > 1 else float(len(self))
+        """Packets for each keyframe, on average; ``None`` without a keyframe."""
+        keys = int(np.count_nonzero(self.key))
+        return len(self) / keys if keys else None
 
 
 def _shown(packet: av.Packet) -> bool:
