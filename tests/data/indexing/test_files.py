@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing.files import find_videos, frame_pattern
+from vclr_lightning.data.indexing.files import find_videos
 
 
 def touch(root: Path, *names: str) -> None:
@@ -36,17 +35,6 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     found = find_videos(tmp_path, frames="img_{:05d}.jpg")
     assert found.paths == ["run/v1", "run/v2"]
     assert found.others == {".jpg": 2}
-
-
-@pytest.mark.parametrize("template", ["img.jpg", "{}_{}.jpg", "{:05d", "{name}.jpg", "a/{}.jpg"])
-def test_frame_templates_must_hold_one_number(template: str) -> None:
-    with pytest.raises(UserError, match="must hold one number"):
-        frame_pattern(template)
-
-
-def test_frame_pattern_takes_dots_literally() -> None:
-    assert frame_pattern("a.{:03d}.jpg").fullmatch("a.012.jpg")
-    assert not frame_pattern("a.{:03d}.jpg").fullmatch("aX012.jpg")
 
 
 def test_progress_counts(tmp_path: Path) -> None:

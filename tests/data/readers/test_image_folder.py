@@ -13,6 +13,7 @@ from PIL import Image
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import ImageFolderReader
+from vclr_lightning.data.readers.image_folder import frame_pattern
 
 
 def _fill(folder: Path, template: str, numbers: range) -> Path:
@@ -138,6 +139,11 @@ def test_a_rank_out_of_range_is_the_callers_mistake(tmp_path: Path, ranks: list[
 def test_a_template_holds_one_number(template: str) -> None:
     with pytest.raises(UserError, match="one number"):
         ImageFolderReader(template=template)
+
+
+def test_dots_of_a_template_are_dots() -> None:
+    assert frame_pattern("a.{:03d}.jpg").fullmatch("a.012.jpg")
+    assert not frame_pattern("a.{:03d}.jpg").fullmatch("aX012.jpg")
 
 
 def test_reader_is_picklable(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.readers.image_folder import frame_pattern
 
 _SUFFIXES = """
     3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
@@ -34,28 +34,6 @@ def is_video_name(name: str) -> bool:
         (True, False, False)
     """
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
-
-
-def frame_pattern(template: str) -> re.Pattern[str]:
-    """Return the pattern of file names that ``template`` makes, such as ``img_{:05d}.jpg``.
-
-    Raises:
-        UserError: the template has not exactly one number in it.
-
-    Example:
-        >>> bool(frame_pattern("img_{:05d}.jpg").fullmatch("img_00012.jpg"))
-        True
-    """
-    parts = re.split(r"\{[^{}]*\}", template)
-    try:
-        varies = template.format(1) != template.format(2)
-    except (IndexError, KeyError, ValueError):
-        varies = False
-    if len(parts) != 2 or not varies or "/" in template:
-        raise UserError(
-            f"the frame template {template!r} must hold one number, as in img_{{:05d}}.jpg"
-        )
-    return re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[1]))
 
 
 def find_videos(

@@ -42,7 +42,7 @@ class ImageFolderReader:
 
     def __init__(self, *, template: str = "img_{:05d}.jpg") -> None:
         self._template = template
-        self._pattern = _pattern(template)
+        self._pattern = frame_pattern(template)
 
     @contextmanager
     def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[ImageFolder]:
@@ -127,17 +127,25 @@ class ImageFolder:
         return start, len(numbers)
 
 
-def _pattern(template: str) -> re.Pattern[str]:
-    """Return the pattern of the names that ``template`` makes, with the number as group 1."""
+def frame_pattern(template: str) -> re.Pattern[str]:
+    """Return the pattern of file names that ``template`` makes, with the number as group 1.
+
+    Raises:
+        UserError: the template has not exactly one number in it.
+
+    Example:
+        >>> frame_pattern("img_{:05d}.jpg").fullmatch("img_00012.jpg")[1]
+        '00012'
+    """
     parts = re.split(r"\{[^{}]*\}", template)
     try:
-        names = {template.format(number) for number in (1, 2)}
+        varies = template.format(1) != template.format(2)
     except (IndexError, KeyError, ValueError):
-        names = set()
-    if len(parts) != 2 or len(names) != 2 or "/" in template:
+        varies = False
+    if len(parts) != 2 or not varies or "/" in template:
         raise UserError(
-            f"template={template!r} must be a file name with one number in it, "
-            "such as img_{:05d}.jpg"
+            f"the frame template {template!r} must be a file name with one number in it, as in "
+            "img_{:05d}.jpg"
         )
     return re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[1]))
 
