@@ -1,0 +1,236 @@
+"""Features kept in a folder: mapped into memory, with whose they are and where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.evaluation.features import FACTS, FeatureSet, segment_means
+
+if TYPE_CHECKING:
+    from vclr_lightning.core.types import Rejection
+
+FEATURES, ROWS, ABOUT = "features.npy", "rows.arrow", "store.json"
+FORMAT = 1
+FORMS = ("mean", "frames", "ragged")
+
+
+class FeatureStore:
+    """Features of N videos in a folder, made by a feature extractor; nothing can be changed.
+
+    Three forms: ``mean``, the average over a video's frames; ``frames``, each of its n frames;
+    ``ragged``, each of its snippets, whose number differs from video to video.
+
+    Args:
+        folder: see :meth:`open`, which checks it first.
+        about: what the folder says of itself.
+        keep: positions of the rows to take; ``None`` for all.
+
+    Attributes:
+        folder: where the files are.
+        form: ``"mean"``, ``"frames"`` or ``"ragged"``.
+        classes: names of the classes; a label is a position in it.
+        rejected: videos that could not be read, and why; they have no row.
+        provenance: where the features come from: hash of the weights, fingerprint of the manifest,
+            split, sampling, transform, layer, backbone, version.
+    """
+
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], *, keep: Tensor | None = None
+    ) -> None:
+        self.folder = folder
+        self.form = str(about["form"])
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.rejected: list[Rejection] = list(about["rejected"])
+        self.provenance: Mapping[str, Any] = about["provenance"]
+        self._about = about
+        self._keep = keep
+
+    @classmethod
+    def open(cls, folder: str | Path) -> FeatureStore:
+        """Open the folder of a finished extraction.
+
+        Raises:
+            UserError: there are no features, or not all of them, or of another version.
+        """
+        folder = Path(folder)
+        if not (folder / ABOUT).is_file():
+            raise UserError(f"{folder} holds no features; extract them with stage=features")
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            wanted = about["format"], tuple(about["shape"]), about["videos"]
+            store = cls(folder, about)
+            found = FORMAT, tuple(store._stored.shape), len(store._table["index"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the features in {folder} are damaged ({error}); delete the folder and extract "
+                "them again"
+            ) from error
+        if wanted != found:
+            raise UserError(
+                f"the features in {folder} are of another version or not whole (expected "
+                f"{wanted}, found {found}); delete the folder and extract them again"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.folder)!r}, videos={len(self)}, form={self.form!r})"
+
+    @cached_property
+    def features(self) -> Tensor:
+        """``(N, F)``; in ``frames`` ``(N, n, F)``; in ``ragged`` ``(sum of m, F)``, all in a row.
+
+        Mapped into memory where no rows are left out. In ``frames``, a video of fewer frames
+        repeats its last one; ``count`` says how many are its own.
+        """
+        if self._keep is None:
+            return self._stored
+        if self.form == "ragged":
+            return torch.cat([self.video(i) for i in range(len(self))])
+        return self._stored[self._keep]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """``(N, F)``, averaged over a video's frames or snippets."""
+        if self.form == "mean":
+            return self.features
+        return torch.stack([self.video(i).mean(dim=0) for i in range(len(self))])
+
+    def video(self, i: int) -> Tensor:
+        """Return what is kept of video ``i``, in order: ``(m, F)``, m = ``count[i]``.
+
+        In the form ``mean`` m is 1.
+        """
+        row = i if self._keep is None else int(self._keep[i])
+        if self.form == "mean":
+            return self._stored[row : row + 1]
+        if self.form == "frames":
+            return self._stored[row, : int(self.count[i])]
+        return self._stored[int(self._offsets[row]) : int(self._offsets[row + 1])]
+
+    @cached_property
+    def label(self) -> Tensor:
+        """``(N,)``, position in ``classes``, -1 for none."""
+        return self._column("label")
+
+    @cached_property
+    def video_id(self) -> Tensor:
+        """``(N,)``"""
+        return self._column("video_id")
+
+    @cached_property
+    def group_id(self) -> Tensor:
+        """``(N,)``; clips cut from one source share it."""
+        return self._column("group_id")
+
+    @cached_property
+    def index(self) -> Tensor:
+        """``(N,)``, row of the split's manifest."""
+        return self._column("index")
+
+    @cached_property
+    def count(self) -> Tensor:
+        """``(N,)``, frames or snippets that were encoded."""
+        return self._column("count")
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the videos."""
+        return self._words("name")
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Files of the videos, as they were when the features were extracted."""
+        return self._words("path")
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return int(self._stored.shape[-1])
+
+    def labelled(self) -> FeatureStore:
+        """Return the videos that have a label.
+
+        Raises:
+            UserError: there is none.
+        """
+        keep = self.label >= 0
+        if not bool(keep.any()):
+            raise UserError(
+                f"none of the videos of split {self.provenance.get('split')} has a label, and this "
+                "measure needs them; index a folder with a subfolder per class, or list files "
+                "with labels"
+            )
+        return self.select(keep)
+
+    def select(self, keep: Tensor) -> FeatureStore:
+        """Return the videos where ``keep`` ``(N,)`` is true."""
+        if bool(keep.all()):
+            return self
+        rows = torch.arange(len(self)) if self._keep is None else self._keep
+        return FeatureStore(self.folder, self._about, keep=rows[keep])
+
+    def feature_set(self, segments: int = 1) -> FeatureSet:
+        """Return the same in memory, as the measures take it.
+
+        Args:
+            segments: parts of a video whose average is kept apart; past 1 the frames are needed.
+
+        Raises:
+            UserError: parts are wanted, but the frames were averaged when they were extracted.
+        """
+        if segments > 1 and self.form == "mean":
+            raise UserError(
+                f"the features in {self.folder} are averaged over each video, which tells no order;"
+                " extract them with keep_frames=true"
+            )
+        if self.form == "mean":
+            parts = self.mean[:, None]
+        else:
+            parts = torch.stack([segment_means(self.video(i), segments) for i in range(len(self))])
+        facts = {name: getattr(self, name) for name in FACTS}
+        return FeatureSet(mean=self.mean, segments=parts, **facts, rejected=self.rejected)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield what :meth:`video` returns, for each video."""
+        return (self.video(i) for i in range(len(self)))
+
+    @cached_property
+    def _stored(self) -> Tensor:
+        import numpy as np
+
+        # Copy-on-write: torch knows no arrays that must not be written to.
+        return torch.from_numpy(np.load(self.folder / FEATURES, mmap_mode="c"))
+
+    @cached_property
+    def _offsets(self) -> Tensor:
+        counts = torch.from_numpy(self._table["count"].to_numpy(zero_copy_only=False).copy())
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    @cached_property
+    def _table(self) -> Mapping[str, Any]:
+        import pyarrow as pa
+
+        with pa.memory_map(str(self.folder / ROWS)) as source:
+            batch = pa.ipc.open_file(source).get_batch(0)
+        return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+    def _column(self, name: str) -> Tensor:
+        values = torch.from_numpy(self._table[name].to_numpy(zero_copy_only=False).copy())
+        return values if self._keep is None else values[self._keep]
+
+    def _words(self, name: str) -> list[str]:
+        words = self._table[name]
+        if self._keep is not None:
+            words = words.take(self._keep.numpy())
+        return [str(word) for word in words.to_pylist()]
