@@ -45,8 +45,10 @@ class VideoDataset(Dataset[Sample]):
 
     The key is ``(epoch, index)``, ``index`` being a row of the manifest. All needed views are read
     in one pass over the video, and every clip is augmented with random numbers of its own. A
-    video that cannot be read is replaced by another, drawn from (seed, epoch, index, attempt), and
-    noted in the sample; ids and label are those of the video really decoded.
+    row that is a clip inside of a longer file gives frames of its window alone, and ranks count
+    from the window's first. A video that cannot be read is replaced by another, drawn from
+    (seed, epoch, index, attempt), and noted in the sample; ids and label are those of the video
+    really decoded.
 
     Args:
         manifest: the videos.

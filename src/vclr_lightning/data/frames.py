@@ -13,7 +13,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.decoding import read_drawn, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.segments import evaluation_ranks
+from vclr_lightning.data.segments import evaluation_ranks, snippet_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,8 @@ class FramesSample(TypedDict):
 class FramesDataset(Dataset[FramesSample]):
     """Gives ``num_frames`` frames of a video, evenly spaced from the first to the last.
 
+    A row that is a clip inside of a longer file gives frames of its window alone.
+
     A video of fewer frames gives each once; the last is repeated to fill up, and ``mask`` is false
     there. A video that cannot be read gives a blank sample that is not ``valid`` and says why:
     in an evaluation nothing takes its place.
@@ -48,12 +50,14 @@ class FramesDataset(Dataset[FramesSample]):
         reader: opens them.
         transform: resizes and crops one frame.
         num_frames: m, at least 1.
+        every: instead, the middle frame of each run of so many frames, m as it comes; such samples
+            are of unequal length, and a batch holds one of them.
 
     Shape:
         ``sample["frames"]``: ``(m, C, 1, H, W)`` uint8; ``sample["mask"]``: ``(m,)``.
 
     Raises:
-        UserError: ``num_frames`` is below 1.
+        UserError: ``num_frames`` or ``every`` is below 1.
     """
 
     def __init__(
@@ -63,13 +67,16 @@ class FramesDataset(Dataset[FramesSample]):
         reader: VideoReader,
         transform: ClipTransform,
         num_frames: int = 30,
+        every: int | None = None,
     ) -> None:
-        if num_frames < 1:
-            raise UserError(f"num_frames={num_frames} must be at least 1")
+        for name, value in (("num_frames", num_frames), ("every", every)):
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
         self._manifest = manifest
         self._reader = reader
         self._transform = transform
         self._num_frames = num_frames
+        self._every = every
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -77,20 +84,23 @@ class FramesDataset(Dataset[FramesSample]):
     def __getitem__(self, index: int) -> FramesSample:
         rng = numpy_generator(index)
         size = self._transform.size
-        frames = torch.zeros(self._num_frames, 3, 1, size, size, dtype=torch.uint8)
-        count, rejected = 0, []
+        ranks: NDArray[np.int64] = np.arange(0)
+        pictures: list[NDArray[np.uint8]] = []
+        rejected: list[Rejection] = []
         try:
             ranks, pictures = read_drawn(self._manifest, index, self._reader, self._draw)
         except VideoError as error:
             rejected = [reject(self._manifest, index, error)]
-        else:
-            count = len(ranks)
-            for position, picture in enumerate(pictures):
-                frames[position] = self._transform([picture], rng)
+        count = len(ranks)
+        length = self._num_frames if self._every is None else max(1, count)
+        frames = torch.zeros(length, 3, 1, size, size, dtype=torch.uint8)
+        for position, picture in enumerate(pictures):
+            frames[position] = self._transform([picture], rng)
+        if count:
             frames[count:] = frames[count - 1]
         return {
             "frames": frames,
-            "mask": np.arange(self._num_frames) < count,
+            "mask": np.arange(length) < count,
             "count": count,
             "video_id": self._manifest.video_id(index),
             "group_id": self._manifest.group_id(index),
@@ -101,5 +111,8 @@ class FramesDataset(Dataset[FramesSample]):
         }
 
     def _draw(self, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        ranks = evaluation_ranks(num_frames, self._num_frames)
+        if self._every is not None:
+            ranks = snippet_ranks(num_frames, self._every)
+        else:
+            ranks = evaluation_ranks(num_frames, self._num_frames)
         return ranks, ranks

@@ -56,7 +56,12 @@ class VideoTable(Protocol):
         ...
 
     def num_frames(self, i: int) -> int | None:
-        """Return the number of decodable frames, or ``None`` where it is not known for sure."""
+        """Return the number of the file's decodable frames, or ``None`` where that is not sure."""
+        ...
+
+    def window(self, i: int) -> tuple[float, float] | None:
+        """Return where the row begins and ends within its file, on the clock of
+        :meth:`OpenVideo.times`, or ``None`` for the whole file."""
         ...
 
 
@@ -66,6 +71,17 @@ class OpenVideo(Protocol):
     @property
     def num_frames(self) -> int:
         """Decodable frames, ranked ``0..num_frames - 1`` by presentation time."""
+        ...
+
+    def times(self) -> NDArray[np.float64]:
+        """Return when each frame is shown, ``(num_frames,)``, rising from 0, in seconds.
+
+        Asked for only where a row of the table is a part of its file. Extracted pictures have no
+        clock; they count frames instead.
+
+        Raises:
+            VideoError: the file does not tell.
+        """
         ...
 
     def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:

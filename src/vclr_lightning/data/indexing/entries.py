@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from vclr_lightning.data.manifest.schema import Span
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A video that a source names.
+    """A video that a source names, or a clip inside of a longer video.
 
     Attributes:
         path: relative to the root, with ``/``.
@@ -16,6 +18,9 @@ class Entry:
         label: position in the listing's classes, -1 for none.
         name: the video's id, where it is not the file's stem.
         group: where the source knows it.
+        start: where a clip begins, in seconds (of a folder of frames, in frames).
+        end: where it ends; both ``None`` for the whole file.
+        spans: what is annotated within the video.
     """
 
     path: str
@@ -23,6 +28,9 @@ class Entry:
     label: int = -1
     name: str = ""
     group: str = ""
+    start: float | None = None
+    end: float | None = None
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,12 @@ class Listing:
     """All that one source yields.
 
     Attributes:
-        entries: the videos, each path once.
+        entries: the videos, each path once, or clips of them, each window once.
         classes: class names.
         rejected: what the source names but cannot be used.
         others: files in the folder that are no videos by their name, counted by suffix.
         unlisted: videos in the folder that no list names.
+        left_out: what the source names and is not wanted, counted by why.
     """
 
     entries: list[Entry]
@@ -52,3 +61,4 @@ class Listing:
     rejected: list[Rejected] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     unlisted: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)

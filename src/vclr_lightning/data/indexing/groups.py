@@ -63,5 +63,12 @@ def _grouped(entry: Entry, pattern: re.Pattern[str]) -> Entry:
 def _with(entry: Entry, group: str) -> Entry:
     # Spelt out: `dataclasses.replace` takes seconds for a quarter of a million entries.
     return Entry(
-        path=entry.path, split=entry.split, label=entry.label, name=entry.name, group=group
+        path=entry.path,
+        split=entry.split,
+        label=entry.label,
+        name=entry.name,
+        group=group,
+        start=entry.start,
+        end=entry.end,
+        spans=entry.spans,
     )

@@ -29,6 +29,7 @@ class Indexed:
         probed: files that were opened; the others were known from an earlier run.
         others: files that are no videos by their name, by suffix.
         unlisted: videos in the folder that no list names.
+        left_out: what the source names and is not wanted, counted by why.
     """
 
     manifest: Manifest
@@ -37,12 +38,30 @@ class Indexed:
     probed: int
     others: Counter[str]
     unlisted: int
+    left_out: Counter[str]
+
+    def notices(self) -> list[str]:
+        """Return a line on each kind of what was left out, and on classes not to be learned."""
+        untrained = self.manifest.summary().untrained_notice()
+        return [line for line in (self.notice(), self.left_out_notice(), untrained) if line]
 
     def notice(self) -> str:
-        """Return one line on what was left out: how many, the commonest reasons, and where."""
+        """Return one line on what was rejected: how many, why, where, and what remains."""
+        if not self.rejected:
+            return ""
         reasons = Counter(reject.reason for reject in self.rejected).most_common(3)
         some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
-        return f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: {some}"
+        counts = self.manifest.summary().splits
+        kept = ", ".join(f"{split} {number:,}" for split, number in counts.items())
+        return (
+            f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: {some}; "
+            f"there remain {kept}"
+        )
+
+    def left_out_notice(self) -> str:
+        """Return one line on what was not wanted, by why."""
+        some = "; ".join(f"{number:,} x {why}" for why, number in self.left_out.most_common())
+        return f"left out: {some}" if some else ""
 
 
 def index_videos(
@@ -85,15 +104,15 @@ def index_videos(
             journal.remove()
         known = {} if fresh else known_outcomes(out, root=root, frames=frames, decode=decode)
         known.update(journal.read())
-        paths = [entry.path for entry in listing.entries]
+        paths = list(dict.fromkeys(entry.path for entry in listing.entries))
         folders = frames is not None
         seen = look_at(root, paths, folders=folders, workers=workers, show=show)
         outcomes, probed = find_out(
             root, seen, known=known, journal=journal, settings=settings, workers=workers, show=show
         )
-        rejected = [*listing.rejected, *_rejected(outcomes)]
+        rows, outside = _rows(listing.entries, outcomes)
+        rejected = [*listing.rejected, *_rejected(outcomes), *outside]
         write_rejects(rejects_file(out), rejected)
-        rows = _rows(listing.entries, outcomes)
         if not rows:
             journal.remove()
             first = rejected[-1]
@@ -114,6 +133,7 @@ def index_videos(
         probed=probed,
         others=listing.others,
         unlisted=listing.unlisted,
+        left_out=listing.left_out,
     )
 
 
@@ -121,9 +141,23 @@ def _rejected(outcomes: Sequence[Outcome]) -> list[Rejected]:
     return [Rejected(o.path, o.reason, o.size, o.mtime_ns) for o in outcomes if o.reason]
 
 
-def _rows(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Row]:
-    pairs = zip(entries, outcomes, strict=True)
-    return [_row(entry, o, o.values) for entry, o in pairs if o.values is not None]
+def _rows(
+    entries: Sequence[Entry], outcomes: Sequence[Outcome]
+) -> tuple[list[Row], list[Rejected]]:
+    """Return a row for each entry of a usable file, and the clips that lie outside of theirs."""
+    of_path = {outcome.path: outcome for outcome in outcomes}
+    rows, outside = [], []
+    for entry in entries:
+        outcome = of_path[entry.path]
+        if outcome.values is None:
+            continue
+        length = outcome.values.get("duration") or outcome.values.get("num_frames")
+        if entry.start is not None and length is not None and entry.start >= length:
+            reason = f"its clip begins at {entry.start:g}, and it ends at {length:g}"
+            outside.append(Rejected(entry.path, reason))
+        else:
+            rows.append(_row(entry, outcome, outcome.values))
+    return rows, outside
 
 
 def _row(entry: Entry, outcome: Outcome, values: Mapping[str, object]) -> Row:
@@ -138,5 +172,5 @@ def _is_current(out: Path, rows: Sequence[Row], info: Info) -> bool:
         return False
     if old.info != replace(info, fingerprint=old.fingerprint):
         return False
-    ordered = sorted(rows, key=lambda row: (row.split, row.path))
+    ordered = sorted(rows, key=lambda row: row.order)
     return fingerprint(ordered, info.classes) == old.fingerprint

@@ -1,4 +1,4 @@
-"""The manifest: one row per video, in a file that is mapped into memory and never copied.
+"""The manifest: one row per video or clip, in a file that is mapped into memory, never copied.
 
 Example:
     >>> import tempfile
@@ -13,8 +13,8 @@ Example:
 """
 
 from vclr_lightning.data.manifest.manifest import Manifest
-from vclr_lightning.data.manifest.schema import Info, Row
+from vclr_lightning.data.manifest.schema import Info, Row, Span
 from vclr_lightning.data.manifest.summary import Summary
 from vclr_lightning.data.manifest.writer import write_manifest
 
-__all__ = ["Info", "Manifest", "Row", "Summary", "write_manifest"]
+__all__ = ["Info", "Manifest", "Row", "Span", "Summary", "write_manifest"]

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
     """Return the columns of a manifest, backed by the mapped file, and what it says of itself.
 
+    Columns that an older form lacks are null.
+
     Raises:
-        UserError: there is no such file, or it is no manifest of this version.
+        UserError: there is no such file, or it is no manifest of this version or an older one.
     """
     import pyarrow as pa
 
@@ -35,9 +37,14 @@ def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
     if content is None or not arrays:
         raise UserError(f"{file} is an Arrow file but no manifest: make one with `vclr index`")
     header = json.loads(content)
-    if header["schema"] != SCHEMA_VERSION or not schema.equals(arrow_schema()):
+    version = header["schema"]
+    if version not in range(1, SCHEMA_VERSION + 1) or not schema.equals(arrow_schema(version)):
         raise UserError(
             f"{file} was written by another version of this package "
-            f"(form {header['schema']}, this one reads {SCHEMA_VERSION}): run `vclr index` again"
+            f"(form {version}, this one reads {SCHEMA_VERSION}): run `vclr index` again"
         )
-    return dict(zip(schema.names, arrays, strict=True)), Info.from_json(header, file)
+    columns = dict(zip(schema.names, arrays, strict=True))
+    for field in arrow_schema():
+        if field.name not in columns:  # an older form lacks it
+            columns[field.name] = pa.nulls(len(arrays[0]), field.type)
+    return columns, Info.from_json(header, file)

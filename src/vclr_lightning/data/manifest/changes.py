@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 def changed_files(manifest: Manifest) -> dict[str, str]:
     """Return ``missing``, ``size`` or ``time`` for each file that differs, by relative path."""
-    found = {}
+    found: dict[str, str] = {}
     sizes, times = manifest.column("size"), manifest.column("mtime_ns")
     for i in range(len(manifest)):
         path = manifest.relative_path(i)
+        if path in found:
+            continue
         try:
             now = (manifest.root / path).stat()
         except OSError:

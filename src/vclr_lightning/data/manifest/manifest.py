@@ -14,7 +14,7 @@ from vclr_lightning.data.manifest.arrow import open_arrow
 from vclr_lightning.data.manifest.changes import changed_files
 from vclr_lightning.data.manifest.holdout import held_out
 from vclr_lightning.data.manifest.rows import Rows
-from vclr_lightning.data.manifest.schema import Info
+from vclr_lightning.data.manifest.schema import Info, Span
 from vclr_lightning.data.manifest.summary import Summary, summarise
 
 
@@ -94,7 +94,10 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of paths, ids, groups, labels, splits, classes and selection; not of file times."""
+        """Hash of paths, windows, ids, groups, labels, splits, spans, classes and selection.
+
+        Not of file times.
+        """
         if self._rows is None:
             return self._info.fingerprint
         content = self._info.fingerprint.encode() + self._rows.tobytes()
@@ -127,8 +130,26 @@ class Manifest:
         return int(self._value("label", i))
 
     def num_frames(self, i: int) -> int | None:
-        """Return how many frames of video ``i`` decode, where that is known to be right."""
+        """Return how many frames of video ``i``'s file decode, where that is known to be right."""
         return int(self._value("num_frames", i)) if self._value("exact", i) else None
+
+    def window(self, i: int) -> tuple[float, float] | None:
+        """Return where row ``i`` begins and ends within its file, ``None`` for the whole file.
+
+        In seconds from the file's first frame; in frames, where videos are folders of those.
+        """
+        start = self._value("start", i)
+        return None if start is None else (float(start), float(self._value("end", i)))
+
+    def spans(self, i: int) -> tuple[Span, ...]:
+        """Return what is annotated within video ``i``, in order of time."""
+        spans = self._value("spans", i) or ()
+        return tuple(Span(span["start"], span["end"], span["label"]) for span in spans)
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether any video of this selection has annotated spans."""
+        return bool(self.column("spans").astype(np.bool_).any())
 
     @property
     def video_ids(self) -> NDArray[np.int64]:
@@ -190,11 +211,15 @@ class Manifest:
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of this selection as an array; NaN where a number is unknown.
 
-        Columns of words give codes, positions in :meth:`words`, -1 where unknown.
+        Columns of words give codes, positions in :meth:`words`, -1 where unknown; the column
+        ``spans`` gives how many each video has.
         """
         array = self._columns[name]
         values: NDArray[Any]
-        if hasattr(array, "indices"):
+        if name == "spans":
+            lengths = array.value_lengths().to_numpy(zero_copy_only=False)
+            values = np.nan_to_num(lengths, nan=0).astype(np.int64)
+        elif hasattr(array, "indices"):
             codes = array.indices.to_numpy(zero_copy_only=False)
             values = np.nan_to_num(codes, nan=-1).astype(np.int32)
         else:

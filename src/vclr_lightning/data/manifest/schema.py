@@ -8,20 +8,34 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vclr_lightning import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = b"vclr_manifest"
+
+
+class Span(NamedTuple):
+    """An annotated stretch of a video.
+
+    Attributes:
+        start: seconds from the video's first frame; of a folder of frames, frames.
+        end: likewise.
+        label: position in the manifest's classes, -1 for none.
+    """
+
+    start: float
+    end: float
+    label: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One video.
+    """One video, or one clip inside of a longer video.
 
     Attributes:
         path: relative to the manifest's root, with ``/``.
@@ -39,6 +53,10 @@ class Row:
         keyframe_interval: frames between keyframes.
         size: bytes of the file.
         mtime_ns: time of the file's last change, nanoseconds.
+        start: where the clip begins, in seconds from the file's first frame (of a folder of
+            frames, in frames); ``None`` with ``end`` for the whole file.
+        end: where it ends.
+        spans: what is annotated within the video, for localisation.
     """
 
     path: str
@@ -56,6 +74,21 @@ class Row:
     keyframe_interval: float | None = None
     size: int = 0
     mtime_ns: int = 0
+    start: float | None = None
+    end: float | None = None
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def place(self) -> tuple[str, float, float, int]:
+        """What no other row has: the file, and of a clip its window and label."""
+        if self.start is None or self.end is None:
+            return self.path, -1.0, -1.0, -1
+        return self.path, self.start, self.end, self.label
+
+    @property
+    def order(self) -> tuple[str, tuple[str, float, float, int]]:
+        """What rows of a manifest are sorted by."""
+        return self.split, self.place
 
     @property
     def video_name(self) -> str:
@@ -108,33 +141,44 @@ class Info:
         return Info(root=root, classes=tuple(classes), **values)  # type: ignore[arg-type]
 
 
-def arrow_schema() -> pa.Schema:
-    """Return the columns, in order. Label is -1, and probed values are null, where unknown."""
+def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
+    """Return the columns, in order. Label is -1, and probed values are null, where unknown.
+
+    Args:
+        version: of the form; 1 has no windows and no spans.
+    """
     import pyarrow as pa
 
     words = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("name", pa.string(), nullable=False),
-            pa.field("group", words, nullable=False),
-            pa.field("split", words, nullable=False),
-            pa.field("label", pa.int32(), nullable=False),
-            pa.field("duration", pa.float64()),
-            pa.field("num_frames", pa.int32()),
-            pa.field("exact", pa.bool_(), nullable=False),
-            pa.field("fps", pa.float64()),
-            pa.field("width", pa.int32()),
-            pa.field("height", pa.int32()),
-            pa.field("codec", words),
-            pa.field("keyframe_interval", pa.float64()),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-        ]
-    )
+    span = [("start", pa.float64()), ("end", pa.float64()), ("label", pa.int32())]
+    fields = [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("group", words, nullable=False),
+        pa.field("split", words, nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("duration", pa.float64()),
+        pa.field("num_frames", pa.int32()),
+        pa.field("exact", pa.bool_(), nullable=False),
+        pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("codec", words),
+        pa.field("keyframe_interval", pa.float64()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+        pa.field("spans", pa.list_(pa.struct(span))),
+    ]
+    return pa.schema(fields if version > 1 else fields[:-3])
 
 
 def fingerprint(rows: Iterable[Row], classes: Sequence[str]) -> str:
     """Return a hash of what a run depends on: not of sizes, times and probed values."""
-    fields = [(r.path, r.video_name, r.group_name, r.split, r.label) for r in rows]
+    fields = []
+    for r in rows:
+        # What a row lacks is left out, so that manifests of whole videos keep their hash.
+        more = (r.start, r.end, r.spans) if r.start is not None or r.spans else ()
+        fields.append((r.path, r.video_name, r.group_name, r.split, r.label, *more))
     return hashlib.sha256(json.dumps([list(classes), fields]).encode()).hexdigest()[:32]

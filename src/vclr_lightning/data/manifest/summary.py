@@ -34,6 +34,11 @@ class Summary:
         sizes: videos by ``WIDTHxHEIGHT``, most frequent first.
         codecs: videos by codec, most frequent first.
         keyframes: least, median and greatest number of frames between keyframes, or ``None``.
+        files: different files.
+        clips: rows that are a part of their file.
+        spans: annotated spans within videos.
+        untrained: of other splits than ``train``, labelled videos by class that has no video in
+            ``train``; empty without a split ``train``.
     """
 
     videos: int
@@ -48,6 +53,19 @@ class Summary:
     sizes: Mapping[str, int]
     codecs: Mapping[str, int]
     keyframes: tuple[float, float, float] | None
+    files: int
+    clips: int
+    spans: int
+    untrained: Mapping[str, int]
+
+    def untrained_notice(self) -> str:
+        """Return one line on the classes that training has no video of, if there are any."""
+        if not self.untrained:
+            return ""
+        return (
+            f"{len(self.untrained):,} classes have no video in train, but "
+            f"{sum(self.untrained.values()):,} in other splits: {_list(self.untrained)}"
+        )
 
     def table(self, title: str = "") -> Table:
         """Return the numbers as a rich table of two columns."""
@@ -57,8 +75,14 @@ class Summary:
         table.add_column(style="bold")
         table.add_column()
         table.add_row("videos", f"{self.videos:,} ({self.groups:,} groups)")
+        if self.clips:
+            table.add_row("clips", f"{self.clips:,}, parts of {self.files:,} files")
+        if self.spans:
+            table.add_row("spans", f"{self.spans:,} annotated")
         table.add_row("splits", _list(self.splits))
         table.add_row("classes", f"{self.classes:,} ({self.labelled:,} videos labelled)")
+        if self.untrained:
+            table.add_row("not in train", _list(self.untrained))
         table.add_row("hours", "unknown" if self.hours is None else f"{self.hours:,.2f}")
         if self.bytes is not None:
             table.add_row("on disk", f"{self.bytes / 1e9:,.3f} GB")
@@ -73,6 +97,11 @@ def summarise(manifest: Manifest) -> Summary:
     """Count what ``manifest`` holds."""
     width, height = manifest.column("width"), manifest.column("height")
     durations = manifest.column("duration").astype(np.float64)
+    windows = manifest.column("end").astype(np.float64) - manifest.column("start")
+    clips = ~np.isnan(windows)
+    if not manifest.info.frames:
+        durations = np.where(clips, windows, durations)
+    first = _first_of_file(manifest) if clips.any() else np.arange(len(manifest))
     return Summary(
         videos=len(manifest),
         splits=dict(sorted(_counts_of_words(manifest, "split").items())),
@@ -80,13 +109,37 @@ def summarise(manifest: Manifest) -> Summary:
         labelled=int((manifest.labels >= 0).sum()),
         groups=len(np.unique(manifest.group_ids)),
         hours=None if np.isnan(durations).all() else float(np.nansum(durations)) / 3600,
-        bytes=None if manifest.info.frames else int(manifest.column("size").sum()),
+        bytes=None if manifest.info.frames else int(manifest.column("size")[first].sum()),
         exact=int(manifest.column("exact").astype(np.bool_).sum()),
         frames=_three(manifest.column("num_frames")),
         sizes=_sizes(width.astype(np.float64), height.astype(np.float64)),
         codecs=_counts_of_words(manifest, "codec"),
         keyframes=_three(manifest.column("keyframe_interval")),
+        files=len(first),
+        clips=int(clips.sum()),
+        spans=int(manifest.column("spans").sum()),
+        untrained=_untrained(manifest),
     )
+
+
+def _first_of_file(manifest: Manifest) -> NDArray[np.int64]:
+    """Return one row of each file."""
+    _, first = np.unique(manifest.column("path").astype(str), return_index=True)
+    return first.astype(np.int64, copy=False)
+
+
+def _untrained(manifest: Manifest) -> dict[str, int]:
+    """Count labelled videos of other splits whose class ``train`` has none of."""
+    if "train" not in manifest.splits:
+        return {}
+    labels = manifest.labels
+    train = manifest.column("split") == manifest.words("split").index("train")
+    known = np.unique(labels[train])
+    if known.max(initial=-1) < 0:
+        return {}
+    rest = labels[~train]
+    codes, counts = np.unique(rest[(rest >= 0) & ~np.isin(rest, known)], return_counts=True)
+    return {manifest.classes[k]: int(n) for k, n in zip(codes, counts, strict=True)}
 
 
 def _counts_of_words(manifest: Manifest, column: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
-    """Write ``rows``, sorted by split and path, and ``info`` to the Arrow file ``file``.
+    """Write ``rows``, sorted by split, path and window, and ``info`` to the Arrow file ``file``.
 
     The file appears, or replaces an older one, only when it is complete.
 
@@ -24,12 +24,12 @@ def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
         ``file``.
 
     Raises:
-        UserError: there are no rows, a path comes twice, a label has no class, or the file
-            cannot be written.
+        UserError: there are no rows, a video or a clip of one comes twice, a label has no class,
+            a window or span is none, or the file cannot be written.
     """
     import pyarrow as pa
 
-    ordered = sorted(rows, key=lambda row: (row.split, row.path))
+    ordered = sorted(rows, key=lambda row: row.order)
     _check(ordered, info)
     info = replace(info, fingerprint=fingerprint(ordered, info.classes))
     schema = arrow_schema().with_metadata({METADATA_KEY: info.to_json(file)})
@@ -46,6 +46,10 @@ def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
 def _array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
+    if pa.types.is_list(kind):
+        names = [field.name for field in kind.value_type]
+        spans = [[dict(zip(names, s, strict=True)) for s in v] or None for v in values]  # type: ignore[attr-defined]
+        return pa.array(spans, kind)
     if not pa.types.is_dictionary(kind):
         return pa.array(values, kind)
     words = sorted({str(value) for value in values if value is not None})
@@ -59,11 +63,26 @@ def _array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 def _check(rows: Sequence[Row], info: Info) -> None:
     if not rows:
         raise UserError("there are no videos to write into a manifest")
-    twice = len(rows) - len({row.path for row in rows})
+    twice = len(rows) - len({row.place for row in rows})
     if twice:
         raise UserError(f"{twice} path(s) come more than once in the manifest")
+    whole = {row.path for row in rows if row.start is None}
     for row in rows:
-        if not -1 <= row.label < len(info.classes):
-            raise UserError(
-                f"{row.path} has label {row.label}, but there are {len(info.classes)} classes"
-            )
+        for label in (row.label, *(span.label for span in row.spans)):
+            if not -1 <= label < len(info.classes):
+                raise UserError(
+                    f"{row.path} has label {label}, but there are {len(info.classes)} classes"
+                )
+        _check_window(row)
+        if row.start is not None and row.path in whole:
+            raise UserError(f"{row.path} is in the manifest both whole and as a clip")
+
+
+def _check_window(row: Row) -> None:
+    if row.start is None and row.end is None:
+        return
+    if row.start is None or row.end is None or not 0 <= row.start < row.end:
+        raise UserError(
+            f"{row.path} has the window {row.start} to {row.end}; give both ends, the first at "
+            "least 0 and below the second, or neither for the whole file"
+        )

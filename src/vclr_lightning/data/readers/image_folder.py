@@ -102,6 +102,10 @@ class ImageFolder:
     def _picture(self, number: int) -> Path:
         return self._path / self._template.format(number)
 
+    def times(self) -> NDArray[np.float64]:
+        """Return the number of each picture, from 0: a folder of pictures has no clock."""
+        return np.arange(self._num_frames, dtype=np.float64)
+
     def _list(self) -> tuple[int, int]:
         """Return the first number and how many follow without a gap."""
         try:

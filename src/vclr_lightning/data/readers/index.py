@@ -30,6 +30,12 @@ class GroupIndex:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def spacing(self) -> int | None:
+        """Time from each packet to the next, where that is the same for all."""
+        steps = {b - a for a, b in pairwise(self.times)}
+        return steps.pop() if len(steps) == 1 else None
+
     def group(self, position: int) -> range:
         """Return the positions of the group that ``position`` is in.
 

@@ -56,6 +56,11 @@ class IndexedReader:
         # Seeking asks for times of presentation; the first packet shows by how much they are later.
         self._delay = max(0, (stream.start_time or 0) - index.times[0])
 
+    @property
+    def index(self) -> GroupIndex:
+        """The stream's index."""
+        return self._index
+
     def read(self, ranks: Collection[int]) -> dict[int, NDArray[np.uint8]]:
         """Return the frames of ``ranks``, each a presentation rank.
 

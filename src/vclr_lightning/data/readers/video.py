@@ -17,6 +17,7 @@ from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
 from vclr_lightning.data.readers.table import read_table
+from vclr_lightning.data.readers.times import frame_times
 from vclr_lightning.data.readers.trust import stream_doubts
 
 if TYPE_CHECKING:
@@ -117,6 +118,23 @@ class PyAVVideo:
     def by_plan(self) -> bool:
         """Whether frames are read by plan, and not by decoding from the first packet."""
         return self._planned is not None
+
+    def times(self) -> NDArray[np.float64]:
+        """Return when each frame is shown, in seconds from the first, ``(num_frames,)``.
+
+        Presentation times where the container has them, which for an MP4 at a constant rate its
+        index tells; otherwise frames are taken to be as far apart as the stream's average rate
+        says.
+
+        Raises:
+            VideoError: the file tells neither.
+        """
+        index = self._planned.index if isinstance(self._planned, IndexedReader) else None
+        if index is not None and index.spacing is not None and self._stream.time_base:
+            step = index.spacing * self._stream.time_base
+            return np.arange(self._num_frames) * float(step)
+        with open_stream(self._path) as (container, stream):
+            return frame_times(container, stream, num_frames=self._num_frames)
 
     def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the frames of ``ranks`` as ``(H, W, 3)`` RGB.
