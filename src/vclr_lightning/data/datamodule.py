@@ -48,6 +48,13 @@ class VideoDataModule(LightningDataModule):
         eval_frames: frames per video in :meth:`frames_loader`.
         eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
             :meth:`frames_loader`.
+        splits: videos to measure finished networks on, by name: the splits as they were published,
+            from which nothing is held out; by default ``train`` and ``val``.
+
+    Attributes:
+        splits: see above.
+        reader: see above.
+        eval_batch_size: see above.
 
     Raises:
         UserError: a number is out of its range; from :meth:`train_dataloader`, if the batch cannot
@@ -73,6 +80,7 @@ class VideoDataModule(LightningDataModule):
         max_rejected_share: float = 0.05,
         eval_frames: int = 30,
         eval_batch_size: int = 8,
+        splits: Mapping[str, VideoTable] | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -93,7 +101,7 @@ class VideoDataModule(LightningDataModule):
         self._samplers = samplers
         self._transform = transform
         self._eval_transform = eval_transform
-        self._reader = reader
+        self.reader = reader
         self._auto_workers, self._auto_pin = num_workers is None, pin_memory is None
         self._workers = WorkerOptions(
             num_workers=0 if num_workers is None else num_workers,
@@ -103,7 +111,9 @@ class VideoDataModule(LightningDataModule):
         )
         self._views = views
         self._eval_frames = eval_frames
-        self._eval_batch_size = eval_batch_size
+        self.eval_batch_size = eval_batch_size
+        held = {} if val is None else {"val": val}
+        self.splits = dict(splits) if splits is not None else {"train": train, **held}
         self._train_loader: EpochLoader | None = None
 
     def train_dataloader(self) -> EpochLoader:
@@ -169,7 +179,7 @@ class VideoDataModule(LightningDataModule):
         manifest = self.manifest(split)
         dataset = FramesDataset(
             manifest=manifest,
-            reader=self._reader,
+            reader=self.reader,
             transform=self._eval_transform,
             num_frames=self._eval_frames,
         )
@@ -186,6 +196,24 @@ class VideoDataModule(LightningDataModule):
             held = "" if self.val is None else " and val"
             raise UserError(f"there are no {split} videos in this data module; it has train{held}")
         return manifest
+
+    def split(self, name: str) -> VideoTable:
+        """Return the videos of one of :attr:`splits`.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not self.splits.get(name):
+            there = ", ".join(name for name, table in self.splits.items() if table) or "none"
+            raise UserError(f"there are no videos of split {name!r}; there is {there}")
+        return self.splits[name]
+
+    def workers(self, processes: int = 1) -> WorkerOptions:
+        """Return how to load a part of an evaluation's videos in each of some processes."""
+        options = replace(self._worker_options(), persistent=False)
+        if self._auto_workers:
+            options = replace(options, num_workers=default_num_workers(processes))
+        return options
 
     def teardown(self, stage: str) -> None:
         """Stop the workers."""
@@ -235,7 +263,7 @@ class VideoDataModule(LightningDataModule):
     ) -> VideoDataset:
         return VideoDataset(
             manifest=manifest,
-            reader=self._reader,
+            reader=self.reader,
             samplers=self._samplers,
             transform=self._transform,
             views=views,
@@ -244,7 +272,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
-        size = self._eval_batch_size
+        size = self.eval_batch_size
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
         return BatchLoader(dataset, batches, replace(self._worker_options(), persistent=False))
 

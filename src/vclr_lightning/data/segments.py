@@ -126,6 +126,25 @@ def clip_ranks(
     return ranks
 
 
+def snippet_ranks(num_frames: int, every: int) -> NDArray[np.int64]:
+    """Return the middle frame of each run of ``every`` frames: 8, 24, 40, ... for 16.
+
+    A video too short for one gives its own middle frame.
+
+    Shape:
+        Returns ``(m,)`` int64, m at least 1.
+
+    Example:
+        >>> snippet_ranks(41, 16).tolist(), snippet_ranks(40, 16).tolist()
+        ([8, 24, 40], [8, 24])
+        >>> snippet_ranks(5, 16).tolist()
+        [2]
+    """
+    if num_frames <= every // 2:
+        return np.array([num_frames // 2], dtype=np.int64)
+    return np.arange(every // 2, num_frames, every, dtype=np.int64)
+
+
 def evaluation_ranks(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
     """Return ``count`` ranks spread evenly from the first frame to the last, both included.
 

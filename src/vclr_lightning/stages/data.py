@@ -64,7 +64,9 @@ def video_data(
     if reader is None:
         template = frames if frames is not None else table.info.frames
         reader = PyAVReader() if template is None else ImageFolderReader(template=template)
-    return VideoDataModule(train=train, val=val, seed=seed, reader=reader, **loading)
+    own = {name: table.split(name) for name in table.splits}
+    splits = own if len(own) > 1 else None  # of a table without splits the share held out
+    return VideoDataModule(train=train, val=val, splits=splits, seed=seed, reader=reader, **loading)
 
 
 def synthetic_data(
