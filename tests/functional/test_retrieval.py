@@ -1,6 +1,8 @@
-"""Nearest neighbours, recall and k-NN against a NumPy computation."""
+"""Recall and k-NN against a NumPy computation."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -9,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accuracy
 from vclr_lightning.functional.knn import knn_accuracy, knn_predict
 from vclr_lightning.functional.retrieval import (
+    chance_recall,
     chance_recall_at_1,
-    cosine_neighbours,
+    first_hits,
     instance_recall,
     recall_at_k,
+    recalls,
 )
 
 
@@ -27,17 +32,6 @@ def ranking(queries: torch.Tensor, gallery: torch.Tensor) -> NDArray[np.int64]:
     q, g = queries.numpy(), gallery.numpy()
     norms = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(g, axis=1)[None]
     return np.argsort(-(q @ g.T) / norms, axis=1, kind="stable")
-
-
-@given(seed=st.integers(0, 1000), rows=st.integers(1, 12), k=st.integers(1, 15))
-def test_neighbours_are_those_of_a_full_sort_whatever_the_chunk(
-    seed: int, rows: int, k: int
-) -> None:
-    queries, gallery = features(seed, rows), features(seed + 1, 9)
-    similarity, position = cosine_neighbours(queries, gallery, k, chunk=4)
-    assert (position.numpy() == ranking(queries, gallery)[:, :k]).all()
-    assert (similarity.diff(dim=1) <= 0).all()
-    assert similarity.abs().max() <= 1 + 1e-12
 
 
 @given(seed=st.integers(0, 1000))
@@ -62,13 +56,26 @@ def test_recall_is_the_share_of_queries_with_a_hit(seed: int) -> None:
     assert found[1] <= found[5] <= found[50]
 
 
-def test_recall_ignores_scale() -> None:
-    queries, gallery = features(0, 8), features(1, 8)
-    scale = torch.rand(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
-    assert (
-        cosine_neighbours(queries * scale, gallery / scale, 3)[1]
-        == cosine_neighbours(queries, gallery, 3)[1]
-    ).all()
+def test_a_class_that_the_gallery_lacks_is_never_found() -> None:
+    gallery, labels = features(0, 9), torch.arange(9) % 3
+    found = recall_at_k(
+        gallery, gallery, query_labels=torch.full((9,), 3), gallery_labels=labels, ks=(1, 9)
+    )
+    assert found == {1: 0.0, 9: 0.0}
+
+
+def test_no_neighbour_is_no_hit() -> None:
+    positions = torch.tensor([[-1, -1], [2, -1], [0, 2]])
+    hits = first_hits(positions, torch.tensor([5, 5, 5]), torch.tensor([4, 5, 5]))
+    assert hits.tolist() == [0, 1, 2]
+    assert recalls(hits, ks=(1, 2, 3)) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 2 / 3})
+
+
+@pytest.mark.parametrize("ks", [(), (0,), (5, -1)])
+def test_numbers_of_neighbours_are_checked(ks: tuple[int, ...]) -> None:
+    one, label = torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(UserError, match="ks="):
+        recall_at_k(one, one, query_labels=label, gallery_labels=label, ks=ks)
 
 
 def test_instance_recall_of_equal_features_is_chance() -> None:
@@ -84,6 +91,29 @@ def test_instance_recall_is_symmetric() -> None:
     expected = np.mean([(side == np.arange(20)).mean() for side in order])
     assert 0 < expected < 1
     assert instance_recall(first, second) == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 1000), k=st.integers(1, 6), grouped=st.booleans())
+def test_chance_is_the_share_of_all_choices_of_k_rows(seed: int, k: int, grouped: bool) -> None:
+    rng = np.random.default_rng(seed)
+    q_labels, g_labels = rng.integers(3, size=4), rng.integers(3, size=6)
+    q_groups, g_groups = (rng.integers(3, size=size) for size in (4, 6))
+    expected = []
+    for label, group in zip(q_labels, q_groups, strict=True):
+        others = g_labels[g_groups != group] if grouped else g_labels
+        choices = list(itertools.combinations(others, min(k, len(others))))
+        expected.append(np.mean([label in choice for choice in choices]))
+    groups = {
+        "query_groups": torch.from_numpy(q_groups),
+        "gallery_groups": torch.from_numpy(g_groups),
+    }
+    found = chance_recall(
+        torch.from_numpy(q_labels),
+        torch.from_numpy(g_labels),
+        ks=(k,),
+        **(groups if grouped else {}),
+    )
+    assert found[k] == pytest.approx(np.mean(expected))
 
 
 def test_chance_is_what_random_features_reach() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vclr_lightning.functional.retrieval import cosine_neighbours
+from vclr_lightning.functional.neighbours import cosine_neighbours
 
 
 def knn_predict(
@@ -15,7 +15,7 @@ def knn_predict(
     k: int = 1,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 4096,
+    chunk: int = 1024,
 ) -> Tensor:
     """Label of each query by the majority of its ``k`` nearest gallery rows (cosine).
 
@@ -57,7 +57,7 @@ def knn_accuracy(
     k: int = 1,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 4096,
+    chunk: int = 1024,
 ) -> float:
     """Share of queries that :func:`knn_predict` labels rightly; with ``k=1`` this is R@1.
 

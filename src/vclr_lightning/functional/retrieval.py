@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, and recall at k."""
+"""Recall at k: how often a near neighbour has the query's class."""
 
 from __future__ import annotations
 
@@ -6,53 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.neighbours import cosine_neighbours
 
-def cosine_neighbours(
-    queries: Tensor,
-    gallery: Tensor,
-    k: int,
-    *,
-    query_groups: Tensor | None = None,
-    gallery_groups: Tensor | None = None,
-    chunk: int = 4096,
-) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` nearest gallery rows of each query by cosine similarity.
-
-    Queries go in chunks, so that no more than ``chunk * G`` similarities are held at once.
-
-    Args:
-        queries: features, any scale.
-        gallery: features, any scale.
-        k: number of neighbours; at most ``G`` come back.
-        query_groups, gallery_groups: where given, rows of the query's own group come last, with a
-            similarity of minus infinity: with groups of their own, queries that are also the
-            gallery do not find themselves.
-        chunk: queries compared at a time.
-
-    Shape:
-        - queries: ``(Q, F)``; gallery: ``(G, F)``; groups: ``(Q,)`` and ``(G,)``
-        - returns: similarities ``(Q, min(k, G))``, descending, and positions of the same shape.
-
-    Example:
-        >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
-        >>> similarity, position = cosine_neighbours(torch.tensor([[0.0, 5.0]]), gallery, k=2)
-        >>> position.tolist()
-        [[1, 2]]
-    """
-    gallery = normalize(gallery, dim=1)
-    k = min(k, len(gallery))
-    similarities = queries.new_empty((len(queries), k))
-    positions = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
-    for start in range(0, len(queries), chunk):
-        rows = slice(start, start + chunk)
-        similarity = normalize(queries[rows], dim=1) @ gallery.T
-        if query_groups is not None and gallery_groups is not None:
-            own = query_groups[rows, None] == gallery_groups[None, :]
-            similarity.masked_fill_(own, -torch.inf)
-        similarities[rows], positions[rows] = similarity.topk(k, dim=1)
-    return similarities, positions
+KS = (1, 5, 10, 20, 50)
+"""Numbers of neighbours that the paper counts."""
 
 
 def recall_at_k(
@@ -61,13 +20,18 @@ def recall_at_k(
     *,
     query_labels: Tensor,
     gallery_labels: Tensor,
-    ks: Sequence[int] = (1, 5, 10, 20, 50),
-    chunk: int = 4096,
+    ks: Sequence[int] = KS,
+    chunk: int = 1024,
 ) -> dict[int, float]:
     """Share of queries of which any of the ``k`` nearest gallery rows has the query's label.
 
+    The neighbours are those of :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`.
+
     Shape:
         - queries: ``(Q, F)``, query_labels ``(Q,)``; gallery: ``(G, F)``, gallery_labels ``(G,)``
+
+    Raises:
+        UserError: features are not finite, there is no gallery, or a ``k`` is below 1.
 
     Example:
         >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -76,25 +40,78 @@ def recall_at_k(
         >>> recall_at_k(query, gallery, query_labels=labels[1:], gallery_labels=labels, ks=(1, 2))
         {1: 0.0, 2: 1.0}
     """
-    _, positions = cosine_neighbours(queries, gallery, max(ks), chunk=chunk)
-    hits = gallery_labels[positions] == query_labels[:, None]  # (Q, k)
-    return {k: float(hits[:, :k].any(dim=1).double().mean()) for k in ks}
+    _, positions = cosine_neighbours(queries, gallery, largest(ks), chunk=chunk)
+    return recalls(first_hits(positions, query_labels, gallery_labels), ks)
 
 
-def chance_recall_at_1(
+def largest(ks: Sequence[int]) -> int:
+    """Return the largest of some numbers of neighbours.
+
+    Raises:
+        UserError: there is none, or one is below 1.
+
+    Example:
+        >>> largest([1, 5])
+        5
+    """
+    if not ks or min(ks) < 1:
+        raise UserError(f"ks={list(ks)} must name one or more whole numbers of neighbours from 1")
+    return max(ks)
+
+
+def first_hits(positions: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> Tensor:
+    """Return how near the nearest neighbour of a query's own label is: 1 for the very nearest.
+
+    Args:
+        positions: neighbours, nearest first; -1 for none.
+
+    Shape:
+        - positions: ``(Q, K)``; query_labels: ``(Q,)``; gallery_labels: ``(G,)``
+        - returns: ``(Q,)`` int64; 0 where none of the K has the label
+
+    Example:
+        >>> labels = torch.tensor([7, 3, 3])
+        >>> first_hits(torch.tensor([[2, 0], [0, 2], [1, 2]]), torch.tensor([3, 3, 7]), labels)
+        tensor([1, 2, 0])
+    """
+    hits = (gallery_labels[positions] == query_labels[:, None]) & (positions >= 0)  # (Q, K)
+    return torch.where(hits.any(dim=1), hits.int().argmax(dim=1) + 1, 0)
+
+
+def recalls(first: Tensor, ks: Sequence[int] = KS) -> dict[int, float]:
+    """Return the share of queries with a hit among the ``k`` nearest, by :func:`first_hits`.
+
+    Example:
+        >>> recalls(torch.tensor([1, 2, 0, 6]), ks=(1, 5))
+        {1: 0.25, 5: 0.5}
+    """
+    return {k: float(((first > 0) & (first <= k)).double().mean()) for k in ks}
+
+
+def chance_recall(
     query_labels: Tensor,
     gallery_labels: Tensor,
     *,
+    ks: Sequence[int] = KS,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-) -> float:
-    """Expected R@1 of a random gallery row: what features without information reach.
+) -> dict[int, float]:
+    """Expected recall of ``k`` different random gallery rows: what no information reaches.
 
-    Rows of the query's own group do not count, where groups are given.
+    A query whose class has h of the G rows misses with all of k draws with chance
+    (G - h) / G x (G - h - 1) / (G - 1) x ...
+
+    Args:
+        query_labels, gallery_labels: classes.
+        ks: numbers of neighbours.
+        query_groups, gallery_groups: where given, rows of the query's own group do not count.
+
+    Shape:
+        labels and groups ``(Q,)`` and ``(G,)``
 
     Example:
-        >>> chance_recall_at_1(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]))
-        0.5
+        >>> chance_recall(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]), ks=(1, 2))
+        {1: 0.5, 2: 0.75}
     """
     hits = _occurrences(query_labels, gallery_labels)
     rows = torch.full_like(hits, len(gallery_labels))
@@ -106,7 +123,30 @@ def chance_recall_at_1(
             for labels, own in [(query_labels, query_groups), (gallery_labels, gallery_groups)]
         )
         hits -= _occurrences(query, gallery)
-    return float((hits.double() / rows.clamp(min=1)).mean())
+    miss = torch.ones(len(hits), dtype=torch.float64, device=hits.device)
+    found: dict[int, float] = {}
+    for draw in range(largest(ks)):
+        others, left = (rows - hits - draw).clamp(min=0).double(), (rows - draw).clamp(min=1)
+        miss = miss * (others / left).masked_fill(rows <= draw, 1)
+        found[draw + 1] = float((1 - miss).mean())
+    return {k: found[k] for k in ks}
+
+
+def chance_recall_at_1(
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+) -> float:
+    """Expected R@1 of a random gallery row; see :func:`chance_recall`.
+
+    Example:
+        >>> chance_recall_at_1(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]))
+        0.5
+    """
+    groups = {"query_groups": query_groups, "gallery_groups": gallery_groups}
+    return chance_recall(query_labels, gallery_labels, ks=(1,), **groups)[1]
 
 
 def _occurrences(values: Tensor, among: Tensor) -> Tensor:
@@ -116,7 +156,7 @@ def _occurrences(values: Tensor, among: Tensor) -> Tensor:
     return end - torch.searchsorted(ordered, values)
 
 
-def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 4096) -> float:
+def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 1024) -> float:
     """R@1 of finding a video's other draw among all videos' other draws; needs no labels.
 
     Row ``i`` of both sides is the same video, drawn and augmented twice. Each row of one side looks

@@ -1,0 +1,75 @@
+"""The same neighbours by FAISS, which is an optional dependency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.neighbours import MARGIN, settle
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def faiss_neighbours(
+    queries: Tensor, gallery: Tensor, k: int, *, index: Any = None, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` nearest gallery rows of each query by cosine similarity, by FAISS.
+
+    With the exact index that it makes by default the result is that of
+    :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`. The index keeps a copy of the
+    gallery in float32.
+
+    Args:
+        queries: features, any scale.
+        gallery: features, any scale.
+        k: number of neighbours; at most ``G`` come back.
+        index: an empty, trained FAISS index of inner products to use instead, such as one on a
+            GPU; the gallery is added to it. An approximate one may miss neighbours.
+        chunk: rows searched, or added, at a time.
+
+    Shape:
+        as :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`
+
+    Raises:
+        UserError: FAISS is not installed, features are not finite, or the gallery is empty.
+    """
+    if not len(gallery):
+        raise UserError("there is nothing to look among: the gallery is empty")
+    if index is None:
+        index = _faiss().IndexFlatIP(gallery.shape[1])
+    for part in gallery.split(chunk):
+        index.add(_unit(part, "gallery"))
+    wide, found = min(k + MARGIN, len(gallery)), []
+    for part in queries.split(chunk):
+        similarity, position = map(torch.from_numpy, index.search(_unit(part, "query"), wide))
+        similarity = similarity.masked_fill(position < 0, -torch.inf)
+        found.append(settle(part.cpu(), gallery, similarity, position, min(k, len(gallery))))
+    first, second = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return first.to(queries.device), second.to(queries.device)
+
+
+def _unit(rows: Tensor, what: str) -> Any:
+    unit = normalize(rows.detach().to("cpu", torch.float32), dim=1)
+    if not bool(unit.isfinite().all()):
+        raise UserError(
+            f"rows of the {what} features are not finite; see whether the weights that made them "
+            "are, and extract the features again"
+        )
+    return unit.contiguous().numpy()
+
+
+def _faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            "FAISS is not installed; pip install faiss-cpu, or leave out backend=faiss: the exact "
+            "search without it finds the same"
+        ) from error
+    module: ModuleType = faiss
+    return module

@@ -1,0 +1,158 @@
+"""Exact nearest neighbours by cosine similarity, in blocks of queries and gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.topk import decode_keys, merge_top, no_keys
+
+MARGIN = 16  # neighbours beyond k whose order is settled in double precision, too
+NEAR = 1e-5  # similarities this close are compared in double precision; float32 errs by less
+_FIRST = 256  # rows of the first block; each is twice the one before
+_PAIRS = 512  # settled at a time
+
+
+def cosine_neighbours(
+    queries: Tensor,
+    gallery: Tensor,
+    k: int,
+    *,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    chunk: int = 1024,
+    gallery_chunk: int = 2048,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` nearest gallery rows of each query by cosine similarity.
+
+    The gallery is read once, in blocks, so it may be mapped into memory, of any size and of half
+    precision. Beside the result, no more than ``chunk * gallery_chunk`` similarities are held,
+    and one block of the gallery where it is not in float32 already.
+
+    Rows are compared in float32, and those that come out close to each other once more in double
+    precision; rows that are equally similar come by their position. So neither the blocks nor the
+    order of the gallery decide anything, unless more than 16 rows beyond the k-th are as near as
+    it.
+
+    Args:
+        queries: features, any scale; a row of zeros is at similarity 0 from everything.
+        gallery: features, any scale.
+        k: number of neighbours; at most ``G`` come back.
+        query_groups, gallery_groups: where given, rows of the query's own group are no neighbours:
+            with groups of their own, queries that are also the gallery do not find themselves.
+        chunk: queries compared at a time.
+        gallery_chunk: gallery rows compared at a time.
+        device: where to compute; by default where the queries are.
+
+    Shape:
+        - queries: ``(Q, F)``; gallery: ``(G, F)``; groups: ``(Q,)`` and ``(G,)``
+        - returns: similarities ``(Q, min(k, G))`` float32, descending, and positions of the same
+          shape; minus infinity and -1 where there are no more neighbours.
+
+    Raises:
+        UserError: features are not finite, or the gallery is empty.
+
+    Example:
+        >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+        >>> similarity, position = cosine_neighbours(torch.tensor([[0.0, 5.0]]), gallery, k=2)
+        >>> position.tolist()
+        [[1, 2]]
+    """
+    if not len(gallery):
+        raise UserError("there is nothing to look among: the gallery is empty")
+    where = torch.device(queries.device if device is None else device)
+    k = min(k, len(gallery))
+    query_scale = torch.cat([_inverse_norms(part, "query") for part in queries.split(chunk)])
+    best = no_keys(len(queries), min(k + MARGIN, len(gallery)), device=where)
+    with full_precision():
+        for rows in _blocks(len(gallery), gallery_chunk):
+            block = gallery[rows].to(where, torch.float32)
+            scale = _inverse_norms(block, "gallery")
+            own = None if gallery_groups is None else gallery_groups[rows].to(where)
+            for start in range(0, len(queries), chunk):
+                some = slice(start, start + chunk)
+                similarity = queries[some].to(where, torch.float32) @ block.T
+                similarity.mul_(scale)  # a query's own norm does not change its order
+                if query_groups is not None and own is not None:
+                    groups = query_groups[some].to(where)
+                    similarity.masked_fill_(groups[:, None] == own, -torch.inf)
+                best[some] = merge_top(best[some], similarity, rows.start)
+    values, positions = (part.to(queries.device) for part in decode_keys(best))
+    return settle(queries, gallery, values * query_scale[:, None], positions, k)
+
+
+def settle(
+    queries: Tensor, gallery: Tensor, similarity: Tensor, position: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the first ``k`` neighbours after putting near ties right.
+
+    Neighbours whose similarities differ by less than float32 can tell are compared in double
+    precision; what is equal then (to 12 decimals) comes by position.
+
+    Args:
+        queries, gallery: features, any scale.
+        similarity: of candidates, descending up to an error of 5e-6; minus infinity for none.
+        position: of candidates in the gallery; -1 for none.
+        k: how many to return.
+
+    Shape:
+        - queries: ``(Q, F)``; gallery: ``(G, F)``; similarity, position: ``(Q, K)``, K >= k
+        - returns: similarity and position ``(Q, k)``
+    """
+    close = similarity[:, :-1] - similarity[:, 1:] <= NEAR  # false between two that are none
+    none = close.new_zeros(len(close), 1)
+    near = torch.cat([close, none], dim=1) | torch.cat([none, close], dim=1)
+    exact = similarity.double()
+    for pairs in near.nonzero().split(_PAIRS):
+        rows, columns = pairs.unbind(1)
+        first = queries[rows].double()
+        second = gallery[position[rows, columns].to(gallery.device)].double().to(first.device)
+        product = (first * second).sum(dim=1)
+        norms = first.norm(dim=1) * second.norm(dim=1)
+        exact[rows, columns] = (product / norms.clamp(min=1e-300)).round(decimals=12)
+    by_position = position.argsort(dim=1)
+    order = exact.gather(1, by_position).argsort(dim=1, descending=True, stable=True)
+    order = by_position.gather(1, order)[:, :k]
+    exact, position = exact.gather(1, order).clamp(-1, 1).float(), position.gather(1, order)
+    return exact.masked_fill(position < 0, -torch.inf), position
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply float32 matrices as such, whatever a training run has allowed.
+
+    Example:
+        >>> with full_precision():
+        ...     torch.get_float32_matmul_precision()
+        'highest'
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _inverse_norms(rows: Tensor, what: str) -> Tensor:
+    """``(N, F)`` to ``(N,)``: 1 / norm, 0 for rows of zeros."""
+    norms = torch.linalg.vector_norm(rows.float(), dim=1)
+    if bad := int((~norms.isfinite()).sum()):
+        raise UserError(
+            f"{bad} rows of the {what} features are not finite; see whether the weights that made "
+            "them are, and extract the features again"
+        )
+    return torch.where(norms > 0, 1 / norms, 0.0)
+
+
+def _blocks(length: int, size: int) -> Iterator[slice]:
+    """Blocks that grow up to ``size``: the first shows which values are worth looking at."""
+    start, width = 0, min(_FIRST, size)
+    while start < length:
+        yield slice(start, min(start + width, length))
+        start, width = start + width, min(2 * width, size)
