@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
@@ -189,6 +188,7 @@ def search(
             is no such backend.
 
     Example:
+        >>> import torch
         >>> from vclr_lightning.evaluation import FeatureSet
         >>> x = torch.tensor([[1.0, 0.0], [0.2, 1.0], [0.0, 1.0], [1.0, 0.9]])
         >>> label, number = torch.tensor([0, 1, 1, 0]), torch.arange(4)
