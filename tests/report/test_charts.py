@@ -37,6 +37,7 @@ def test_ticks_enclose_and_are_even(low: float, span: float) -> None:
 
 def test_ticks_of_one_value() -> None:
     assert ticks(3, 3)[0] < 3 < ticks(3, 3)[-1]
+    assert ticks(0, 5e-324)[0] < 0 < ticks(0, 5e-324)[-1]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), numbers), min_size=1, max_size=80))

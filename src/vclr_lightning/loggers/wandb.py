@@ -46,7 +46,7 @@ class WandbLogger(LightningWandbLogger):
         group: str | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        folder = Path(directory)
+        folder = Path(directory).absolute()  # W&B's own process may stand elsewhere
         self._marks = folder / "wandb_step"
         self._skip_through = -1
         super().__init__(

@@ -36,7 +36,7 @@ def ticks(low: float, high: float, *, count: int = 4) -> list[float]:
         >>> ticks(0.31, 0.58)
         [0.3, 0.4, 0.5, 0.6]
     """
-    if high <= low:
+    if high - low < 1e-300:  # none, or too little to divide
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
