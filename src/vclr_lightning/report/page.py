@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.evaluation.table import MEASURES
 from vclr_lightning.report.charts import bar_chart, line_chart
 from vclr_lightning.report.content import Chart, Content, Query, Score, Shown, TupleSample
+from vclr_lightning.report.frame import frame
 from vclr_lightning.report.images import data_uri
 
 if TYPE_CHECKING:
@@ -47,13 +47,7 @@ def write_report(path: str | Path, content: Content, *, frozen: FrozenTable | No
 
 def render(content: Content, *, frozen: FrozenTable | None = None) -> str:
     """Return the page as HTML."""
-    style = resources.files("vclr_lightning.report").joinpath("style.css").read_text("utf-8")
-    body = "\n".join(_body(content, frozen))
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(content.title)}</title>\n<style>\n{style}</style>\n{body}\n</html>\n"
-    )
+    return frame(content.title, "\n".join(_body(content, frozen)))
 
 
 def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
