@@ -1,0 +1,141 @@
+"""Run what a suite names on the videos at hand, and put all numbers into one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
+from vclr_lightning.report.evaluation import write_evaluation_page
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[..., Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation of a suite: a stage, on a data set.
+
+    Attributes:
+        stage: what it does, such as ``"linear probe"``.
+        dataset: on which videos, for a reader.
+        run: does it; called with ``directory``, returns shares by measure.
+        untrained: the same of a network with random weights, to compare with.
+        needs: what has to be given for it to run, by name; ``None`` where something is not.
+        measures: of those that ``run`` returns, the ones to show; all where empty.
+        paper: published numbers in %, by measure.
+        page: file that ``run`` leaves for a reader.
+    """
+
+    stage: str
+    dataset: str
+    run: Run
+    untrained: Run | None = None
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    measures: Sequence[str] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)
+    page: str = "report.html"
+
+
+def evaluate(
+    *,
+    evaluations: Mapping[str, Evaluation | None],
+    directory: str | Path,
+    ckpt: str | Path | None,
+    untrained: bool = False,
+    checkpoint: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Run every evaluation whose videos are at hand.
+
+    One that cannot be run is left out and shown with its reason; the others are not lost.
+
+    Args:
+        evaluations: by name; ``None`` where one is turned off.
+        directory: ``evaluation.json`` and ``evaluation.html`` are written there, and what each
+            evaluation writes into a folder of its name.
+        ckpt: weights that are evaluated.
+        untrained: evaluate a network with random weights as well.
+        checkpoint: not used; a suite begins anew, but extracts no features twice.
+        metadata: plain values to keep with the results.
+
+    Returns:
+        Every number as ``evaluation/measure``.
+
+    Raises:
+        UserError: nothing could be run, or an evaluation failed; the table is written all the same.
+    """
+    directory = Path(directory)
+    chosen = {name: one for name, one in evaluations.items() if one is not None}
+    if not chosen:
+        raise UserError("there is nothing to evaluate; add +suite=paper")
+    rows = []
+    for name, one in chosen.items():
+        logger.info("%s, %s", one.stage, one.dataset)
+        rows.append(_outcome(name, one, directory, untrained))
+    outcomes = Outcomes(rows, str(ckpt or "untrained"))
+    if is_first():
+        _write(outcomes, directory, metadata or {})
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(rows)} evaluations failed; the first, {failed[0].name}: "
+            f"{failed[0].reason}"
+        )
+    if all(row.status == "not run" for row in rows):
+        raise UserError(f"none of the {len(rows)} evaluations can be run; {rows[0].reason}")
+    return outcomes.values()
+
+
+def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Outcome:
+    about: dict[str, Any] = {
+        "name": name,
+        "stage": one.stage,
+        "dataset": one.dataset,
+        "paper": dict(one.paper),
+    }
+    if missing := [key for key, value in one.needs.items() if value is None]:
+        given = " ".join(f"{key}=..." for key in missing)
+        return Outcome(**about, status="not run", reason=f"give {given}")
+    try:
+        values = one.run(directory=directory / name)
+        random: Mapping[str, float] = {}
+        if untrained and one.untrained is not None:
+            random = one.untrained(directory=directory / f"{name}_untrained")
+    except UserError as error:
+        logger.error("%s on %s failed: %s", one.stage, one.dataset, error)
+        return Outcome(**about, status="failed", reason=str(error))
+    page = directory / name / one.page
+    return Outcome(
+        **about,
+        values=_shown(values, one.measures),
+        untrained=_shown(random, one.measures),
+        page=os.path.relpath(page, directory) if page.is_file() else "",
+    )
+
+
+def _shown(values: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
+    names = measures or list(values)
+    return {name: float(values[name]) for name in names if name in values}
+
+
+def _write(outcomes: Outcomes, directory: Path, metadata: Mapping[str, Any]) -> None:
+    console = Console()
+    console.print(outcomes.table())
+    content = {**outcomes.as_dict(), "version": metadata.get("version")}
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / "evaluation.json") as sink:
+        sink.write(json.dumps(content, indent=1).encode())
+    page = write_evaluation_page(directory / "evaluation.html", outcomes, directory=directory)
+    console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,93 @@
+"""The evaluate stage: what runs, what is left out, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.stages.evaluate import Evaluation, evaluate
+from vclr_lightning.stages.later import later
+
+
+def _run(directory: Path) -> dict[str, float]:
+    directory.mkdir(parents=True)
+    (directory / "report.html").write_text('<h1>Pages & "quotes"</h1>')
+    return {"r1": 0.5, "r5": 0.75, "secret": 1.0}
+
+
+def _fail(directory: Path) -> dict[str, float]:
+    raise UserError("the videos have no labels")
+
+
+def _evaluation(**changes: Any) -> Evaluation:
+    given = {"stage": "retrieval", "dataset": "mine", "run": _run, "measures": ["r1", "r5"]}
+    return Evaluation(**(given | changes))
+
+
+def test_numbers_of_all_and_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = evaluate(
+        evaluations={
+            "mine": _evaluation(paper={"r1": 70.6}),
+            "other": _evaluation(needs={"data.roots.ucf101": None}),
+            "off": None,
+        },
+        directory=tmp_path,
+        ckpt="last.ckpt",
+        metadata={"version": "1"},
+    )
+    assert values == {"mine/r1": 0.5, "mine/r5": 0.75}
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [row["status"] for row in content["evaluations"]] == ["done", "not run"]
+    assert content["version"] == "1"
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "give data.roots.ucf101=..." in page
+    assert 'srcdoc="&lt;h1&gt;Pages &amp; &quot;quotes&quot;&lt;/h1&gt;"' in page
+    assert "70.6" in capsys.readouterr().out
+
+
+def test_a_failure_loses_nothing_and_ends_in_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="1 of 2 evaluations failed; the first, bad: the videos"):
+        evaluate(
+            evaluations={"bad": _evaluation(run=_fail), "good": _evaluation()},
+            directory=tmp_path,
+            ckpt=None,
+        )
+    rows = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
+    assert rows[0]["status"] == "failed"
+    assert rows[1]["values"] == {"r1": 0.5, "r5": 0.75}
+
+
+def test_nothing_at_hand_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of the 1 evaluations can be run; give root="):
+        evaluate(
+            evaluations={"a": _evaluation(needs={"root": None})}, directory=tmp_path, ckpt=None
+        )
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        evaluate(evaluations={"a": None}, directory=tmp_path, ckpt=None)
+
+
+def test_an_untrained_network_is_evaluated_on_request(tmp_path: Path) -> None:
+    def untrained(directory: Path) -> dict[str, float]:
+        assert directory.name == "a_untrained"
+        return {"r1": 0.125}
+
+    def row(asked: bool) -> dict[str, Any]:
+        where = tmp_path / str(asked)
+        one = _evaluation(untrained=untrained)
+        evaluate(evaluations={"a": one}, directory=where, ckpt=None, untrained=asked)
+        (row,) = json.loads((where / "evaluation.json").read_text())["evaluations"]
+        return row
+
+    assert row(False)["untrained"] == {}
+    assert row(True)["untrained"] == {"r1": 0.125}
+
+
+def test_later_builds_nothing_before_it_is_called() -> None:
+    node = {"_target_": "builtins.dict", "_partial_": True, "a": {"_target_": "no.such.thing"}}
+    build = later(node)
+    with pytest.raises(Exception, match=r"no\.such"):
+        build()
