@@ -1,8 +1,9 @@
 """List a folder of videos in a manifest, which training reads.
 
-ROOT holds the videos: a folder per class, or none; or else list files or Kinetics CSV files name
-those to take. Stopped at any moment, the same command continues; files that have not changed since
-an earlier run are not opened again. What cannot be used is listed beside the manifest.
+ROOT holds the videos: a folder per class, or none; or else list files, or a data set's official
+files, name those to take. Stopped at any moment, the same command continues; files that have not
+changed since an earlier run are not opened again. What cannot be used is listed beside the
+manifest.
 """
 
 from __future__ import annotations
@@ -40,6 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="CSV",
         help="official Kinetics CSV files; the videos may lie in class folders or flat",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="take videos, labels, splits and groups from a data set's official files: ucf101, "
+        "hmdb51, sthv2, activitynet, kinetics400, kinetics600, hacs, mmaction2",
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="DIR", help="folder of the data set's official files"
+    )
+    parser.add_argument(
+        "--split-number", type=int, default=1, metavar="N", help="of the data set's official splits"
+    )
+    parser.add_argument(
+        "--view",
+        metavar="NAME",
+        help="what rows are: clips, videos, localization (activitynet); clips, segments, videos, "
+        "localization (hacs); plain, offset (mmaction2)",
     )
     parser.add_argument(
         "--classes",
@@ -85,6 +104,10 @@ def run(args: argparse.Namespace) -> None:
         root=args.root.absolute(),
         lists=_lists(args.lists),
         kinetics=args.kinetics,
+        dataset=args.dataset,
+        annotations=None if args.annotations is None else args.annotations.absolute(),
+        split_number=args.split_number,
+        view=args.view,
         with_classes=args.classes == "folder",
         split=args.split,
         group_regex=args.group_regex,
@@ -107,8 +130,8 @@ def run(args: argparse.Namespace) -> None:
     console = Console()
     console.print(_table(indexed))
     console.print(f"written to {indexed.manifest.file}", highlight=False, soft_wrap=True)
-    if indexed.rejected:
-        console.print(indexed.notice(), markup=False, highlight=False, soft_wrap=True)
+    for line in indexed.notices():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _lists(arguments: list[str]) -> dict[str, list[Path]]:
@@ -127,6 +150,8 @@ def _table(indexed: Indexed) -> Table:
     table = indexed.manifest.summary().table(indexed.manifest.file.name)
     table.add_row("opened now", f"{indexed.probed:,}")
     table.add_row("rejected", f"{len(indexed.rejected):,}")
+    if indexed.left_out:
+        table.add_row("left out", f"{indexed.left_out.total():,}")
     if indexed.unlisted:
         table.add_row("in no list", f"{indexed.unlisted:,} videos of the folder")
     if indexed.others:

@@ -22,6 +22,10 @@ def video_data(
     train_list: str | Path | None = None,
     val_list: str | Path | None = None,
     kinetics: Sequence[str | Path] | str = (),
+    dataset: str | None = None,
+    annotations: str | Path | None = None,
+    split_number: int = 1,
+    view: str | None = None,
     classes: str = "folder",
     group_regex: str | None = None,
     frames: str | None = None,
@@ -35,8 +39,9 @@ def video_data(
     """Index the videos where that has not been done, split them, and build the data module.
 
     Args:
-        root, manifest, train_list, val_list, kinetics, classes, group_regex, frames, decode,
-            cache_dir: see :func:`~vclr_lightning.data.indexing.ensure_manifest`.
+        root, manifest, train_list, val_list, kinetics, dataset, annotations, split_number, view,
+            classes, group_regex, frames, decode, cache_dir: see
+            :func:`~vclr_lightning.data.indexing.ensure_manifest`.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
         reader: of the videos; by default of files, or of pictures where ``frames`` is given.
@@ -53,6 +58,10 @@ def video_data(
         train_list=train_list,
         val_list=val_list,
         kinetics=kinetics,
+        dataset=dataset,
+        annotations=annotations,
+        split_number=split_number,
+        view=view,
         classes=classes,
         group_regex=group_regex,
         frames=frames,

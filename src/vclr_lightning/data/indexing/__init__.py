@@ -1,4 +1,4 @@
-"""Build a manifest from folders of videos, list files or Kinetics CSV files."""
+"""Build a manifest from folders of videos, list files, or data sets' official files."""
 
 from vclr_lightning.data.indexing.ensure import ensure_manifest
 from vclr_lightning.data.indexing.indexer import Indexed, index_videos

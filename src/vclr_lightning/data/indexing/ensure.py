@@ -29,6 +29,10 @@ def ensure_manifest(
     train_list: PathLike | None = None,
     val_list: PathLike | None = None,
     kinetics: PathLike | Sequence[PathLike] = (),
+    dataset: str | None = None,
+    annotations: PathLike | None = None,
+    split_number: int = 1,
+    view: str | None = None,
     classes: str = "folder",
     group_regex: str | None = None,
     frames: str | None = None,
@@ -49,6 +53,11 @@ def ensure_manifest(
         train_list: list file of the split ``train``, ``path [[frames] label]``.
         val_list: list file of the split ``val``.
         kinetics: official Kinetics CSV files.
+        dataset: name of a data set (:data:`vclr_lightning.data.datasets.DATASETS`) whose official
+            files say what the videos are.
+        annotations: the folder of these files.
+        split_number: of the data set's divisions into training and test set, from 1.
+        view: what rows are, for a data set that can be several things; by default its usual one.
         classes: ``folder``, or ``none`` to leave labels out.
         group_regex: what to search in a path to find the video's group.
         frames: template of extracted frames, such as ``img_{:05d}.jpg``.
@@ -64,7 +73,7 @@ def ensure_manifest(
     listed = {split: (_path(file),) for split, file in lists.items() if file is not None}
     files = [kinetics] if isinstance(kinetics, str | Path) else list(kinetics)
     if manifest is not None:
-        if listed or files:
+        if listed or files or annotations is not None:
             raise UserError("give either a manifest or files to index from, not both")
         return Manifest.load(_path(manifest), None if root is None else _path(root))
     if root is None:
@@ -75,6 +84,10 @@ def ensure_manifest(
         root=_path(root),
         lists=listed,
         kinetics=tuple(map(_path, files)),
+        dataset=dataset,
+        annotations=None if annotations is None else _path(annotations),
+        split_number=split_number,
+        view=view,
         with_classes=classes == "folder",
         group_regex=group_regex,
         frames=frames,
@@ -90,11 +103,16 @@ def ensure_manifest(
         source=source.describe(),
         show=show,
     )
-    if show and indexed.rejected:
-        from rich.console import Console
-
-        Console(stderr=True).print(indexed.notice(), markup=False, soft_wrap=True)
+    if show:
+        _print(indexed.notices())
     return indexed.manifest
+
+
+def _print(lines: Sequence[str]) -> None:
+    from rich.console import Console
+
+    for line in lines:
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _path(path: PathLike) -> Path:
@@ -104,6 +122,8 @@ def _path(path: PathLike) -> Path:
 def _key(source: Source, *, decode: bool) -> str:
     lists = {split: [str(file) for file in files] for split, files in source.lists.items()}
     kinetics = [str(file) for file in source.kinetics]
-    rest = (source.with_classes, source.group_regex, source.frames, decode)
+    rest: list[object] = [source.with_classes, source.group_regex, source.frames, decode]
+    if source.dataset is not None:
+        rest += [source.dataset, str(source.annotations), source.split_number, source.view]
     content = json.dumps([str(source.root), lists, kinetics, *rest])
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]

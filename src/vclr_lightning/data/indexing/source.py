@@ -1,10 +1,11 @@
-"""Where the videos of a manifest come from: folder, list files or Kinetics CSV files."""
+"""Where the videos of a manifest come from: folder, lists, or a data set's official files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Listing
@@ -16,6 +17,9 @@ from vclr_lightning.data.indexing.lists import listing_of_lists
 from vclr_lightning.data.indexing.progress import progress_bar
 from vclr_lightning.data.readers.image_folder import frame_pattern
 
+if TYPE_CHECKING:
+    from vclr_lightning.data.datasets.registry import Wanted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -25,6 +29,10 @@ class Source:
         root: the folder that all videos are below.
         lists: list files by split; without them and ``kinetics``, all videos of the folder.
         kinetics: official CSV files.
+        dataset: name of a data set whose official files say what the videos are.
+        annotations: the folder of these files.
+        split_number: of the data set's divisions into training and test set, from 1.
+        view: what rows are, for a data set that can be several things.
         with_classes: whether labels are wanted; of a folder, its subfolders.
         split: of the videos of a folder that is not divided into splits.
         group_regex: what to search in a path to find the video's group.
@@ -34,14 +42,22 @@ class Source:
     root: Path
     lists: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     kinetics: Sequence[Path] = ()
+    dataset: str | None = None
+    annotations: Path | None = None
+    split_number: int = 1
+    view: str | None = None
     with_classes: bool = True
     split: str = "train"
     group_regex: str | None = None
     frames: str | None = None
 
     def __post_init__(self) -> None:
-        if self.lists and self.kinetics:
-            raise UserError("give either list files or Kinetics CSV files, not both")
+        if bool(self.lists) + bool(self.kinetics) + (self.dataset is not None) > 1:
+            raise UserError("give either list files, Kinetics CSV files or a data set, not several")
+        if self.dataset is not None:
+            self._wanted()
+        elif self.annotations is not None:
+            raise UserError("annotations are those of a data set; give its name, too")
         if self.frames is not None:
             frame_pattern(self.frames)
         if self.group_regex is not None:
@@ -62,17 +78,40 @@ class Source:
             clips = {file: read_kinetics(file) for file in self.kinetics}
             found = self._find(show)
             listing = listing_of_kinetics(clips, found, with_classes=self.with_classes)
+        elif self.dataset is not None:
+            from vclr_lightning.data.datasets import listing_of_dataset
+
+            wanted, found = self._wanted(), self._find(show)
+            listing = listing_of_dataset(
+                self.dataset, wanted, found, with_classes=self.with_classes
+            )
         else:
             found = self._find(show)
             listing = listing_of_folder(found, with_classes=self.with_classes, split=self.split)
         if not listing.entries:
-            first = listing.rejected[0]
-            raise UserError(
-                f"none of the {len(listing.rejected):,} listed videos is in {self.root}, for "
-                f"example {first.path}: {first.reason}"
-            )
+            raise UserError(self._none(listing))
         listing.entries = with_groups(listing.entries, self.group_regex)
         return listing
+
+    def _none(self, listing: Listing) -> str:
+        if not listing.rejected:
+            return f"{self.describe()} names no videos to take from {self.root}"
+        first = listing.rejected[0]
+        return (
+            f"none of the {len(listing.rejected):,} listed videos is in {self.root}, for "
+            f"example {first.path}: {first.reason}"
+        )
+
+    def _wanted(self) -> Wanted:
+        from vclr_lightning.data.datasets import wanted_of  # which imports parts of this package
+
+        return wanted_of(
+            str(self.dataset),
+            self.annotations,
+            split_number=self.split_number,
+            view=self.view,
+            frames=self.frames is not None,
+        )
 
     def _find(self, show: bool) -> Found:
         with progress_bar("looking for videos", show=show) as update:
@@ -99,4 +138,7 @@ class Source:
             return f"lists {', '.join(pairs)}"
         if self.kinetics:
             return f"Kinetics {', '.join(map(str, self.kinetics))}"
+        if self.dataset is not None:
+            view = f", view {wanted.view}" if (wanted := self._wanted()).view else ""
+            return f"{self.dataset}, split {self.split_number}{view}, by {self.annotations}"
         return "folder"

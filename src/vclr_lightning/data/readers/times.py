@@ -40,8 +40,9 @@ def frame_times(
     doubt, _ = stream_doubts(table, container.format.name, stream)
     if doubt is None and table.num_frames == num_frames and stream.time_base:
         stamps = table.pts[table.positions()]
-        return (stamps - stamps[0]) * float(stream.time_base)
+        seconds: NDArray[np.float64] = (stamps - stamps[0]) * float(stream.time_base)
+        return seconds
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise VideoError("the file does not tell when its frames are shown")
-    return np.arange(num_frames) / float(rate)
+    return np.arange(num_frames, dtype=np.float64) / float(rate)

@@ -132,7 +132,7 @@ class PyAVVideo:
         index = self._planned.index if isinstance(self._planned, IndexedReader) else None
         if index is not None and index.spacing is not None and self._stream.time_base:
             step = index.spacing * self._stream.time_base
-            return np.arange(self._num_frames) * float(step)
+            return np.arange(self._num_frames, dtype=np.float64) * float(step)
         with open_stream(self._path) as (container, stream):
             return frame_times(container, stream, num_frames=self._num_frames)
 

@@ -1,0 +1,102 @@
+"""Find and read annotation files; a mistake in one is said with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.core.errors import UserError
+
+
+def find_file(folder: Path, *patterns: str) -> Path | None:
+    """Return the first file of ``folder`` that fits the earliest of the glob patterns.
+
+    Raises:
+        UserError: several files fit it.
+    """
+    for pattern in patterns:
+        files = sorted(file for file in folder.glob(pattern) if file.is_file())
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise UserError(f"{folder} has several files {pattern}: {names}; keep one of them")
+        if files:
+            return files[0]
+    return None
+
+
+def need_file(folder: Path, *patterns: str, title: str) -> Path:
+    """Return what :func:`find_file` does.
+
+    Args:
+        folder: of the annotation files.
+        patterns: glob patterns.
+        title: of the data set.
+
+    Raises:
+        UserError: no file fits.
+    """
+    file = find_file(folder, *patterns)
+    if file is None:
+        here = sorted(path.name for path in folder.iterdir())
+        some = ", ".join(here[:4]) + (", ..." if len(here) > 4 else "")
+        raise UserError(
+            f"there is no {' or '.join(patterns)} among the annotations of {title} in {folder}, "
+            f"which holds {some or 'nothing'}; give the folder of its official files"
+        )
+    return file
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, stripped, with their numbers.
+
+    Raises:
+        UserError: the file cannot be read or has no such line.
+    """
+    text = _text(file)
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{file} is empty")
+    return lines
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return json.loads(_text(file))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is no JSON file: {error}") from error
+
+
+def read_table(
+    file: Path, columns: Sequence[str], *, title: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the lines of a CSV file with a header, stripped, with their numbers.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or a line is too short.
+    """
+    lines = iter(_text(file).split("\n"))
+    reader = csv.DictReader(line.rstrip("\r") for line in lines)
+    lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+    if lacking:
+        raise UserError(f"{file} is no file of {title}: it lacks columns {', '.join(lacking)}")
+    for row in reader:
+        if any(row[name] is None for name in columns):
+            raise UserError(f"{file}, line {reader.line_num}: expected {', '.join(columns)}")
+        yield reader.line_num, {name: row[name].strip() for name in columns}
+
+
+def _text(file: Path) -> str:
+    try:
+        # Without newline="" carriage returns would count as line ends of their own.
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source:
+            return source.read()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error

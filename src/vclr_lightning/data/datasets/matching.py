@@ -1,0 +1,120 @@
+"""Find the videos that official files name in a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
+from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES
+from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.datasets.named import Named, Official
+    from vclr_lightning.data.indexing.files import Found
+
+
+def match(official: Official, found: Found) -> Listing:
+    """Turn what is named into entries, by file name, wherever below the root the files lie.
+
+    Every named video is either an entry or rejected. Of several files of one name, one in a folder
+    of its split and class is preferred.
+
+    Example:
+        >>> from vclr_lightning.data.datasets.named import Named, Official
+        >>> from vclr_lightning.data.indexing.files import Found
+        >>> videos = [Named(stems=("a",), split="val"), Named(stems=("b",), split="val")]
+        >>> listing = match(Official(videos=videos), Found(["x/a.mp4", "x/c.mp4"]))
+        >>> [e.path for e in listing.entries], listing.rejected[0].reason, listing.unlisted
+        (['x/a.mp4'], 'no such video', 1)
+    """
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for path in found.paths:
+        by_stem[stem_of(path)].append(path)
+    loose = _loose_names(official, by_stem) if official.loose else {}
+    entries: list[Entry] = []
+    rejected = list(official.rejected)
+    taken: set[tuple[object, ...]] = set()
+    for named in official.videos:
+        paths = _paths(named, by_stem, loose)
+        if not paths:
+            rejected.append(Rejected(named.title, "no such video"))
+            continue
+        path = min(paths, key=lambda path: (-_agreement(path, named), path))
+        whole = named.start is None
+        place = (path,) if whole else (path, named.start, named.end, named.label)
+        if place in taken:
+            rejected.append(Rejected(named.title if not whole else path, "listed again"))
+            continue
+        taken.add(place)
+        entries.append(_entry(path, named))
+    return Listing(
+        entries=entries,
+        classes=official.classes,
+        rejected=rejected,
+        others=found.others,
+        unlisted=len(found.paths) - len({entry.path for entry in entries}),
+        left_out=official.left_out,
+    )
+
+
+def stem_of(path: str) -> str:
+    """Return a video's name without folder and suffix; of a folder of frames, its name.
+
+    Example:
+        >>> stem_of("a/b.c.AVI"), stem_of("a/b.c")
+        ('b.c', 'b.c')
+    """
+    name = os.path.basename(path)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _entry(path: str, named: Named) -> Entry:
+    return Entry(
+        path=path,
+        split=named.split,
+        label=named.label,
+        name=named.name,
+        group=named.group,
+        start=named.start,
+        end=named.end,
+        spans=named.spans,
+    )
+
+
+def _paths(
+    named: Named, by_stem: dict[str, list[str]], loose: dict[str, list[str]]
+) -> Sequence[str]:
+    for stem in named.stems:
+        if stem in by_stem:  # asking a defaultdict would grow it
+            return by_stem[stem]
+    return loose.get(_loose(named.stems[0]), ()) if loose else ()
+
+
+def _loose(stem: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", stem.casefold())
+
+
+def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return paths of other than official names by letters and digits alone.
+
+    Only where these belong to one official name and one file's.
+    """
+    exact = {stem for named in official.videos for stem in named.stems}
+    once = Counter(_loose(stem) for stem in exact)
+    stems: dict[str, list[str]] = defaultdict(list)
+    for stem in by_stem:
+        if stem not in exact and once[_loose(stem)] == 1:
+            stems[_loose(stem)].append(stem)
+    return {key: by_stem[names[0]] for key, names in stems.items() if len(names) == 1}
+
+
+def _agreement(path: str, named: Named) -> int:
+    parts = path.split("/")[:-1]
+    folders = [part.replace("_", " ") for part in parts]
+    of_split = any(SPLIT_NAMES.get(part) == named.split for part in parts)
+    return 2 * of_split + (named.folder.replace("_", " ") in folders)

@@ -1,0 +1,163 @@
+"""The data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.datasets import activitynet, hacs, hmdb51, mmaction2, ucf101
+from vclr_lightning.data.datasets.activitynet import read_activitynet
+from vclr_lightning.data.datasets.hacs import read_hacs
+from vclr_lightning.data.datasets.hmdb51 import read_hmdb51
+from vclr_lightning.data.datasets.kinetics import listing_of_kinetics_folder
+from vclr_lightning.data.datasets.matching import match
+from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
+from vclr_lightning.data.datasets.sthv2 import read_sthv2
+from vclr_lightning.data.datasets.ucf101 import read_ucf101
+from vclr_lightning.data.indexing.entries import Listing
+from vclr_lightning.data.indexing.files import Found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of a data set: its annotations, and which part of them as which rows."""
+
+    folder: Path
+    split_number: int
+    view: str
+    frames: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set whose official files can be read.
+
+    Attributes:
+        title: its name in sentences.
+        listing: turns what is wanted, and the videos found, into a listing.
+        splits: how many official divisions into training and test set there are.
+        views: what its rows can be, the usual one first; none where they can be but one thing.
+    """
+
+    title: str
+    listing: Callable[[Wanted, Found], Listing]
+    splits: int = 1
+    views: tuple[str, ...] = ()
+
+
+DATASETS: Mapping[str, DataSet] = {
+    "ucf101": DataSet(
+        title="UCF101",
+        listing=lambda w, found: match(read_ucf101(w.folder, split_number=w.split_number), found),
+        splits=ucf101.SPLITS,
+    ),
+    "hmdb51": DataSet(
+        title="HMDB51",
+        listing=lambda w, found: match(read_hmdb51(w.folder, split_number=w.split_number), found),
+        splits=hmdb51.SPLITS,
+    ),
+    "sthv2": DataSet(
+        title="Something-Something-v2",
+        listing=lambda w, found: match(read_sthv2(w.folder), found),
+    ),
+    "activitynet": DataSet(
+        title="ActivityNet 1.3",
+        listing=lambda w, found: match(read_activitynet(w.folder, view=w.view), found),
+        views=activitynet.VIEWS,
+    ),
+    "kinetics400": DataSet(
+        title="Kinetics-400",
+        listing=lambda w, found: listing_of_kinetics_folder(w.folder, found, classes=400),
+    ),
+    "kinetics600": DataSet(
+        title="Kinetics-600",
+        listing=lambda w, found: listing_of_kinetics_folder(w.folder, found, classes=600),
+    ),
+    "hacs": DataSet(
+        title="HACS",
+        listing=lambda w, found: match(read_hacs(w.folder, view=w.view), found),
+        views=hacs.VIEWS,
+    ),
+    "mmaction2": DataSet(
+        title="mmaction2",
+        listing=lambda w, found: listing_of_mmaction2(
+            w.folder, found, split_number=w.split_number, view=w.view, frames=w.frames
+        ),
+        splits=3,
+        views=mmaction2.VIEWS,
+    ),
+}
+
+
+def wanted_of(
+    name: str,
+    folder: Path | None,
+    *,
+    split_number: int = 1,
+    view: str | None = None,
+    frames: bool = False,
+) -> Wanted:
+    """Check what is asked of a data set.
+
+    Args:
+        name: in :data:`DATASETS`.
+        folder: of its annotation files.
+        split_number: from 1.
+        view: ``None`` for the usual one.
+        frames: whether the videos are folders of extracted frames.
+
+    Raises:
+        UserError: there is no such data set, folder, split or view.
+
+    Example:
+        >>> wanted_of("activitynet", Path("/")).view
+        'clips'
+    """
+    if name not in DATASETS:
+        raise UserError(f"there is no data set {name!r}; take one of {', '.join(DATASETS)}")
+    dataset = DATASETS[name]
+    if folder is None:
+        raise UserError(
+            f"the official files of {dataset.title} are missing; give their folder as annotations"
+        )
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}; give the folder of {dataset.title}'s official files")
+    if not 1 <= split_number <= dataset.splits:
+        splits = f"splits 1 to {dataset.splits}" if dataset.splits > 1 else "one split alone"
+        raise UserError(f"{dataset.title} has {splits}, no split {split_number}")
+    if view is not None and view not in dataset.views:
+        views = f"take one of {', '.join(dataset.views)}" if dataset.views else "leave it out"
+        raise UserError(f"{dataset.title} has no view {view!r}; {views}")
+    chosen = view or next(iter(dataset.views), "")
+    return Wanted(folder=folder, split_number=split_number, view=chosen, frames=frames)
+
+
+def listing_of_dataset(
+    name: str, wanted: Wanted, found: Found, *, with_classes: bool = True
+) -> Listing:
+    """Read a data set's official files and find its videos.
+
+    Args:
+        name: in :data:`DATASETS`.
+        wanted: of it, by :func:`wanted_of`.
+        found: the videos below the root.
+        with_classes: whether labels are wanted.
+
+    Raises:
+        UserError: a file is missing or wrong, or clips are asked of folders of frames.
+    """
+    listing = DATASETS[name].listing(wanted, found)
+    timed = (e for e in listing.entries if e.start is not None or e.spans)
+    if wanted.frames and name != "mmaction2" and next(timed, None) is not None:
+        raise UserError(
+            f"{DATASETS[name].title} annotates in seconds, of which extracted frames know nothing; "
+            "give video files, or the view videos"
+        )
+    if with_classes:
+        return listing
+    bare = [replace(entry, label=-1, spans=()) for entry in listing.entries]
+    entries = {(entry.path, entry.start, entry.end): entry for entry in reversed(bare)}
+    return replace(listing, entries=list(reversed(entries.values())), classes=())

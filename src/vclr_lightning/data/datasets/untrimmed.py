@@ -1,0 +1,158 @@
+"""Untrimmed videos with annotated stretches, and the views of them as rows of a manifest."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.datasets.files import read_json
+from vclr_lightning.data.datasets.named import Named, Official
+from vclr_lightning.data.indexing.entries import Rejected
+from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+from vclr_lightning.data.manifest.schema import Span
+
+
+class Annotation(NamedTuple):
+    """A stretch of a video, in seconds, and the name of its class."""
+
+    start: float
+    end: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Untrimmed:
+    """A video as an annotation file describes it; ``name`` is its id on YouTube."""
+
+    name: str
+    split: str
+    annotations: tuple[Annotation, ...]
+
+
+def read_database(file: Path) -> list[Untrimmed]:
+    """Read ``{"database": {ID: {"subset": ..., "annotations": [...]}}}``.
+
+    Raises:
+        UserError: the file cannot be read or is of another form.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+        raise UserError(f"{file} has no 'database' of videos; give the official file")
+    return [
+        untrimmed(file, name, video, subset=str(video.get("subset", "")))
+        for name, video in content["database"].items()
+    ]
+
+
+def untrimmed(file: Path, name: str, video: Any, *, subset: str) -> Untrimmed:
+    """Return one video of a file.
+
+    Raises:
+        UserError: it is of another form, or its subset is unknown.
+    """
+    if subset not in SPLIT_NAMES:
+        raise UserError(f"{file}: {name} has the subset {subset!r}, not training or the like")
+    try:
+        annotations = tuple(
+            Annotation(float(start), float(end), str(a["label"]).strip())
+            for a in video.get("annotations", ())
+            for start, end in [a["segment"]]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file}: the annotations of {name} are not segments with a label"
+        ) from error
+    return Untrimmed(name, SPLIT_NAMES[subset], annotations)
+
+
+def class_names(videos: Iterable[Untrimmed]) -> tuple[str, ...]:
+    """Return the names of all annotated classes, sorted."""
+    return tuple(sorted({a.kind for video in videos for a in video.annotations}))
+
+
+def as_clips(videos: Sequence[Untrimmed], classes: tuple[str, ...]) -> Official:
+    """Make every annotated stretch a clip of its own.
+
+    Videos without annotations, as those of a test set, have none and are counted.
+    """
+    codes = {name: code for code, name in enumerate(classes)}
+    clips, rejected = [], []
+    left_out: Counter[str] = Counter()
+    for video in videos:
+        if not video.annotations:
+            left_out[f"videos of {video.split} without annotated clips"] += 1
+        for start, end, kind in video.annotations:
+            name = f"{video.name}_{start:.2f}_{end:.2f}"
+            if not 0 <= start < end:
+                rejected.append(Rejected(name, "annotated from its end to its start or before"))
+                continue
+            clips.append(
+                Named(
+                    stems=stems_of(video.name),
+                    split=video.split,
+                    label=codes[kind],
+                    folder=kind,
+                    name=name,
+                    group=video.name,
+                    start=start,
+                    end=end,
+                )
+            )
+    return Official(videos=clips, classes=classes, rejected=rejected, left_out=left_out)
+
+
+def as_videos(
+    videos: Sequence[Untrimmed], classes: tuple[str, ...], *, spans: bool = False
+) -> Official:
+    """Make every video a row, labelled with the class that most of its annotated time is of.
+
+    Args:
+        videos: of the data set.
+        classes: their names.
+        spans: whether to keep the annotated stretches, for localisation.
+    """
+    codes = {name: code for code, name in enumerate(classes)}
+    rows = []
+    left_out: Counter[str] = Counter()
+    for video in videos:
+        good = [a for a in video.annotations if 0 <= a.start < a.end]
+        if spans and len(good) < len(video.annotations):
+            left_out["annotations of no length"] += len(video.annotations) - len(good)
+        kind = main_class(good or video.annotations)
+        rows.append(
+            Named(
+                stems=stems_of(video.name),
+                split=video.split,
+                label=-1 if kind is None else codes[kind],
+                folder=kind or "",
+                name=video.name,
+                group=video.name,
+                spans=tuple(Span(a.start, a.end, codes[a.kind]) for a in sorted(good))
+                if spans
+                else (),
+            )
+        )
+    return Official(videos=rows, classes=classes, left_out=left_out)
+
+
+def main_class(annotations: Sequence[Annotation]) -> str | None:
+    """Return the class that most of the annotated time is of, the first named on a tie.
+
+    Example:
+        >>> stretches = [(0, 2, "run"), (4, 7, "walk"), (8, 10, "run")]
+        >>> main_class([Annotation(*stretch) for stretch in stretches])
+        'run'
+    """
+    time: dict[str, float] = defaultdict(float)
+    for start, end, kind in annotations:
+        time[kind] += end - start
+    return max(time, key=lambda kind: time[kind], default=None)
+
+
+def stems_of(name: str) -> tuple[str, ...]:
+    """Return the file names, without suffix, of a video: ``v_ID`` or ``ID``."""
+    return f"v_{name}", name
