@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vclr_lightning.evaluation.layers import find_layer, reading
 from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 Encode = Callable[[Tensor], Tensor]
@@ -19,6 +20,7 @@ def frame_encoder(
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    layer: str | None = None,
 ) -> Encode:
     """Return a function that gives a backbone's features, in evaluation mode without gradient.
 
@@ -26,24 +28,33 @@ def frame_encoder(
         backbone: a network with ``clip_dims``; see :class:`vclr_lightning.models.Backbone`.
         mean: of each channel, of values in 0 to 1.
         std: of each channel.
+        layer: name of the layer whose output is wanted, averaged over positions where it is a
+            map; ``None`` for the network's own features.
 
     Shape:
         The function takes ``(M, C, T, H, W)`` uint8 and returns ``(M, F)``.
+
+    Raises:
+        UserError: there is no such layer.
 
     Example:
         >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> frame_encoder(net)(torch.zeros(4, 3, 1, 8, 8, dtype=torch.uint8)).shape
         torch.Size([4, 3])
     """
+    chosen = None if layer is None else find_layer(backbone, layer)
 
     def encode(frames: Tensor) -> Tensor:
         dtype = next((p.dtype for p in backbone.parameters()), torch.float32)
         pixels = normalize(frames, mean, std, dtype=dtype)
+        pixels = pixels if getattr(backbone, "clip_dims", 2) == 3 else pixels.squeeze(2)
         with evaluation_mode(backbone), torch.no_grad():
-            features: Tensor = backbone(
-                pixels if getattr(backbone, "clip_dims", 2) == 3 else pixels.squeeze(2)
-            )
-        return features
+            if chosen is None or layer is None:
+                features: Tensor = backbone(pixels)
+                return features
+            with reading(chosen, layer) as outputs:
+                backbone(pixels)
+                return outputs()
 
     return encode
 

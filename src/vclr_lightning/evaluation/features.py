@@ -182,19 +182,14 @@ def extract_each(
             continue
         for name, values in facts.items():
             values.append(batch[name].cpu())  # type: ignore[literal-required]
-        counts = batch["mask"].sum(dim=1).tolist()
-        # Only real frames are encoded, not the repetitions that fill up short videos.
-        frames = batch["frames"][batch["mask"]].to(device)
-        for name, encode in encoders.items():
-            sizes = counts if getattr(encode, "whole_videos", False) else chunk
-            features = torch.cat([encode(part).float() for part in torch.split(frames, sizes)])
+        for name, of_each in encode_batch(encoders, batch, device=device, chunk=chunk).items():
             videos[name] += [
                 _Video(
                     mean=video.mean(dim=0).cpu(),
                     segments=segment_means(video, segments).cpu(),
                     frames=video.cpu() if keep_frames else None,
                 )
-                for video in torch.split(features, counts)
+                for video in of_each
             ]
     if not facts["index"]:
         example = f"; the first, {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
@@ -209,6 +204,29 @@ def extract_each(
         )
         for name, encoded in videos.items()
     }
+
+
+def encode_batch(
+    encoders: Mapping[str, Encode],
+    batch: FramesBatch,
+    *,
+    device: torch.device | str = "cpu",
+    chunk: int = 256,
+) -> dict[str, tuple[Tensor, ...]]:
+    """Encode the frames of a batch of videos, at least one; see :func:`extract_each`.
+
+    Returns:
+        For each encoder the features of each video, ``(m, F)`` float32 on ``device``.
+    """
+    counts = batch["mask"].sum(dim=1).tolist()
+    # Only real frames are encoded, not the repetitions that fill up short videos.
+    frames = batch["frames"][batch["mask"]].to(device)
+    encoded = {}
+    for name, encode in encoders.items():
+        sizes = counts if getattr(encode, "whole_videos", False) else chunk
+        features = torch.cat([encode(part).float() for part in torch.split(frames, sizes)])
+        encoded[name] = torch.split(features, counts)
+    return encoded
 
 
 @dataclass(frozen=True)
