@@ -6,7 +6,7 @@ import importlib
 import subprocess
 import sys
 
-BENCHMARKS = ("decode", "augmentation", "manifest", "train_step", "trainer_overhead")
+BENCHMARKS = ("decode", "augmentation", "manifest", "train_step", "trainer_overhead", "retrieval")
 
 
 def main(names: list[str]) -> int:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,6 +34,7 @@ def ranking(queries: torch.Tensor, gallery: torch.Tensor) -> NDArray[np.int64]:
     return np.argsort(-(q @ g.T) / norms, axis=1, kind="stable")
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_recall_is_the_share_of_queries_with_a_hit(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -93,6 +94,7 @@ def test_instance_recall_is_symmetric() -> None:
     assert instance_recall(first, second) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), k=st.integers(1, 6), grouped=st.booleans())
 def test_chance_is_the_share_of_all_choices_of_k_rows(seed: int, k: int, grouped: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -70,7 +70,7 @@ class RecallAtK(Metric):
         average: Literal["micro", "macro", "none"] = "micro",
         num_classes: int | None = None,
         gallery_groups: Tensor | None = None,
-        chunk: int = 1024,
+        chunk: int = 512,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -42,10 +42,10 @@ def faiss_neighbours(
         raise UserError("there is nothing to look among: the gallery is empty")
     if index is None:
         index = _faiss().IndexFlatIP(gallery.shape[1])
-    for part in gallery.split(chunk):
+    for part in torch.split(gallery, chunk):
         index.add(_unit(part, "gallery"))
     wide, found = min(k + MARGIN, len(gallery)), []
-    for part in queries.split(chunk):
+    for part in torch.split(queries, chunk):
         similarity, position = map(torch.from_numpy, index.search(_unit(part, "query"), wide))
         similarity = similarity.masked_fill(position < 0, -torch.inf)
         found.append(settle(part.cpu(), gallery, similarity, position, min(k, len(gallery))))

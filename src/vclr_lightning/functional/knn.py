@@ -15,7 +15,7 @@ def knn_predict(
     k: int = 1,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 1024,
+    chunk: int = 512,
 ) -> Tensor:
     """Label of each query by the majority of its ``k`` nearest gallery rows (cosine).
 
@@ -57,7 +57,7 @@ def knn_accuracy(
     k: int = 1,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 1024,
+    chunk: int = 512,
 ) -> float:
     """Share of queries that :func:`knn_predict` labels rightly; with ``k=1`` this is R@1.
 

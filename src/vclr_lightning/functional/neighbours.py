@@ -14,7 +14,7 @@ from vclr_lightning.functional.topk import decode_keys, merge_top, no_keys
 MARGIN = 16  # neighbours beyond k whose order is settled in double precision, too
 NEAR = 1e-5  # similarities this close are compared in double precision; float32 errs by less
 _FIRST = 256  # rows of the first block; each is twice the one before
-_PAIRS = 512  # settled at a time
+_NUMBERS = 1 << 17  # of double precision, multiplied at a time
 
 
 def cosine_neighbours(
@@ -24,8 +24,8 @@ def cosine_neighbours(
     *,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 1024,
-    gallery_chunk: int = 2048,
+    chunk: int = 512,
+    gallery_chunk: int = 1024,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest gallery rows of each query by cosine similarity.
@@ -67,7 +67,7 @@ def cosine_neighbours(
         raise UserError("there is nothing to look among: the gallery is empty")
     where = torch.device(queries.device if device is None else device)
     k = min(k, len(gallery))
-    query_scale = torch.cat([_inverse_norms(part, "query") for part in queries.split(chunk)])
+    query_scale = torch.cat([_inverse_norms(part, "query") for part in torch.split(queries, chunk)])
     best = no_keys(len(queries), min(k + MARGIN, len(gallery)), device=where)
     with full_precision():
         for rows in _blocks(len(gallery), gallery_chunk):
@@ -82,8 +82,17 @@ def cosine_neighbours(
                     groups = query_groups[some].to(where)
                     similarity.masked_fill_(groups[:, None] == own, -torch.inf)
                 best[some] = merge_top(best[some], similarity, rows.start)
-    values, positions = (part.to(queries.device) for part in decode_keys(best))
-    return settle(queries, gallery, values * query_scale[:, None], positions, k)
+    found = []
+    for part, keys, scale in zip(
+        torch.split(queries, chunk),
+        torch.split(best, chunk),
+        torch.split(query_scale, chunk),
+        strict=True,
+    ):
+        similarity, position = (x.to(queries.device) for x in decode_keys(keys))
+        found.append(settle(part, gallery, similarity * scale[:, None], position, k))
+    similarities, positions = zip(*found, strict=True)
+    return torch.cat(similarities), torch.cat(positions)
 
 
 def settle(
@@ -108,7 +117,7 @@ def settle(
     none = close.new_zeros(len(close), 1)
     near = torch.cat([close, none], dim=1) | torch.cat([none, close], dim=1)
     exact = similarity.double()
-    for pairs in near.nonzero().split(_PAIRS):
+    for pairs in torch.split(near.nonzero(), max(1, _NUMBERS // queries.shape[1])):
         rows, columns = pairs.unbind(1)
         first = queries[rows].double()
         second = gallery[position[rows, columns].to(gallery.device)].double().to(first.device)

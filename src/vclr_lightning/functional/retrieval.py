@@ -21,7 +21,7 @@ def recall_at_k(
     query_labels: Tensor,
     gallery_labels: Tensor,
     ks: Sequence[int] = KS,
-    chunk: int = 1024,
+    chunk: int = 512,
 ) -> dict[int, float]:
     """Share of queries of which any of the ``k`` nearest gallery rows has the query's label.
 
@@ -156,7 +156,7 @@ def _occurrences(values: Tensor, among: Tensor) -> Tensor:
     return end - torch.searchsorted(ordered, values)
 
 
-def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 1024) -> float:
+def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 512) -> float:
     """R@1 of finding a video's other draw among all videos' other draws; needs no labels.
 
     Row ``i`` of both sides is the same video, drawn and augmented twice. Each row of one side looks
