@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
     console.print(f"videos in {manifest.root}", highlight=False, soft_wrap=True)
     if args.check:
         changed = manifest.changed()
-        console.print(f"{len(changed)} of {len(manifest)} files are not as they were indexed")
+        files = manifest.summary().files
+        console.print(f"{len(changed)} of {files} files are not as they were indexed")
         for path, what in list(changed.items())[:_LISTED]:
             console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
         if len(changed) > _LISTED:

@@ -43,7 +43,7 @@ def match(official: Official, found: Found) -> Listing:
         if not paths:
             rejected.append(Rejected(named.title, "no such video"))
             continue
-        path = min(paths, key=lambda path: (-_agreement(path, named), path))
+        path = paths[0] if len(paths) == 1 else _best(paths, named)
         whole = named.start is None
         place = (path,) if whole else (path, named.start, named.end, named.label)
         if place in taken:
@@ -111,6 +111,10 @@ def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str,
         if stem not in exact and once[_loose(stem)] == 1:
             stems[_loose(stem)].append(stem)
     return {key: by_stem[names[0]] for key, names in stems.items() if len(names) == 1}
+
+
+def _best(paths: Sequence[str], named: Named) -> str:
+    return min(paths, key=lambda path: (-_agreement(path, named), path))
 
 
 def _agreement(path: str, named: Named) -> int:

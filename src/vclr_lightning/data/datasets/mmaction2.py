@@ -100,8 +100,10 @@ def _lists(folder: Path, split_number: int, frames: bool) -> dict[str, Path]:
         if files:
             lists[split] = files[0]
     if not lists:
-        need_file(folder, f"*train*{wanted}*.txt", title="mmaction2")
-        raise UserError(f"{folder} has no list of split {split_number} for {wanted}")
+        file = need_file(folder, *(f"*{split}*.txt" for split in _SPLITS), title="mmaction2")
+        raise UserError(
+            f"{folder} has no list of split {split_number} for {wanted}, but {file.name}"
+        )
     return lists
 
 

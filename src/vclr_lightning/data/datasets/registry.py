@@ -125,9 +125,9 @@ def wanted_of(
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; give the folder of {dataset.title}'s official files")
-    if not 1 <= split_number <= dataset.splits:
+    if not isinstance(split_number, int) or not 1 <= split_number <= dataset.splits:
         splits = f"splits 1 to {dataset.splits}" if dataset.splits > 1 else "one split alone"
-        raise UserError(f"{dataset.title} has {splits}, no split {split_number}")
+        raise UserError(f"{dataset.title} has {splits}, no split {split_number!r}")
     if view is not None and view not in dataset.views:
         views = f"take one of {', '.join(dataset.views)}" if dataset.views else "leave it out"
         raise UserError(f"{dataset.title} has no view {view!r}; {views}")

@@ -63,9 +63,6 @@ def _array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 def _check(rows: Sequence[Row], info: Info) -> None:
     if not rows:
         raise UserError("there are no videos to write into a manifest")
-    twice = len(rows) - len({row.place for row in rows})
-    if twice:
-        raise UserError(f"{twice} path(s) come more than once in the manifest")
     whole = {row.path for row in rows if row.start is None}
     for row in rows:
         for label in (row.label, *(span.label for span in row.spans)):
@@ -76,6 +73,9 @@ def _check(rows: Sequence[Row], info: Info) -> None:
         _check_window(row)
         if row.start is not None and row.path in whole:
             raise UserError(f"{row.path} is in the manifest both whole and as a clip")
+    twice = len(rows) - len({row.place for row in rows})
+    if twice:
+        raise UserError(f"{twice} path(s) come more than once in the manifest")
 
 
 def _check_window(row: Row) -> None:
