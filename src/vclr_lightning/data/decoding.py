@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vclr_lightning.data.protocols import OpenVideo, VideoReader, VideoTable
 
 Drawn = TypeVar("Drawn")
+Converted = TypeVar("Converted")
+Taken = TypeVar("Taken")
+
+_AT_ONCE = 64  # frames of a video in memory, as large as they are in the file
 
 _ROUNDING = 1e-6  # seconds
 
@@ -46,13 +50,64 @@ def read_drawn(
     Raises:
         VideoError: the file cannot be read, whatever the reader made of it.
     """
+
+    def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
+        drawn, ranks = draw(len(within))
+        return drawn, video.read(within.start + np.asarray(ranks))
+
+    return _opened(manifest, row, reader, take)
+
+
+def read_clips(
+    manifest: VideoTable,
+    row: int,
+    reader: VideoReader,
+    *,
+    draw: Callable[[int], NDArray[np.int64]],
+    convert: Callable[[list[NDArray[np.uint8]]], Converted],
+) -> list[Converted]:
+    """Open a video and read clips, a few frames at a time: those of a long video fill the memory.
+
+    Args:
+        manifest: the videos.
+        row: which of them.
+        reader: opens it.
+        draw: of a number of frames gives the ranks of the clips, ``(m, T)``; see
+            :func:`read_drawn`.
+        convert: makes of a clip's frames, ``(H, W, 3)`` uint8, what is to be kept.
+
+    Raises:
+        VideoError: the file cannot be read, whatever the reader made of it.
+    """
+
+    def take(video: OpenVideo, within: range) -> list[Converted]:
+        clips = within.start + draw(len(within))
+        size = max(1, _AT_ONCE // clips.shape[1])
+        converted = []
+        for start in range(0, len(clips), size):
+            part = clips[start : start + size]
+            frames = video.read(part.reshape(-1))
+            length = part.shape[1]
+            converted += [convert(frames[i * length : (i + 1) * length]) for i in range(len(part))]
+        return converted
+
+    return _opened(manifest, row, reader, take)
+
+
+def _opened(
+    manifest: VideoTable,
+    row: int,
+    reader: VideoReader,
+    take: Callable[[OpenVideo, range], Taken],
+) -> Taken:
+    """Open a video and take something of the frames of the row, again if their count changes."""
     try:
         with reader.open(manifest.path(row), num_frames=manifest.num_frames(row)) as video:
             window = manifest.window(row)
             try:
-                return _read(video, window, video.num_frames, draw)
+                return take(video, _within(video, window, video.num_frames))
             except FrameCountChangedError as error:
-                return _read(video, window, error.actual, draw)
+                return take(video, _within(video, window, error.actual))
     except UserError:
         raise
     except VideoError:
@@ -61,20 +116,10 @@ def read_drawn(
         raise VideoError(f"{type(error).__name__}: {error}") from error
 
 
-def _read(
-    video: OpenVideo,
-    window: tuple[float, float] | None,
-    num_frames: int,
-    draw: Callable[[int], tuple[Drawn, NDArray[np.int64]]],
-) -> tuple[Drawn, list[NDArray[np.uint8]]]:
+def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: int) -> range:
     if num_frames < 1:
         raise VideoError("no frame can be decoded")
-    if window is None:
-        drawn, ranks = draw(num_frames)
-        return drawn, video.read(ranks)
-    within = window_ranks(video.times(), *window)
-    drawn, ranks = draw(len(within))
-    return drawn, video.read(within.start + np.asarray(ranks))
+    return range(num_frames) if window is None else window_ranks(video.times(), *window)
 
 
 def window_ranks(times: NDArray[np.float64], start: float, end: float) -> range:

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.decoding import read_drawn, reject
+from vclr_lightning.data.decoding import read_clips, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.segments import evaluation_ranks, snippet_ranks
+from vclr_lightning.data.segments import clip_ranks, evaluation_ranks, snippet_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,12 +52,15 @@ class FramesDataset(Dataset[FramesSample]):
         num_frames: m, at least 1.
         every: instead, the middle frame of each run of so many frames, m as it comes; such samples
             are of unequal length, and a batch holds one of them.
+        frames_per_clip: T, for networks of clips: clips take the place of frames, and begin evenly
+            spaced so that the last one ends with the video.
+        stride: distance between the frames of a clip.
 
     Shape:
-        ``sample["frames"]``: ``(m, C, 1, H, W)`` uint8; ``sample["mask"]``: ``(m,)``.
+        ``sample["frames"]``: ``(m, C, T, H, W)`` uint8; ``sample["mask"]``: ``(m,)``.
 
     Raises:
-        UserError: ``num_frames`` or ``every`` is below 1.
+        UserError: a number is below 1.
     """
 
     def __init__(
@@ -68,8 +71,15 @@ class FramesDataset(Dataset[FramesSample]):
         transform: ClipTransform,
         num_frames: int = 30,
         every: int | None = None,
+        frames_per_clip: int = 1,
+        stride: int = 1,
     ) -> None:
-        for name, value in (("num_frames", num_frames), ("every", every)):
+        for name, value in (
+            ("num_frames", num_frames),
+            ("every", every),
+            ("frames_per_clip", frames_per_clip),
+            ("stride", stride),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
         self._manifest = manifest
@@ -77,6 +87,8 @@ class FramesDataset(Dataset[FramesSample]):
         self._transform = transform
         self._num_frames = num_frames
         self._every = every
+        self._frames_per_clip = frames_per_clip
+        self._stride = stride
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -84,18 +96,24 @@ class FramesDataset(Dataset[FramesSample]):
     def __getitem__(self, index: int) -> FramesSample:
         rng = numpy_generator(index)
         size = self._transform.size
-        ranks: NDArray[np.int64] = np.arange(0)
-        pictures: list[NDArray[np.uint8]] = []
+        clips: list[Tensor] = []
         rejected: list[Rejection] = []
         try:
-            ranks, pictures = read_drawn(self._manifest, index, self._reader, self._draw)
+            clips = read_clips(
+                self._manifest,
+                index,
+                self._reader,
+                draw=self._draw,
+                convert=lambda frames: self._transform(frames, rng),
+            )
         except VideoError as error:
             rejected = [reject(self._manifest, index, error)]
-        count = len(ranks)
+        count = len(clips)
         length = self._num_frames if self._every is None else max(1, count)
-        frames = torch.zeros(length, 3, 1, size, size, dtype=torch.uint8)
-        for position, picture in enumerate(pictures):
-            frames[position] = self._transform([picture], rng)
+        shape = (length, 3, self._frames_per_clip, size, size)
+        frames = torch.zeros(shape, dtype=torch.uint8)
+        for position, clip in enumerate(clips):
+            frames[position] = clip
         if count:
             frames[count:] = frames[count - 1]
         return {
@@ -110,9 +128,14 @@ class FramesDataset(Dataset[FramesSample]):
             "rejected": rejected,
         }
 
-    def _draw(self, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _draw(self, num_frames: int) -> NDArray[np.int64]:
+        span = (self._frames_per_clip - 1) * self._stride
         if self._every is not None:
-            ranks = snippet_ranks(num_frames, self._every)
+            # The clip lies around the middle frame, but within the video.
+            middle = snippet_ranks(num_frames, self._every)
+            starts = np.clip(middle - span // 2, 0, max(0, num_frames - 1 - span))
         else:
-            ranks = evaluation_ranks(num_frames, self._num_frames)
-        return ranks, ranks
+            starts = evaluation_ranks(max(1, num_frames - span), self._num_frames)
+        return clip_ranks(
+            starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
+        )

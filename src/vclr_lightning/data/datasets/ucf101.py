@@ -27,7 +27,7 @@ def read_ucf101(folder: Path, *, split_number: int = 1) -> Official:
     Raises:
         UserError: a file is missing, or names a class that there is none of.
     """
-    file = need_file(folder, "classInd.txt", "ClassInd.txt", title="UCF101")
+    file = need_file(folder, "[cC]lass[iI]nd.txt", title="UCF101")
     classes = _classes(file)
     videos = []
     for split in ("train", "test"):
