@@ -55,7 +55,7 @@ def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
     if content.summary:
         yield f'<p class="lead">{escape(content.summary)}</p>'
     if content.scores:
-        yield f'<div class="tiles">{"".join(map(_tile, content.scores))}</div>'
+        yield f'<div class="tiles">{"".join(map(tile, content.scores))}</div>'
     if frozen is not None:
         yield from _frozen(frozen)
     if content.queries:
@@ -82,7 +82,8 @@ def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
         yield f"<dl>{''.join(rows)}</dl>"
 
 
-def _tile(score: Score) -> str:
+def tile(score: Score) -> str:
+    """Return how often something was right, beside what needs no information, as HTML."""
     return (
         f'<div class="tile"><span class="soft">{escape(score.name)}</span>'
         f"<b>{100 * score.share:.1f}%</b>"
