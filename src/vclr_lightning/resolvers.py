@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 _LONGEST = 120  # characters of a folder's name
@@ -20,14 +21,35 @@ def scale_lr(base: float, batch_size: int) -> float:
     return base * batch_size / 256
 
 
-def short_edge(size: int) -> int:
+def short_edge(size: int | None) -> int | None:
     """Short edge to which a frame is brought before ``size`` is cut out: 256 for 224.
 
     Example:
         >>> short_edge(224), short_edge(64)
         (256, 73)
     """
-    return round(size * 256 / 224)
+    return None if size is None else round(size * 256 / 224)
+
+
+def frozen_name(ckpt: str | None, root: str | None, manifest: str | None) -> str:
+    """Name of a run that measures finished weights: theirs, then that of the videos.
+
+    Example:
+        >>> frozen_name("outputs/pretrain/k400/last.ckpt", "/data/ucf101", None)
+        'k400-ucf101'
+        >>> frozen_name("/moco_v2_200ep_pretrain.pth.tar", None, "/data/hmdb51.arrow")
+        'moco_v2_200ep_pretrain-hmdb51'
+    """
+    path = Path(ckpt or "none")
+    stem, _, form = path.name.partition(".")
+    if str(path).lower() == "none":
+        weights = "untrained"
+    elif path.parent.name and form in ("ckpt", "backbone.safetensors"):
+        weights = path.parent.name if stem == "last" else f"{path.parent.name}-{stem}"
+    else:
+        weights = stem
+    videos = Path(root).name if root else Path(manifest).stem if manifest else ""
+    return re.sub(r"[^\w.+-]+", "_", f"{weights}-{videos}" if videos else weights)
 
 
 def folder_name(overrides: Sequence[str], command: Sequence[str], number: int = 0) -> str:
@@ -79,14 +101,15 @@ def run_name(name: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${scale_lr:...}``, ``${short_edge:...}``, ``${run_name:...}`` and
-    ``${run_subdir:}`` known to OmegaConf.
+    """Make ``${scale_lr:...}``, ``${short_edge:...}``, ``${frozen_name:...}``,
+    ``${run_name:...}`` and ``${run_subdir:}`` known to OmegaConf.
     """
     from omegaconf import OmegaConf
 
     resolvers: dict[str, Callable[..., Any]] = {
         "scale_lr": scale_lr,
         "short_edge": short_edge,
+        "frozen_name": frozen_name,
         "run_name": run_name,
         "run_subdir": _sweep_folder,
     }

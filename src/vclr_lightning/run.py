@@ -39,6 +39,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in what it points to, is wrong.
     """
+    trains = cfg.stage.get("trains", True)
+    if not trains:
+        cfg = of_finished(cfg)
     config = plain(cfg)
     follow_parent()
 
@@ -47,12 +50,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     from vclr_lightning.callbacks.ranks import is_first
     from vclr_lightning.stages.arguments import check_arguments
-    from vclr_lightning.stages.resume import check_same_run, choose_start, set_aside
+    from vclr_lightning.stages.resume import Start, check_same_run, choose_start, set_aside
 
     check_arguments(config)
 
     directory = Path(config["run_dir"])
-    start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
+    start = Start(None, own=False)
+    if trains:
+        start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config=config)
     if is_first():
@@ -63,10 +68,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
             logger.info("continuing from %s", start.checkpoint)
     seed_everything(int(config["seed"]), verbose=False)
     stage = instantiate(cfg.stage.run)
+    begin = {"checkpoint": start.checkpoint} if trains else {}
     values: dict[str, float] = stage(
-        directory=directory,
-        checkpoint=start.checkpoint,
-        metadata={"config": config, "version": __version__},
+        directory=directory, **begin, metadata={"config": config, "version": __version__}
     )
     result = directory / "result.json"
     if start.own and result.exists():  # a run that is complete measures nothing anew
@@ -100,6 +104,32 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     return {str(key): value for key, value in content.items()}
+
+
+def of_finished(cfg: DictConfig) -> DictConfig:
+    """Complete the configuration of a stage that trains nothing by what its weights are of.
+
+    Raises:
+        UserError: no weights are named, or other processes run the same command.
+    """
+    if cfg.ckpt is None:
+        raise UserError(
+            f"stage={cfg.stage.name} needs weights; give ckpt=PATH of a checkpoint, or ckpt=none "
+            "with backbone=NAME for an untrained network"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"stage={cfg.stage.name} starts its processes itself; run the command once, with "
+            "trainer.devices=N"
+        )
+    from vclr_lightning.stages.adopt import adopted
+
+    cfg = cfg.copy()
+    if str(cfg.ckpt).lower() != "none":
+        cfg.ckpt = str(Path(str(cfg.ckpt)).expanduser())
+    for key, value in adopted(cfg, cfg.ckpt).items():
+        OmegaConf.update(cfg, key, value)
+    return cfg
 
 
 def follow_parent() -> None:

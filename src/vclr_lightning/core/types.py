@@ -87,7 +87,7 @@ class Batch(TypedDict):
 class FramesBatch(TypedDict):
     """Evaluation frames of some videos.
 
-    ``frames`` is ``(B, m, C, 1, H, W)`` uint8 and ``mask`` ``(B, m)`` bool, false for the
+    ``frames`` is ``(B, m, C, T, H, W)`` uint8 and ``mask`` ``(B, m)`` bool, false for the
     repetitions that fill up a video of fewer than m frames; ``count`` ``(B,)`` int64 is the number
     of true ones. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index`` (row of the
     manifest) are ``(B,)`` int64. Videos that cannot be read are left out (B may be 0) and listed

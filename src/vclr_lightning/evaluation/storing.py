@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -33,9 +32,9 @@ class Record:
     Attributes:
         file: the journal's features, one after another.
         offset: of the batch, in bytes.
-        facts: of each video: ``count`` (rows of features), and those of
+        width: F; 0 without a video.
+        facts: of each video: ``rows`` of features, ``count`` of encoded frames, and
             :data:`~vclr_lightning.evaluation.features.FACTS`.
-        frames: of each video, how many were encoded.
         rejected: videos that could not be read.
     """
 
@@ -115,14 +114,15 @@ def read_journals(folder: Path) -> dict[tuple[int, ...], Record]:
     records: dict[tuple[int, ...], Record] = {}
     for journal in sorted(folder.glob("*.jsonl")):
         file, offset = journal.with_suffix(".bin"), 0
-        content = np.fromfile(file, dtype=np.uint8) if file.is_file() else np.zeros(0, np.uint8)
+        size = file.stat().st_size if file.is_file() else 0
+        content = np.memmap(file, mode="r") if size else np.zeros(0, np.uint8)
         for line in journal.read_text().splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:  # the process was killed while it wrote this line
                 break
             end = offset + entry["bytes"]
-            if end > len(content) or zlib.crc32(content[offset:end]) != entry["crc"]:
+            if end > size or zlib.crc32(content[offset:end].tobytes()) != entry["crc"]:
                 break
             records[tuple(entry["block"])] = Record(
                 file, offset, entry["width"], entry["facts"], entry["rejected"]
@@ -195,13 +195,15 @@ def assemble(
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(work, target)
     except OSError as error:
-        shutil.rmtree(work / FEATURES, ignore_errors=True)
+        (work / FEATURES).unlink(missing_ok=True)
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _write_features(file: Path, records: Sequence[Record], shape: tuple[int, ...]) -> None:
     """Copy the records' features to their places."""
     target = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    with file.open("r+b") as sink:  # a full disk is an error here, and a crash when pages are out
+        os.posix_fallocate(sink.fileno(), 0, file.stat().st_size)
     start = 0
     for record in records:
         rows = record.read()

@@ -1,0 +1,152 @@
+"""Encode videos by one process or several; what is done is kept when they are killed."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    spawn,
+)
+
+from vclr_lightning.core.distributed import rank, world_size
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.frames import FramesDataset
+from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.workers import WorkerOptions
+from vclr_lightning.evaluation.encoders import frame_encoder
+from vclr_lightning.evaluation.features import encode_batch
+from vclr_lightning.evaluation.progress import track
+from vclr_lightning.evaluation.storing import Journal, Record, read_journals
+from vclr_lightning.stages.hardware import Hardware
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What is to be encoded, and how; sent to every process.
+
+    Attributes:
+        dataset: frames of the videos.
+        backbone: the network.
+        layer: whose output is wanted; ``None`` for the network's features.
+        keep_frames: keep each frame's features instead of a video's average.
+        blocks: rows of the manifest, in batches. Batches are the same however many processes
+            there are, because what else is in a batch may change the last bits of a feature.
+        workers: how each process loads.
+        hardware: devices of the processes.
+        chunk: frames encoded at a time.
+        work: folder of the journals.
+        description: of the progress bar.
+        show: whether to show one.
+    """
+
+    dataset: FramesDataset
+    backbone: nn.Module
+    layer: str | None
+    keep_frames: bool
+    blocks: Sequence[tuple[int, ...]]
+    workers: WorkerOptions
+    hardware: Hardware
+    chunk: int
+    work: Path
+    description: str
+    show: bool
+
+    def run(self) -> list[Record]:
+        """Encode what is not in the journals yet, and return all, in order.
+
+        Within a process group each of its ranks takes part; otherwise one process for each
+        device is started, if there are several.
+
+        Raises:
+            UserError: a process finds a mistake in the input.
+        """
+        done = read_journals(self.work)
+        left = [block for block in self.blocks if block not in done]
+        if world_size() > 1:
+            torch.distributed.barrier()  # nobody writes before all have read
+            encode_part(self, left, number=rank(), of=world_size())
+            torch.distributed.barrier()
+        elif left:
+            processes = min(len(self.hardware.each), len(left))
+            if processes > 1:
+                _start(self, left, processes)
+            else:
+                encode_part(self, left)
+        done = read_journals(self.work)
+        return [done[block] for block in self.blocks]
+
+
+def encode_part(
+    job: Extraction, blocks: Sequence[tuple[int, ...]], *, number: int = 0, of: int = 1
+) -> None:
+    """Encode every ``of``-th batch, from ``number`` on, into a journal of its own.
+
+    Raises:
+        UserError: the input is wrong, or the disk full.
+    """
+    mine = list(blocks[number::of])
+    if not mine:
+        return
+    hardware, before = job.hardware, torch.get_num_threads()
+    device = hardware.each[number % len(hardware.each)]
+    if hardware.threads is not None or of > 1:
+        share = max(1, (os.cpu_count() or 1) // of)
+        torch.set_num_threads(hardware.threads or share)
+    encoders = {"": frame_encoder(job.backbone.to(device), layer=job.layer)}
+    journal = Journal(job.work)
+    loader = BatchLoader(job.dataset, [list(block) for block in mine], job.workers)
+    try:
+        batches = track(loader, job.description, show=job.show and number == 0)
+        for block, batch in zip(mine, batches, strict=True):
+            features: Sequence[torch.Tensor] = ()
+            if len(batch["video_id"]):
+                with hardware.computing(device):
+                    features = encode_batch(encoders, batch, device=device, chunk=job.chunk)[""]
+                if not job.keep_frames:
+                    features = [video.mean(dim=0, keepdim=True) for video in features]
+            journal.add(block, batch, features)
+    finally:
+        journal.close()
+        loader.close()
+        torch.set_num_threads(before)
+
+
+def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -> None:
+    """Encode by several processes of this machine, and wait for them."""
+    # As bytes: tensors would be moved to shared memory, of which containers have little.
+    content = io.BytesIO()
+    torch.save(job, content)
+    context = multiprocessing.get_context("spawn")  # CUDA allows no other
+    mistakes = context.SimpleQueue()
+    try:
+        spawn(  # type: ignore[no-untyped-call]
+            _child, (content.getvalue(), blocks, processes, mistakes), nprocs=processes
+        )
+    except ProcessExitedException as error:
+        raise UserError(
+            f"a process that encodes videos was ended from outside ({error}); if memory was short,"
+            " give fewer trainer.devices or data.num_workers; the same command continues"
+        ) from error
+    if not mistakes.empty():
+        raise UserError(mistakes.get())
+
+
+def _child(
+    number: int, content: bytes, blocks: Sequence[tuple[int, ...]], of: int, mistakes: Any
+) -> None:
+    try:
+        job = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+        encode_part(job, blocks, number=number, of=of)
+    except UserError as error:
+        mistakes.put(str(error))
+    except KeyboardInterrupt:  # the parent says so
+        os._exit(130)

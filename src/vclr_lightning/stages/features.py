@@ -1,0 +1,367 @@
+"""Features of finished networks, extracted once and kept."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from vclr_lightning import __version__
+from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.distributed import rank
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.frames import FramesDataset
+from vclr_lightning.data.indexing.ensure import default_cache
+from vclr_lightning.data.indexing.lock import locked
+from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.protocols import ClipTransform
+from vclr_lightning.data.transforms import EvalTransform
+from vclr_lightning.evaluation.layers import find_layer
+from vclr_lightning.evaluation.store import ABOUT, FeatureStore
+from vclr_lightning.evaluation.storing import assemble
+from vclr_lightning.models.backbone import bare
+from vclr_lightning.stages.extraction import Extraction
+from vclr_lightning.stages.hardware import Hardware
+from vclr_lightning.stages.network import finished_network, weights_digest
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.protocols import VideoTable
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of what features are: raised where the same settings come to give other values."""
+
+# What a difference between two stores is called, in the order of telling.
+_CALLED = {
+    "weights": "weights",
+    "network": "network",
+    "manifest": "videos",
+    "sampling": "frames per video",
+    "transform": "transform",
+    "layer": "layer",
+}
+
+
+class FeatureExtractor:
+    """Gives the features of a split's videos, from a folder where they were extracted before.
+
+    A network of pictures is given frames, spread evenly over a video from the first to the last
+    (Section 4.1 of the paper), or the middle one of every so many; a network of clips is given
+    clips that begin there. What is kept depends on the weights' content, the videos, how they are
+    sampled and transformed, the layer and the precision, and is found again by a hash of these.
+    Within a process group every rank has to call it.
+
+    Args:
+        data: the videos.
+        weights: file of the weights; ``"none"``: as ``backbone`` is, untrained.
+        backbone: the network; ``None``: the one that the file is of.
+        num_frames: n, frames (clips) of a video.
+        every: instead, one of each run of so many frames, its middle one.
+        frames_per_clip: T, of a network of clips.
+        stride: distance between the frames of a clip.
+        transform: resizes and crops a frame.
+        layer: name of the layer whose output is taken, averaged where it is a map; ``None``: the
+            network's features.
+        keep_frames: keep each frame's features instead of a video's average.
+        folder: keep the features in its subfolders, one for each split, instead of the cache.
+        cache_dir: the cache, by default ``~/.cache/vclr_lightning``.
+        hardware: devices, and a process on each.
+        chunk: frames encoded at a time.
+        show: show progress bars.
+
+    Raises:
+        UserError: the weights do not fit, there is no such layer, or a number is out of its range.
+
+    Example:
+        ::
+
+            extractor = FeatureExtractor(data=data, weights="outputs/pretrain/k400/last.ckpt")
+            train, test = extractor("train"), extractor("val")
+            train.mean, train.label  # (N, F), (N,)
+    """
+
+    def __init__(
+        self,
+        *,
+        data: VideoDataModule,
+        weights: str | Path,
+        backbone: nn.Module | None = None,
+        num_frames: int = 30,
+        every: int | None = None,
+        frames_per_clip: int = 1,
+        stride: int = 1,
+        transform: ClipTransform | None = None,
+        layer: str | None = None,
+        keep_frames: bool = False,
+        folder: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        hardware: Hardware | None = None,
+        chunk: int = 256,
+        show: bool = True,
+    ) -> None:
+        if chunk < 1:
+            raise UserError(f"chunk={chunk} must be at least 1")
+        self.data = data
+        self.backbone = finished_network(weights, backbone, layer=layer)
+        self.weights = str(weights)
+        self.layer = layer
+        if layer is not None:
+            find_layer(self.backbone, layer)
+        self.num_frames, self.every = num_frames, every
+        self.frames_per_clip, self.stride = frames_per_clip, stride
+        self.transform = transform or EvalTransform()
+        self.keep_frames = keep_frames
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
+        self.hardware = hardware or Hardware()
+        self.chunk = chunk
+        self.show = show
+        self._digest = weights_digest(self.backbone)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have videos."""
+        return tuple(name for name, table in self.data.splits.items() if len(table))
+
+    def test_split(self, name: str | None = None) -> str:
+        """Return ``name``, or the split to measure on where none is named: ``val`` or ``test``.
+
+        Raises:
+            UserError: there are no videos to measure on.
+        """
+        wanted = ("val", "test") if name is None else (name,)
+        for split in wanted:
+            if split in self.splits:
+                return split
+        raise UserError(
+            f"there are no videos of split {' or '.join(wanted)} to measure on, only "
+            f"{', '.join(self.splits)}; give lists of both splits, or hold some out "
+            "(data.holdout=0.2)"
+        )
+
+    def __call__(self, split: str) -> FeatureStore:
+        """Return the features of a split, extracting them where that has not been done.
+
+        Raises:
+            UserError: the split has no videos, none of them can be read, or ``folder`` holds
+                features of another kind.
+        """
+        table = self.data.split(split)
+        provenance = self.provenance(split)
+        digest = _digest(provenance)
+        in_cache = self.cache / "features" / digest
+        target = in_cache if self.folder is None else self.folder / split
+        first = rank() == 0
+        whole = gather_objects(self._is_whole(target, provenance) if first else None)[0]
+        if not whole:
+            work = target.with_name(f".{target.name}-{digest}.part")
+            if first:
+                with locked(target, show=self.show):
+                    if not self._is_whole(target, provenance):
+                        self._extract(split, table, work=work, target=target, about=provenance)
+            else:
+                self._job(split, table, work).run()
+            gather_objects(None)  # nobody opens it before it is there
+        elif first:
+            logger.info("%s: reusing the features in %s", split, target)
+        store = FeatureStore.open(target)
+        if store.rejected and first:
+            item = store.rejected[0]
+            logger.warning(
+                "%s: %d of %d videos cannot be read and are left out; the first, %s: %s",
+                *(split, len(store.rejected), len(store.rejected) + len(store)),
+                *(item["path"], item["reason"]),
+            )
+        return store
+
+    def provenance(self, split: str) -> dict[str, Any]:
+        """Return what the features of a split depend on, as plain values."""
+        table = self.data.split(split)
+        sampling = {"num_frames": self.num_frames} if self.every is None else {"every": self.every}
+        if self.frames_per_clip > 1:
+            sampling |= {"frames_per_clip": self.frames_per_clip, "stride": self.stride}
+        return {
+            "weights": self._digest,
+            "network": _network(self.backbone),
+            "manifest": table.fingerprint,
+            "files": _sizes(table),
+            "reader": type(self.data.reader).__name__,
+            "split": split,
+            "sampling": sampling,
+            "transform": _described(self.transform),
+            "layer": self.layer,
+            "form": self._form,
+            "precision": self.hardware.precision,
+            "version": VERSION,
+        }
+
+    @property
+    def _form(self) -> str:
+        if not self.keep_frames:
+            return "mean"
+        return "frames" if self.every is None else "ragged"
+
+    def _is_whole(self, target: Path, provenance: Mapping[str, Any]) -> bool:
+        """Whether the features are there.
+
+        Raises:
+            UserError: others are.
+        """
+        if not (target / ABOUT).is_file():
+            if target.is_dir() and any(target.iterdir()):
+                raise UserError(f"{target} holds other files; give another features.folder")
+            return False
+        found = FeatureStore.open(target).provenance
+        for key, value in provenance.items():
+            if found.get(key) != value:
+                raise UserError(
+                    f"{target} holds features of other {_CALLED.get(key, key)} ({found.get(key)},"
+                    f" now {value}); give another features.folder, or delete this one"
+                )
+        return True
+
+    def _extract(
+        self, split: str, table: VideoTable, *, work: Path, target: Path, about: Mapping[str, Any]
+    ) -> None:
+        logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
+        records = self._job(split, table, work).run()
+        names = getattr(table, "name", lambda i: table.path(i).stem)
+        assemble(
+            records,
+            work=work,
+            target=target,
+            form=self._form,
+            frames=self.num_frames,
+            names=[names(i) for i in range(len(table))],
+            paths=[str(table.path(i)) for i in range(len(table))],
+            classes=getattr(table, "classes", ()),
+            provenance={**about, "file": self.weights, "package": __version__},
+        )
+
+    def _job(self, split: str, table: VideoTable, work: Path) -> Extraction:
+        size = self.data.eval_batch_size if self.every is None else 1
+        rows = range(len(table))
+        return Extraction(
+            dataset=FramesDataset(
+                manifest=table,
+                reader=self.data.reader,
+                transform=self.transform,
+                num_frames=self.num_frames,
+                every=self.every,
+                frames_per_clip=self.frames_per_clip,
+                stride=self.stride,
+            ),
+            backbone=self.backbone,
+            layer=self.layer,
+            keep_frames=self.keep_frames,
+            blocks=[tuple(rows[start : start + size]) for start in range(0, len(rows), size)],
+            workers=self.data.workers(len(self.hardware.each)),
+            hardware=self.hardware,
+            chunk=self.chunk,
+            work=work,
+            description=f"features, {split}",
+            show=self.show,
+        )
+
+
+def extract(
+    *,
+    features: FeatureExtractor,
+    directory: str | Path,
+    splits: Sequence[str] | str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Extract the features of some splits, and list what was left out.
+
+    Args:
+        features: extracts, or finds what was extracted before.
+        directory: the run's folder; ``features.json``, where the features of each split are and
+            what they are of, and ``rejected.csv`` are written there.
+        splits: names; ``None`` for all.
+        metadata: plain values to keep with the result.
+
+    Returns:
+        For each split ``NAME/videos`` and ``NAME/rejected``.
+
+    Raises:
+        UserError: a split has no videos.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = [splits] if isinstance(splits, str) else list(splits or features.splits)
+    for name in names:
+        features.data.split(name)  # a mistake is told before hours of work
+    table = Table(title=f"features of {escape(features.weights)}", title_justify="left")
+    for column in ("split", "videos", "left out", "labels", "features", "folder"):
+        table.add_column(column, overflow="fold")
+    values: dict[str, float] = {}
+    rejected: dict[str, Any] = {}
+    content: dict[str, Any] = {"version": (metadata or {}).get("version")}
+    for name in names:
+        store = features(name)
+        content[name] = {"folder": str(store.folder.absolute()), **store.provenance}
+        rejected[name] = store.rejected
+        values |= {f"{name}/videos": len(store), f"{name}/rejected": len(store.rejected)}
+        shape = " x ".join(map(str, store.features.shape))
+        labels = int((store.label >= 0).sum())
+        counts = (len(store), len(store.rejected), labels)
+        table.add_row(name, *map(str, counts), shape, escape(str(store.folder)))
+    with replacing(Path(directory) / "features.json") as sink:
+        sink.write(json.dumps(content, indent=1).encode())
+    write_rejected(Path(directory) / "rejected.csv", rejected)
+    Console().print(table)
+    return values
+
+
+def write_rejected(path: Path, rejected: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write the videos of each split that could not be read, if there are any.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if not any(rejected.values()):
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("split", "video_id", "path", "reason"))
+    for split, items in rejected.items():
+        writer.writerows((split, r["video_id"], r["path"], r["reason"]) for r in items)
+    with replacing(path) as sink:
+        sink.write(text.getvalue().encode())
+
+
+def _digest(provenance: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _network(backbone: nn.Module) -> str:
+    """Name of the network, and a hash of how it is built."""
+    net = bare(backbone)
+    return f"{type(net).__name__}-{hashlib.sha256(repr(net).encode()).hexdigest()[:12]}"
+
+
+def _described(transform: ClipTransform) -> Any:
+    name = type(transform).__name__
+    values = asdict(transform) if is_dataclass(transform) else {"repr": repr(transform)}
+    return json.loads(json.dumps({"name": name, **values}))
+
+
+def _sizes(table: VideoTable) -> str:
+    """Hash of the files' sizes: a file that was repaired or replaced is not the same."""
+    if not isinstance(table, Manifest):
+        return ""
+    return hashlib.sha256(table.column("size").tobytes()).hexdigest()[:12]

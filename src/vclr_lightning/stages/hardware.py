@@ -1,0 +1,73 @@
+"""On which devices, and by how many processes, a finished network is run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import AcceleratorRegistry
+
+from vclr_lightning.core.errors import UserError
+
+PRECISIONS = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Devices of this machine, one process on each.
+
+    Args:
+        accelerator: auto, cpu, gpu and so on.
+        devices: processes, or which devices, or auto.
+        precision: 32-true, 16-mixed or bf16-mixed.
+        threads: of each process on the CPU; by default its share of the cores.
+
+    Raises:
+        UserError: there is no such device, or no such precision.
+
+    Example:
+        >>> Hardware(accelerator="cpu", devices=2).each
+        [device(type='cpu'), device(type='cpu')]
+    """
+
+    accelerator: str = "auto"
+    devices: Any = 1
+    precision: str = "32-true"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"precision={self.precision} must be {', '.join(PRECISIONS)} to run a network"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads={self.threads} must be 1 or more")
+        if not self.each:
+            raise UserError(f"devices={self.devices} names no device")
+
+    @property
+    def each(self) -> list[torch.device]:
+        """The device of each process."""
+        known = {name: AcceleratorRegistry[name]["accelerator"] for name in AcceleratorRegistry}
+        name = "cuda" if self.accelerator == "gpu" else self.accelerator
+        if name == "auto":
+            name = next(n for n in ("cuda", "mps", "cpu") if known[n].is_available())
+        kind = known.get(name)
+        if kind is None or not kind.is_available():
+            raise UserError(f"there is no accelerator={self.accelerator} on this machine")
+        devices = self.devices
+        if devices == "auto":
+            devices = 1 if name == "cpu" else kind.auto_device_count()
+        try:
+            return list(kind.get_parallel_devices(kind.parse_devices(devices)))
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            said = " ".join(str(error).split())
+            raise UserError(f"devices={self.devices} cannot be had: {said}") from error
+
+    def computing(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context in which the network runs."""
+        kind = PRECISIONS[self.precision]
+        return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)

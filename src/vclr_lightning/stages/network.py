@@ -1,0 +1,83 @@
+"""A finished network: weights from a file, in the network that they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models import load_backbone
+from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.models.recognise import weight_shapes
+from vclr_lightning.models.weights import find_backbone, gather_names
+
+logger = logging.getLogger(__name__)
+
+
+def finished_network(
+    weights: str | Path, backbone: nn.Module | None = None, *, layer: str | None = None
+) -> nn.Module:
+    """Return a network with the weights of a file, in evaluation mode, and log what was loaded.
+
+    Args:
+        weights: a file of any form that
+            :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises; ``"none"`` for
+            the weights that ``backbone`` has.
+        backbone: the network; ``None`` for the one that the file is of.
+        layer: whose output is wanted; weights that only other layers have may be missing.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or there is no network.
+    """
+    if str(weights).lower() == "none":
+        if backbone is None:
+            raise UserError(
+                "ckpt=none is a network without training, which has to be named: give "
+                "backbone=resnet50 or another"
+            )
+        logger.info("weights: none, %s is untrained", type(bare(backbone)).__name__)
+        return backbone.eval()
+    network = load_backbone(weights, backbone)
+    checkpoint = read_checkpoint(weights)
+    net = bare(network)
+    found = find_backbone(checkpoint, net)
+    missing = tuple(name for name in weight_shapes(net.state_dict()) if name not in found)
+    if missing and (layer is None or any(name.startswith(f"{layer}.") for name in missing)):
+        raise UserError(
+            f"{weights} has no {', '.join(gather_names(missing))} of this {type(net).__name__}, "
+            "whose features would be those of random weights; give a network without it, or "
+            "features.layer=NAME of a layer before it"
+        )
+    left = len(checkpoint.tensors) - len(found)
+    logger.info(
+        "weights: %s, %d tensors of %s loaded%s, %d left in the file",
+        *(weights, len(found), type(net).__name__),
+        *(f", missing {', '.join(gather_names(missing))}" if missing else "", left),
+    )
+    return network
+
+
+@torch.no_grad()
+def weights_digest(backbone: nn.Module) -> str:
+    """Hash of names, shapes and values of a network's tensors, whatever file they came from.
+
+    Example:
+        >>> from vclr_lightning.models import TinyBackbone
+        >>> one = TinyBackbone(width=4)
+        >>> before = weights_digest(one)
+        >>> _ = one.stem.weight.data.zero_()
+        >>> weights_digest(one) == before
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(bare(backbone).state_dict().items()):
+        if name.endswith("num_batches_tracked"):  # counts steps; features do not depend on it
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
