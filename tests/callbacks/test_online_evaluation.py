@@ -87,7 +87,9 @@ class Data(LightningDataModule):
         for start in range(0, len(rows), 5):
             yield rows[start : start + 5]
 
-    def pair_loader(self, split: str, views: tuple[str, str]) -> Any:
+    def pair_loader(
+        self, split: str, views: tuple[str, str], *, rows: Sequence[int] | None = None
+    ) -> Any:
         assert split == "val"
         return [
             {
@@ -102,7 +104,7 @@ class Data(LightningDataModule):
                     for side, view in enumerate(views)
                 },
             }
-            for rows in self.batches()
+            for rows in self.batches(rows)
         ]
 
     def frames_loader(self, split: str, rows: Sequence[int] | None = None) -> Any:
@@ -226,12 +228,44 @@ def test_neighbours_in_the_held_out_videos_are_of_other_groups() -> None:
     assert metrics["val/knn_chance"] == pytest.approx(np.mean(shares))
 
 
-def test_a_part_of_the_training_videos_as_gallery() -> None:
-    online = OnlineEvaluation(gallery_videos=4, instance=False, show=False)
-    metrics = fit(Foreign(), Data(), online).callback_metrics
-    rows = [0, 3, 6, 9]  # of one class: every nearest neighbour is, too
-    assert [i % CLASSES for i in rows] == [0, 0, 0, 0]
-    assert metrics["val/knn_r1"] == metrics["val/knn_chance"] == pytest.approx(1 / CLASSES)
+class Asked(Data):
+    """Remembers which rows it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[str, Any] = {}
+
+    def pair_loader(self, split: str, views: Any, *, rows: Any = None) -> Any:
+        self.asked[f"pairs of {split}"] = rows
+        return super().pair_loader(split, views, rows=rows)
+
+    def frames_loader(self, split: str, rows: Any = None) -> Any:
+        self.asked[split] = rows
+        return super().frames_loader(split, rows=rows)
+
+
+def test_a_part_of_the_videos(caplog: pytest.LogCaptureFixture) -> None:
+    """Drawn by a seed, said once, and measured as if there were no others."""
+    seen: list[dict[str, list[int]]] = []
+    for seed in (0, 0, 1):
+        data = Asked()
+        asked = data.asked
+        online = OnlineEvaluation(gallery_videos=4, val_videos=5, seed=seed, show=False)
+        with caplog.at_level("INFO", logger="vclr_lightning"):
+            metrics = fit(Foreign(), data, online).callback_metrics
+        said = [r.message for r in caplog.records if "drawn with seed" in r.message]
+        caplog.clear()
+        assert said == [
+            f"evaluation during training: 5 of 12 videos of val, drawn with seed {seed}",
+            f"evaluation during training: 4 of 12 videos of train, drawn with seed {seed}",
+        ]
+        assert asked["pairs of val"] == asked["val"]
+        assert [len(set(asked[split])) for split in ("train", "val")] == [4, 5]
+        same = [[i % CLASSES == j % CLASSES for j in asked["train"]] for i in asked["val"]]
+        assert metrics["val/knn_chance"] == pytest.approx(np.mean(same))
+        assert metrics["val/instance_chance"] == pytest.approx(1 / 5)
+        seen.append(asked)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_without_labels_only_instances_are_told_apart() -> None:
@@ -272,6 +306,8 @@ def test_ranks_share_the_videos_and_agree(tmp_path: Path) -> None:
         ({"gallery": "test"}, "gallery=test"),
         ({"chunk": 0}, "chunk=0"),
         ({"gallery_videos": 0}, "gallery_videos=0"),
+        ({"val_videos": 0}, "val_videos=0"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_wrong_values_are_named(options: dict[str, Any], says: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast
 
@@ -11,13 +12,17 @@ from torch import Tensor
 
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
 from vclr_lightning.evaluation.features import extract_features
 from vclr_lightning.evaluation.progress import track
 from vclr_lightning.functional.knn import knn_accuracy
 from vclr_lightning.functional.retrieval import chance_recall_at_1, instance_recall
+
+logger = logging.getLogger(__name__)
 
 
 class OnlineEvaluation(Callback):
@@ -38,8 +43,11 @@ class OnlineEvaluation(Callback):
         knn: measure k-NN; ``"auto"``: where the held-out videos have labels.
         gallery: where the neighbours are: ``"train"``, or ``"val"``, where those of the video's
             own group do not count.
-        gallery_videos: take this many videos of ``"train"``, evenly spread over the data module's
-            manifest; ``None`` for all. Every evaluation decodes them.
+        gallery_videos: take this many videos of ``"train"``, drawn once by ``seed``; ``None`` for
+            all. Every evaluation decodes them.
+        val_videos: measure this many of the held-out videos, drawn once by ``seed``; ``None`` for
+            all.
+        seed: of which videos are taken.
         encode: frames to features; by default the module's own method ``encode``.
         views: the two draws to compare.
         chunk: frames encoded at a time.
@@ -50,8 +58,9 @@ class OnlineEvaluation(Callback):
         - ``datamodule.pair_loader("val")`` yields :class:`~vclr_lightning.core.types.Batch` with
           the ``views`` ``(B, S, C, T, H, W)``; needed for ``instance``
         - ``datamodule.frames_loader(split)`` yields
-          :class:`~vclr_lightning.core.types.FramesBatch`; needed for ``knn``, and takes ``rows``
-          where ``gallery_videos`` is given
+          :class:`~vclr_lightning.core.types.FramesBatch`; needed for ``knn``
+        - where ``gallery_videos`` or ``val_videos`` is given, both take ``rows``, and
+          ``datamodule.manifest(split)`` has a length
 
     Raises:
         UserError: there are no held-out videos or no labels, or the module cannot encode.
@@ -73,6 +82,8 @@ class OnlineEvaluation(Callback):
         knn: bool | Literal["auto"] = "auto",
         gallery: Literal["train", "val"] = "train",
         gallery_videos: int | None = None,
+        val_videos: int | None = None,
+        seed: int = 0,
         encode: Encode | None = None,
         views: tuple[str, str] = ("anchor", "positive"),
         chunk: int = 256,
@@ -85,8 +96,11 @@ class OnlineEvaluation(Callback):
             raise UserError(f"knn={knn} of the evaluation must be true, false or auto")
         if gallery not in ("train", "val"):
             raise UserError(f"gallery={gallery} of the evaluation must be train or val")
-        if gallery_videos is not None and gallery_videos < 1:
-            raise UserError(f"gallery_videos={gallery_videos} of the evaluation must be 1 or more")
+        for name, number in (("gallery_videos", gallery_videos), ("val_videos", val_videos)):
+            if number is not None and number < 1:
+                raise UserError(f"{name}={number} of the evaluation must be 1 or more")
+        if seed < 0:
+            raise UserError(f"seed={seed} of the evaluation must be 0 or more")
         if chunk < 1:
             raise UserError(f"chunk={chunk} of the evaluation must be 1 or more")
         first, second = views
@@ -94,13 +108,15 @@ class OnlineEvaluation(Callback):
         self.instance = instance
         self.knn = knn
         self.gallery = gallery
-        self.gallery_videos = gallery_videos
+        self.limits = {"train": gallery_videos, "val": val_videos}
+        self.seed = seed
         self.encode = encode
         self.views = (str(first), str(second))
         self.chunk = chunk
         self.show = show
         self._pairs: Iterable[Batch] | None = None
         self._frames: dict[str, Iterable[FramesBatch]] = {}
+        self._said: set[str] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get the loaders, so that what is missing is missing before training."""
@@ -109,7 +125,9 @@ class OnlineEvaluation(Callback):
         self._pairs, self._frames = None, {}
         try:
             if self.instance:
-                self._pairs = _loader(data, "pair_loader")("val", views=self.views)
+                self._pairs = _loader(data, "pair_loader")(
+                    "val", views=self.views, **self._limit(data, "val")
+                )
             if self._wants_knn(data):
                 for split in sorted({"val", self.gallery}):
                     self._frames[split] = _loader(data, "frames_loader")(
@@ -200,11 +218,19 @@ class OnlineEvaluation(Callback):
         return cast(Encode, encode)
 
     def _limit(self, data: Any, split: str) -> dict[str, list[int]]:
-        if split == "val" or self.gallery_videos is None:
+        """The rows to take of a split, said once, if these are not all."""
+        limit = self.limits[split]
+        videos = 0 if limit is None else len(data.manifest(split))
+        if limit is None or limit >= videos:
             return {}
-        videos = len(data.manifest(split))
-        number = min(self.gallery_videos, videos)
-        return {"rows": [i * videos // number for i in range(number)]}
+        if split not in self._said and rank() == 0:
+            logger.info(
+                "evaluation during training: %d of %d videos of %s, drawn with seed %d",
+                *(limit, videos, split, self.seed),
+            )
+        self._said.add(split)
+        draw = numpy_generator(self.seed, "online evaluation", split)
+        return {"rows": sorted(draw.choice(videos, limit, replace=False).tolist())}
 
     def _wants_knn(self, data: Any) -> bool:
         if self.knn != "auto":

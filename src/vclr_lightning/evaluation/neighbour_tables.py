@@ -85,7 +85,7 @@ def confusion_rows(found: Sequence[Confusion], classes: Sequence[str]) -> list[l
                 class_name(one.label, classes),
                 class_name(one.taken_for, classes),
                 str(one.count),
-                f"{percent(one.share)} %",
+                f"{percent(one.share)}%",
             ]
             for one in found
         ),
@@ -188,7 +188,7 @@ def percent(share: float) -> str:
 def _taken(row: ClassRow, classes: Sequence[str]) -> str:
     if row.taken_for < 0:
         return ""
-    return f"{class_name(row.taken_for, classes)} ({percent(row.taken_share)} %)"
+    return f"{class_name(row.taken_for, classes)} ({percent(row.taken_share)}%)"
 
 
 def _write(path: Path, lines: Iterable[list[str]]) -> Path:

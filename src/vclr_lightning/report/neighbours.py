@@ -124,7 +124,7 @@ def _body(page: NeighbourPage) -> Iterator[str]:
 
 def _lookup(lookup: Lookup) -> str:
     query, first = lookup.query, lookup.first_hit
-    place = f"its class first at {first}" if first else "its class not found"
+    place = f"own class: rank {first}" if first else "own class not found"
     nearest = "".join(_neighbour(one, query.label) for one in lookup.neighbours)
     return (
         f'<div class="lookup"><figure class="query-video">{_picture(query)}'

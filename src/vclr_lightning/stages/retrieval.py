@@ -1,0 +1,213 @@
+"""Retrieval: how often the training videos nearest to a test video are of its class."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.evaluation.neighbour_tables import (
+    class_name,
+    class_table,
+    recall_table,
+    write_classes,
+    write_queries,
+)
+from vclr_lightning.evaluation.neighbours import search
+from vclr_lightning.functional.retrieval import KS
+from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.retrieval_page import write_retrieval_page
+
+if TYPE_CHECKING:
+    from vclr_lightning.evaluation.neighbours import Retrieval
+    from vclr_lightning.evaluation.store import FeatureStore
+    from vclr_lightning.stages.features import FeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+
+def retrieval(
+    *,
+    features: FeatureExtractor,
+    directory: str | Path,
+    train_split: str = "train",
+    test_split: str | None = None,
+    ks: Sequence[int] = KS,
+    backend: str = "exact",
+    device: str | None = None,
+    leave_group_out: bool | None = None,
+    listed: int = 10,
+    pictures: int = 24,
+    neighbours: int = 5,
+    seed: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Look every test video up among the training videos (Section 4.1 of the paper).
+
+    Writes ``retrieval.json`` (recall, chance, counts), ``retrieval.csv`` (each query's
+    neighbours), ``retrieval_classes.csv`` (a line for each class), ``report.html`` (queries and
+    their neighbours as pictures) and, where there are any, ``rejected.csv``.
+
+    Args:
+        features: gives the features of a split; every rank calls it, the first one measures.
+        directory: where the files go.
+        train_split: the gallery.
+        test_split: the queries; ``None``: ``val`` where there is one, else ``test``.
+        ks: numbers of neighbours to count.
+        backend: ``"exact"``, or ``"faiss"``, which needs faiss-cpu and finds the same.
+        device: where the exact search computes; by default on the CPU.
+        leave_group_out: videos of the query's own group are no neighbours; ``None``: where both
+            splits are the same.
+        listed: neighbours of each query in ``retrieval.csv``.
+        pictures: queries on the page, half of them with the nearest video right; 0: no page.
+        neighbours: of each query on the page.
+        seed: of which queries are on the page.
+        metadata: plain values; ``version`` is kept with the results.
+
+    Returns:
+        ``r1``, ``r5`` and so on, shares from 0 to 1.
+
+    Raises:
+        UserError: a split has no videos or no labels, or an argument is impossible.
+    """
+    for name, value, least in (
+        ("listed", listed, 1),
+        ("pictures", pictures, 0),
+        ("neighbours", neighbours, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise UserError(f"{name}={value} of the retrieval must be {least} or more")
+    directory = Path(directory)
+    test_split = features.test_split(test_split)
+    stores = {split: features(split) for split in (train_split, test_split)}
+    if not is_first():
+        return {}
+    train, test = stores[train_split].labelled(), stores[test_split].labelled()
+    if leave_group_out is None:
+        leave_group_out = train_split == test_split
+    result = search(
+        train,
+        test,
+        ks=ks,
+        backend=backend,
+        leave_group_out=leave_group_out,
+        **_on(device, backend),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    notes = remarks(result, train, test, stores[train_split], stores[test_split], leave_group_out)
+    for note in notes:
+        logger.info("%s", note)
+    values = {f"r{k}": share for k, share in result.recall.items()}
+    content: dict[str, Any] = {
+        "recall": values,
+        "chance": {f"r{k}": share for k, share in result.chance.items()},
+        "queries": {"split": test_split, "videos": len(test)},
+        "gallery": {"split": train_split, "videos": len(train)},
+        "notes": notes,
+        "features": dict(test.provenance),
+        "version": (metadata or {}).get("version"),
+    }
+    with replacing(directory / "retrieval.json") as sink:
+        sink.write(json.dumps(content, indent=1).encode())
+    write_queries(
+        directory / "retrieval.csv",
+        result,
+        classes=test.classes,
+        queries=test.paths,
+        gallery=train.paths,
+        neighbours=listed,
+    )
+    write_classes(directory / "retrieval_classes.csv", result, test.classes)
+    write_rejected(
+        directory / "rejected.csv", {split: store.rejected for split, store in stores.items()}
+    )
+    _print(result, test.classes)
+    if pictures:
+        page = write_retrieval_page(
+            directory / "report.html",
+            result,
+            train=train,
+            test=test,
+            data=features.data,
+            queries=pictures,
+            neighbours=neighbours,
+            seed=seed,
+            notes=notes,
+        )
+        _say(f"wrote {page}")
+    return values
+
+
+def remarks(
+    result: Retrieval,
+    train: FeatureStore,
+    test: FeatureStore,
+    all_train: FeatureStore,
+    all_test: FeatureStore,
+    leave_group_out: bool,
+) -> list[str]:
+    """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
+
+    Args:
+        result: what was found.
+        train, test: the videos that were compared.
+        all_train, all_test: with those that have no label.
+        leave_group_out: whether videos of the query's own group were no neighbours.
+    """
+    found = []
+    for what, kept, whole in (("training", train, all_train), ("test", test, all_test)):
+        if whole.rejected and (what == "training" or whole.folder != all_train.folder):
+            found.append(
+                f"{len(whole.rejected)} {what} videos cannot be read and are left out; they are "
+                "listed in rejected.csv."
+            )
+        if unlabelled := len(whole) - len(kept):
+            found.append(f"{unlabelled} {what} videos have no label and are left out.")
+    if missing := result.missing:
+        names = [class_name(label, test.classes) for label in missing]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        lost = int(torch.isin(test.label, torch.tensor(missing)).sum())
+        found.append(
+            f"{lost} test videos are of classes without any training video, and count as not "
+            f"found: {', '.join(names[:5])}{more}."
+        )
+    if leave_group_out:
+        found.append("Videos of the query's own group are no neighbours.")
+    elif shared := int(torch.isin(test.group_id, train.group_id).sum()):
+        found.append(
+            f"{shared} test videos share their group (source) with a training video, which makes "
+            "them easy to find."
+        )
+    return found
+
+
+def _on(device: str | None, backend: str) -> dict[str, Any]:
+    if device is None or backend != "exact":
+        return {}
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={device} of the retrieval cannot be used here") from error
+    return {"device": device}
+
+
+def _print(result: Retrieval, classes: Sequence[str]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(recall_table(result))
+    console.print(class_table(result, classes))
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,188 @@
+"""The page of a retrieval, from what was found and the videos themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vclr_lightning.evaluation.neighbour_tables import (
+    class_name,
+    class_rows,
+    confusion_rows,
+    percent,
+)
+from vclr_lightning.report.content import Score
+from vclr_lightning.report.neighbours import Lookup, NeighbourPage, Pictured, write_neighbours
+from vclr_lightning.stages.pictures import middle_pictures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from vclr_lightning.data.datamodule import VideoDataModule
+    from vclr_lightning.evaluation.neighbours import Retrieval
+    from vclr_lightning.evaluation.store import FeatureStore
+
+CONFUSIONS = 12
+
+
+def write_retrieval_page(
+    path: str | Path,
+    result: Retrieval,
+    *,
+    train: FeatureStore,
+    test: FeatureStore,
+    data: VideoDataModule,
+    queries: int = 24,
+    neighbours: int = 5,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write a page of queries and their nearest videos, as the middle frame of each.
+
+    Args:
+        path: of the page.
+        result: what was found.
+        train: the gallery.
+        test: the queries.
+        data: where the videos are.
+        queries: how many to show, half of them with the nearest video right as far as there are.
+        neighbours: of each.
+        seed: of the choice.
+        notes: what a reader has to know of the numbers.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    right, wrong = choose(result, queries, seed)
+    lookups, unread = _lookups(result, [*right, *wrong], neighbours, train, test, data)
+    number = int((result.first_hit == 1).sum())
+    rest = len(result) - number
+    notes = list(notes)
+    if unread:
+        notes.append(f"{unread} of the videos below cannot be read and are shown without picture.")
+    k = result.ks[0]
+    confusions = result.confusions()[:CONFUSIONS]
+    page = NeighbourPage(
+        title="Nearest videos by frozen features",
+        summary=(
+            f"{len(result)} test videos, looked up among {len(result.gallery_label)} training "
+            f"videos by cosine similarity. For {percent(result.recall[k])}% of them "
+            + ("the nearest is of their class" if k == 1 else f"one of the {k} nearest is")
+            + f"; by chance it would be {percent(result.chance[k])}%."
+        ),
+        scores=[Score(f"R@{k}", result.recall[k], result.chance[k]) for k in result.ks],
+        notes=notes,
+        lookups={
+            heading: [lookups[i] for i in chosen]
+            for heading, chosen in {
+                f"{len(right)} of the {number} whose nearest is right, drawn with seed "
+                f"{seed}": right,
+                f"{len(wrong)} of the {rest} whose nearest is wrong, drawn with seed {seed}": wrong,
+            }.items()
+        },
+        classes=class_rows(result.by_class(), test.classes),
+        confusions=confusion_rows(confusions, test.classes) if confusions else (),
+        facts=_facts(train, test),
+    )
+    return write_neighbours(path, page)
+
+
+def choose(result: Retrieval, number: int, seed: int) -> tuple[list[int], list[int]]:
+    """Draw queries whose nearest video is right, and others, from as many classes as there are.
+
+    Half each, or more of one kind where there are fewer of the other.
+
+    Args:
+        result: what was found.
+        number: of queries, in all.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    hit = (result.first_hit == 1).numpy()
+    labels = result.query_label.numpy()
+    right, wrong = (_spread(np.flatnonzero(kind), labels, rng) for kind in (hit, ~hit))
+    count = min(len(wrong), max(number // 2, number - len(right)))
+    return right[: number - count], wrong[:count]
+
+
+def _spread(
+    rows: NDArray[np.int64], labels: NDArray[np.int64], rng: np.random.Generator
+) -> list[int]:
+    """Shuffle rows so that every class comes once before any comes twice."""
+    seen: dict[int, int] = {}
+    ranked = []
+    for place, row in enumerate(rng.permutation(rows).tolist()):
+        label = int(labels[row])
+        ranked.append((seen.get(label, 0), place, row))
+        seen[label] = seen.get(label, 0) + 1
+    return [row for _, _, row in sorted(ranked)]
+
+
+def _lookups(
+    result: Retrieval,
+    chosen: Sequence[int],
+    neighbours: int,
+    train: FeatureStore,
+    test: FeatureStore,
+    data: VideoDataModule,
+) -> tuple[dict[int, Lookup], int]:
+    """Return what to show of each chosen query, and how many videos have no picture."""
+    nearest = {i: [p for p in result.position[i, :neighbours].tolist() if p >= 0] for i in chosen}
+    shown = {"test": list(chosen), "train": [p for some in nearest.values() for p in some]}
+    videos: dict[tuple[str, int], Pictured] = {}
+    unread = 0
+    for side, store in (("test", test), ("train", train)):
+        positions = sorted(set(shown[side]))
+        rows = {p: int(store.index[p]) for p in positions}
+        pictures, rejected = middle_pictures(
+            data.split(str(store.provenance["split"])), rows.values(), data.reader
+        )
+        unread += len(rejected)
+        names = store.names
+        for p in positions:
+            videos[side, p] = Pictured(
+                picture=pictures.get(rows[p]),
+                label=class_name(int(store.label[p]), store.classes),
+                name=names[p],
+            )
+    lookups = {
+        i: Lookup(
+            query=videos["test", i],
+            neighbours=[
+                _similar(videos["train", p], result.similarity[i, rank])
+                for rank, p in enumerate(nearest[i])
+            ],
+            first_hit=int(result.first_hit[i]),
+        )
+        for i in chosen
+    }
+    return lookups, unread
+
+
+def _similar(video: Pictured, similarity: Tensor) -> Pictured:
+    return Pictured(video.picture, video.label, video.name, float(similarity))
+
+
+def _facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
+    """Return where the features come from, as text."""
+    about: Mapping[str, Any] = test.provenance
+    facts = {
+        "training videos": f"{len(train)}, split {train.provenance.get('split')}",
+        "test videos": f"{len(test)}, split {about.get('split')}",
+    }
+    for name, title in (
+        ("file", "weights"),
+        ("network", "network"),
+        ("layer", "layer"),
+        ("sampling", "frames"),
+        ("transform", "transform"),
+        ("package", "version"),
+    ):
+        if (value := about.get(name)) is not None:
+            plain = isinstance(value, Mapping)
+            facts[title] = ", ".join(f"{k} {v}" for k, v in value.items()) if plain else str(value)
+    return facts
