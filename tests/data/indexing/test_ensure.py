@@ -108,7 +108,7 @@ def test_contradictions(root: Path, tmp_path: Path) -> None:
         ensure(root, manifest="m.arrow", train_list="t.txt")
     with pytest.raises(UserError, match="must be 'folder' or 'none'"):
         ensure(root, classes="x")
-    with pytest.raises(UserError, match="either list files or Kinetics"):
+    with pytest.raises(UserError, match="either list files, Kinetics CSV files or a data set"):
         ensure(root, train_list="t.txt", kinetics="k.csv")
     with pytest.raises(UserError, match="does not exist; give the folder"):
         ensure(tmp_path / "nowhere")
