@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,47 @@ def test_queries_are_drawn_from_many_classes_right_and_wrong() -> None:
     assert len(set(right)) == 26
     right, wrong = choose(result, 100, seed=0)
     assert (len(right), len(wrong)) == (30, 10)
+
+
+def test_from_a_checkpoint_by_the_command(
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pretrain, then look up; the second time the features are there already."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from vclr_lightning import train
+
+    def command(*arguments: str) -> str:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train", *arguments, f"data.root={video_folder}"])
+        try:
+            train.main()
+        finally:
+            HydraConfig.instance().cfg = None
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = ["trainer=cpu", "image_size=32", "data.num_workers=0", "data.holdout=0.34"]
+    network = ["backbone=tiny", "backbone.width=4", "backbone.stages=1"]
+    rest = ["batch_size=4", "queue_size=16", "epochs=1", "callbacks.online=null", "monitor=null"]
+    command(*small, *network, *rest)
+    checkpoint = "outputs/pretrain/default/last.ckpt"
+    look_up = [*small, "stage=retrieval", f"ckpt={checkpoint}", "name=r", "features.num_frames=4"]
+    first = command(*look_up)
+    folder = tmp_path / "outputs/retrieval/r"
+    values = json.loads((folder / "result.json").read_text())
+    assert set(values) == {"r1", "r5", "r10"}
+    for name in ("report.html", "retrieval.csv", "retrieval_classes.csv", "retrieval.json"):
+        assert (folder / name).is_file()
+    assert "R@10" in first
+    assert "extracting" in first
+    again = command(*look_up, "stage.run.pictures=0")
+    assert "reusing" in again
+    assert "extracting" not in again
+    assert json.loads((folder / "result.json").read_text()) == values

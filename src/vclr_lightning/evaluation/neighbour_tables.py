@@ -60,7 +60,7 @@ def class_table(result: Retrieval, classes: Sequence[str], *, most: int = 10) ->
 def class_rows(rows: Sequence[ClassRow], classes: Sequence[str]) -> list[list[str]]:
     """Return a head and a row of text for each class."""
     ks = list(rows[0].recall)[:2]
-    head = ["class", "test", "training", *(f"R@{k}" for k in ks), "nearest otherwise most often"]
+    head = ["class", "test", "training", *(f"R@{k}" for k in ks), "most often taken for"]
     return [
         head,
         *(
