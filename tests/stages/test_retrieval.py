@@ -162,6 +162,18 @@ def test_one_split_among_itself_leaves_groups_out(
     assert found["r1"] == 1
 
 
+def test_python_of_the_page_runs(features: FeatureExtractor) -> None:
+    page = (Path(__file__).parents[2] / "docs/downstream.md").read_text()
+    section = page[page.index("## Retrieval") :]
+    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert block
+    namespace: dict[str, Any] = {"features": features}
+    exec(compile(block[1], "docs/downstream.md", "exec"), namespace)
+    measured = {name: float(value) for name, value in namespace["metric"].compute().items()}
+    expected = {f"r{k}": share for k, share in namespace["found"].recall.items()}
+    assert {name: measured[name] for name in expected} == pytest.approx(expected)
+
+
 def test_faiss_finds_the_same(features: FeatureExtractor, tmp_path: Path) -> None:
     pytest.importorskip("faiss", reason="the optional faiss-cpu is not installed")
     exact, faiss = (
