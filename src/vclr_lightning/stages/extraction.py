@@ -41,7 +41,8 @@ class Extraction:
         blocks: rows of the manifest, in batches. Batches are the same however many processes
             there are, because what else is in a batch may change the last bits of a feature.
         workers: how each process loads.
-        hardware: devices of the processes.
+        hardware: precision and threads.
+        devices: one for each process.
         chunk: frames encoded at a time.
         work: folder of the journals.
         description: of the progress bar.
@@ -55,6 +56,7 @@ class Extraction:
     blocks: Sequence[tuple[int, ...]]
     workers: WorkerOptions
     hardware: Hardware
+    devices: Sequence[torch.device]
     chunk: int
     work: Path
     description: str
@@ -76,7 +78,7 @@ class Extraction:
             encode_part(self, left, number=rank(), of=world_size())
             torch.distributed.barrier()
         elif left:
-            processes = min(len(self.hardware.each), len(left))
+            processes = min(len(self.devices), len(left))
             if processes > 1:
                 _start(self, left, processes)
             else:
@@ -97,7 +99,7 @@ def encode_part(
     if not mine:
         return
     hardware, before = job.hardware, torch.get_num_threads()
-    device = hardware.each[number % len(hardware.each)]
+    device = job.devices[number % len(job.devices)]
     if hardware.threads is not None or of > 1:
         share = max(1, (os.cpu_count() or 1) // of)
         torch.set_num_threads(hardware.threads or share)

@@ -251,7 +251,7 @@ class FeatureExtractor:
 
     def _job(self, split: str, table: VideoTable, work: Path) -> Extraction:
         size = self.data.eval_batch_size if self.every is None else 1
-        rows = range(len(table))
+        rows, devices = range(len(table)), self.hardware.each
         return Extraction(
             dataset=FramesDataset(
                 manifest=table,
@@ -266,8 +266,9 @@ class FeatureExtractor:
             layer=self.layer,
             keep_frames=self.keep_frames,
             blocks=[tuple(rows[start : start + size]) for start in range(0, len(rows), size)],
-            workers=self.data.workers(len(self.hardware.each)),
+            workers=self.data.workers(len(devices)),
             hardware=self.hardware,
+            devices=devices,
             chunk=self.chunk,
             work=work,
             description=f"features, {split}",

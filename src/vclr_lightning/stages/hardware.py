@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from vclr_lightning.core.errors import UserError
 
@@ -51,7 +49,11 @@ class Hardware:
     @property
     def each(self) -> list[torch.device]:
         """The device of each process."""
-        known = {name: AcceleratorRegistry[name]["accelerator"] for name in AcceleratorRegistry}
+        # Seconds, which a process that is given its device need not spend.
+        from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+        known = {name: ACCELERATOR_REGISTRY[name]["accelerator"] for name in ACCELERATOR_REGISTRY}
         name = "cuda" if self.accelerator == "gpu" else self.accelerator
         if name == "auto":
             name = next(n for n in ("cuda", "mps", "cpu") if known[n].is_available())
