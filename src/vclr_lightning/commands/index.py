@@ -147,7 +147,7 @@ def _lists(arguments: list[str]) -> dict[str, list[Path]]:
 
 
 def _table(indexed: Indexed) -> Table:
-    table = indexed.manifest.summary().table(indexed.manifest.file.name)
+    table = indexed.summary.table(indexed.manifest.file.name)
     table.add_row("opened now", f"{indexed.probed:,}")
     table.add_row("rejected", f"{len(indexed.rejected):,}")
     if indexed.left_out:

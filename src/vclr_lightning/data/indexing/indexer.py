@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
@@ -14,7 +15,7 @@ from vclr_lightning.data.indexing.known import known_outcomes
 from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
 from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
-from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, write_manifest
 from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
 
 
@@ -40,9 +41,14 @@ class Indexed:
     unlisted: int
     left_out: Counter[str]
 
+    @cached_property
+    def summary(self) -> Summary:
+        """What the manifest holds."""
+        return self.manifest.summary()
+
     def notices(self) -> list[str]:
         """Return a line on each kind of what was left out, and on classes not to be learned."""
-        untrained = self.manifest.summary().untrained_notice()
+        untrained = self.summary.untrained_notice()
         return [line for line in (self.notice(), self.left_out_notice(), untrained) if line]
 
     def notice(self) -> str:
@@ -51,8 +57,7 @@ class Indexed:
             return ""
         reasons = Counter(reject.reason for reject in self.rejected).most_common(3)
         some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
-        counts = self.manifest.summary().splits
-        kept = ", ".join(f"{split} {number:,}" for split, number in counts.items())
+        kept = ", ".join(f"{split} {n:,}" for split, n in self.summary.splits.items())
         return (
             f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: {some}; "
             f"there remain {kept}"
