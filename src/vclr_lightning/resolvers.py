@@ -21,14 +21,15 @@ def scale_lr(base: float, batch_size: int) -> float:
     return base * batch_size / 256
 
 
-def short_edge(size: int | None) -> int | None:
+def short_edge(size: Any) -> Any:
     """Short edge to which a frame is brought before ``size`` is cut out: 256 for 224.
 
     Example:
         >>> short_edge(224), short_edge(64)
         (256, 73)
     """
-    return None if size is None else round(size * 256 / 224)
+    # What is no number is refused later, by the name that the user gave it.
+    return round(size * 256 / 224) if isinstance(size, int | float) else size
 
 
 def frozen_name(ckpt: str | None, root: str | None, manifest: str | None) -> str:
@@ -50,6 +51,16 @@ def frozen_name(ckpt: str | None, root: str | None, manifest: str | None) -> str
         weights = stem
     videos = Path(root).name if root else Path(manifest).stem if manifest else ""
     return re.sub(r"[^\w.+-]+", "_", f"{weights}-{videos}" if videos else weights)
+
+
+def first_given(*values: Any) -> Any:
+    """Return the first value that is not null; null where all are.
+
+    Example:
+        >>> first_given(None, "/data/ucf101")
+        '/data/ucf101'
+    """
+    return next((value for value in values if value is not None), None)
 
 
 def folder_name(overrides: Sequence[str], command: Sequence[str], number: int = 0) -> str:
@@ -102,7 +113,7 @@ def run_name(name: str) -> str:
 
 def register_resolvers() -> None:
     """Make ``${scale_lr:...}``, ``${short_edge:...}``, ``${frozen_name:...}``,
-    ``${run_name:...}`` and ``${run_subdir:}`` known to OmegaConf.
+    ``${first_given:...}``, ``${run_name:...}`` and ``${run_subdir:}`` known to OmegaConf.
     """
     from omegaconf import OmegaConf
 
@@ -110,6 +121,7 @@ def register_resolvers() -> None:
         "scale_lr": scale_lr,
         "short_edge": short_edge,
         "frozen_name": frozen_name,
+        "first_given": first_given,
         "run_name": run_name,
         "run_subdir": _sweep_folder,
     }

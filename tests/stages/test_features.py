@@ -196,6 +196,7 @@ def test_bad_videos_are_left_out_counted_and_listed(
     assert content["train"]["folder"] == str(store.folder)
 
 
+@pytest.mark.slow
 def test_processes_do_not_matter(build: Build, tmp_path: Path) -> None:
     one = build(folder=tmp_path / "one", keep_frames=True)("train")
     hardware = Hardware(accelerator="cpu", devices=2, threads=1)
@@ -204,6 +205,7 @@ def test_processes_do_not_matter(build: Build, tmp_path: Path) -> None:
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mistake_in_another_process_is_told(build: Build) -> None:
     extractor = build(hardware=Hardware(accelerator="cpu", devices=2), layer="blocks.0")
     extractor.layer = "blocks.9"
@@ -226,6 +228,7 @@ def _ranked(rank: int, folder: Path, cache: Path, port: int) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_of_a_process_group_share_the_work(
     build: Build, video_folder: Path, tmp_path: Path
 ) -> None:

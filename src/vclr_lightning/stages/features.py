@@ -66,6 +66,8 @@ class FeatureExtractor:
         data: the videos.
         weights: file of the weights; ``"none"``: as ``backbone`` is, untrained.
         backbone: the network; ``None``: the one that the file is of.
+        untrained: take the network with random weights instead of the file's, to compare with.
+        prefix: what stands before the network's names in a file of another program.
         num_frames: n, frames (clips) of a video.
         every: instead, one of each run of so many frames, its middle one.
         frames_per_clip: T, of a network of clips.
@@ -97,6 +99,8 @@ class FeatureExtractor:
         data: VideoDataModule,
         weights: str | Path,
         backbone: nn.Module | None = None,
+        untrained: bool = False,
+        prefix: str | None = None,
         num_frames: int = 30,
         every: int | None = None,
         frames_per_clip: int = 1,
@@ -113,8 +117,10 @@ class FeatureExtractor:
         if chunk < 1:
             raise UserError(f"chunk={chunk} must be at least 1")
         self.data = data
-        self.backbone = finished_network(weights, backbone, layer=layer)
-        self.weights = str(weights)
+        self.backbone = finished_network(
+            weights, backbone, layer=layer, untrained=untrained, prefix=prefix
+        )
+        self.weights = f"{weights}, untrained" if untrained else str(weights)
         self.layer = layer
         if layer is not None:
             find_layer(self.backbone, layer)

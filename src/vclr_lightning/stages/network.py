@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models import load_backbone
+from vclr_lightning.models import load_backbone, random_backbone
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.recognise import weight_shapes
@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def finished_network(
-    weights: str | Path, backbone: nn.Module | None = None, *, layer: str | None = None
+    weights: str | Path,
+    backbone: nn.Module | None = None,
+    *,
+    layer: str | None = None,
+    untrained: bool = False,
+    prefix: str | None = None,
 ) -> nn.Module:
     """Return a network with the weights of a file, in evaluation mode, and log what was loaded.
 
@@ -30,6 +35,8 @@ def finished_network(
             the weights that ``backbone`` has.
         backbone: the network; ``None`` for the one that the file is of.
         layer: whose output is wanted; weights that only other layers have may be missing.
+        untrained: return the network with random weights instead, to compare with.
+        prefix: what stands before the network's names in a file of another form.
 
     Raises:
         UserError: the file cannot be read or does not fit, or there is no network.
@@ -42,8 +49,11 @@ def finished_network(
             )
         logger.info("weights: none, %s is untrained", type(bare(backbone)).__name__)
         return backbone.eval()
-    network = load_backbone(weights, backbone)
-    checkpoint = read_checkpoint(weights)
+    if untrained:
+        logger.info("weights: random, in the network of %s", weights)
+        return random_backbone(weights) if backbone is None else backbone.eval()
+    network = load_backbone(weights, backbone, prefix=prefix)
+    checkpoint = read_checkpoint(weights, prefix=prefix)
     net = bare(network)
     found = find_backbone(checkpoint, net)
     missing = tuple(name for name in weight_shapes(net.state_dict()) if name not in found)
