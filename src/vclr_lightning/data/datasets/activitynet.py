@@ -56,7 +56,7 @@ def _read_action(file: Path, folder: Path) -> list[Untrimmed]:
     """Read annotations by ``v_ID``, whose subsets a table tells."""
     table = need_file(folder, "video_info_new.csv", title="ActivityNet")
     rows = read_table(table, ("video", "subset"), title="ActivityNet")
-    subsets = {row["video"]: row["subset"] for _, row in rows}
+    subsets = {name: subset for _, (name, subset) in rows}
     content = read_json(file)
     if not isinstance(content, dict):
         raise UserError(f"{file} must map videos to their annotations")

@@ -76,21 +76,24 @@ def read_json(file: Path) -> Any:
 
 def read_table(
     file: Path, columns: Sequence[str], *, title: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the lines of a CSV file with a header, stripped, with their numbers.
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of ``columns`` of each line of a CSV file, stripped, with its number.
 
     Raises:
         UserError: it cannot be read, lacks a column, or a line is too short.
     """
-    lines = iter(_text(file).split("\n"))
-    reader = csv.DictReader(line.rstrip("\r") for line in lines)
-    lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+    reader = csv.reader(line.rstrip("\r") for line in _text(file).split("\n"))
+    header = [name.strip() for name in next(reader, [])]
+    lacking = [name for name in columns if name not in header]
     if lacking:
         raise UserError(f"{file} is no file of {title}: it lacks columns {', '.join(lacking)}")
+    places = [header.index(name) for name in columns]
     for row in reader:
-        if any(row[name] is None for name in columns):
+        if not row:
+            continue
+        if len(row) <= max(places):
             raise UserError(f"{file}, line {reader.line_num}: expected {', '.join(columns)}")
-        yield reader.line_num, {name: row[name].strip() for name in columns}
+        yield reader.line_num, [row[place].strip() for place in places]
 
 
 def _text(file: Path) -> str:

@@ -60,14 +60,15 @@ def read_hacs(folder: Path, *, view: str = "clips") -> Official:
 
 def _clips(file: Path) -> Iterator[_Clip]:
     for number, row in read_table(file, _COLUMNS, title="HACS clips"):
-        split = SPLIT_NAMES.get(row["subset"])
+        kind, video, subset, first, last, sign = row
+        split = SPLIT_NAMES.get(subset)
         try:
-            start, end = float(row["start"]), float(row["end"])
+            start, end = float(first), float(last)
         except ValueError:
             split = None
         if split is None or not 0 <= start < end:
             raise UserError(f"{file}, line {number}: expected {', '.join(_COLUMNS)}, not {row}")
-        yield _Clip(row["classname"], row["youtube_id"], split, start, end, row["label"])
+        yield _Clip(kind, video, split, start, end, sign)
 
 
 def _classes(clips: list[_Clip]) -> tuple[str, ...]:

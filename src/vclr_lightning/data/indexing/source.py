@@ -82,9 +82,10 @@ class Source:
             from vclr_lightning.data.datasets import listing_of_dataset
 
             wanted, found = self._wanted(), self._find(show)
-            listing = listing_of_dataset(
-                self.dataset, wanted, found, with_classes=self.with_classes
-            )
+            with progress_bar("reading the official files", show=show):
+                listing = listing_of_dataset(
+                    self.dataset, wanted, found, with_classes=self.with_classes
+                )
         else:
             found = self._find(show)
             listing = listing_of_folder(found, with_classes=self.with_classes, split=self.split)
