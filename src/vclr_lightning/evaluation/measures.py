@@ -85,12 +85,12 @@ def linear_probe(
         known, unseen = standardized(known, unseen)
     fit = fit_linear_svm(
         known,
-        _columns(train.label, classes),
+        columns_of(train.label, classes),
         num_classes=len(classes),
         cost=cost,
     )
     scores = unseen @ fit.weight.T
-    targets = _columns(test.label, classes)
+    targets = columns_of(test.label, classes)
     accuracies = {"top1": topk_accuracy(scores, targets)}
     if len(classes) > 5:
         accuracies["top5"] = topk_accuracy(scores, targets, k=5)
@@ -131,7 +131,12 @@ def _matrix(features: FeatureSet, ordered: bool) -> Tensor:
     return (features.concatenated if ordered else features.mean).double()
 
 
-def _columns(labels: Tensor, classes: Tensor) -> Tensor:
-    """Return the position of each label among the sorted ``classes``, -1 where it is not there."""
-    position = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)
-    return torch.where(classes[position] == labels, position, -1)
+def columns_of(labels: Tensor, columns: Tensor) -> Tensor:
+    """Return the position of each label among the sorted ``columns``, -1 where it is not there.
+
+    Example:
+        >>> columns_of(torch.tensor([7, 3, 5]), torch.tensor([3, 7])).tolist()
+        [1, 0, -1]
+    """
+    position = torch.searchsorted(columns, labels).clamp(max=len(columns) - 1)
+    return torch.where(columns[position] == labels, position, -1)

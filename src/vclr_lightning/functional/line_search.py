@@ -21,8 +21,9 @@ def hinge_step(a: Tensor, b: Tensor, slack: Tensor, move: Tensor, cost: float) -
 
     Example:
         >>> one = torch.ones(1, dtype=torch.float64)
-        >>> hinge_step(0 * one, one, one[:, None], one[:, None], 1.0).item()  # t^2 / 2 + (1 - t)^2
-        0.6666666666666666
+        >>> step = hinge_step(0 * one, one, one[:, None], one[:, None], 1.0)
+        >>> round(step.item(), 6)  # of t^2 / 2 + (1 - t)^2
+        0.666667
     """
 
     def slope(t: Tensor) -> tuple[Tensor, Tensor]:

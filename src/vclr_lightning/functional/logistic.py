@@ -81,7 +81,7 @@ def fit_logistic(
     passes = range(epochs)
     for _ in passes if progress is None else progress(passes):
         order = torch.randperm(n, generator=generator).to(features.device)
-        for rows in order.split(batch_size):
+        for rows in torch.split(order, batch_size):
             x = features[rows]
             scores = (x @ weight + bias).view(len(rows), heads, num_classes)
             slope = scores.softmax(dim=2)

@@ -60,7 +60,9 @@ def solve_duals(
     slack = 1 - sign * (start @ x.T)  # (c, N)
     todo = torch.ones(len(sign), dtype=torch.bool, device=x.device)
     rows.add(slack, todo, min(FIRST, largest))
-    for rounds in range(1, limit + 1):
+    rounds = 0
+    while rounds < limit:
+        rounds += 1
         alpha, weight, slack = rows.solve(cost)
         objective, gap = _certificate(weight, slack, alpha, cost)
         todo = gap > tolerance * (objective - gap)
@@ -91,7 +93,7 @@ class _Rows:
         return self.index.shape[1]
 
     def add(self, slack: Tensor, todo: Tensor, count: int) -> bool:
-        """Add up to ``count`` rows of the most slack to the classes of ``todo``, if there are any."""
+        """Add up to ``count`` rows to the classes of ``todo``, the most slack first."""
         first = self.size == 0
         open_ = ~self.taken & todo[:, None]
         if not first:

@@ -86,7 +86,7 @@ def write_retrieval_page(
         },
         classes=class_rows(result.by_class(), test.classes),
         confusions=confusion_rows(confusions, test.classes) if confusions else (),
-        facts=_facts(train, test),
+        facts=feature_facts(train, test),
     )
     return write_neighbours(path, page)
 
@@ -167,7 +167,7 @@ def _similar(video: Pictured, similarity: Tensor) -> Pictured:
     return Pictured(video.picture, video.label, video.name, float(similarity))
 
 
-def _facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
+def feature_facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
     """Return where the features come from, as text."""
     about: Mapping[str, Any] = test.provenance
     facts = {

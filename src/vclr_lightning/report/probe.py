@@ -1,0 +1,100 @@
+"""The page of a probe: accuracies, what is taken for what, and every class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from torch import Tensor
+
+from vclr_lightning.core.files import replacing
+from vclr_lightning.report.confusion import confusion_chart
+from vclr_lightning.report.content import Score
+from vclr_lightning.report.frame import frame
+from vclr_lightning.report.page import tile
+
+
+@dataclass(frozen=True)
+class ProbePage:
+    """Everything on the page; what is left empty is not shown.
+
+    Attributes:
+        title: of the page.
+        summary: what was found, in a sentence or two.
+        scores: accuracies beside chance.
+        notes: what a reader has to know of the numbers, a sentence each.
+        search: table of the settings that were compared: its head, then the rows.
+        confusion: ``(c, c)`` counts, by class and what it is taken for.
+        names: of the classes of ``confusion``.
+        classes: table of all classes: its head, then the rows.
+        facts: where the features come from, by name.
+    """
+
+    title: str
+    summary: str = ""
+    scores: Sequence[Score] = ()
+    notes: Sequence[str] = ()
+    search: Sequence[Sequence[str]] = ()
+    confusion: Tensor | None = None
+    names: Sequence[str] = ()
+    classes: Sequence[Sequence[str]] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_probe_page(path: str | Path, page: ProbePage) -> Path:
+    """Write a page that needs no other file and no network.
+
+    Raises:
+        UserError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> file = write_probe_page(tempfile.mkdtemp() + "/report.html", ProbePage("A probe"))
+        >>> "<h1>A probe</h1>" in file.read_text(encoding="utf-8")
+        True
+    """
+    path = Path(path)
+    with replacing(path) as file:
+        file.write(frame(page.title, "\n".join(_body(page))).encode())
+    return path
+
+
+def _body(page: ProbePage) -> Iterator[str]:
+    yield f"<h1>{escape(page.title)}</h1>"
+    if page.summary:
+        yield f'<p class="lead">{escape(page.summary)}</p>'
+    if page.scores:
+        yield f'<div class="tiles narrow">{"".join(map(tile, page.scores))}</div>'
+    for note in page.notes:
+        yield f'<p class="note">{escape(note)}</p>'
+    if page.confusion is not None:
+        yield "<h2>What is taken for what</h2>"
+        yield (
+            '<p class="note">Each row is a class of the test videos, each column what they are '
+            "told to be; the stronger the colour, the larger the share of the row. Right ones are "
+            "on the diagonal.</p>"
+        )
+        yield f'<div class="scroll">{confusion_chart(page.confusion, page.names)}</div>'
+    if page.search:
+        yield "<h2>Settings compared</h2>"
+        yield (
+            '<p class="note">Top-1 in % of training videos held out in turn; videos of one group '
+            "(source) are never on both sides.</p>"
+        )
+        yield f'<div class="scroll">{_table(page.search)}</div>'
+    if page.classes:
+        yield "<h2>Classes</h2>"
+        yield f'<div class="scroll tall">{_table(page.classes)}</div>'
+    if page.facts:
+        yield "<h2>The features</h2>"
+        rows = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in page.facts.items())
+        yield f"<dl>{''.join(rows)}</dl>"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in body)
+    return f"<table><tr>{top}</tr>{lines}</table>"

@@ -1,0 +1,222 @@
+"""Linear probe: how well a classifier on frozen features tells the classes of unseen videos."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.evaluation.neighbour_tables import class_name, percent
+from vclr_lightning.evaluation.outcomes import MEASURES
+from vclr_lightning.evaluation.probe_result import run_probe
+from vclr_lightning.evaluation.probe_tables import (
+    accuracy_table,
+    class_rows,
+    class_table,
+    search_rows,
+    search_table,
+    write_class_results,
+    write_confusion,
+    write_predictions,
+)
+from vclr_lightning.evaluation.probes import PROBES, Probe
+from vclr_lightning.report.content import Score
+from vclr_lightning.report.probe import ProbePage, write_probe_page
+from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.retrieval_page import feature_facts
+
+if TYPE_CHECKING:
+    from vclr_lightning.evaluation.probe_result import ProbeResult
+    from vclr_lightning.evaluation.store import FeatureStore
+    from vclr_lightning.stages.features import FeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+
+def linear_probe(
+    *,
+    features: FeatureExtractor,
+    directory: str | Path,
+    probe: Probe | str = "svm",
+    train_split: str = "train",
+    test_split: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Fit a classifier to the training videos' features, and tell the test videos' classes by it.
+
+    Section 4.1 of the paper. Writes ``linear_probe.json`` (accuracies, chance, counts, settings),
+    ``predictions.csv`` (each test video and its highest scores), ``confusion.csv``,
+    ``classes.csv``, ``report.html`` and, where there are any, ``rejected.csv``.
+
+    Args:
+        features: gives the features of a split; every rank calls it, the first one measures.
+        directory: where the files go.
+        probe: what is fitted; or ``"svm"`` (the paper's), ``"logistic"``, ``"knn"`` with their
+            defaults.
+        train_split: what it is fitted to.
+        test_split: what it is measured on; ``None``: ``val`` where there is one, else ``test``.
+        metadata: plain values; ``version`` is kept with the results.
+
+    Returns:
+        ``top1``, ``top5`` with more than five classes, ``mean_class``: shares from 0 to 1.
+
+    Raises:
+        UserError: a split has no videos or no labels, all videos are of one class, features are
+            not finite, or an argument is impossible.
+    """
+    if isinstance(probe, str):
+        if probe not in PROBES:
+            raise UserError(f"there is no probe {probe!r}; there are {', '.join(PROBES)}")
+        probe = PROBES[probe]()
+    directory = Path(directory)
+    test_split = features.test_split(test_split)
+    if test_split == train_split:
+        raise UserError(
+            f"the probe would be measured on the videos of split {train_split} that it is fitted "
+            "to; give another test_split"
+        )
+    stores = {split: features(split) for split in (train_split, test_split)}
+    if not is_first():
+        return {}
+    for split, store in stores.items():
+        if not len(store):
+            raise UserError(f"split {split} has no videos")
+    train, test = (stores[split].labelled() for split in (train_split, test_split))
+    result = run_probe(probe, train, test)
+    notes = remarks(result, train, test, stores[train_split], stores[test_split])
+    for note in notes:
+        logger.info("%s", note)
+    _write(directory, result, train, test, notes, metadata or {})
+    write_rejected(
+        directory / "rejected.csv", {split: store.rejected for split, store in stores.items()}
+    )
+    _print(result, test.classes)
+    _say(f"wrote {_page(directory / 'report.html', result, train, test, notes)}")
+    return result.accuracies
+
+
+def remarks(
+    result: ProbeResult,
+    train: FeatureStore,
+    test: FeatureStore,
+    all_train: FeatureStore,
+    all_test: FeatureStore,
+) -> list[str]:
+    """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
+
+    Args:
+        result: of the probe.
+        train, test: the videos that were used.
+        all_train, all_test: with those that have no label.
+    """
+    found = []
+    for what, kept, whole in (("training", train, all_train), ("test", test, all_test)):
+        if whole.rejected:
+            found.append(
+                f"{len(whole.rejected)} {what} videos cannot be read and are left out; they are "
+                "listed in rejected.csv."
+            )
+        if unlabelled := len(whole) - len(kept):
+            found.append(f"{unlabelled} {what} videos have no label and are left out.")
+    if missing := result.missing:
+        names = [class_name(label, test.classes) for label in missing]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        lost = int(torch.isin(test.label, torch.tensor(missing)).sum())
+        found.append(
+            f"{lost} test videos are of {len(names)} classes without any training video, and count "
+            f"as wrong: {', '.join(names[:5])}{more}."
+        )
+    if shared := int(torch.isin(test.group_id, train.group_id).sum()):
+        found.append(
+            f"{shared} test videos share their group (source) with a training video, which makes "
+            "them easy."
+        )
+    return found
+
+
+def _write(
+    directory: Path,
+    result: ProbeResult,
+    train: FeatureStore,
+    test: FeatureStore,
+    notes: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    search = result.search
+    content: dict[str, Any] = {
+        "accuracies": result.accuracies,
+        "chance": result.chance,
+        "settings": result.settings,
+        "search": None if search is None else asdict(search),
+        "train": {"split": train.provenance.get("split"), "videos": len(train)},
+        "test": {"split": test.provenance.get("split"), "videos": len(test)},
+        "notes": list(notes),
+        "features": dict(test.provenance),
+        "version": metadata.get("version"),
+    }
+    with replacing(directory / "linear_probe.json") as sink:
+        sink.write(json.dumps(content, indent=1).encode())
+    classes = test.classes
+    write_predictions(directory / "predictions.csv", result, paths=test.paths, classes=classes)
+    write_confusion(directory / "confusion.csv", result.confusion(_classes(result, test)), classes)
+    write_class_results(directory / "classes.csv", result, classes)
+
+
+def _classes(result: ProbeResult, test: FeatureStore) -> int:
+    """Number of classes: those with a name, or as many as the labels need."""
+    largest = max(int(result.columns.max()), int(result.label.max()))
+    return max(len(test.classes), largest + 1)
+
+
+def _page(
+    path: Path,
+    result: ProbeResult,
+    train: FeatureStore,
+    test: FeatureStore,
+    notes: Sequence[str],
+) -> Path:
+    accuracies, chance = result.accuracies, result.chance
+    # Classes that neither split has would only be empty rows.
+    present = torch.unique(torch.cat([result.columns, result.label]))
+    confusion = result.confusion(_classes(result, test))[present][:, present]
+    page = ProbePage(
+        title="Linear probe of frozen features",
+        summary=(
+            f"A classifier ({result.settings}) fitted to {len(train)} training videos tells the "
+            f"class of {percent(accuracies['top1'])}% of {len(test)} test videos; by chance it "
+            f"would be {percent(chance['top1'])}%."
+        ),
+        scores=[Score(MEASURES[name], share, chance[name]) for name, share in accuracies.items()],
+        notes=notes,
+        search=search_rows(result.search) if result.search is not None else (),
+        confusion=confusion,
+        names=[class_name(label, test.classes) for label in present.tolist()],
+        classes=class_rows(result.by_class(), test.classes),
+        facts=feature_facts(train, test),
+    )
+    return write_probe_page(path, page)
+
+
+def _print(result: ProbeResult, classes: Sequence[str]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if result.search is not None:
+        console.print(search_table(result.search))
+    console.print(accuracy_table(result))
+    console.print(class_table(result, classes))
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, highlight=False, soft_wrap=True, markup=False)
