@@ -21,6 +21,7 @@ from vclr_lightning.models import (
     WrappedBackbone,
     export_backbone,
     load_backbone,
+    random_backbone,
 )
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import VideoLevel
@@ -136,3 +137,15 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="cannot write"):
         export_backbone(nn.Linear(2, 2), file / "inside")
     assert file.read_bytes() == before
+
+
+def test_the_random_network_of_a_file(tmp_path: Path) -> None:
+    file = export_backbone(TinyBackbone(width=8), tmp_path / "tiny.safetensors")
+    before = torch.get_rng_state()
+    first, again = random_backbone(file), random_backbone(file)
+    assert torch.equal(before, torch.get_rng_state())
+    trained, other = load_backbone(file), random_backbone(file, seed=1)
+    weights = [net.state_dict()["stem.weight"] for net in (first, again, trained, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])

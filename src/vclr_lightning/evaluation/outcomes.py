@@ -128,7 +128,7 @@ class Outcomes:
 
         table = Table(title=f"{self.checkpoint}, %", title_justify="left")
         for title in ("evaluation", "videos", "measure"):
-            table.add_column(title)
+            table.add_column(title, overflow="fold")
         for column in self.columns:
             table.add_column(COLUMNS[column], justify="right")
         if self.left_out:

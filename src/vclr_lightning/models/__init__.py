@@ -1,7 +1,7 @@
 """Backbones, and the weights they start from and are handed on as."""
 
 from vclr_lightning.models.backbone import Backbone, WrappedBackbone
-from vclr_lightning.models.export import export_backbone, load_backbone
+from vclr_lightning.models.export import export_backbone, load_backbone, random_backbone
 from vclr_lightning.models.tiny import TinyBackbone
 from vclr_lightning.models.torchvision import TorchvisionResNet, TorchvisionVideo
 from vclr_lightning.models.weights import WeightReport, load_initial_weights
@@ -16,4 +16,5 @@ __all__ = [
     "export_backbone",
     "load_backbone",
     "load_initial_weights",
+    "random_backbone",
 ]

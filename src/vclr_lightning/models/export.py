@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import bare
-from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
 from vclr_lightning.models.recognise import build_backbone, recognise_backbone, weight_shapes
 from vclr_lightning.models.weights import find_backbone
 
@@ -92,12 +94,7 @@ def load_backbone(
     """
     checkpoint = read_checkpoint(path, prefix=prefix)
     if backbone is None:
-        spec = json.loads(checkpoint.metadata.get("backbone", "{}"))
-        spec = spec or recognise_backbone(checkpoint.backbone()) or {}
-        backbone = build_backbone(spec)
-        if backbone is None:
-            what = f"a {spec['_target_']}" if spec else "a network that is not recognised"
-            raise UserError(f"{path} holds {what}; build it and pass it as backbone=")
+        backbone = _network_of(checkpoint, path)
     net = bare(backbone)
     found = find_backbone(checkpoint, net)
     if checkpoint.prefix is not None:
@@ -111,6 +108,35 @@ def load_backbone(
         {n: checkpoint.tensors[source] for n, source in found.items()}, strict=False
     )
     return backbone.eval()
+
+
+def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 0) -> nn.Module:
+    """Return the network that a file is of, in evaluation mode, with random weights.
+
+    What a trained one is compared with: the same for the same seed, whatever was drawn before.
+
+    Args:
+        path, prefix: see :func:`load_backbone`.
+        seed: of the weights.
+
+    Raises:
+        UserError: the file cannot be read, or does not say what network it is of.
+    """
+    checkpoint = read_checkpoint(path, prefix=prefix)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed_of(seed, "random_backbone"))
+        return _network_of(checkpoint, path).eval()
+
+
+def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
+    """Build the network that a checkpoint is of."""
+    spec = json.loads(checkpoint.metadata.get("backbone", "{}"))
+    spec = spec or recognise_backbone(checkpoint.backbone()) or {}
+    backbone = build_backbone(spec)
+    if backbone is None:
+        what = f"a {spec['_target_']}" if spec else "a network that is not recognised"
+        raise UserError(f"{path} holds {what}; build it and pass it as backbone=")
+    return backbone
 
 
 def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]:

@@ -54,7 +54,6 @@ def evaluate(
     directory: str | Path,
     ckpt: str | Path | None,
     untrained: bool = False,
-    checkpoint: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Run every evaluation whose videos are at hand.
@@ -66,8 +65,7 @@ def evaluate(
         directory: ``evaluation.json`` and ``evaluation.html`` are written there, and what each
             evaluation writes into a folder of its name.
         ckpt: weights that are evaluated.
-        untrained: evaluate a network with random weights as well.
-        checkpoint: not used; a suite begins anew, but extracts no features twice.
+        untrained: evaluate the same network with random weights, too.
         metadata: plain values to keep with the results.
 
     Returns:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def later(node: Mapping[str, Any]) -> Callable[..., Any]:
+def later(node: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Callable[..., Any]:
     """Return a function that builds what ``node`` describes, and calls it.
 
     In a configuration it stands with ``_recursive_: false``, so that nothing below ``node`` is
@@ -15,16 +15,23 @@ def later(node: Mapping[str, Any]) -> Callable[..., Any]:
 
     Args:
         node: what Hydra instantiates: a function with ``_partial_: true``.
+        changes: values to put into ``node`` first, by dotted key.
 
     Example:
-        >>> inner = {"_target_": "builtins.list"}
-        >>> later({"_target_": "builtins.dict", "_partial_": True, "a": inner})(b=1)
-        {'a': [], 'b': 1}
+        >>> node = {"_target_": "builtins.dict", "_partial_": True, "a": {"b": 1, "c": 2}}
+        >>> later(node, {"a.b": 5})(d=3)
+        {'a': {'b': 5, 'c': 2}, 'd': 3}
     """
 
     def call(**arguments: Any) -> Any:
         from hydra.utils import instantiate
+        from omegaconf import OmegaConf
 
-        return instantiate(node)(**arguments)
+        changed = OmegaConf.create(
+            OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
+        )
+        for key, value in (changes or {}).items():
+            OmegaConf.update(changed, key, value, merge=False)
+        return instantiate(changed, _convert_="all")(**arguments)
 
     return call
