@@ -15,7 +15,7 @@ common commands:
   python -m vclr_lightning.train +experiment=k400 data.root=/k400 init=/moco_v2_200ep.pth.tar
   python -m vclr_lightning.train +experiment=ucf101 data.root=/ucf101 init=none
   python -m vclr_lightning.train -m num_segments=1,2,3,5,7 +experiment=k400 ...
-  python -m vclr_lightning.train stage=features ckpt=outputs/pretrain/k400/last.ckpt data.root=/ucf101
+  python -m vclr_lightning.train stage=features ckpt=/k400/last.ckpt data.root=/ucf101
   python -m vclr_lightning.train ... debug=fast     a few batches, to see that all works
   python -m vclr_lightning.train ... --cfg job      print what a command comes to
 The same command again continues a run that was stopped or killed.
