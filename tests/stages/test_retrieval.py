@@ -17,7 +17,7 @@ import torch
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.sampling import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
-from vclr_lightning.evaluation.neighbours import Retrieval
+from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.stages.data import video_data
 from vclr_lightning.stages.features import FeatureExtractor
@@ -230,6 +230,7 @@ def test_bad_videos_are_left_out_counted_and_listed(
         ({"backend": "faiss", "leave_group_out": True}, "backend=exact"),
         ({"pictures": -1}, "pictures=-1"),
         ({"device": "nowhere"}, "device=nowhere"),
+        ({"device": "cpu", "backend": "faiss"}, "device=cpu is for backend=exact"),
     ],
 )
 def test_mistakes(

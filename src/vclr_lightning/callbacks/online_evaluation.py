@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vclr_lightning.callbacks.held_out import gather, loader_of
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
-from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
@@ -125,12 +125,12 @@ class OnlineEvaluation(Callback):
         self._pairs, self._frames = None, {}
         try:
             if self.instance:
-                self._pairs = _loader(data, "pair_loader")(
+                self._pairs = loader_of(data, "pair_loader")(
                     "val", views=self.views, **self._limit(data, "val")
                 )
             if self._wants_knn(data):
                 for split in sorted({"val", self.gallery}):
-                    self._frames[split] = _loader(data, "frames_loader")(
+                    self._frames[split] = loader_of(data, "frames_loader")(
                         split, **self._limit(data, split)
                     )
         except UserError as error:
@@ -174,7 +174,7 @@ class OnlineEvaluation(Callback):
                 flat = clips.flatten(0, 1).to(device)
                 encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
                 features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
-        first, second = _gather([torch.cat(features) for features in draws.values() if features])
+        first, second = gather([torch.cat(features) for features in draws.values() if features])
         return {
             "val/instance_r1": instance_recall(first, second),
             "val/instance_chance": 1 / len(first),
@@ -197,7 +197,7 @@ class OnlineEvaluation(Callback):
                 own = [part.mean, part.label, part.group_id]
             except UserError:  # nothing on this rank; others wait for what it found
                 own = []
-            found[split] = _gather(own)
+            found[split] = gather(own)
         queries, query_labels, query_groups = found["val"]
         gallery, gallery_labels, gallery_groups = found[self.gallery]
         facts: dict[str, Any] = {"query_labels": query_labels, "gallery_labels": gallery_labels}
@@ -240,22 +240,3 @@ class OnlineEvaluation(Callback):
             return False
         table = manifest("val")
         return any(table.label(row) >= 0 for row in range(len(table)))
-
-
-def _loader(data: Any, name: str) -> Callable[..., Any]:
-    method = getattr(data, name, None)
-    if not callable(method):
-        what = "no data module is given" if data is None else f"{type(data).__name__} has no {name}"
-        raise UserError(f"{what}, which gives held-out videos")
-    return cast(Callable[..., Any], method)
-
-
-def _gather(own: list[Tensor]) -> list[Tensor]:
-    """Concatenate each tensor over all ranks, in their order; a rank may have nothing."""
-    ranks = [parts for parts in gather_objects(own) if parts]
-    if not ranks:
-        raise UserError(
-            "none of the held-out videos can be used for the evaluation during training: they "
-            "cannot be read, or have no label"
-        )
-    return [torch.cat(parts) for parts in zip(*ranks, strict=True)]

@@ -13,7 +13,7 @@ from vclr_lightning.core.files import replacing
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vclr_lightning.evaluation.neighbours import ClassRow, Confusion, Retrieval
+    from vclr_lightning.evaluation.retrieval_result import ClassRow, Confusion, Retrieval
 
 
 def recall_table(result: Retrieval) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def faiss_neighbours(
-    queries: Tensor, gallery: Tensor, k: int, *, index: Any = None, chunk: int = 1024
+    queries: Tensor,
+    gallery: Tensor,
+    k: int,
+    *,
+    index: Any = None,
+    chunk: int = 512,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest gallery rows of each query by cosine similarity, by FAISS.
 
@@ -31,6 +38,7 @@ def faiss_neighbours(
         index: an empty, trained FAISS index of inner products to use instead, such as one on a
             GPU; the gallery is added to it. An approximate one may miss neighbours.
         chunk: rows searched, or added, at a time.
+        progress: given the blocks of the queries, yields them, and may show how far it is.
 
     Shape:
         as :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`
@@ -41,11 +49,11 @@ def faiss_neighbours(
     if not len(gallery):
         raise UserError("there is nothing to look among: the gallery is empty")
     if index is None:
-        index = _faiss().IndexFlatIP(gallery.shape[1])
+        index = load_faiss().IndexFlatIP(gallery.shape[1])
     for part in torch.split(gallery, chunk):
         index.add(_unit(part, "gallery"))
     wide, found = min(k + MARGIN, len(gallery)), []
-    for part in torch.split(queries, chunk):
+    for part in progress(torch.split(queries, chunk)):
         similarity, position = map(torch.from_numpy, index.search(_unit(part, "query"), wide))
         similarity = similarity.masked_fill(position < 0, -torch.inf)
         found.append(settle(part.cpu(), gallery, similarity, position, min(k, len(gallery))))
@@ -63,7 +71,12 @@ def _unit(rows: Tensor, what: str) -> Any:
     return unit.contiguous().numpy()
 
 
-def _faiss() -> ModuleType:
+def load_faiss() -> ModuleType:
+    """Import FAISS.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import faiss
     except ImportError as error:

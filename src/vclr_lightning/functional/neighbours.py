@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ def cosine_neighbours(
     chunk: int = 512,
     gallery_chunk: int = 1024,
     device: torch.device | str | None = None,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest gallery rows of each query by cosine similarity.
 
@@ -48,6 +50,7 @@ def cosine_neighbours(
         chunk: queries compared at a time.
         gallery_chunk: gallery rows compared at a time.
         device: where to compute; by default where the queries are.
+        progress: given the blocks of the gallery, yields them, and may show how far it is.
 
     Shape:
         - queries: ``(Q, F)``; gallery: ``(G, F)``; groups: ``(Q,)`` and ``(G,)``
@@ -70,7 +73,7 @@ def cosine_neighbours(
     query_scale = torch.cat([_inverse_norms(part, "query") for part in torch.split(queries, chunk)])
     best = no_keys(len(queries), min(k + MARGIN, len(gallery)), device=where)
     with full_precision():
-        for rows in _blocks(len(gallery), gallery_chunk):
+        for rows in progress(list(_blocks(len(gallery), gallery_chunk))):
             block = gallery[rows].to(where, torch.float32)
             scale = _inverse_norms(block, "gallery")
             own = None if gallery_groups is None else gallery_groups[rows].to(where)

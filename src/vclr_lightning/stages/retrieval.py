@@ -20,13 +20,13 @@ from vclr_lightning.evaluation.neighbour_tables import (
     write_classes,
     write_queries,
 )
-from vclr_lightning.evaluation.neighbours import search
+from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.stages.features import write_rejected
 from vclr_lightning.stages.retrieval_page import write_retrieval_page
 
 if TYPE_CHECKING:
-    from vclr_lightning.evaluation.neighbours import Retrieval
+    from vclr_lightning.evaluation.retrieval_result import Retrieval
     from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features import FeatureExtractor
 
@@ -87,19 +87,23 @@ def retrieval(
             raise UserError(f"{name}={value} of the retrieval must be {least} or more")
     directory = Path(directory)
     test_split = features.test_split(test_split)
+    if leave_group_out is None:
+        leave_group_out = train_split == test_split
+    # A mistake is told before features are extracted.
+    check_options(ks=ks, backend=backend, leave_group_out=leave_group_out)
+    options = _on(device, backend)
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_first():
         return {}
     train, test = stores[train_split].labelled(), stores[test_split].labelled()
-    if leave_group_out is None:
-        leave_group_out = train_split == test_split
     result = search(
         train,
         test,
         ks=ks,
         backend=backend,
         leave_group_out=leave_group_out,
-        **_on(device, backend),
+        show=True,
+        **options,
     )
     directory.mkdir(parents=True, exist_ok=True)
     notes = remarks(result, train, test, stores[train_split], stores[test_split], leave_group_out)
@@ -190,8 +194,10 @@ def remarks(
 
 
 def _on(device: str | None, backend: str) -> dict[str, Any]:
-    if device is None or backend != "exact":
+    if device is None:
         return {}
+    if backend != "exact":
+        raise UserError(f"device={device} is for backend=exact; {backend} does not take it")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vclr_lightning.data.datamodule import VideoDataModule
-    from vclr_lightning.evaluation.neighbours import Retrieval
+    from vclr_lightning.evaluation.retrieval_result import Retrieval
     from vclr_lightning.evaluation.store import FeatureStore
 
 CONFUSIONS = 12
