@@ -19,6 +19,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "list a folder of videos in a manifest, which training reads",
         "vclr_lightning.commands.index",
     ),
+    "prepare": (
+        "re-encode videos once, so that training reads them fast",
+        "vclr_lightning.commands.prepare",
+    ),
     "show": ("show what a manifest holds", "vclr_lightning.commands.show"),
     "synth": ("make labelled synthetic videos", "vclr_lightning.commands.synth"),
     "convert": (

@@ -1,4 +1,4 @@
-"""Probe many files in parallel, each in a process that may crash or hang."""
+"""Work on many files in parallel, each in a process that may crash or hang."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 TIME_LIMIT = 900.0  # seconds for one file, decoded to its end
 
-_CODE = (
-    "import sys; sys.path[:] = {!r}; from vclr_lightning.data.indexing.worker import main; main()"
-)
+PROBING = "vclr_lightning.data.indexing.worker"
+_CODE = "import sys; sys.path[:] = {!r}; from {} import main; main()"
 
 
 def probe_all(
@@ -26,7 +25,8 @@ def probe_all(
     *,
     settings: Mapping[str, object],
     workers: int,
-    limit: float = TIME_LIMIT,
+    limit: float | Callable[[Path], float] = TIME_LIMIT,
+    module: str = PROBING,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each path with the worker's answer, in the order they come in.
 
@@ -34,17 +34,19 @@ def probe_all(
     that as its reason. Processes end with the iterator, also when it is closed early.
 
     Args:
-        paths: files to probe.
-        settings: keyword arguments of :func:`vclr_lightning.data.indexing.worker.answer`.
+        paths: files to probe, or to do to what ``module`` does.
+        settings: keyword arguments of the module's ``answer``.
         workers: number of processes.
-        limit: seconds.
+        limit: seconds, for every file or by file.
+        module: whose ``main`` a process runs, see :mod:`vclr_lightning.data.indexing.worker`.
     """
     waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in paths:
         waiting.put(path)
     answers: queue.SimpleQueue[tuple[Path, dict[str, Any]] | Exception] = queue.SimpleQueue()
     stopped = threading.Event()
-    processes = [_Process(settings, limit) for _ in range(min(workers, len(paths)))]
+    processes = [_Process(settings, module) for _ in range(min(workers, len(paths)))]
+    limit_of = limit if callable(limit) else lambda _: limit
 
     def serve(process: _Process) -> None:
         while not stopped.is_set():
@@ -53,7 +55,7 @@ def probe_all(
             except queue.Empty:
                 return
             try:
-                answers.put((path, process.ask(path)))
+                answers.put((path, process.ask(path, limit_of(path))))
             except Exception as error:
                 answers.put(error)
                 return
@@ -80,18 +82,18 @@ def probe_all(
 class _Process:
     """A worker process, started when it is first asked and again after it died."""
 
-    def __init__(self, settings: Mapping[str, object], limit: float) -> None:
+    def __init__(self, settings: Mapping[str, object], module: str) -> None:
         self._settings = settings
-        self._limit = limit
+        self._module = module
         self._running: subprocess.Popen[str] | None = None
 
-    def ask(self, path: Path) -> dict[str, Any]:
+    def ask(self, path: Path, limit: float) -> dict[str, Any]:
         process = self._running = self._running or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # if it died, its output ends as well
             process.stdin.write(json.dumps(str(path)) + "\n")
-        ready, _, _ = select.select([process.stdout], [], [], self._limit)
+        ready, _, _ = select.select([process.stdout], [], [], limit)
         line = process.stdout.readline() if ready else ""
         if line:
             content: dict[str, Any] = json.loads(line)
@@ -100,13 +102,13 @@ class _Process:
         code = process.wait()
         self.close()
         if not ready:
-            return {"reason": f"takes longer than {self._limit:g} s to read"}
+            return {"reason": f"takes longer than {limit:g} s to read"}
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
         return {"reason": f"the decoder crashed ({how})"}
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(sys.path)],
+            [sys.executable, "-c", _CODE.format(sys.path, self._module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -121,7 +123,7 @@ class _Process:
         if not process.stdout.readline():
             raise RuntimeError(
                 f"a process that reads videos did not start; to see why, run: {sys.executable} "
-                '-c "import vclr_lightning.data.indexing.worker"'
+                f'-c "import {self._module}"'
             )
         return process
 

@@ -2,7 +2,7 @@
 
 It reads lines of JSON: first the settings, which it answers with ``ready``, then a path each, which
 it answers with ``{"values": ...}`` or ``{"reason": ...}``. :mod:`vclr_lightning.data.indexing.pool`
-starts it.
+starts it. A module that does other work on files answers likewise, by :func:`serve`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,12 @@ def answer(path: Path, *, decode: bool, frames: str | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Probe until the input ends."""
+    serve(answer)
+
+
+def serve(answer: Callable[..., dict[str, Any]]) -> None:
+    """Call ``answer(path, **settings)`` for each path of the input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1) as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library's output is no answer

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.video.frame import PictureType
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import VideoError
@@ -53,12 +54,11 @@ class Encoder:
         context.time_base = stream.time_base = time_base
         context.thread_count = 1  # several would make the bytes depend on their number
         context.colorspace, context.color_range = first.colorspace, first.color_range
-        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
         self._stream = stream
 
     def add(self, frame: av.VideoFrame) -> None:
         """Encode a frame, which carries its time."""
-        frame.pict_type = av.video.frame.PictureType.NONE  # or it would be a keyframe again
+        frame.pict_type = PictureType.NONE  # or it would be a keyframe again
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:

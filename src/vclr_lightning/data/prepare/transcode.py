@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from vclr_lightning.data.prepare.encoder import Encoder, writing
+from vclr_lightning.data.prepare.pictures import Scaler
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
 from vclr_lightning.data.readers.opening import open_stream
-from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.sequential import SequentialDecoder
 from vclr_lightning.data.readers.table import read_table
 from vclr_lightning.data.readers.trust import stream_doubts
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
-
     from vclr_lightning.data.prepare.recipe import Recipe
     from vclr_lightning.data.readers.probing import VideoProbe
 
 _USUAL_RATE = Fraction(25)  # frames per second of files that tell nothing
 
-# From PyAV 17 on the conversion runs in as many threads as there are cores unless told otherwise.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+class _TimesError(Exception):
+    """The frames that decode are not shown one after another, as the packets said."""
 
 
 def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
@@ -54,22 +50,71 @@ def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
     looked = probe(source)
     size = recipe.size(looked.width, looked.height)
     with writing(out) as partial:
-        count = _write(source, partial, size=size, recipe=recipe)
+        try:
+            count = _write(source, partial, size=size, recipe=recipe, stamped=_is_stamped(source))
+        except _TimesError:
+            count = _write(source, partial, size=size, recipe=recipe, stamped=False)
         found = probe(partial, decode=True)
         if found.num_frames != count:
             raise VideoError(f"{count} frames decode, but {found.num_frames} of the new file")
     return found
 
 
-def _write(source: Path, partial: Path, *, size: tuple[int, int], recipe: Recipe) -> int:
+def _is_stamped(source: Path) -> bool:
+    """Whether the file says of every frame when it is shown."""
     with open_stream(source) as (container, stream):
-        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
-        stamped = _is_stamped(source)
-        time_base = stream.time_base if stamped else 1 / rate
+        table = read_table(container, stream)
+        doubt, _ = stream_doubts(table, container.format.name, stream)
+        return doubt is None and bool(stream.time_base)
+
+
+def _write(
+    source: Path, partial: Path, *, size: tuple[int, int], recipe: Recipe, stamped: bool
+) -> int:
+    """Encode all frames and return how many there are."""
+    scale = Scaler(*size)
+    index_first = {"movflags": "faststart"}
+    with (
+        open_stream(source) as (container, stream),
+        av.open(str(partial), "w", format="mp4", container_options=index_first) as sink,
+    ):
+        rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
+        time_base = Fraction(stream.time_base) if stamped and stream.time_base else 1 / rate
         decoder = SequentialDecoder(container, stream)
-        frames = iter(_pictures(decoder, size))
-        first = next(frames)
-        with av.open(
-            str(partial), "w", format="mp4", container_options={"movflags": "+faststart"}
-        ) as sink:
-            encoder = Encoder(sink, first[1], recipe=recipe, time_base=time_base, rate=rate)
+        encoder: Encoder | None = None
+        times = _Times(stamped=stamped)
+        for frame in decoder:
+            time = times.next(frame)
+            picture = scale(frame)
+            picture.pts, picture.time_base = time, time_base
+            if encoder is None:
+                encoder = Encoder(sink, picture, recipe=recipe, time_base=time_base, rate=rate)
+            encoder.add(picture)
+        decoder.refuse_damage()
+        if encoder is None:
+            raise VideoError("no frame can be decoded")
+        encoder.finish()
+        return times.count
+
+
+class _Times:
+    """When each frame is shown, counted from the first."""
+
+    def __init__(self, *, stamped: bool) -> None:
+        self._stamped = stamped
+        self._begin = self._last = 0
+        self.count = 0
+
+    def next(self, frame: av.VideoFrame) -> int:
+        self.count += 1
+        if not self._stamped:
+            return self.count - 1
+        if frame.pts is None:
+            raise _TimesError
+        if self.count == 1:
+            self._begin = int(frame.pts)
+        time = int(frame.pts) - self._begin
+        if self.count > 1 and time <= self._last:
+            raise _TimesError
+        self._last = time
+        return time

@@ -1,0 +1,92 @@
+"""The folder of a prepared data set: what is in it, and whose it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.data.indexing.journal import Journal
+from vclr_lightning.data.prepare.encoder import remove_partial
+from vclr_lightning.data.prepare.recipe import Recipe
+
+_FORM = 1  # changes when files of an earlier version are no longer what would be made now
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFolder:
+    """Paths in the folder of the result.
+
+    Attributes:
+        out: the folder, absolute; the videos lie in it as in their source.
+    """
+
+    out: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What training reads."""
+        return self.out / "manifest.arrow"
+
+    @property
+    def source(self) -> Path:
+        """The manifest of the source, where a folder was given."""
+        return self.out / ".prepare" / "source.arrow"
+
+    def journal(self) -> Journal:
+        """What came of each source."""
+        return Journal(self.out / ".prepare" / "journal", {"form": _FORM})
+
+    def claim(self, root: Path, recipe: Recipe) -> None:
+        """Make the folder, or see that it holds the same videos, prepared in the same way.
+
+        Args:
+            root: folder of the sources.
+            recipe: how they are re-encoded.
+
+        Raises:
+            UserError: it holds something else, lies within the sources or they in it, or cannot
+                be written to.
+        """
+        inner, outer = self.out.resolve(), root.resolve()
+        if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+            raise UserError(
+                f"--out {self.out} and the videos in {root} must not lie in one another; give "
+                "another folder"
+            )
+        file = self.out / ".prepare" / "settings.json"
+        settings = {"root": str(outer), **recipe.as_dict()}
+        known = _read(file)
+        if known is None and self.out.exists() and (not self.out.is_dir() or any(_seen(self.out))):
+            raise UserError(f"{self.out} holds something else; give a new or empty folder as --out")
+        differing = {key for key in known or () if settings.get(key) != (known or {})[key]}
+        if differing:
+            held = ", ".join(f"{key} {(known or {})[key]}" for key in sorted(differing))
+            raise UserError(
+                f"{self.out} holds videos prepared otherwise ({held}); give another folder as "
+                "--out, or the same settings to go on"
+            )
+        if known is None:
+            with replacing(file) as sink:
+                sink.write(json.dumps(settings, indent=1).encode())
+
+    def clean(self, names: Iterable[str]) -> None:
+        """Remove what killed runs left half written in the folders of these videos."""
+        for folder in {(self.out / name).parent for name in names}:
+            remove_partial(folder)
+
+
+def _seen(folder: Path) -> Iterable[Path]:
+    """What is in the folder; a first run that was killed at once leaves its own subfolder."""
+    return (entry for entry in folder.iterdir() if entry.name != ".prepare")
+
+
+def _read(file: Path) -> dict[str, object] | None:
+    try:
+        content: dict[str, object] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return content
