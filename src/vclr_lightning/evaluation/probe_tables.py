@@ -27,8 +27,8 @@ def accuracy_table(result: ProbeResult) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"linear probe ({result.settings}): {len(result)} test videos, "
-        f"{len(result.train_label)} training videos, %",
+        title=f"{result.settings}: {len(result)} test videos, fitted to "
+        f"{len(result.train_label)}, %",
         title_justify="left",
         min_width=60,
     )

@@ -1,0 +1,192 @@
+"""The linear probe on real video files: its numbers, its files, its page, its command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from sklearn.svm import LinearSVC
+
+from vclr_lightning import train
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
+from vclr_lightning.evaluation.probes import SVMProbe
+from vclr_lightning.evaluation.store import FeatureStore
+from vclr_lightning.models import TinyBackbone
+from vclr_lightning.stages.data import video_data
+from vclr_lightning.stages.features import FeatureExtractor
+from vclr_lightning.stages.linear_probe import linear_probe
+
+
+@pytest.fixture(scope="module")
+def features(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
+    cache = tmp_path_factory.mktemp("cache")
+    data = video_data(
+        root=video_folder,
+        cache_dir=cache,
+        group_regex=r"(\w+_g\d+)_c",
+        holdout=0.34,
+        samplers=[TupleSampler(num_segments=3)],
+        transform=PretrainTransform(size=32),
+        eval_transform=EvalTransform(size=32, resize=36),
+        batch_size=4,
+        num_workers=0,
+    )
+    torch.manual_seed(0)
+    return FeatureExtractor(
+        data=data,
+        weights="none",
+        backbone=TinyBackbone(width=8, stages=2),
+        num_frames=4,
+        transform=EvalTransform(size=32, resize=36),
+        cache_dir=cache,
+        show=False,
+    )
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Edited:
+    """The features of real videos, of which a test changes something."""
+
+    def __init__(self, features: FeatureExtractor, **changes: Any) -> None:
+        self.features, self.changes = features, changes
+
+    def test_split(self, name: str | None) -> str:
+        return self.features.test_split(name)
+
+    def __call__(self, split: str) -> FeatureStore:
+        store = FeatureStore.open(self.features(split).folder)
+        for name, change in self.changes.get(split, {}).items():
+            store.__dict__[name] = change(getattr(store, name))
+        return store
+
+
+def test_numbers_files_and_page(
+    features: FeatureExtractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = linear_probe(features=features, directory=tmp_path)
+    known, unseen = features("train"), features("val")
+    theirs = LinearSVC(
+        loss="squared_hinge", dual=False, fit_intercept=False, tol=1e-8, max_iter=10000
+    ).fit(known.mean.double().numpy(), known.label.numpy())
+    predicted = theirs.predict(unseen.mean.double().numpy())
+    assert values["top1"] == (predicted == unseen.label.numpy()).mean()
+
+    content = json.loads((tmp_path / "linear_probe.json").read_text())
+    assert content["accuracies"] == values
+    assert content["settings"] == "SVM, C = 1"
+    assert content["train"] == {"split": "train", "videos": len(known)}
+    lines = read(tmp_path / "predictions.csv")
+    names = unseen.classes
+    assert [line["path"] for line in lines] == list(unseen.paths)
+    assert [line["label"] for line in lines] == [names[i] for i in unseen.label.tolist()]
+    assert [line["predicted"] for line in lines] == [names[i] for i in predicted]
+    for line in lines:
+        assert line["class1"] == line["predicted"]
+        assert float(line["score1"]) >= float(line["score2"]) >= float(line["score3"])
+        assert line["right"] == str(int(line["label"] == line["predicted"]))
+    confusion = read(tmp_path / "confusion.csv")
+    assert [row["class"] for row in confusion] == list(names)
+    assert sum(int(row[row["class"]]) for row in confusion) == values["top1"] * len(unseen)
+    classes = read(tmp_path / "classes.csv")
+    assert sum(int(row["videos"]) for row in classes) == len(unseen)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count('<svg class="confusion"') == 1
+    assert "http" not in page.replace("http-equiv", "")
+    out = capsys.readouterr().out
+    for text in ("top-1", "mean class", "by chance", "SVM, C = 1", "grow", "report.html"):
+        assert text in out
+
+
+def test_search_is_shown_and_kept(
+    features: FeatureExtractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linear_probe(features=features, directory=tmp_path, probe=SVMProbe(costs=[0.1, 10.0], folds=3))
+    search = json.loads((tmp_path / "linear_probe.json").read_text())["search"]
+    assert [one["value"] for one in search["tried"]] == [0.1, 10.0]
+    assert sum(search["held_out"]) == len(features("train"))
+    assert "fold 3" in capsys.readouterr().out
+    assert "Settings compared" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_class_missing_in_training_is_said(features: FeatureExtractor, tmp_path: Path) -> None:
+    def without_left(label: torch.Tensor) -> torch.Tensor:
+        return torch.where(label == 1, -1, label)
+
+    edited = Edited(features, train={"label": without_left})
+    linear_probe(features=edited, directory=tmp_path, probe="knn")  # type: ignore[arg-type]
+    notes = json.loads((tmp_path / "linear_probe.json").read_text())["notes"]
+    count = int((features("val").label == 1).sum())
+    assert f"{count} test videos are of 1 classes without any training video, and count as " in (
+        " ".join(notes)
+    )
+    assert all(
+        row["right"] == "0" for row in read(tmp_path / "classes.csv") if row["class"] == "left"
+    )
+
+
+def test_mistakes_are_one_sentence(features: FeatureExtractor, tmp_path: Path) -> None:
+    def refuse(sentence: str, source: Any = features, **options: Any) -> None:
+        with pytest.raises(UserError, match=sentence):
+            linear_probe(features=source, directory=tmp_path, **options)
+
+    def broken(mean: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.arange(len(mean))[:, None] == 2, torch.nan, mean)
+
+    path = features("train").paths[2]
+    refuse("there is no probe 'svn'; there are svm, logistic, knn", probe="svn")
+    refuse("that it is fitted to; give another test_split", test_split="train")
+    refuse(
+        f"features of 1 training videos are not finite, the first {path}",
+        Edited(features, train={"mean": broken}),
+    )
+    refuse("has a label", Edited(features, val={"label": lambda label: 0 * label - 1}))
+    refuse("are of one class", Edited(features, train={"label": lambda label: 0 * label}))
+
+
+def test_the_command(
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> int:
+        words = "stage=linear_probe ckpt=none backbone=tiny backbone.width=4 backbone.stages=1 "
+        words += "image_size=32 features.num_frames=4 data.holdout=0.34 data.num_workers=0 "
+        words += f"trainer=cpu trainer.threads=1 data.root={video_folder}"
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train", *words.split(), *arguments])
+        try:
+            train.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            HydraConfig.instance().cfg = None
+        return 0
+
+    assert run("name=svm", "probe.costs=[0.1,1]", "probe.folds=2") == 0
+    assert run("name=knn", "probe=knn", "probe.k=3") == 0
+    assert run("name=logistic", "probe=logistic", "probe.epochs=5", "probe.folds=2") == 0
+    for name in ("svm", "knn", "logistic"):
+        folder = tmp_path / "outputs/linear_probe" / name
+        assert json.loads((folder / "result.json").read_text()).keys() == {"top1", "mean_class"}
+        assert len(read(folder / "predictions.csv")) == 6
+    assert "fold 2" in capfd.readouterr().out
+    assert run("name=bad", "probe.k=3") == 2  # the SVM has no k
+    assert "error: " in capfd.readouterr().err
