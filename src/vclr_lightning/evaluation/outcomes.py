@@ -59,7 +59,7 @@ class Outcome:
             >>> [(line.measure, line.value, line.paper) for line in outcome.lines]
             [('R@1', '50.0', '')]
         """
-        measures = list(self.values) if self.status == "done" else list(self.paper)
+        measures = list(dict.fromkeys([*self.values, *self.paper]))
         return [
             Line(
                 measure=MEASURES.get(measure, measure),

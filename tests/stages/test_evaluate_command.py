@@ -1,0 +1,151 @@
+"""``stage=evaluate`` by the command: own videos, the paper's suite, and what is not at hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from vclr_lightning import train
+from vclr_lightning.models import TinyBackbone, export_backbone
+
+Main = Callable[..., SimpleNamespace]
+
+SMALL = ["trainer=cpu", "trainer.threads=1", "image_size=32", "features.num_frames=2"]
+
+
+@pytest.fixture
+def main(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Main:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments: object) -> SimpleNamespace:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments), *SMALL])
+        code = 0
+        try:
+            train.main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        finally:
+            HydraConfig.instance().cfg = None
+        captured = capfd.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return export_backbone(TinyBackbone(width=4), tmp_path / "tiny.backbone.safetensors")
+
+
+@pytest.fixture
+def ucf101(video_folder: Path, tmp_path: Path) -> dict[str, Path]:
+    """A few videos under names of UCF101, with its lists."""
+    lists, videos = tmp_path / "lists", tmp_path / "ucf"
+    lists.mkdir()
+    found = sorted(video_folder.rglob("*.mp4"))
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    for number, source in enumerate(found[:8]):
+        action = ("Archery", "Biking")[number % 2]
+        split = "train" if number < 4 else "test"
+        name = f"{action}/v_{action}_g{number + 1:02d}_c01"
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, videos / f"{name}.mp4")
+        label = f" {number % 2 + 1}" if split == "train" else ""
+        names[split].append(f"{name}.avi{label}")
+    (lists / "classInd.txt").write_text("1 Archery\r\n2 Biking\r\n")
+    for split, lines in names.items():
+        (lists / f"{split}list01.txt").write_text("\r\n".join(lines) + "\r\n")
+    return {"videos": videos, "lists": lists}
+
+
+def _folder(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "outputs/evaluate").iterdir()
+    return folder
+
+
+def _evaluations(folder: Path) -> dict[str, dict]:
+    content = json.loads((folder / "evaluation.json").read_text())
+    return {row["name"]: row for row in content["evaluations"]}
+
+
+def test_own_videos(main: Main, weights: Path, video_folder: Path, tmp_path: Path) -> None:
+    done = main(
+        "stage=evaluate",
+        f"ckpt={weights}",
+        f"data.root={video_folder}",
+        "data.holdout=0.34",
+        "stage.run.untrained=true",
+    )
+    assert done.code == 0, done.err
+    folder = _folder(tmp_path)
+    rows = _evaluations(folder)
+    assert list(rows) == ["linear_probe", "knn", "retrieval"]
+    for row in rows.values():
+        assert row["status"] == "done"
+        assert all(0 <= value <= 1 for value in row["values"].values())
+        assert row["values"].keys() == row["untrained"].keys()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["retrieval/r1"] == rows["retrieval"]["values"]["r1"]
+    page = (folder / "evaluation.html").read_text()
+    assert page.count("<iframe") == 3
+    features = list((tmp_path / "cache/vclr_lightning/features").iterdir())
+    assert len(features) == 4  # two networks, two splits, whatever the number of evaluations
+
+
+def test_the_paper_s_suite_on_what_is_at_hand(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    done = main(
+        "+suite=paper",
+        f"ckpt={weights}",
+        f"data.roots.ucf101={ucf101['videos']}",
+        f"data.annotations.ucf101={ucf101['lists']}",
+    )
+    assert done.code == 0, done.err
+    rows = _evaluations(_folder(tmp_path))
+    assert rows["ucf101_retrieval"]["status"] == "done"
+    assert rows["ucf101_retrieval"]["paper"]["r1"] == 70.6
+    assert set(rows["ucf101_retrieval"]["values"]) == {"r1"}  # of four training videos
+    for name, key in {"k400_linear_probe": "k400", "hmdb51_retrieval": "hmdb51"}.items():
+        assert rows[name]["status"] == "not run"
+        assert rows[name]["reason"] == f"give data.roots.{key}=..."
+    assert "not run" in done.out
+
+
+def test_one_data_set_s_mistake_does_not_lose_the_others(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    done = main(
+        "+suite=paper",
+        f"ckpt={weights}",
+        f"data.roots.ucf101={ucf101['videos']}",
+        f"data.annotations.ucf101={ucf101['lists']}",
+        f"data.roots.hmdb51={tmp_path / 'nowhere'}",
+        f"data.annotations.hmdb51={ucf101['lists']}",
+    )
+    assert done.code == 2
+    assert "1 of 3 evaluations failed; the first, hmdb51_retrieval" in done.err
+    assert "Traceback" not in done.err
+    rows = _evaluations(_folder(tmp_path))
+    assert "does not exist" in rows["hmdb51_retrieval"]["reason"]
+    assert rows["ucf101_retrieval"]["status"] == "done"
+
+
+def test_nothing_at_hand_says_what_to_give(main: Main, weights: Path) -> None:
+    done = main("+suite=paper", f"ckpt={weights}")
+    assert done.code == 2
+    assert "give data.roots.k400=..." in done.err
