@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -133,17 +133,9 @@ def of_finished(cfg: DictConfig) -> DictConfig:
 
 
 def follow_parent() -> None:
-    """Let a process that Lightning launched end when its launcher is killed.
-
-    It would wait for the others until a timeout, and keep its device's memory. Linux only.
-    """
-    if os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
-        return
-    import ctypes
-    import signal
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    """Let a process that Lightning launched end when its launcher is killed."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import (
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.processes import end_with_parent
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.workers import WorkerOptions
@@ -145,6 +146,7 @@ def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -
 def _child(
     number: int, content: bytes, blocks: Sequence[tuple[int, ...]], of: int, mistakes: Any
 ) -> None:
+    end_with_parent()
     try:
         job = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
         encode_part(job, blocks, number=number, of=of)

@@ -171,7 +171,8 @@ class FeatureExtractor:
         first = rank() == 0
         whole = gather_objects(self._is_whole(target, provenance) if first else None)[0]
         if not whole:
-            work = target.with_name(f".{target.name}-{digest}.part")
+            # Of these very features: what others left undone is not taken for these.
+            work = target.with_name(f".{split}-{digest}.part")
             if first:
                 with locked(target, show=self.show):
                     if not self._is_whole(target, provenance):
