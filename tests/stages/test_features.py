@@ -331,3 +331,17 @@ def test_weights_that_do_not_fit_say_which_and_what_would(build: Build, tmp_path
         build(weights=tmp_path / "half.pth")
     assert len(build(weights=tmp_path / "half.pth", layer="stem_norm")("val")) == 6
     assert isinstance(FeatureStore.open(build()("val").folder), FeatureStore)
+
+
+def test_an_untrained_network_to_compare_with_is_the_same_each_time(
+    build: Build, tmp_path: Path
+) -> None:
+    file = export_backbone(small_backbone(), tmp_path / "b.safetensors")
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one = build(weights=file, backbone=None, untrained=True)
+    torch.rand(3)
+    other = build(weights=file, backbone=None, untrained=True)
+    assert one.provenance("val") == other.provenance("val")
+    assert one.provenance("val") != build(weights=file, backbone=None).provenance("val")
+    torch.set_rng_state(before)

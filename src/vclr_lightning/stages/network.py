@@ -51,7 +51,9 @@ def finished_network(
         return backbone.eval()
     if untrained:
         logger.info("weights: random, in the network of %s", weights)
-        return random_backbone(weights) if backbone is None else backbone.eval()
+        if backbone is not None:
+            return backbone.eval()
+        return random_backbone(weights, prefix=prefix, seed=torch.initial_seed())  # the run's seed
     network = load_backbone(weights, backbone, prefix=prefix)
     checkpoint = read_checkpoint(weights, prefix=prefix)
     net = bare(network)
