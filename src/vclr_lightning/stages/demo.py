@@ -22,6 +22,7 @@ from vclr_lightning.evaluation import (
 )
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.stages.demo_page import write_demo_page
+from vclr_lightning.stages.evaluate import Evaluation, evaluate
 from vclr_lightning.stages.held_out import held_out
 from vclr_lightning.stages.pretrain import pretrain
 
@@ -35,6 +36,7 @@ def demo(
     trivial: bool = False,
     segments: int = 3,
     standardize: bool = False,
+    evaluations: Mapping[str, Evaluation | None] | None = None,
     metadata: Mapping[str, Any] | None = None,
     **pretraining: Any,
 ) -> dict[str, float]:
@@ -49,6 +51,8 @@ def demo(
         segments: parts of a video whose features are compared in order.
         standardize: bring each feature to mean 0 and variance 1 before the linear probe, which is
             fair to features of different scales; the paper's probe takes them as they are.
+        evaluations: to end in, of the backbone that the run has exported; see
+            :func:`~vclr_lightning.stages.evaluate.evaluate`.
         metadata: plain values to keep in the checkpoints and the results.
         pretraining: the other arguments of the pretraining stage.
 
@@ -104,4 +108,13 @@ def demo(
     )
     console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)
     trained = frozen.row("VCLR").values
-    return values | {name: numbers[0] for name, numbers in trained.items()}
+    values |= {name: numbers[0] for name, numbers in trained.items()}
+    if evaluations:
+        values |= evaluate(
+            evaluations=evaluations,
+            directory=directory,
+            ckpt=directory / "last.backbone.safetensors",
+            untrained=True,
+            metadata=metadata,
+        )
+    return values

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,12 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
         given = " ".join(f"{key}=..." for key in missing)
         return Outcome(**about, status="not run", reason=f"give {given}")
     try:
-        values = one.run(directory=directory / name)
-        random: Mapping[str, float] = {}
-        if untrained and one.untrained is not None:
-            random = one.untrained(directory=directory / f"{name}_untrained")
+        # What a stage prints is on its page, too; here the table of all is to be seen.
+        with redirect_stdout(StringIO()):
+            values = one.run(directory=directory / name)
+            random: Mapping[str, float] = {}
+            if untrained and one.untrained is not None:
+                random = one.untrained(directory=directory / f"{name}_untrained")
     except UserError as error:
         logger.error("%s on %s failed: %s", one.stage, one.dataset, error)
         return Outcome(**about, status="failed", reason=str(error))
