@@ -6,7 +6,15 @@ import importlib
 import subprocess
 import sys
 
-BENCHMARKS = ("decode", "augmentation", "manifest", "train_step", "trainer_overhead", "retrieval")
+BENCHMARKS = (
+    "decode",
+    "augmentation",
+    "manifest",
+    "train_step",
+    "trainer_overhead",
+    "retrieval",
+    "svm",
+)
 
 
 def main(names: list[str]) -> int:

@@ -84,13 +84,15 @@ def fit_linear_svm(
     features = features if features.dtype == torch.float64 else features.float()
     parts: list[SVMFit] = []
     with full_precision():
+        if start is None:
+            start = _least_squares(features, targets, num_classes, cost)
+        start = start.to(features)
         for first in range(0, num_classes, class_chunk):
             end = min(first + class_chunk, num_classes)
             classes = torch.arange(first, end, device=features.device)
             sign = torch.where(targets == classes[:, None], 1.0, -1.0).to(features.dtype)
-            weight = _centroids(features, sign) if start is None else start[first:end]
-            weight = weight.to(features)
-            parts.append(_fit_chunk(features, sign, weight, cost, tolerance, max_iterations))
+            some = start[first:end]
+            parts.append(_fit_chunk(features, sign, some, cost, tolerance, max_iterations))
     return SVMFit(
         weight=torch.cat([p.weight for p in parts]),
         objective=torch.cat([p.objective for p in parts]),
@@ -99,13 +101,19 @@ def fit_linear_svm(
     )
 
 
-def _centroids(x: Tensor, sign: Tensor) -> Tensor:
-    """Weights ``(c, F)`` that put a class's mean at +1 and the others' at -1."""
-    own = (sign > 0).to(x.dtype)
-    mean = (own @ x) / own.sum(1, keepdim=True).clamp(min=1)
-    rest = ((1 - own) @ x) / (1 - own).sum(1, keepdim=True).clamp(min=1)
-    apart = mean - rest
-    return 2 * apart / apart.square().sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+def _least_squares(x: Tensor, targets: Tensor, num_classes: int, cost: float) -> Tensor:
+    """Weights ``(classes, F)`` by which the first rows are chosen: they need not be exact."""
+    n, f = x.shape
+    own = (targets[:, None] == torch.arange(num_classes, device=x.device)).to(x.dtype)
+    right = 2 * own - 1  # (N, classes)
+    gram = x.T @ x if n >= f else x @ x.T
+    # Enough to stay positive definite through rounding.
+    small = 1e-5 if x.dtype == torch.float32 else 1e-10
+    gram.diagonal().add_(1 / (2 * cost) + small * gram.diagonal().sum())
+    factor = torch.linalg.cholesky(gram)
+    if n >= f:
+        return torch.cholesky_solve(x.T @ right, factor).T
+    return torch.cholesky_solve(right, factor).T @ x
 
 
 def _fit_chunk(

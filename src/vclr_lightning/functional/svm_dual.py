@@ -57,22 +57,24 @@ def solve_duals(
     """
     largest = min(len(x), max(LARGEST, x.shape[1]))
     rows = _Rows(x, sign)
-    slack = 1 - sign * (start @ x.T)  # (c, N)
-    todo = torch.ones(len(sign), dtype=torch.bool, device=x.device)
-    rows.add(slack, todo, min(FIRST, largest))
+    rows.add(1 - sign * (start @ x.T), min(FIRST, largest))
+    weight = torch.zeros_like(start)
+    objective = weight.new_zeros(len(sign), dtype=torch.float64)
+    gap = torch.zeros_like(objective)
+    todo = torch.arange(len(sign), device=x.device)
     rounds = 0
     while rounds < limit:
         rounds += 1
-        alpha, weight, slack = rows.solve(cost)
-        objective, gap = _certificate(weight, slack, alpha, cost)
-        todo = gap > tolerance * (objective - gap)
-        size = rows.size + max(ADDED, rows.size // 3)
-        if not bool(todo.any()) or rows.size == largest:
+        alpha, weight[todo], slack = rows.solve(cost)
+        objective[todo], gap[todo] = _certificate(weight[todo], slack, alpha, cost)
+        left = gap[todo] > tolerance * (objective[todo] - gap[todo])
+        if not bool(left.any()) or rows.size == largest:
             break
-        if not rows.add(slack, todo, min(size, largest) - rows.size):
+        todo, slack = todo[left], slack[left]
+        rows.keep(left)
+        if not rows.add(slack, min(max(ADDED, rows.size // 3), largest - rows.size)):
             break
-    dtype = x.dtype
-    return Duals(weight, objective.to(dtype), gap.to(dtype), rounds)
+    return Duals(weight, objective.to(x.dtype), gap.to(x.dtype), rounds)
 
 
 class _Rows:
@@ -92,25 +94,27 @@ class _Rows:
     def size(self) -> int:
         return self.index.shape[1]
 
-    def add(self, slack: Tensor, todo: Tensor, count: int) -> bool:
-        """Add up to ``count`` rows to the classes of ``todo``, the most slack first."""
-        first = self.size == 0
-        open_ = ~self.taken & todo[:, None]
-        if not first:
-            open_ &= slack > 0
-        count = min(count, int(open_.sum(1).max()))
+    def keep(self, classes: Tensor) -> None:
+        """Forget all classes but those where ``classes`` ``(c,)`` is true."""
+        for name in ("sign", "taken", "index", "real", "signed", "products", "support"):
+            setattr(self, name, getattr(self, name)[classes])
+
+    def add(self, slack: Tensor, count: int) -> bool:
+        """Add up to ``count`` rows of the most slack to each class; say whether there are any."""
+        free = ~self.taken
+        if self.size:
+            free &= slack > 0
+        count = min(count, int(free.sum(1).max()))
         if not count:
             return False
-        value, index = slack.masked_fill(~open_, -torch.inf).topk(count, dim=1)
+        value, index = slack.masked_fill(~free, -torch.inf).topk(count, dim=1)
         real = value > -torch.inf
         self.taken.scatter_(1, index, real | self.taken.gather(1, index))
-        own = self.sign.gather(1, index) * real
-        signed = self.x[index] * own[:, :, None]
-        old, new = self.signed.double(), signed.double()
-        corner = new @ new.mT
-        side = new @ old.mT  # (c, count, m)
-        top = torch.cat([self.products, side.mT], dim=2)
-        self.products = torch.cat([top, torch.cat([side, corner], dim=2)], dim=1)
+        signed = self.x[index] * (self.sign.gather(1, index) * real)[:, :, None]
+        new = signed.double()
+        side = new @ self.signed.double().mT  # (c, count, m)
+        above = torch.cat([self.products, side.mT], dim=2)
+        self.products = torch.cat([above, torch.cat([side, new @ new.mT], dim=2)], dim=1)
         self.signed = torch.cat([self.signed, signed], dim=1)
         self.index = torch.cat([self.index, index], dim=1)
         self.real = torch.cat([self.real, real], dim=1)

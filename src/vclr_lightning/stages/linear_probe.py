@@ -131,8 +131,8 @@ def remarks(
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         lost = int(torch.isin(test.label, torch.tensor(missing)).sum())
         found.append(
-            f"{lost} test videos are of {len(names)} classes without any training video, and count "
-            f"as wrong: {', '.join(names[:5])}{more}."
+            f"{lost} test videos are of classes without any training video, and count as "
+            f"wrong: {', '.join(names[:5])}{more}."
         )
     if shared := int(torch.isin(test.group_id, train.group_id).sum()):
         found.append(
