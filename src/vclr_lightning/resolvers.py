@@ -63,6 +63,17 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def videos_name(dataset: str | None, root: str | None, manifest: str | None) -> str:
+    """Name of some videos for a reader: the data set's, or that of their folder.
+
+    Example:
+        >>> videos_name("ucf101", "/data/ucf", None), videos_name(None, "/data/my videos/", None)
+        ('ucf101', 'my videos')
+    """
+    found = first_given(dataset, root, manifest)
+    return "synthetic videos" if found is None else Path(found).stem
+
+
 def folder_name(overrides: Sequence[str], command: Sequence[str], number: int = 0) -> str:
     """A folder's name for one job of a sweep: the values that the sweep varies.
 
@@ -112,9 +123,7 @@ def run_name(name: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${scale_lr:...}``, ``${short_edge:...}``, ``${frozen_name:...}``,
-    ``${first_given:...}``, ``${run_name:...}`` and ``${run_subdir:}`` known to OmegaConf.
-    """
+    """Make ``${scale_lr:...}``, ``${short_edge:...}`` and the others known to OmegaConf."""
     from omegaconf import OmegaConf
 
     resolvers: dict[str, Callable[..., Any]] = {
@@ -122,6 +131,7 @@ def register_resolvers() -> None:
         "short_edge": short_edge,
         "frozen_name": frozen_name,
         "first_given": first_given,
+        "videos_name": videos_name,
         "run_name": run_name,
         "run_subdir": _sweep_folder,
     }
