@@ -21,6 +21,7 @@ from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation import extract_features, frame_encoder
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TinyBackbone, TorchvisionVideo, export_backbone
+from vclr_lightning.stages import extraction
 from vclr_lightning.stages.data import video_data
 from vclr_lightning.stages.features import FeatureExtractor, extract
 from vclr_lightning.stages.hardware import Hardware
@@ -205,8 +206,11 @@ def test_processes_do_not_matter(build: Build, tmp_path: Path) -> None:
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_a_mistake_in_another_process_is_told(build: Build) -> None:
+def test_a_mistake_in_another_process_is_told(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Forked, to be spared the seconds that a spawned process imports.
+    monkeypatch.setattr(extraction, "spawn", partial(mp.start_processes, start_method="fork"))
     extractor = build(hardware=Hardware(accelerator="cpu", devices=2), layer="blocks.0")
     extractor.layer = "blocks.9"
     with pytest.raises(UserError, match=r"no layer 'blocks\.9'"):
@@ -228,7 +232,6 @@ def _ranked(rank: int, folder: Path, cache: Path, port: int) -> None:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_ranks_of_a_process_group_share_the_work(
     build: Build, video_folder: Path, tmp_path: Path
 ) -> None:
@@ -239,7 +242,7 @@ def test_ranks_of_a_process_group_share_the_work(
         port = free.getsockname()[1]
     cache = tmp_path / "ranks"
     cache.mkdir()
-    mp.spawn(_ranked, args=(video_folder, cache, port), nprocs=2)
+    mp.start_processes(_ranked, (video_folder, cache, port), nprocs=2, start_method="fork")
     single = build()("train")
     for rank in range(2):
         mean, index = torch.load(cache / f"rank{rank}.pt")
@@ -250,8 +253,6 @@ def test_ranks_of_a_process_group_share_the_work(
 def test_goes_on_where_it_was_stopped(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vclr_lightning.stages import extraction
-
     seen: list[int] = []
     true = extraction.encode_batch
 
