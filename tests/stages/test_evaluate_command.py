@@ -149,3 +149,24 @@ def test_nothing_at_hand_says_what_to_give(main: Main, weights: Path) -> None:
     done = main("+suite=paper", f"ckpt={weights}")
     assert done.code == 2
     assert "give data.roots.k400=..." in done.err
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_it(main: Main, tmp_path: Path) -> None:
+    done = main(
+        "+experiment=demo",
+        "epochs=1",
+        "batch_size=8",
+        "queue_size=16",
+        "data.synthetic.train=2",
+        "data.synthetic.val=1",
+        "data.synthetic.untrimmed=0",
+        "data.num_workers=0",
+    )
+    assert done.code == 0, done.err
+    folder = tmp_path / "outputs/demo/demo"
+    rows = _evaluations(folder)
+    assert all(row["status"] == "done" and row["untrained"] for row in rows.values())
+    assert (folder / "report.html").is_file()
+    assert (folder / "evaluation.html").is_file()
+    assert "retrieval/r1" in json.loads((folder / "result.json").read_text())
