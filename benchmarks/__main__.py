@@ -8,6 +8,7 @@ import sys
 
 BENCHMARKS = (
     "decode",
+    "prepared",
     "augmentation",
     "manifest",
     "train_step",

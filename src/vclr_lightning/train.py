@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ def _mistakes_explained() -> Iterator[None]:
 
 
 def _task(cfg: DictConfig) -> float | None:
-    with _mistakes_explained():
-        from vclr_lightning.sweep import needs_command, run_command
+    from vclr_lightning.sweep import failure_told, in_sweep, needs_command, run_command
 
+    # A job that fails is noted, and the sweep goes on with the next.
+    with nullcontext() if in_sweep() else _mistakes_explained(), failure_told():
         if needs_command(cfg):
-            return run_command(cfg).get("best")
+            return run_command(cfg, tracebacks=_TRACEBACKS).get("best")
         from vclr_lightning.run import run
 
         return run(cfg).get("best")
@@ -52,9 +53,12 @@ def main() -> None:
         return
     import hydra
 
+    from vclr_lightning.sweep import failure_told
+    from vclr_lightning.sweep_callback import sweep_shown
+
     # Hydra then hands its own errors on, instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _mistakes_explained():
+    with _mistakes_explained(), failure_told(), sweep_shown(tracebacks=_TRACEBACKS):
         hydra.main(
             version_base="1.3", config_path="pkg://vclr_lightning.conf", config_name="config"
         )(_task)()

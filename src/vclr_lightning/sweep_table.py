@@ -1,0 +1,159 @@
+"""All jobs of a sweep in one table: what differed, what came of it, where it lies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vclr_lightning.core.files import replacing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_RECORDS = ".jobs"  # folder below the sweep's, one file for each job
+_SHOWN = 4  # measures on the screen; the files hold all
+_BEST = "best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: its place in the sweep.
+        overrides: of its command, ``KEY=VALUE``.
+        folder: where its run lies.
+        values: what it measured.
+        status: ``done``, ``failed`` or ``stopped``; a job that was killed is ``stopped``.
+        reason: why it failed.
+    """
+
+    number: int
+    overrides: Sequence[str]
+    folder: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    status: str = "stopped"
+    reason: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The overrides by key.
+
+        Example:
+            >>> Job(number=0, overrides=["+a=1", "b.c=x=y"], folder="").settings
+            {'a': '1', 'b.c': 'x=y'}
+        """
+        pairs = (text.lstrip("+~").partition("=") for text in self.overrides)
+        return {key: value for key, _, value in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTable:
+    """The jobs of a sweep, in their order.
+
+    Example:
+        >>> table = SweepTable([
+        ...     Job(number=0, overrides=["seed=1", "lr=1"], folder="a", values={"best": 0.25},
+        ...         status="done"),
+        ...     Job(number=1, overrides=["seed=1", "lr=2"], folder="b", status="failed",
+        ...         reason="the loss is not finite"),
+        ... ])
+        >>> print(table.markdown(), end="")
+        | job | lr | best | status | folder |
+        | --- | --- | --- | --- | --- |
+        | 0 | 1 | 0.25 | done | a |
+        | 1 | 2 |  | failed: the loss is not finite | b |
+    """
+
+    jobs: Sequence[Job]
+
+    @property
+    def differing(self) -> list[str]:
+        """Keys whose values are not the same in all jobs."""
+        keys = dict.fromkeys(key for job in self.jobs for key in job.settings)
+        return [key for key in keys if len({job.settings.get(key) for job in self.jobs}) > 1]
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of what was measured, the one that chooses the best weights first."""
+        names = dict.fromkeys(name for job in self.jobs for name in job.values)
+        return sorted(names, key=lambda name: name != _BEST)
+
+    @property
+    def failed(self) -> list[Job]:
+        """Jobs that failed."""
+        return [job for job in self.jobs if job.status == "failed"]
+
+    def header(self, measures: Sequence[str]) -> list[str]:
+        """Return the titles of the columns."""
+        return ["job", *self.differing, *measures, "status", "folder"]
+
+    def cells(self, job: Job, measures: Sequence[str], digits: int) -> list[str]:
+        """Return the row of a job, numbers to so many significant digits."""
+        settings = (job.settings.get(key, "") for key in self.differing)
+        values = (f"{job.values[m]:.{digits}g}" if m in job.values else "" for m in measures)
+        status = f"{job.status}: {job.reason}" if job.reason else job.status
+        return [str(job.number), *settings, *values, status, job.folder]
+
+    def csv(self) -> str:
+        """Return the table as CSV, with every measure."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.header(self.measures))
+        writer.writerows(self.cells(job, self.measures, 17) for job in self.jobs)
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, with every measure."""
+        header = self.header(self.measures)
+        rows = [header, ["---"] * len(header)]
+        rows += [self.cells(job, self.measures, 4) for job in self.jobs]
+        escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+        return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+
+    def table(self) -> Table:
+        """Return the table for the terminal, with the first measures."""
+        from rich.table import Table
+        from rich.text import Text
+
+        measures = self.measures[:_SHOWN]
+        table = Table(title=f"sweep of {len(self.jobs)} jobs", title_justify="left")
+        for title in self.header(measures):
+            right = title == "job" or title in measures
+            table.add_column(title, justify="right" if right else "left", overflow="fold")
+        for job in self.jobs:
+            style = "red" if job.status == "failed" else ""
+            table.add_row(*map(Text, self.cells(job, measures, 4)), style=style)
+        return table
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write ``sweep.csv`` and ``sweep.md``, and return their paths."""
+        files = folder / "sweep.csv", folder / "sweep.md"
+        for file, text in zip(files, (self.csv(), self.markdown()), strict=True):
+            with replacing(file) as sink:
+                sink.write(text.encode())
+        return files
+
+
+def note(folder: Path, job: Job) -> None:
+    """Keep what is known of a job, in the sweep's folder, so that no end of the sweep loses it."""
+    with replacing(folder / _RECORDS / f"{job.number}.json") as sink:
+        sink.write(json.dumps(asdict(job)).encode())
+
+
+def forget(folder: Path) -> None:
+    """Forget the jobs of an earlier sweep in the same folder."""
+    for file in (folder / _RECORDS).glob("*.json"):
+        file.unlink()
+
+
+def read_jobs(folder: Path) -> SweepTable:
+    """Return the jobs that were noted."""
+    files = (folder / _RECORDS).glob("*.json")
+    jobs = (Job(**json.loads(file.read_text())) for file in files)
+    return SweepTable(sorted(jobs, key=lambda job: job.number))

@@ -1,0 +1,167 @@
+"""A sweep ends in one table, whatever becomes of its jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vclr_lightning import train
+from vclr_lightning.sweep_table import Job, SweepTable, forget, note, read_jobs
+
+Main = Callable[..., SimpleNamespace]
+
+TINY = [
+    "-m",
+    "backbone=tiny",
+    "backbone.width=4",
+    "backbone.stages=1",
+    "trainer=cpu",
+    "image_size=32",
+    "queue_size=16",
+    "epochs=1",
+    "trainer.limit_train_batches=1",
+    "data.num_workers=0",
+    "data.holdout=0.34",
+    "name=sweep",
+]
+FOLDER = Path("outputs/pretrain/sweep")
+BREAKS = """
+from pytorch_lightning import Callback
+
+class Breaks(Callback):
+    def on_train_batch_start(self, *args):
+        raise RuntimeError("a fault\\nof the program")
+
+class Stops(Callback):
+    def on_train_batch_start(self, *args):
+        raise SystemExit(143)
+"""
+
+
+@pytest.fixture
+def main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Main:
+    """Run the command in this process, in an empty folder."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def run(*arguments: object) -> SimpleNamespace:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        code = 0
+        try:
+            train.main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        finally:
+            HydraConfig.instance().cfg = None
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return run
+
+
+def _csv() -> list[dict[str, str]]:
+    with (FOLDER / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_jobs_that_succeed_and_one_that_cannot(main: Main, video_folder: Path) -> None:
+    done = main(*TINY, f"data.root={video_folder}", "batch_size=1000,4,6")
+    assert done.code == 2
+    rows = _csv()
+    assert [(row["job"], row["batch_size"]) for row in rows] == [
+        ("0", "1000"),
+        ("1", "4"),
+        ("2", "6"),
+    ]
+    assert "epochs" not in rows[0]  # the same in all
+    assert [row["status"].partition(":")[0] for row in rows] == ["failed", "done", "done"]
+    assert "12 training videos" in rows[0]["status"]
+    for row in rows[1:]:
+        folder = Path(row["folder"])
+        assert (folder / "last.ckpt").exists()
+        result = json.loads((folder / "result.json").read_text())
+        assert float(row["best"]) == result["best"]
+    assert rows[0]["best"] == ""
+    lines = (FOLDER / "sweep.md").read_text().splitlines()
+    assert len(lines) == 2 + 3
+    assert lines[0].startswith("| job | batch_size | best |")
+    assert "sweep of 3 jobs" in done.out
+    assert "sweep.csv" in done.out
+    (sentence,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert "1 of 3 jobs failed, the first one, job 0: there are 12 training videos" in sentence
+    assert "Traceback" not in done.err
+
+
+def test_a_fault_of_the_program_does_not_end_the_sweep(main: Main, video_folder: Path) -> None:
+    faulty = "+callbacks.more._target_=breaks.Breaks,pytorch_lightning.Callback"
+    done = main(*TINY, f"data.root={video_folder}", "batch_size=4", "callbacks.online=null", faulty)
+    assert done.code == 1
+    assert [row["status"] for row in _csv()] == [
+        "failed: RuntimeError: a fault of the program",
+        "done",
+    ]
+    assert "breaks.py" in (next(FOLDER.glob("*Breaks*/train.log"))).read_text()
+
+
+def test_a_job_that_is_stopped_ends_the_sweep_with_its_table(
+    main: Main, video_folder: Path
+) -> None:
+    arguments = [*TINY, f"data.root={video_folder}", "batch_size=4", "callbacks.online=null"]
+    stops = "+callbacks.more._target_=pytorch_lightning.Callback,breaks.Stops"
+    done = main(*arguments, stops)
+    assert done.code == 143
+    assert [row["status"] for row in _csv()] == ["done", "stopped"]
+
+
+def test_a_job_of_several_processes_says_why_it_failed(video_folder: Path, tmp_path: Path) -> None:
+    command = [*TINY, f"data.root={video_folder}", "num_segments=0", "trainer.devices=2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vclr_lightning.train", *command],
+        cwd=tmp_path,
+        env={**os.environ, "HYDRA_FULL_ERROR": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    with (tmp_path / FOLDER / "sweep.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert "num_segments=0 must be a whole number" in row["status"]
+
+
+def test_a_single_run_writes_no_table(main: Main, video_folder: Path) -> None:
+    done = main(*TINY[1:], f"data.root={video_folder}", "batch_size=4", "callbacks.online=null")
+    assert done.code == 0, done.err
+    assert not list(FOLDER.glob("sweep.*"))
+    assert not (FOLDER / ".jobs").exists()
+
+
+def test_notes_of_an_earlier_sweep_are_forgotten(tmp_path: Path) -> None:
+    for number in (10, 2):
+        note(tmp_path, Job(number=number, overrides=["a=1"], folder="x"))
+    assert [job.number for job in read_jobs(tmp_path).jobs] == [2, 10]
+    forget(tmp_path)
+    assert read_jobs(tmp_path) == SweepTable([])
+
+
+def test_what_would_break_markdown_is_escaped() -> None:
+    table = SweepTable([Job(number=0, overrides=[], folder="a|b", values={"x": 1 / 3})])
+    assert table.markdown().splitlines()[-1] == "| 0 | 0.3333 | stopped | a\\|b |"
+    assert float(next(csv.DictReader(table.csv().splitlines()))["x"]) == 1 / 3
