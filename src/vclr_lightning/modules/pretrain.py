@@ -65,7 +65,8 @@ class PretrainModule(LightningModule):
             chunk apart. ``None`` for all at once.
         mean: of each channel, of values in 0 to 1.
         std: of each channel.
-        channels_last: keep pictures and weights in the channels-last memory format.
+        channels_last: keep pictures and weights in the channels-last memory format. (PyTorch 2.14 on a
+            CPU crashes in it in convolutions of only 4 channels.)
         compile: compile both encoders with ``torch.compile``.
         seed: of every random number drawn in training.
 
