@@ -86,7 +86,7 @@ class _Rows:
         self.taken = torch.zeros_like(sign, dtype=torch.bool)  # (c, N)
         self.index = torch.zeros((c, 0), dtype=torch.int64, device=x.device)  # (c, m)
         self.real = torch.zeros((c, 0), dtype=torch.bool, device=x.device)  # false: fills up
-        self.signed = x.new_zeros((c, 0, x.shape[1]))  # (c, m, F) of y x
+        self.signed: list[Tensor] = []  # (c, k, F) of y x, float64, a block for each round
         self.products = x.new_zeros((c, 0, 0), dtype=torch.float64)
         self.support = self.real  # (c, m), alpha > 0 in the last solution
 
@@ -96,8 +96,11 @@ class _Rows:
 
     def keep(self, classes: Tensor) -> None:
         """Forget all classes but those where ``classes`` ``(c,)`` is true."""
-        for name in ("sign", "taken", "index", "real", "signed", "products", "support"):
+        if bool(classes.all()):
+            return
+        for name in ("sign", "taken", "index", "real", "products", "support"):
             setattr(self, name, getattr(self, name)[classes])
+        self.signed = [block[classes] for block in self.signed]
 
     def add(self, slack: Tensor, count: int) -> bool:
         """Add up to ``count`` rows of the most slack to each class; say whether there are any."""
@@ -110,12 +113,12 @@ class _Rows:
         value, index = slack.masked_fill(~free, -torch.inf).topk(count, dim=1)
         real = value > -torch.inf
         self.taken.scatter_(1, index, real | self.taken.gather(1, index))
-        signed = self.x[index] * (self.sign.gather(1, index) * real)[:, :, None]
-        new = signed.double()
-        side = new @ self.signed.double().mT  # (c, count, m)
-        above = torch.cat([self.products, side.mT], dim=2)
-        self.products = torch.cat([above, torch.cat([side, new @ new.mT], dim=2)], dim=1)
-        self.signed = torch.cat([self.signed, signed], dim=1)
+        new = self.x[index].double()
+        new.mul_((self.sign.gather(1, index) * real)[:, :, None])
+        self.signed.append(new)
+        below = torch.cat([new @ block.mT for block in self.signed], dim=2)  # (c, count, m + count)
+        above = torch.cat([self.products, below[:, :, : self.size].mT], dim=2)
+        self.products = torch.cat([above, below], dim=1)
         self.index = torch.cat([self.index, index], dim=1)
         self.real = torch.cat([self.real, real], dim=1)
         self.support = torch.cat([self.support, real], dim=1)
@@ -127,7 +130,7 @@ class _Rows:
         self.support = found > 0
         alpha = torch.zeros_like(self.sign, dtype=torch.float64)
         alpha.scatter_add_(1, self.index, found)
-        weight = (found.to(self.x.dtype)[:, None] @ self.signed)[:, 0]
+        weight = (alpha * self.sign).to(self.x.dtype) @ self.x
         return alpha, weight, 1 - self.sign * (weight @ self.x.T)
 
 
