@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -95,3 +97,58 @@ def classification_loss(
     """
     inside = valid.expand_as(scores) > 0
     return weighted_logistic(scores[inside], iou[inside], threshold=threshold)
+
+
+class BMNLosses(NamedTuple):
+    """The parts of a loss, scalars; :attr:`total` is what is minimised."""
+
+    boundary: Tensor
+    regression: Tensor
+    classification: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum: regression counts tenfold."""
+        return self.boundary + 10 * self.regression + self.classification
+
+
+def valid_cells(positions: int) -> Tensor:
+    """Mark the cells ``[d, s]`` of proposals that end inside the video, ``(T, T)``, 0 or 1.
+
+    Example:
+        >>> valid_cells(2).tolist()
+        [[1.0, 1.0], [1.0, 0.0]]
+    """
+    at = torch.arange(positions)
+    return (at[:, None] + at[None, :] < positions).float()
+
+
+def bmn_losses(
+    maps: Tensor,
+    start: Tensor,
+    end: Tensor,
+    *,
+    iou: Tensor,
+    start_label: Tensor,
+    end_label: Tensor,
+    generator: torch.Generator,
+) -> BMNLosses:
+    """Compare what a boundary-matching network gives with the labels of its videos.
+
+    Args:
+        maps: regression and classification of every cell.
+        start: probability that each position is a start.
+        end: the same for ends.
+        iou, start_label, end_label: see :class:`~vclr_lightning.functional.bmn_labels.BMNLabels`.
+        generator: draws the cells that are regressed.
+
+    Shape:
+        ``maps``: ``(B, 2, T, T)``; ``iou``: ``(B, T, T)``; all others ``(B, T)``.
+    """
+    valid = valid_cells(iou.shape[-1]).to(iou.device)
+    cells = regression_cells(iou, valid, generator=generator)
+    return BMNLosses(
+        boundary=weighted_logistic(start, start_label) + weighted_logistic(end, end_label),
+        regression=regression_loss(maps[:, 0], iou, cells),
+        classification=classification_loss(maps[:, 1], iou, valid),
+    )

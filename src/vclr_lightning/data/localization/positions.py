@@ -1,0 +1,126 @@
+"""Videos at a fixed number of positions, with what a boundary-matching network learns."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut
+from vclr_lightning.data.localization.snippets import SnippetSet
+from vclr_lightning.functional.bmn_labels import bmn_labels
+from vclr_lightning.functional.snippets import resample_snippets
+
+
+@dataclass(frozen=True, eq=False)
+class PositionSet(Dataset[dict[str, Any]]):
+    """Annotated videos and their features at T positions.
+
+    Attributes:
+        videos: N of them.
+        features: ``(N, T, F)`` float32.
+    """
+
+    videos: Sequence[AnnotatedVideo]
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return the features ``(F, T)`` and labels of a video; the key is (epoch, row)."""
+        row = key[1]
+        labels = bmn_labels(self.videos[row].shares, self.features.shape[1])
+        return {
+            "features": self.features[row].T.contiguous(),
+            "iou": labels.iou.astype(np.float32),
+            "start": labels.start.astype(np.float32),
+            "end": labels.end.astype(np.float32),
+            "video_id": row,
+            "valid": True,
+        }
+
+    @property
+    def annotated(self) -> PositionSet:
+        """The videos that have annotations."""
+        rows = [row for row, video in enumerate(self.videos) if len(video.spans)]
+        if len(rows) == len(self):
+            return self
+        return PositionSet([self.videos[row] for row in rows], self.features[rows])
+
+    def path(self, row: int) -> Path:
+        """Return the name of a video, for messages."""
+        return Path(self.videos[row].name)
+
+    def video_id(self, row: int) -> int:
+        """Return the row itself."""
+        return row
+
+    def fingerprint(self) -> str:
+        """Return a hash of features and spans."""
+        digest = hashlib.sha256(repr(tuple(self.features.shape)).encode())
+        for video, features in zip(self.videos, self.features, strict=True):
+            digest.update(f"{video.name} {video.covered!r}".encode() + video.spans.tobytes())
+            digest.update(features.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+
+def place(
+    videos: Iterable[AnnotatedVideo],
+    snippets: SnippetSet,
+    *,
+    positions: int = 100,
+    folder: str | Path | None = None,
+    track: Callable[[Sequence[AnnotatedVideo]], Iterable[AnnotatedVideo]] = iter,
+) -> tuple[PositionSet, list[LeftOut]]:
+    """Bring the features of videos to ``positions`` positions along them.
+
+    What results is in a file without a name, mapped into memory, so that it may be larger than
+    that. Videos whose features are not finite are left out, as are those without any.
+
+    Args:
+        videos: which are wanted.
+        snippets: their features.
+        positions: T.
+        folder: where the file is; by default the system's for temporary files.
+        track: shows how far it is.
+
+    Raises:
+        UserError: features are of another length than those of the first video.
+    """
+    placed: list[AnnotatedVideo] = []
+    left_out: list[LeftOut] = []
+    wanted = [video for video in videos if video.name in snippets.read]
+    features: Any = None
+    for video in track(wanted):
+        rows = snippets.read[video.name]().float()
+        if features is None:
+            shape = (len(wanted), positions, rows.shape[1])
+            with tempfile.TemporaryFile(dir=folder) as file:
+                features = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        if rows.shape[1] != features.shape[2]:
+            raise UserError(
+                f"the snippets of {video.name} have {rows.shape[1]} features, those of "
+                f"{placed[0].name if placed else wanted[0].name} {features.shape[2]}; give "
+                "features of one network"
+            )
+        if not bool(rows.isfinite().all()):
+            reason = "its features are not finite"
+            left_out.append(LeftOut(video.name, "video left out", reason))
+            continue
+        if not (snippets.placed and len(rows) == positions):
+            rows = resample_snippets(rows, positions)
+        features[len(placed)] = rows.numpy()
+        placed.append(video)
+    if features is None:
+        return PositionSet([], torch.zeros(0, positions, 0)), left_out
+    return PositionSet(placed, torch.from_numpy(features)[: len(placed)]), left_out
