@@ -45,6 +45,22 @@ def average(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def average_in_place(tensors: Sequence[Tensor]) -> None:
+    """Set each tensor to its mean over the ranks, all of one type in one collective.
+
+    Raises:
+        RuntimeError: from the collective, if the ranks' tensors differ in number or size.
+    """
+    if world_size() == 1:
+        return
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        some = [tensor for tensor in tensors if tensor.dtype == dtype]
+        means = average(torch.cat([tensor.flatten() for tensor in some]))
+        for tensor, mean in zip(some, means.split([t.numel() for t in some]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+@torch.no_grad()
 def exchange(x: Tensor, *, send: Sequence[int], receive: Sequence[int]) -> Tensor:
     """Send consecutive rows of ``x`` to the ranks, and return what they sent here, by rank.
 

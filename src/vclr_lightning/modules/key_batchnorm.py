@@ -56,6 +56,19 @@ def has_batchnorm(module: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
+def running_statistics(*encoders: nn.Module | None) -> list[Tensor]:
+    """Return the running means and variances of some networks' BatchNorm layers.
+
+    Example:
+        >>> [t.tolist() for t in running_statistics(nn.Sequential(nn.BatchNorm2d(2)), None)]
+        [[0.0, 0.0], [1.0, 1.0]]
+    """
+    modules = (module for encoder in encoders if encoder is not None for module in encoder.modules())
+    layers = [module for module in modules if isinstance(module, _BatchNorm)]
+    pairs = ((layer.running_mean, layer.running_var) for layer in layers)
+    return [tensor for pair in pairs for tensor in pair if tensor is not None]
+
+
 def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> KeyBatchNorm:
     """Return what ``"auto"`` stands for: shuffle on several ranks, split on one.
 

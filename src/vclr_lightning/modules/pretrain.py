@@ -30,6 +30,7 @@ from vclr_lightning.modules.key_batchnorm import (
     encode_apart,
     key_copy,
     resolve_mode,
+    running_statistics,
 )
 from vclr_lightning.modules.mixture import build_objectives, step_values
 from vclr_lightning.modules.pending import PendingKeys, StepMeans
@@ -65,8 +66,8 @@ class PretrainModule(LightningModule):
             chunk apart. ``None`` for all at once.
         mean: of each channel, of values in 0 to 1.
         std: of each channel.
-        channels_last: keep pictures and weights in the channels-last memory format. (PyTorch 2.14 on a
-            CPU crashes in it in convolutions of only 4 channels.)
+        channels_last: keep pictures and weights in the channels-last memory format. (In it, PyTorch
+            2.14 on a CPU crashes in convolutions of only 4 channels.)
         compile: compile both encoders with ``torch.compile``.
         seed: of every random number drawn in training.
 
@@ -190,6 +191,8 @@ class PretrainModule(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        # The same on every rank: one that measures, or continues, has no statistics of its own.
+        distributed.average_in_place(running_statistics(self.query_encoder, self.key_encoder))
         # After a step that the gradient scaler skipped these are still there.
         self._pending.drop()
         self._means.reset()
