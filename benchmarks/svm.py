@@ -7,10 +7,9 @@ average over four frames. So they are positive, correlated and clustered by clas
 
 The baseline is LIBLINEAR's ``-s 2 -c 1`` as scikit-learn carries it, without a bias, at LIBLINEAR's
 own default tolerance (0.01); it solves the classes one after another on one core, once. What is
-compared is time on the wall, ours a median, so other work on the machine disturbs it; processor time
-of all threads is shown beside it. At that tolerance LIBLINEAR stops above the minimum;
-ours has to be below it for every class, and within 1e-4 of the true minimum, which its duality gap
-proves.
+compared is time on the wall, ours a median, so other work on the machine disturbs it; the time of
+all threads is beside it. At that tolerance LIBLINEAR stops above the minimum; ours has to be below
+it for every class, and within 1e-4 of the true minimum, which its duality gap proves.
 """
 
 from __future__ import annotations
