@@ -63,8 +63,8 @@ def running_statistics(*encoders: nn.Module | None) -> list[Tensor]:
         >>> [t.tolist() for t in running_statistics(nn.Sequential(nn.BatchNorm2d(2)), None)]
         [[0.0, 0.0], [1.0, 1.0]]
     """
-    modules = (module for encoder in encoders if encoder is not None for module in encoder.modules())
-    layers = [module for module in modules if isinstance(module, _BatchNorm)]
+    modules = (layer for encoder in encoders if encoder is not None for layer in encoder.modules())
+    layers = [layer for layer in modules if isinstance(layer, _BatchNorm)]
     pairs = ((layer.running_mean, layer.running_var) for layer in layers)
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
 
