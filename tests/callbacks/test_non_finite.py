@@ -56,3 +56,23 @@ def test_a_step_that_the_gradient_scaler_skips_is_not_its_business(
     module, _ = fit(tmp_path, NonFiniteGuard(directory=tmp_path), module=Overflows())
     assert all(p.isfinite().all() for p in module.parameters())
     assert not (tmp_path / "non_finite.csv").exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1e30])
+def test_weights_that_nothing_can_be_computed_with_are_not_saved(
+    fit: Any, make_module: Any, tmp_path: Path, bad: float
+) -> None:
+    class Breaks(make_module):  # type: ignore[misc]
+        def on_train_batch_end(self, *_: Any) -> None:
+            if self.global_step == 5:
+                next(self.parameters()).data.mul_(bad)
+
+        def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            return loss if loss.isfinite() else loss.nan_to_num()  # hides it
+
+    with pytest.raises(NonFiniteLossError, match=r"not finite, or too large .* init=.*last\.ckpt"):
+        fit(tmp_path, NonFiniteGuard(directory=tmp_path), module=Breaks())
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] <= 5
+    assert all(t.isfinite().all() for t in saved["state_dict"].values())

@@ -219,6 +219,11 @@ class ResumableCheckpoint(Checkpoint):
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(set(steps := gather_objects(self.resumed_step))) > 1:
+            raise UserError(
+                f"the processes continue from different steps ({', '.join(map(str, steps))}); the"
+                f" run's folder {self.directory} must be on a disk that all machines share"
+            )
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 rewind = getattr(logger, "rewind", None)

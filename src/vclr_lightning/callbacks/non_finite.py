@@ -83,6 +83,12 @@ class NonFiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._check(trainer)
+        norms = torch._foreach_norm([p.detach() for p in pl_module.parameters()])
+        if norms and any_rank(not bool(torch.stack([n.float() for n in norms]).isfinite().all())):
+            raise NonFiniteLossError(
+                f"the weights are not finite, or too large to compute with, after step"
+                f" {trainer.global_step - 1}, and are not saved; {self._advice()}"
+            )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer)
@@ -120,8 +126,17 @@ class NonFiniteGuard(Callback):
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
         return (
             f"the loss is not finite in step {step}; its videos {shown}{more} are listed in"
-            f" {self.path}, and the last checkpoint is intact: lower the learning rate or leave out"
-            " what is broken, then continue from it"
+            f" {self.path}; {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        """What to do; the run itself goes on only with the values that led here."""
+        last = self.path.with_name("last.ckpt")
+        how = "with a lower learning rate, or without what is broken"
+        if not last.exists():
+            return f"begin a new run {how}"
+        return (
+            f"the last checkpoint is intact: begin a new run {how}, from it (name=NEW init={last})"
         )
 
 
