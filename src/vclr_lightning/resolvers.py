@@ -11,14 +11,14 @@ from typing import Any
 _LONGEST = 120  # characters of a folder's name
 
 
-def scale_lr(base: float, batch_size: int) -> float:
-    """Learning rate for a global batch, given that for 256 videos.
+def scale_lr(base: float, batch_size: int, reference: int = 256) -> float:
+    """Learning rate for a global batch, given that for ``reference`` videos.
 
     Example:
-        >>> scale_lr(0.1, 512)
-        0.2
+        >>> scale_lr(0.1, 512), scale_lr(0.02, 64, 128)
+        (0.2, 0.01)
     """
-    return base * batch_size / 256
+    return base * batch_size / reference
 
 
 def short_edge(size: Any) -> Any:

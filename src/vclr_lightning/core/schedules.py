@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
@@ -111,6 +112,67 @@ class WarmupCosine(LRScheduler):
             )
             for base in self.base_lrs
         ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, as plain numbers."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the saved position."""
+        super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()
+
+
+class StepDecay(LRScheduler):
+    """Multiply the learning rate of every group by ``gamma`` at each milestone, per iteration.
+
+    The position alone is saved; the shape is the run's own.
+
+    Args:
+        optimizer: its groups' learning rates are the first.
+        steps_per_epoch: optimizer steps (not micro-batches) in an epoch.
+        epochs: length of the run; a milestone beyond it is never reached.
+        milestones: epochs after which the rate falls.
+        gamma: factor.
+
+    Raises:
+        UserError: a milestone is negative, or ``gamma`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> scheduler = StepDecay(optimizer, steps_per_epoch=2, epochs=3, milestones=[1])
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(scheduler.get_last_lr()[0], 3))
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> rates
+        [1.0, 1.0, 0.1, 0.1]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps_per_epoch: int,
+        epochs: float,
+        milestones: Sequence[float],
+        gamma: float = 0.1,
+    ) -> None:
+        if any(epoch < 0 for epoch in milestones) or gamma <= 0:
+            raise UserError(
+                f"milestones={list(milestones)} of the schedule must not be negative, and "
+                f"gamma={gamma} must be above 0"
+            )
+        self.milestones = sorted(round(epoch * steps_per_epoch) for epoch in milestones)
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        """Return the learning rate of the coming step, for each group."""
+        passed = sum(self.last_epoch >= step for step in self.milestones)
+        return [float(base) * self.gamma**passed for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, as plain numbers."""

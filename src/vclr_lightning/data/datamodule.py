@@ -100,6 +100,7 @@ class VideoDataModule(LightningDataModule):
         self.max_rejected_share = max_rejected_share
         self._samplers = samplers
         self._transform = transform
+        self._share_augmentation = False
         self._eval_transform = eval_transform
         self.reader = reader
         self._auto_workers, self._auto_pin = num_workers is None, pin_memory is None
@@ -115,6 +116,23 @@ class VideoDataModule(LightningDataModule):
         held = {} if val is None else {"val": val}
         self.splits = dict(splits) if splits is not None else {"train": train, **held}
         self._train_loader: EpochLoader | None = None
+
+    def draw_with(
+        self,
+        *,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        share_augmentation: bool = False,
+    ) -> None:
+        """Draw and augment the training videos otherwise from now on.
+
+        Args:
+            samplers: decide which frames the views hold.
+            transform: augments a clip.
+            share_augmentation: augment all clips of a video alike.
+        """
+        self._samplers, self._transform = samplers, transform
+        self._share_augmentation = share_augmentation
 
     def train_dataloader(self) -> EpochLoader:
         """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
@@ -269,6 +287,7 @@ class VideoDataModule(LightningDataModule):
             views=views,
             seed=self.seed,
             replace=replace,
+            share_augmentation=self._share_augmentation,
         )
 
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:

@@ -58,6 +58,8 @@ class VideoDataset(Dataset[Sample]):
         views: names of the views needed; ``None`` for all that the samplers yield.
         seed: of all draws.
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
+        share_augmentation: whether all clips of a video are augmented with the same random numbers:
+            one crop and one flip for a video.
         max_attempts: videos tried for one sample before giving up.
 
     Shape:
@@ -98,6 +100,7 @@ class VideoDataset(Dataset[Sample]):
         views: Iterable[str] | None = None,
         seed: int = 0,
         replace: bool = True,
+        share_augmentation: bool = False,
         max_attempts: int = 10,
     ) -> None:
         self._manifest = manifest
@@ -106,6 +109,7 @@ class VideoDataset(Dataset[Sample]):
         self._plan = ViewPlan(samplers, views)
         self._seed = seed
         self._replace = replace
+        self._share_augmentation = share_augmentation
         self._max_attempts = max_attempts
 
     @property
@@ -160,7 +164,8 @@ class VideoDataset(Dataset[Sample]):
         for name, spec in self._plan.specs.items():
             clips = []
             for clip in range(spec.clips):
-                rng = numpy_generator(*keys, "augment", name, clip)
+                use = ("video",) if self._share_augmentation else (name, clip)
+                rng = numpy_generator(*keys, "augment", *use)
                 clips.append(self._transform(frames[position : position + spec.frames], rng))
                 position += spec.frames
             views[name] = torch.stack(clips)

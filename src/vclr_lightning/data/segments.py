@@ -109,6 +109,22 @@ def draw_unused(
     return np.sort(np.concatenate([drawn, repeats]))
 
 
+def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
+    """Return the middle frame of each segment, ``floor((i + 1/2) n / S)``.
+
+    A video of fewer frames than segments gives some of them several times.
+
+    Shape:
+        Returns ``(S,)`` int64.
+
+    Example:
+        >>> segment_centres(300, 3).tolist(), segment_centres(2, 3).tolist()
+        ([50, 150, 250], [0, 1, 1])
+    """
+    segments = np.arange(num_segments, dtype=np.int64)
+    return (2 * segments + 1) * num_frames // (2 * num_segments)
+
+
 def clip_ranks(
     starts: NDArray[np.int64], *, frames: int, stride: int, num_frames: int
 ) -> NDArray[np.int64]:

@@ -30,6 +30,7 @@ class ProbePage:
         names: of the classes of ``confusion``.
         classes: table of all classes: its head, then the rows.
         facts: where the features come from, by name.
+        facts_title: what stands over them.
     """
 
     title: str
@@ -41,6 +42,7 @@ class ProbePage:
     names: Sequence[str] = ()
     classes: Sequence[Sequence[str]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    facts_title: str = "The features"
 
 
 def write_probe_page(path: str | Path, page: ProbePage) -> Path:
@@ -88,7 +90,7 @@ def _body(page: ProbePage) -> Iterator[str]:
         yield "<h2>Classes</h2>"
         yield f'<div class="scroll tall">{_table(page.classes)}</div>'
     if page.facts:
-        yield "<h2>The features</h2>"
+        yield f"<h2>{escape(page.facts_title)}</h2>"
         rows = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in page.facts.items())
         yield f"<dl>{''.join(rows)}</dl>"
 

@@ -23,6 +23,7 @@ FREE = (
     "logger",
     "callbacks",
     "stage.run",
+    "test",
     "data.root",
     "data.manifest",
     "data.train_list",
@@ -107,6 +108,12 @@ def check_same_run(checkpoint: Path, *, config: Mapping[str, Any]) -> None:
         raise UserError(
             f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"
             f" give init={checkpoint}"
+        )
+    stages = [node.get("stage", {}).get("name") for node in (saved, config)]
+    if stages[0] != stages[1]:
+        raise UserError(
+            f"{checkpoint} is of stage={stages[0]}, which stage={stages[1]} does not continue; to "
+            f"start from its weights give init={checkpoint}"
         )
     found = sorted(differences(saved, config), key=lambda d: (d[0].count("."), d[0]))
     if found:

@@ -6,7 +6,20 @@ Sampling and pixels are apart: :mod:`.augmentation` draws parameters, the other 
 from __future__ import annotations
 
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
+from vclr_lightning.data.transforms.crops import AreaCrop, MultiScaleCrop
 from vclr_lightning.data.transforms.evaluate import EvalTransform
+from vclr_lightning.data.transforms.finetune import FinetuneTransform
 from vclr_lightning.data.transforms.pretrain import PretrainTransform, augment
+from vclr_lightning.data.transforms.views import ViewsTransform
 
-__all__ = ["Augmentation", "Box", "EvalTransform", "PretrainTransform", "augment"]
+__all__ = [
+    "AreaCrop",
+    "Augmentation",
+    "Box",
+    "EvalTransform",
+    "FinetuneTransform",
+    "MultiScaleCrop",
+    "PretrainTransform",
+    "ViewsTransform",
+    "augment",
+]

@@ -1,0 +1,64 @@
+"""Watch a classifier while it is trained, on videos held out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from vclr_lightning.callbacks.random_state import random_state, set_random_state
+from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.accuracy import topk_accuracy
+
+
+class HeldOutAccuracy(Callback):
+    """Logs ``val/top1`` of the data module's ``val`` videos after every few epochs and the last.
+
+    Works with any LightningModule that has ``scores(views)``, see
+    :meth:`vclr_lightning.modules.finetune.FinetuneModule.scores`.
+
+    Args:
+        every_n_epochs: how often.
+        views: which frames of a video are looked at, and which crops of them.
+
+    Raises:
+        UserError: from the start of training, where there are no held-out videos with labels.
+    """
+
+    def __init__(self, *, every_n_epochs: int = 5, views: VideoViews | None = None) -> None:
+        super().__init__()
+        if every_n_epochs < 1:
+            raise UserError(f"every_n_epochs={every_n_epochs} of the evaluation must be 1 or more")
+        self.every_n_epochs = every_n_epochs
+        self.views = views or VideoViews(num_segments=8)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that there is something to measure on, before training."""
+        held: Any = getattr(getattr(trainer, "datamodule", None), "val", None) or ()
+        if not any(held.label(row) >= 0 for row in range(len(held))):
+            raise UserError(
+                "no videos with labels are held out, which the accuracy during training needs; "
+                "hold some out (data.holdout=0.05), or leave it out "
+                "(callbacks.online=null monitor=null)"
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        before = random_state()
+        try:
+            with trainer.precision_plugin.forward_context():
+                scored = score_videos(
+                    pl_module, data, data.val, views=self.views, device=pl_module.device
+                )
+        finally:
+            set_random_state(before)
+        known = scored.label >= 0
+        value = topk_accuracy(scored.scores[known], scored.label[known]) if known.any() else 0.0
+        # All ranks have the same value; without sync_dist Lightning warns.
+        logged = torch.tensor(value, device=pl_module.device)
+        pl_module.log("val/top1", logged, prog_bar=True, sync_dist=True, batch_size=1)

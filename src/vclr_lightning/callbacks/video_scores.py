@@ -1,0 +1,132 @@
+"""Class scores of whole videos, by all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.centres import CentresDataset
+from vclr_lightning.data.epochs import rank_shard
+from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.transforms import ViewsTransform
+from vclr_lightning.evaluation.progress import track
+
+if TYPE_CHECKING:
+    from vclr_lightning.core.types import Rejection
+    from vclr_lightning.data.datamodule import VideoDataModule
+    from vclr_lightning.data.protocols import VideoTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoViews:
+    """What a classifier looks at in a test video.
+
+    Args:
+        num_segments: frames (or clips) of a video, the centres of so many segments.
+        transform: which crops of each.
+        frames_per_clip: T, for networks of clips.
+        stride: distance between the frames of a clip.
+
+    Raises:
+        UserError: a number is below 1.
+
+    Example:
+        >>> VideoViews(num_segments=25, transform=ViewsTransform(size=256, crops="three")).words
+        '25 frames x three-crop 256'
+    """
+
+    num_segments: int = 25
+    transform: ViewsTransform = field(default_factory=ViewsTransform)
+    frames_per_clip: int = 1
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_segments", "frames_per_clip", "stride"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def words(self) -> str:
+        """What is looked at, in words."""
+        t = self.frames_per_clip
+        what = "frames" if t == 1 else f"clips of {t} frames"
+        crops = {"center": "centre", "three": "three-crop", "ten": "ten-crop"}
+        return f"{self.num_segments} {what} x {crops[self.transform.crops]} {self.transform.size}"
+
+
+@dataclass(frozen=True)
+class ScoredVideos:
+    """Scores of M videos, in the table's order.
+
+    Attributes:
+        scores: ``(M, classes)``.
+        label: ``(M,)``, -1 where there is none.
+        index: ``(M,)``, their rows of the table.
+        rejected: videos that cannot be read, which are left out.
+    """
+
+    scores: Tensor
+    label: Tensor
+    index: Tensor
+    rejected: Sequence[Rejection]
+
+
+def score_videos(
+    module: Any,
+    data: VideoDataModule,
+    table: VideoTable,
+    *,
+    views: VideoViews,
+    device: torch.device | str = "cpu",
+    show: bool = True,
+    description: str = "test videos",
+) -> ScoredVideos:
+    """Return a classifier's scores of all videos of a table; every rank has to call it.
+
+    Args:
+        module: has ``scores(views)``, ``(B, k, S, C, T, H, W)`` uint8 to ``(B, classes)``.
+        data: says how videos are loaded.
+        table: the videos.
+        views: what to look at in each.
+        device: where the module is.
+        show: show a progress bar.
+        description: of it.
+
+    Raises:
+        UserError: no video can be read.
+    """
+    dataset = CentresDataset(
+        manifest=table,
+        reader=data.reader,
+        transform=views.transform,
+        num_segments=views.num_segments,
+        frames_per_clip=views.frames_per_clip,
+        stride=views.stride,
+    )
+    ranks, rank = distributed.world_size(), distributed.rank()
+    keys = list(rank_shard(len(table), world_size=ranks, rank=rank))
+    size = data.eval_batch_size
+    batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+    loader = BatchLoader(dataset, batches, data.workers(ranks))
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    rejected: list[Rejection] = []
+    for batch in track(loader, description, show=show and rank == 0):
+        rejected += batch["rejected"]
+        if len(batch["views"]):
+            scores = module.scores(batch["views"].to(device)).float().cpu()
+            found.append((scores, batch["label"], batch["index"]))
+    gathered = gather_objects((found, rejected))
+    parts = [part for own, _ in gathered for part in own]
+    bad = [item for _, own in gathered for item in own]
+    if not parts:
+        first = f"; the first, {bad[0]['path']}: {bad[0]['reason']}" if bad else ""
+        raise UserError(f"none of the {len(table)} test videos can be read{first}")
+    scores, label, index = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return ScoredVideos(scores, label, index, bad)

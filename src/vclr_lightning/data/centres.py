@@ -1,0 +1,119 @@
+"""Test samples of a classifier: the middle of each segment, in one or more crops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.decoding import read_clips, reject
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.segments import clip_ranks, segment_centres
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vclr_lightning.core.types import Rejection
+    from vclr_lightning.data.protocols import VideoReader, VideoTable
+
+
+class Views(Protocol):
+    """Turns a clip into k pictures of fixed size; see
+    :class:`~vclr_lightning.data.transforms.ViewsTransform`."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def num_views(self) -> int: ...
+
+    def __call__(self, clip: Sequence[NDArray[np.uint8]]) -> Tensor: ...
+
+
+class CentresSample(TypedDict):
+    """One video: ``views`` is ``(k, S, C, T, H, W)`` uint8; not ``valid``: it cannot be read."""
+
+    views: Tensor
+    label: int
+    index: int
+    valid: bool
+    rejected: list[Rejection]
+
+
+class CentresDataset(Dataset[CentresSample]):
+    """Gives the middle frame of each segment of a video in k crops; nothing is random.
+
+    For networks of clips, clips begin at the centres of the segments of where one can begin. A
+    video that cannot be read gives a blank sample that is not ``valid`` and says why.
+
+    Args:
+        manifest: the videos; the key is a row of it.
+        reader: opens them.
+        transform: resizes a clip and cuts its crops.
+        num_segments: S, frames or clips of a video.
+        frames_per_clip: T, for networks of clips.
+        stride: distance between the frames of a clip.
+
+    Raises:
+        UserError: a number is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: VideoTable,
+        reader: VideoReader,
+        transform: Views,
+        num_segments: int = 25,
+        frames_per_clip: int = 1,
+        stride: int = 1,
+    ) -> None:
+        for name, value in (
+            ("num_segments", num_segments),
+            ("frames_per_clip", frames_per_clip),
+            ("stride", stride),
+        ):
+            if value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
+        self._manifest = manifest
+        self._reader = reader
+        self._transform = transform
+        self._num_segments = num_segments
+        self._frames_per_clip = frames_per_clip
+        self._stride = stride
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __getitem__(self, index: int) -> CentresSample:
+        size = self._transform.size
+        rejected: list[Rejection] = []
+        try:
+            clips = read_clips(
+                self._manifest, index, self._reader, draw=self._draw, convert=self._transform
+            )
+            views = torch.stack(clips, dim=1)
+        except VideoError as error:
+            rejected = [reject(self._manifest, index, error)]
+            shape = (self._transform.num_views, self._num_segments, 3, self._frames_per_clip)
+            views = torch.zeros(*shape, size, size, dtype=torch.uint8)
+        return {
+            "views": views,
+            "label": self._manifest.label(index),
+            "index": index,
+            "valid": not rejected,
+            "rejected": rejected,
+        }
+
+    def _draw(self, num_frames: int) -> NDArray[np.int64]:
+        span = (self._frames_per_clip - 1) * self._stride
+        starts = segment_centres(max(1, num_frames - span), self._num_segments)
+        return clip_ranks(
+            starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
+        )

@@ -1,0 +1,201 @@
+"""The LightningModule of training with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import seed_of
+from vclr_lightning.core.schedules import SchedulerFactory
+from vclr_lightning.core.types import Batch
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vclr_lightning.functional.view_scores import average_views
+from vclr_lightning.models.tsm import TemporalShift
+from vclr_lightning.modules.encoding import Pixels, backbone_number, evaluating, through
+from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
+from vclr_lightning.modules.pending import StepMeans
+from vclr_lightning.modules.trainer_checks import run_length
+
+Head = Literal["tsn", "tsm"]
+
+
+class FinetuneModule(LightningModule):
+    """Train a classifier of videos on a pretrained backbone (Section 4.2 of the paper).
+
+    ``"tsn"``: the features of a video's frames (or clips) are averaged, then dropout and a linear
+    classifier. ``"tsm"``: channels are shifted between frames within the network
+    (:class:`~vclr_lightning.models.tsm.TemporalShift`), dropout and the classifier see each
+    frame, and their scores are averaged; parameters are optimized in the groups of
+    :data:`~vclr_lightning.modules.parameter_groups.TSM_SCALES`.
+
+    Args:
+        backbone: the network; of clips only for ``"tsn"``.
+        num_classes: of the classifier.
+        optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.01)``.
+        scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
+            each optimizer step. ``None`` for a constant learning rate.
+        head: ``"tsn"`` or ``"tsm"``.
+        dropout: chance that a feature is dropped before the classifier.
+        frozen: train the classifier alone; the backbone stays as it is, BatchNorm and all.
+        init_std: standard deviation of the classifier's first weights; its biases begin at 0.
+        shift_divisions: of ``"tsm"``: 8 shifts an eighth of the channels each way.
+        mean: of each channel, of values in 0 to 1.
+        std: of each channel.
+        channels_last: keep pictures and weights in the channels-last memory format.
+        seed: of every random number drawn in training.
+
+    Attributes:
+        query_encoder: the backbone, under the name that all modules of this package give to what
+            they train, so that other stages find it in a checkpoint.
+        classifier: the linear classifier.
+
+    Shape:
+        ``(B, S, C, T, H, W)`` uint8 to ``(B, num_classes)``.
+
+    Raises:
+        UserError: a value is out of range or unknown.
+
+    Example:
+        >>> from functools import partial
+        >>> from vclr_lightning.models import TinyBackbone
+        >>> module = FinetuneModule(
+        ...     backbone=TinyBackbone(width=8),
+        ...     num_classes=5,
+        ...     optimizer=partial(torch.optim.SGD, lr=0.1),
+        ...     head="tsm",
+        ... )
+        >>> module(torch.zeros(2, 8, 3, 1, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        scheduler: SchedulerFactory | None = None,
+        head: Head = "tsn",
+        dropout: float = 0.5,
+        frozen: bool = False,
+        init_std: float = 0.01,
+        shift_divisions: int = 8,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channels_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if head not in get_args(Head):
+            raise UserError(f"head={head!r} is unknown; take {' or '.join(get_args(Head))}")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout={dropout} must be at least 0 and below 1")
+        if num_classes < 2:
+            raise UserError(f"num_classes={num_classes} must be 2 or more for a classifier")
+        self.pixels = Pixels(
+            clip_dims=backbone_number(backbone, "clip_dims"),
+            mean=tuple(mean),
+            std=tuple(std),
+            channels_last=channels_last,
+        )
+        self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
+        self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(backbone_number(backbone, "num_features"), num_classes)
+        nn.init.normal_(self.classifier.weight, std=init_std)
+        nn.init.zeros_(self.classifier.bias)
+        self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
+        if frozen:
+            self.query_encoder.requires_grad_(False)
+            self.query_encoder.eval()
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._means = StepMeans()
+
+    @property
+    def required_views(self) -> frozenset[str]:
+        """Names of the views that training reads."""
+        return frozenset({"segments"})
+
+    def train(self, mode: bool = True) -> FinetuneModule:
+        """Turn to training, a frozen backbone excepted."""
+        super().train(mode)
+        if self.frozen:
+            self.query_encoder.eval()
+        return self
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return each video's logits."""
+        if self.shift is not None:
+            self.shift.num_frames = clips.shape[1]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = through(self.query_encoder, clips, pixels=self.pixels)
+        if self.shift is not None:
+            scores: Tensor = self.classifier(self.dropout(features)).mean(dim=1)
+            return scores
+        logits: Tensor = self.classifier(self.dropout(features.mean(dim=1)))
+        return logits
+
+    def scores(self, views: Tensor) -> Tensor:
+        """Return the scores of test videos, averaged over their views; one view at a time.
+
+        Logits are averaged for TSN, probabilities for TSM.
+
+        Shape:
+            ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
+        """
+        with evaluating(self), torch.no_grad():
+            logits = torch.stack([self(view) for view in views.unbind(1)], dim=1).float()
+        return average_views(logits, averaging="logits" if self.head == "tsn" else "probabilities")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the cross-entropy of the labels."""
+        logits = self(batch["views"]["segments"]).float()
+        loss = cross_entropy(logits, batch["label"])
+        right = (logits.argmax(dim=1) == batch["label"]).float().mean()
+        self._log_step({"train/loss": loss, "train/top1": right})
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        if self.head == "tsm":
+            groups = tsm_groups(self.query_encoder, self.classifier)
+            optimizer = grouped_optimizer(self._optimizer, groups)
+        else:
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self._scheduler is None:
+            return optimizer
+        steps_per_epoch, epochs = run_length(self.trainer)
+        scheduler = self._scheduler(optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self._means.reset()
+
+    def on_fit_start(self) -> None:
+        self._means.reset()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout repeats after a resume by itself.
+        keys = (self.current_epoch, batch_idx, distributed.rank())
+        torch.manual_seed(seed_of(self.seed, "step", *keys))
+
+    def _log_step(self, values: Mapping[str, Tensor]) -> None:
+        """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
+        if self._trainer is None:
+            return
+        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every == 0 or (self.global_step + 1) % every:
+            return
+        for name, value in self._means.add(values, torch.float32).items():
+            self.log(name, value, prog_bar=True)
