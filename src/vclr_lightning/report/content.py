@@ -101,6 +101,7 @@ class Content:
         scores: of tasks without labels.
         tuples: what the network saw.
         queries: what the features find.
+        notes: how to read the curves, a sentence each.
     """
 
     title: str
@@ -110,3 +111,4 @@ class Content:
     scores: Sequence[Score] = ()
     tuples: Sequence[TupleSample] = ()
     queries: Sequence[Query] = ()
+    notes: Sequence[str] = ()

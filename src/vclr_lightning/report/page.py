@@ -67,6 +67,8 @@ def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
         yield from map(_query, content.queries)
     if content.charts:
         yield "<h2>Training</h2>"
+        yield "<p>Over the steps of the run; dashed: chance.</p>"
+        yield from (f'<p class="note">{escape(note)}</p>' for note in content.notes)
         yield f'<div class="charts">{"".join(map(_chart, content.charts))}</div>'
     if content.tuples:
         yield "<h2>What the network saw</h2>"
@@ -99,7 +101,8 @@ def _frozen(frozen: FrozenTable) -> Iterator[str]:
     yield "<h2>Frozen features against untrained ones and chance</h2>"
     yield (
         f"<p>Measured on {frozen.test_videos} unseen videos with the {frozen.train_videos} "
-        "training videos as gallery, and as what the linear probe is fitted to. Averaged features "
+        "training videos as gallery, and as what the linear probe is fitted to. R@1: the nearest "
+        "training video shows the same action. Averaged features "
         f"cannot tell the order of a video; those of {frozen.segments} parts behind each other "
         "can.</p>"
     )
@@ -110,7 +113,9 @@ def _frozen(frozen: FrozenTable) -> Iterator[str]:
     chances = {label: chance.values[measure][0] for measure, label in MEASURES.items()}
     note = "Dashed: chance."
     if seeds > 1:
-        note += " Circles: single seeds; bars and table: their mean ± standard deviation."
+        note += (
+            " Circles: single seeds; bars and table: their mean ± standard deviation, or one run."
+        )
     yield f"<figure>{bar_chart(groups, chances=chances)}<figcaption>{note}</figcaption></figure>"
     head = "".join(f"<th>{escape(label)}</th>" for label in MEASURES.values())
     rows = "".join(

@@ -57,8 +57,9 @@ def read_run(directory: str | Path) -> Run:
     # without both, reading the one says which folder is none of a run
     charts = charts_of(read_metrics(metrics)) if metrics.exists() or not results else []
     held_out = results.get("held_out") or {}
+    among = f" among {held_out['videos']}" if "videos" in held_out else ""
     scores = [
-        Score(f"same video found again, {name}", share, held_out["instance_chance"])
+        Score(f"same video found{among}, {name}", share, held_out["instance_chance"])
         for name, share in held_out.get("instance_r1", {}).items()
     ]
     if held_out.get("order_accuracy") is not None:
