@@ -115,7 +115,6 @@ class FinetuneModule(LightningModule):
         self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
         if frozen:
             self.query_encoder.requires_grad_(False)
-            self.query_encoder.eval()
         self._optimizer, self._scheduler = optimizer, scheduler
         self._means = StepMeans()
 
@@ -184,6 +183,9 @@ class FinetuneModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._means.reset()
+
+    def on_train_start(self) -> None:
+        self.train()  # Lightning leaves the modes as they are, and warns of some in evaluation
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout repeats after a resume by itself.

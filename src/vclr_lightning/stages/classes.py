@@ -80,8 +80,7 @@ def classes_of(train: Any, test: Any | None, *, num_classes: int | None = None) 
         shown = ", ".join(class_name(label, names) for label in untrained[:_SHOWN])
         more = f" and {len(untrained) - _SHOWN} more" if len(untrained) > _SHOWN else ""
         notes.append(
-            f"{lost} test videos are of {len(untrained)} classes without any training video, "
-            f"{shown}{more}."
+            f"{lost} test videos are of classes without any training video: {shown}{more}."
         )
     return Classes(names, count, untrained, notes)
 
