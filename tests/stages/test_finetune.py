@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from vclr_lightning import train
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.centres import CentresDataset
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
@@ -23,6 +24,7 @@ from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
+from vclr_lightning.stages.finetuned import load_finetuned
 
 Main = Callable[..., SimpleNamespace]
 
@@ -100,6 +102,12 @@ def test_all_layers_frozen_and_tested_again(main: Main, weights: Path, tmp_path:
         assert sum(int(line["videos"]) for line in read(run / "classes.csv")) == 6
         assert len(read(run / "confusion.csv")) == 3
         assert (run / "best.ckpt").exists()
+        classifier = load_finetuned(run / "last.ckpt")
+        assert classifier.class_names == ("grow", "left", "right")
+        saved = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(v, saved[k]) for k, v in classifier.state_dict().items())
+    with pytest.raises(UserError, match="holds no finetuned classifier"):
+        load_finetuned(weights)
     # A complete run trains no more, and is tested as is now asked for.
     again = main("name=all", f"init={weights}", "optim.base_lr=3", "test.transform.crops=ten")
     assert again.code == 0, again.err

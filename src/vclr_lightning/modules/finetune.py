@@ -50,6 +50,7 @@ class FinetuneModule(LightningModule):
         mean: of each channel, of values in 0 to 1.
         std: of each channel.
         channels_last: keep pictures and weights in the channels-last memory format.
+        class_names: of the classes, as far as they have any.
         seed: of every random number drawn in training.
 
     Attributes:
@@ -91,6 +92,7 @@ class FinetuneModule(LightningModule):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         channels_last: bool = False,
+        class_names: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -113,6 +115,7 @@ class FinetuneModule(LightningModule):
         nn.init.normal_(self.classifier.weight, std=init_std)
         nn.init.zeros_(self.classifier.bias)
         self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
+        self.class_names = tuple(class_names)
         if frozen:
             self.query_encoder.requires_grad_(False)
         self._optimizer, self._scheduler = optimizer, scheduler

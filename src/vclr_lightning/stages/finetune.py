@@ -72,7 +72,7 @@ def finetune(
     any, ``test_rejected.csv``.
 
     Args:
-        module: takes ``num_classes``, returns what to train.
+        module: takes ``num_classes`` and ``class_names``, returns what to train.
         data: on what; training videos without a label are left out, counted in the log.
         sampler: draws the view ``segments`` of a training video.
         transform: augments it, all its frames alike.
@@ -109,7 +109,7 @@ def finetune(
             *(recipe.scaled(data.batch_size), recipe.lr, recipe.batch_size, data.batch_size),
         )
     data.draw_with(samplers=[sampler], transform=transform, share_augmentation=True)
-    network = module(num_classes=classes.count)
+    network = module(num_classes=classes.count, class_names=classes.names)
     built: list[Trainer] = []
 
     def build(**options: Any) -> Trainer:
@@ -126,7 +126,7 @@ def finetune(
         init=init,
         monitor=monitor,
         checkpoint=checkpoint,
-        metadata=metadata,
+        metadata={**(metadata or {}), "classes": list(classes.names)},
     )
     if test is None or split is None or table is None:
         return values

@@ -1,0 +1,59 @@
+"""A finetuned classifier from its checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD
+
+from vclr_lightning.callbacks.checkpoint_io import load_plain
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models import load_backbone
+from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.modules.finetune import FinetuneModule
+
+_KEPT = ("head", "dropout", "frozen", "shift_divisions")
+
+
+def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> FinetuneModule:
+    """Return the classifier of a finetuning run, in evaluation mode.
+
+    Trained on, its optimizer is SGD at the learning rate 0.01; build a
+    :class:`~vclr_lightning.modules.finetune.FinetuneModule` for another.
+
+    Args:
+        path: ``last.ckpt`` or ``best.ckpt`` of the run.
+        backbone: the network to fill; ``None`` builds the one that the file is of.
+
+    Raises:
+        UserError: the file cannot be read, holds no classifier, or is of another network.
+
+    Example:
+        ::
+
+            classifier = load_finetuned("outputs/finetune/ucf101_finetune/last.ckpt")
+            scores = classifier.scores(views)  # (B, k, S, C, T, H, W) uint8 to (B, classes)
+            classifier.class_names[int(scores[0].argmax())]
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint.under("classifier.")
+    if checkpoint.form != "vclr_lightning" or weights.keys() != {"weight", "bias"}:
+        raise UserError(
+            f"{path} holds no finetuned classifier; give last.ckpt or best.ckpt of a run of "
+            "stage=finetune"
+        )
+    network = load_backbone(path, backbone)
+    metadata: dict[str, Any] = load_plain(Path(path), mapped=True).get("metadata") or {}
+    options = metadata.get("config", {}).get("module", {})
+    module = FinetuneModule(
+        backbone=network,
+        num_classes=len(weights["weight"]),
+        class_names=metadata.get("classes", ()),
+        optimizer=partial(SGD, lr=0.01),
+        **{key: options[key] for key in _KEPT if key in options},
+    )
+    module.classifier.load_state_dict(weights)
+    return module.eval()
