@@ -14,7 +14,7 @@ from vclr_lightning.report.content import Chart
 from vclr_lightning.report.frame import frame
 from vclr_lightning.report.scale import Scale, ticks
 
-WIDTH, LEFT, RIGHT, ROW = 860, 150, 96, 20
+WIDTH, LEFT, RIGHT, ROW = 860, 84, 96, 20
 GOOD = 0.5  # tIoU from which a proposal is drawn as one that finds something
 
 
@@ -97,8 +97,10 @@ def _body(page: TimelinePage) -> Iterator[str]:
             '<p class="note">Top: what is annotated. Below: proposals with their score and their '
             f"largest tIoU; coloured where it is at least {GOOD:g}.</p>"
         )
+    yield '<div style="display: grid; gap: 1rem">'
     for one in page.timelines:
         yield f'<figure class="sample"><h3>{escape(one.name)}</h3>{timeline(one)}</figure>'
+    yield "</div>"
 
 
 def _legend(chart: Chart) -> str:
