@@ -186,9 +186,10 @@ class FinetuneModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._means.reset()
+        super().train()  # a loaded backbone is in evaluation mode, and Lightning leaves it so
 
     def on_train_start(self) -> None:
-        self.train()  # Lightning leaves the modes as they are, and warns of some in evaluation
+        self.train()  # Lightning has warned by now of what is not in training mode
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout repeats after a resume by itself.
