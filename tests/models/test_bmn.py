@@ -38,7 +38,7 @@ def test_matching_equals_sampling_then_convolving() -> None:
     x = torch.randn(2, 6, T, requires_grad=True)
     sampled = torch.einsum("bct,tnds->bcnds", x, _dense_weights())
     dense = nn.functional.conv3d(sampled, layer.weight, layer.bias)[:, :, 0]
-    expected = dense[:, :, layer.duration, layer.start].permute(2, 0, 1)
+    expected = dense[:, :, layer.duration, layer.start].permute(0, 2, 1)
     actual = layer(x)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
     upstream = torch.randn_like(actual)

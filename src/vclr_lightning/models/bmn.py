@@ -28,17 +28,21 @@ class BMNOutput(NamedTuple):
 
 
 class _Sample(torch.autograd.Function):
-    """A constant sparse matrix times a dense one, with the transpose at hand for the gradient."""
+    """A constant sparse matrix times dense ones, with the transpose at hand for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         ctx.transposed = transposed
-        product: Tensor = torch.sparse.mm(matrix, dense)
-        return product
+        return _products(matrix, dense)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return torch.sparse.mm(ctx.transposed, grad), None, None
+        return _products(ctx.transposed, grad), None, None
+
+
+def _products(matrix: Tensor, dense: Tensor) -> Tensor:
+    # One by one: rows of all videos side by side would not stay in the processor's cache.
+    return torch.stack([torch.sparse.mm(matrix, one) for one in dense.contiguous()])
 
 
 class MatchingConv(nn.Module):
@@ -55,7 +59,7 @@ class MatchingConv(nn.Module):
         samples: N, samples along a proposal.
 
     Shape:
-        ``(B, in_channels, T)`` to ``(cells, B, out_channels)``, the proposals that end inside the
+        ``(B, in_channels, T)`` to ``(B, cells, out_channels)``, the proposals that end inside the
         video; ``duration`` and ``start``, both ``(cells,)``, say which each is.
     """
 
@@ -74,7 +78,13 @@ class MatchingConv(nn.Module):
         weights = matching_weights(positions, samples=samples)
         self.register_buffer("duration", weights.duration, persistent=False)
         self.register_buffer("start", weights.start, persistent=False)
-        for name, matrix in (("rows", weights.matrix), ("columns", weights.matrix.t())):
+        # Samples of one position side by side, as the product with the kernel yields them.
+        cell, column = weights.matrix.indices()
+        places = torch.stack([cell, column % positions * samples + column // positions])
+        sampling = torch.sparse_coo_tensor(
+            places, weights.matrix.values(), weights.matrix.shape, check_invariants=False
+        )
+        for name, matrix in (("rows", sampling), ("columns", sampling.t())):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
                 compressed = matrix.coalesce().float().to_sparse_csr()
@@ -87,18 +97,13 @@ class MatchingConv(nn.Module):
         batch, _, positions = x.shape
         channels, _, samples = self.weight.shape[:3]
         # One 1 x 1 convolution gives each position's share in every sample of every output channel.
-        kernel = self.weight[..., 0, 0].permute(2, 0, 1).flatten(0, 1)  # (N O, C)
-        shares = torch.einsum("kc,bct->ktb", kernel, x)  # (N O, T, B)
-        shares = shares.reshape(samples, channels, positions, batch).permute(
-            0, 2, 3, 1
-        )  # (N, T, B, O)
+        kernel = self.weight[..., 0, 0].permute(1, 2, 0).flatten(1)  # (C, N O)
+        shares = (x.transpose(1, 2) @ kernel).reshape(batch, positions * samples, channels)
         shape = (len(self.start), samples * positions)
         sampled: Tensor = _Sample.apply(
-            shares.reshape(samples * positions, batch * channels),
-            self._csr("rows", shape),
-            self._csr("columns", shape[::-1]),
+            shares, self._csr("rows", shape), self._csr("columns", shape[::-1])
         )
-        return sampled.reshape(-1, batch, channels) + self.bias  # (cells, B, O)
+        return sampled + self.bias  # (B, cells, O)
 
     def _csr(self, name: str, shape: tuple[int, int]) -> Tensor:
         begin, index, value = (
@@ -173,13 +178,13 @@ class BMN(nn.Module):
                 f"{self.num_features} channels at {self.positions} positions"
             )
         base = self.base(features)
-        cells = torch.relu(self.matching(self.proposal(base)))  # (cells, B, hidden_3d)
-        cells = torch.relu(self.reduce(cells))  # (cells, B, hidden_2d)
+        cells = torch.relu(self.matching(self.proposal(base)))  # (B, cells, hidden_3d)
+        cells = torch.relu(self.reduce(cells))  # (B, cells, hidden_2d)
         # A proposal that runs past the end samples nothing, and only biases reach its cell.
         nothing = torch.relu(self.reduce(torch.relu(self.matching.bias)))
-        grid = nothing.expand(self.positions, self.positions, len(features), -1).clone()
-        grid[self.matching.duration, self.matching.start] = cells.to(grid.dtype)
-        maps = self.maps(grid.permute(2, 3, 0, 1))
+        grid = nothing.expand(len(features), self.positions, self.positions, -1).clone()
+        grid[:, self.matching.duration, self.matching.start] = cells.to(grid.dtype)
+        maps = self.maps(grid.permute(0, 3, 1, 2).contiguous())
         return BMNOutput(
             maps=torch.sigmoid(maps),
             start=torch.sigmoid(self.start(base))[:, 0],
