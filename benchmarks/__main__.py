@@ -15,6 +15,7 @@ BENCHMARKS = (
     "trainer_overhead",
     "retrieval",
     "svm",
+    "localisation",
 )
 
 
