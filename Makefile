@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.vclr-ready
 ARGS ?=
+JOBS ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench wheel docs clean
@@ -24,8 +25,8 @@ setup: $(STAMP) ## create .venv with the package and its development tools
 demo: $(STAMP) ## make videos, pretrain on them without labels, evaluate, write a page (ARGS="data.root=...")
 	$(BIN)/python -m vclr_lightning.train +experiment=demo $(ARGS)
 
-test: $(STAMP) ## run the tests (ARGS="tests/core -k queue")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests (ARGS="tests/core -k queue"), on all cores (JOBS=0 for one process)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers
 	$(BIN)/ruff check .
