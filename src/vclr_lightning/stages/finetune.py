@@ -101,13 +101,14 @@ def finetune(
     table = None if split is None else data.split(split)
     classes = classes_of(data.train, table, num_classes=num_classes)
     data.train = labelled_only(data.train)
-    for note in classes.notes:
-        logger.info("%s", note)
+    notes = list(classes.notes)
     if recipe is not None and recipe.batch_size != data.batch_size:
-        logger.info(
-            "learning rate %g: the recipe's %g for %d videos a step, scaled to batch_size=%d",
-            *(recipe.scaled(data.batch_size), recipe.lr, recipe.batch_size, data.batch_size),
+        notes.append(
+            f"learning rate {recipe.scaled(data.batch_size):g}: the recipe's {recipe.lr:g} for "
+            f"{recipe.batch_size} videos a step, scaled to batch_size={data.batch_size}"
         )
+    for note in notes if is_first() else ():
+        logger.info("%s", note)
     data.draw_with(samplers=[sampler], transform=transform, share_augmentation=True)
     network = module(num_classes=classes.count, class_names=classes.names)
     built: list[Trainer] = []
