@@ -26,7 +26,7 @@ demo: $(STAMP) ## make videos, pretrain on them without labels, evaluate, write 
 	$(BIN)/python -m vclr_lightning.train +experiment=demo $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS="tests/core -k queue"), on all cores (JOBS=0 for one process)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers
 	$(BIN)/ruff check .
