@@ -56,7 +56,8 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         some = [tensor for tensor in tensors if tensor.dtype == dtype]
         means = average(torch.cat([tensor.flatten() for tensor in some]))
-        for tensor, mean in zip(some, means.split([t.numel() for t in some]), strict=True):
+        parts = torch.split(means, [tensor.numel() for tensor in some])
+        for tensor, mean in zip(some, parts, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
 
