@@ -24,6 +24,8 @@ FREE = (
     "callbacks",
     "stage.run",
     "test",
+    "annotations",  # of localisation: features and spans are compared by their hash
+    "snippets.folder",
     "data.root",
     "data.manifest",
     "data.train_list",
