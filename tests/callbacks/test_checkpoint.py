@@ -159,3 +159,21 @@ def test_a_damaged_checkpoint_is_the_user_s_to_replace(
 def test_impossible_arguments_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         ResumableCheckpoint(directory=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (OSError(28, "No space left on device", "x.st"), UserError, "cannot write x.st: No space"),
+        (KeyError("lost"), KeyError, "lost"),
+    ],
+)
+def test_what_fails_beside_the_checkpoint_ends_the_run(
+    fit: Any, tmp_path: Path, error: Exception, kind: type[Exception], sentence: str
+) -> None:
+    def export(module: Any, path: Path) -> None:
+        raise error
+
+    with pytest.raises(kind, match=sentence):
+        fit(tmp_path, checkpoint={"export": export})
+    assert not (tmp_path / "last.ckpt").exists()

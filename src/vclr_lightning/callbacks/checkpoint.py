@@ -148,15 +148,21 @@ class ResumableCheckpoint(Checkpoint):
         self._boundary, self._random_states = boundary, gather_objects(random_state())
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self._boundary = self._random_states = None
-        problem = None
+        failure: Exception | None = None
         try:
             trainer.strategy.save_checkpoint(checkpoint, self._new_path)
             if trainer.is_global_zero:
                 self._put_in_place(trainer.lightning_module)
-        except UserError as error:
-            problem = str(error)
+        except OSError as error:
+            what = error.strerror or str(error)
+            failure = UserError(f"cannot write {error.filename or self.directory}: {what}")
+        except Exception as error:
+            failure = error
         # All ranks stop together; one that waited for a rank that is gone would hang.
+        problem = None if failure is None else str(failure) or type(failure).__name__
         problems = [p for p in gather_objects(problem) if p is not None]
+        if failure is not None:
+            raise failure
         if problems:
             raise UserError(problems[0])
         self.saved_step = trainer.global_step
