@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,12 @@ def test_the_second_signal_aborts_at_once(fit: Any, tmp_path: Path) -> None:
 
 def test_processes_that_the_trainer_launched_end_without_failure() -> None:
     assert StopRequested(signal.SIGTERM, local_rank=1).code == 0
+
+
+def test_trains_outside_the_main_thread_and_says_what_that_means(
+    fit: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        _, trainer = pool.submit(fit, tmp_path, GracefulStop()).result()
+    assert trainer.global_step == 15
+    assert "outside the main thread" in caplog.text

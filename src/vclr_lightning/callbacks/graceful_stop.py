@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -12,6 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.ranks import max_rank
+
+logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,7 +44,8 @@ class GracefulStop(Callback):
     to the :class:`~vclr_lightning.callbacks.checkpoint.ResumableCheckpoint` among the trainer's
     callbacks; without one the run stops unsaved. Works with any LightningModule. Takes the place of
     Lightning's own SIGTERM handler, which stops in the middle of the hooks of a step, for the
-    duration of the training.
+    duration of the training. Python lets the main thread alone take signals: a training in another
+    thread is not stopped by them, and the log says so.
 
     Raises:
         StopRequested: at the start of the batch after the signal.
@@ -59,6 +64,9 @@ class GracefulStop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer, self._pid = trainer, os.getpid()
         self._received = signal.SIGTERM if trainer.received_sigterm else 0
+        if threading.current_thread() is not threading.main_thread():
+            logger.warning("training outside the main thread: SIGTERM and Ctrl-C do not save it")
+            return
         for signum in _SIGNALS:
             self._before[signum] = signal.signal(signum, self._handle)
 
