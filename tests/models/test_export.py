@@ -149,3 +149,10 @@ def test_the_random_network_of_a_file(tmp_path: Path) -> None:
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[3])
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    net = TinyBackbone(width=8)
+    facts = {name: name * 3 for name in "hgfedcba"}
+    files = [export_backbone(net, tmp_path / f"{i}", metadata=facts).read_bytes() for i in range(8)]
+    assert len(set(files)) == 1

@@ -62,7 +62,7 @@ def export_backbone(
     content = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     path = Path(path)
     with replacing(path) as file:
-        file.write(save(content, metadata=facts))
+        file.write(_settled(save(content, metadata=facts)))
     return path
 
 
@@ -126,6 +126,17 @@ def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed_of(seed, "random_backbone"))
         return _network_of(checkpoint, path).eval()
+
+
+def _settled(content: bytes) -> bytes:
+    """Put a safetensors file's metadata in order, which otherwise differs from one save to the
+    next: equal tensors and facts shall be equal files."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
