@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.callbacks.ranks import gather_objects, is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.rejections import RejectionLog
 
@@ -78,8 +78,9 @@ class RejectionWriter(Callback):
     def _exchange(self) -> None:
         assert self._log is not None
         for rejected, seen in gather_objects((self._rejected, self._seen)):
-            for new in self._log.add(rejected, seen=seen):
-                logger.warning("%s cannot be read: %s", new["path"], new["reason"])
+            for new in self._log.add(rejected, seen=seen):  # the same on all ranks
+                if is_first():
+                    logger.warning("%s cannot be read: %s", new["path"], new["reason"])
         self._rejected, self._seen = [], []
 
     def state_dict(self) -> dict[str, Any]:
