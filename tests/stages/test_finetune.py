@@ -112,7 +112,7 @@ def test_all_layers_frozen_and_tested_again(main: Main, weights: Path, tmp_path:
     again = main("name=all", f"init={weights}", "optim.base_lr=3", "test.transform.crops=ten")
     assert again.code == 0, again.err
     content = json.loads((tmp_path / "outputs/finetune/all/finetune.json").read_text())
-    assert content["settings"] == "TSN, 3 frames x ten-crop 37"
+    assert content["settings"] == "TSN, 3 frames x ten-crop 32"
 
 
 def test_tsm_with_workers_starts_from_a_checkpoint_of_its_own(main: Main, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_networks_of_clips(main: Main, tmp_path: Path) -> None:
     done = main("name=clips", "callbacks.online=null", "monitor=null", *options, common=common)
     assert done.code == 0, done.err
     content = json.loads((tmp_path / "outputs/finetune/clips/finetune.json").read_text())
-    assert content["settings"] == "TSN, 2 clips of 4 frames x centre 37"
+    assert content["settings"] == "TSN, 2 clips of 4 frames x centre 32"
 
 
 def test_what_is_left_out_is_said(main: Main, video_folder: Path, tmp_path: Path) -> None:
