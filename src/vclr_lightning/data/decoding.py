@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+from vclr_lightning.data.protocols import (
+    FRAME_SLACK,
+    LEAST_SHARE,
+    FrameCountChangedError,
+    VideoError,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,12 +106,20 @@ def _opened(
     take: Callable[[OpenVideo, range], Taken],
 ) -> Taken:
     """Open a video and take something of the frames of the row, again if their count changes."""
+    known = manifest.num_frames(row)
     try:
-        with reader.open(manifest.path(row), num_frames=manifest.num_frames(row)) as video:
+        with reader.open(manifest.path(row), num_frames=known) as video:
             window = manifest.window(row)
             try:
                 return take(video, _within(video, window, video.num_frames))
             except FrameCountChangedError as error:
+                if known is not None and known - error.actual > max(
+                    FRAME_SLACK, (1 - LEAST_SHARE) * known
+                ):
+                    raise VideoError(
+                        f"truncated: it had {known} frames when it was indexed, and now"
+                        f" {error.actual} decode"
+                    ) from error
                 return take(video, _within(video, window, error.actual))
     except UserError:
         raise

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from vclr_lightning.core.types import Draw, ViewSpec
 
 
+LEAST_SHARE = 0.9
+"""Of the frames promised; where fewer decode, the file is truncated."""
+
+FRAME_SLACK = 2
+"""Frames by which the headers of whole AVI files are wrong."""
+
+
 class FrameCountChangedError(Exception):
     """The decoder delivers another number of frames than the container promised.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.protocols import FRAME_SLACK, LEAST_SHARE, VideoError
 from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.sequential import SequentialDecoder
@@ -18,10 +18,6 @@ from vclr_lightning.data.readers.trust import stream_doubts
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
-
-# A file that holds less than this share of what its header promises is refused.
-_LEAST_SHARE = 0.9
-_HEADER_SLACK = 2  # frames by which headers of whole AVI files are wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +120,7 @@ def _refuse_truncation(
 ) -> None:
     promised = stream.frames or 0
     missing = promised - len(table)
-    if missing > max(_HEADER_SLACK, (1 - _LEAST_SHARE) * promised) and not (
+    if missing > max(FRAME_SLACK, (1 - LEAST_SHARE) * promised) and not (
         family == "mov" and _fills_its_duration(stream, table)
     ):
         raise VideoError(f"truncated: the header promises {promised} frames, {count} decode")
@@ -135,7 +131,7 @@ def _fills_its_duration(stream: VideoStream, table: PacketTable) -> bool:
     shown = _shown_seconds(stream, table)
     if shown is None or not stream.duration or not stream.time_base:
         return False
-    return shown >= _LEAST_SHARE * float(stream.duration * stream.time_base)
+    return shown >= LEAST_SHARE * float(stream.duration * stream.time_base)
 
 
 def _shown_seconds(stream: VideoStream, table: PacketTable) -> float | None:
