@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     from pytorch_lightning import seed_everything
 
     from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.callbacks.run_log import note
     from vclr_lightning.stages.arguments import check_arguments
     from vclr_lightning.stages.resume import Start, check_same_run, choose_start, set_aside
 
@@ -59,11 +61,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
     if start.checkpoint is not None:
-        check_same_run(start.checkpoint, config=config)
+        check_same_run(start.checkpoint, config=config, given=_given())
     if is_first():
         if config["resume"] == "never" and (aside := set_aside(directory)):
             logger.info("the run that was in %s is now in %s", directory, aside)
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        note(f"vclr_lightning {__version__} in {directory}: {' '.join(sys.argv)}")
         if start.checkpoint is not None:
             logger.info("continuing from %s", start.checkpoint)
     seed_everything(int(config["seed"]), verbose=False)
@@ -130,6 +133,17 @@ def of_finished(cfg: DictConfig) -> DictConfig:
     for key, value in adopted(cfg, cfg.ckpt).items():
         OmegaConf.update(cfg, key, value)
     return cfg
+
+
+def _given() -> list[str] | None:
+    """Return the keys that the command gives values, not choices; ``None`` without a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    hydra = HydraConfig.get()
+    keys = [override.split("=")[0].lstrip("+~") for override in hydra.overrides.task]
+    return [key for key in keys if key not in hydra.runtime.choices]
 
 
 def follow_parent() -> None:

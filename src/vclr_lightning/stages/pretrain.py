@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.non_finite import NonFiniteGuard
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
+from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import load_initial_weights
 
@@ -108,6 +109,7 @@ def _start_anew(module: LightningModule, init: str | Path | None, trainer: Train
         from rich.console import Console
 
         Console(stderr=True).print(report.table())
+        note_table(report.table())
 
 
 def _paths(data: Any) -> Callable[[int], str] | None:

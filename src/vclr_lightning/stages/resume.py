@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vclr_lightning.callbacks.checkpoint import LAST
 from vclr_lightning.callbacks.checkpoint_io import load_plain
+from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # What may differ between a checkpoint and the run that continues it: where things are, how fast
 # they are loaded, what is shown. The videos themselves are compared by their fingerprint.
@@ -47,6 +53,8 @@ FREE = (
     "trainer.num_nodes",
     "trainer.devices",
 )
+# These may differ too, but sums are rounded otherwise, so that bits differ from there on.
+ROUNDING = ("trainer.threads", "trainer.accelerator")
 _SHOWN = 3
 
 
@@ -84,7 +92,8 @@ def choose_start(directory: Path, *, resume: str, ckpt: str | Path | None) -> St
 def set_aside(directory: Path) -> Path | None:
     """Rename a run's folder to the next free ``NAME.1``, ``NAME.2``, where it holds a run.
 
-    Hydra's own files, which it wrote for this start, stay.
+    Hydra's own files, which it wrote for this start, stay. The log so far goes with the old
+    run; its file, which this one writes to already, begins anew.
     """
     if not (directory / LAST).exists():
         return None
@@ -95,11 +104,23 @@ def set_aside(directory: Path) -> Path | None:
     for entry in sorted(directory.iterdir()):
         if entry.is_file() and entry.suffix != ".log":
             entry.rename(aside / entry.name)
+        elif entry.is_file():
+            shutil.copy2(entry, aside / entry.name)
+            os.truncate(entry, 0)
+        elif entry.name == "wandb":
+            entry.rename(aside / entry.name)
     return aside
 
 
-def check_same_run(checkpoint: Path, *, config: Mapping[str, Any]) -> None:
+def check_same_run(
+    checkpoint: Path, *, config: Mapping[str, Any], given: Collection[str] | None = None
+) -> None:
     """Refuse to continue with other values than those a checkpoint was made with.
+
+    Args:
+        checkpoint: the file.
+        config: of this run.
+        given: keys that the command gives, where that is known; see :func:`differences`.
 
     Raises:
         UserError: something that training depends on differs, or the file is no checkpoint.
@@ -117,7 +138,14 @@ def check_same_run(checkpoint: Path, *, config: Mapping[str, Any]) -> None:
             f"{checkpoint} is of stage={stages[0]}, which stage={stages[1]} does not continue; to "
             f"start from its weights give init={checkpoint}"
         )
-    found = sorted(differences(saved, config), key=lambda d: (d[0].count("."), d[0]))
+    found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
+    for key, was, now in (d for d in found if d[0] in ROUNDING and is_first()):
+        logger.info(
+            "%s=%s (was %s): sums may be rounded otherwise from here on, so the result need not be"
+            " bit-equal to that of a run that was never stopped",
+            *(key, now, was),
+        )
+    found = [d for d in found if d[0] not in ROUNDING]
     if found:
         named = ", ".join(f"{key}={was} (now {now})" for key, was, now in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -127,8 +155,14 @@ def check_same_run(checkpoint: Path, *, config: Mapping[str, Any]) -> None:
         )
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], given: Collection[str] | None = None
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield ``(key, saved value, present value)`` of what differs and matters.
+
+    A key that the checkpoint does not know is one of a later version, if the command (``given``)
+    leaves it at its packaged value and it is one more argument of something that the checkpoint
+    has; that is no difference. Without ``given`` it is one.
 
     Example:
         >>> list(differences({"epochs": 4, "name": "a"}, {"epochs": 5, "name": "b"}))
@@ -138,9 +172,28 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tu
     for key in sorted(before.keys() | after.keys()):
         if any(key == free or key.startswith(free + ".") for free in FREE):
             continue
+        if given is not None and key not in before and _added_later(key, saved, now, given):
+            continue
         was, new = before.get(key), after.get(key)
         if was != new:
             yield key, was, new
+
+
+def _added_later(
+    key: str, saved: Mapping[str, Any], now: Mapping[str, Any], given: Collection[str]
+) -> bool:
+    if any(f"{key}.".startswith(f"{g}.") or g.startswith(f"{key}.") for g in given):
+        return False
+    was: Any = saved
+    new: Any = now
+    *parents, _ = key.split(".")
+    for part in parents:
+        was = was.get(part) if isinstance(was, Mapping) else None
+        new = new[part]
+    if not isinstance(was, Mapping) or was.get("_target_") != new.get("_target_"):
+        return False
+    # Below the objective, keys without a class are names of losses, not arguments.
+    return parents[:1] != ["objective"] or "_target_" in was
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
+from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.core.errors import UserError
 
 
@@ -54,7 +55,7 @@ def build_trainer(
         accumulate_grad_batches: micro-batches per optimizer step.
         deterministic: refuse operations that are not repeatable.
         matmul_precision: of float32 on tensor cores: highest, high or medium.
-        log_every_n_steps: optimizer steps between two rows of the logs.
+        log_every_n_steps: optimizer steps between two rows of the logs, or an epoch, if shorter.
         threads: of each process for computing on the CPU; by default as many as there are cores.
             Where loading processes need the cores, fewer are much faster.
         directory: the run's folder.
@@ -86,7 +87,7 @@ def build_trainer(
     strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=False)
     try:
         return Trainer(
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, LogEveryEpoch()],
             logger=list(loggers),
             strategy=strategy if several else "auto",
             plugins=plugins,

@@ -1,0 +1,75 @@
+"""What a run said, in its log file: the screen shows the same as bars and tables."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from vclr_lightning.callbacks.ranks import is_first
+
+logger = logging.getLogger(__name__)
+
+
+def note(text: str) -> None:
+    """Write a line to the files that the root logger writes to, and to nothing else.
+
+    Example:
+        >>> note("epoch 1/4")
+    """
+    if not is_first():
+        return
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def note_table(table: Any) -> None:
+    """Write what rich shows on the screen, see :func:`note`."""
+    from rich.console import Console
+
+    content = io.StringIO()
+    Console(file=content, width=120).print(table)
+    note("\n" + content.getvalue().rstrip())
+
+
+class RunLog(Callback):
+    """Writes to the log file what is trained on, the values after each epoch, and the end.
+
+    Counts come from the trainer's data module (``train`` and ``val``), where it has them; values
+    are all that was logged. Works with any LightningModule.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(callbacks=[RunLog()], logger=False, accelerator="cpu")
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        facts = [
+            f"{len(table)} videos {what}"
+            for what, name in (("to train on", "train"), ("held out", "val"))
+            if (table := getattr(data, name, None)) is not None
+        ]
+        facts.append(f"{trainer.num_training_batches} batches an epoch")
+        facts.append(f"{trainer.max_epochs} epochs, {trainer.world_size} process(es)")
+        note("; ".join(facts))
+        if trainer.global_step:
+            note(f"continued after step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = (f"{k} {float(v):.5g}" for k, v in sorted(trainer.callback_metrics.items()))
+        where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step"
+        note(f"{where} {trainer.global_step}: {', '.join(values)}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        note(f"training ended after step {trainer.global_step}")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        what = " ".join(f"{type(exception).__name__}: {exception}".split())
+        note(f"training stopped after step {trainer.global_step}: {what}")

@@ -1,0 +1,69 @@
+"""What may differ between a checkpoint and the run that continues it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.stages.resume import check_same_run, differences, set_aside
+
+SAVED: dict[str, Any] = {
+    "stage": {"name": "pretrain"},
+    "epochs": 4,
+    "trainer": {"threads": 1, "accelerator": "cpu"},
+    "backbone": {"_target_": "a.Net", "width": 8},
+    "objective": {"weights": {"inter": 1.0}},
+}
+
+
+def test_a_key_added_later_is_no_difference_at_its_packaged_value() -> None:
+    now = SAVED | {"backbone": {"_target_": "a.Net", "width": 8, "new": 1}, "other": 2}
+    assert list(differences(SAVED, now, [])) == []
+    assert list(differences(SAVED, now, ["backbone.width", "back", "epochs"])) == []
+    assert list(differences(SAVED, now, ["backbone.new"])) == [("backbone.new", None, 1)]
+    assert [key for key, *_ in differences(SAVED, now)] == ["backbone.new", "other"]
+
+
+def test_other_parts_and_losses_are_differences_all_the_same() -> None:
+    part = SAVED | {"backbone": {"_target_": "b.Net", "width": 8, "new": 1}}
+    assert {k for k, *_ in differences(SAVED, part, [])} == {"backbone._target_", "backbone.new"}
+    losses = SAVED | {"objective": {"weights": {"inter": 1.0, "intra": 1.0}}}
+    assert list(differences(SAVED, losses, [])) == [("objective.weights.intra", None, 1.0)]
+
+
+def test_threads_and_accelerator_may_differ_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save({"metadata": {"config": SAVED}}, file)
+    caplog.set_level(logging.INFO)
+    check_same_run(file, config=SAVED)
+    assert not caplog.text
+    other = SAVED | {"trainer": {"threads": 2, "accelerator": "auto"}}
+    check_same_run(file, config=other)
+    assert "trainer.threads=2 (was 1)" in caplog.text
+    assert "trainer.accelerator=auto (was cpu)" in caplog.text
+    assert "bit-equal" in caplog.text
+    with pytest.raises(UserError, match=r"epochs=4 \(now 5\): give"):
+        check_same_run(file, config=other | {"epochs": 5})
+
+
+def test_the_log_and_wandb_go_with_the_run_set_aside(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for folder in ("wandb", ".hydra", "job"):
+        (run / folder).mkdir(parents=True)
+    (run / "last.ckpt").touch()
+    with (run / "train.log").open("a") as log:
+        log.write("old\n")
+        log.flush()
+        aside = set_aside(run)
+        log.write("new\n")
+    assert aside == tmp_path / "run.1"
+    assert sorted(p.name for p in aside.iterdir()) == ["last.ckpt", "train.log", "wandb"]
+    assert (aside / "train.log").read_text() == "old\n"
+    assert (run / "train.log").read_text() == "new\n"
