@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vclr_lightning.callbacks.held_out import gather, loader_of
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
+from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
@@ -195,9 +196,17 @@ class OnlineEvaluation(Callback):
                 )
                 part = features.labelled()
                 own = [part.mean, part.label, part.group_id]
-            except UserError:  # nothing on this rank; others wait for what it found
-                own = []
+                problem = None
+            except UserError as error:  # others wait for what this rank found
+                own, problem = [], str(error)
+            problems = gather_objects(problem)
+            if None not in problems:
+                raise UserError(f"the evaluation during training: {problems[0]}")
             found[split] = gather(own)
+            if problem is not None:  # perhaps there is nothing on this rank alone
+                logger.warning(
+                    "evaluation during training, %s, rank %d: %s", split, rank(), problem
+                )
         queries, query_labels, query_groups = found["val"]
         gallery, gallery_labels, gallery_groups = found[self.gallery]
         facts: dict[str, Any] = {"query_labels": query_labels, "gallery_labels": gallery_labels}
