@@ -167,14 +167,20 @@ class OnlineEvaluation(Callback):
     def _instance(self, encode: Encode, device: torch.device, show: bool) -> dict[str, float]:
         draws: dict[str, list[Tensor]] = {view: [] for view in self.views}
         assert self._pairs is not None
-        for batch in track(self._pairs, "instance retrieval", show=show):
-            for view, features in draws.items():
-                clips = batch["views"][view]  # (B, n, C, T, H, W)
-                if not len(clips):
-                    continue
-                flat = clips.flatten(0, 1).to(device)
-                encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
-                features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
+        problem = None
+        try:
+            for batch in track(self._pairs, "instance retrieval", show=show):
+                for view, features in draws.items():
+                    clips = batch["views"][view]  # (B, n, C, T, H, W)
+                    if not len(clips):
+                        continue
+                    flat = clips.flatten(0, 1).to(device)
+                    encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
+                    features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
+        except UserError as error:  # others wait for what this rank found
+            problem = str(error)
+        if problems := [p for p in gather_objects(problem) if p is not None]:
+            raise UserError(f"the evaluation during training: {problems[0]}")
         first, second = gather([torch.cat(features) for features in draws.values() if features])
         return {
             "val/instance_r1": instance_recall(first, second),
