@@ -91,3 +91,37 @@ def test_later_builds_nothing_before_it_is_called() -> None:
     build = later(node)
     with pytest.raises(Exception, match=r"no\.such"):
         build()
+
+
+def test_a_fault_of_the_program_does_not_lose_what_is_done(tmp_path: Path) -> None:
+    def broken(directory: Path) -> dict[str, float]:
+        raise RuntimeError("out of memory\nmore")
+
+    def stops(directory: Path) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    evaluations = {"a": _evaluation(), "b": _evaluation(run=broken), "c": _evaluation(run=stops)}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(evaluations=evaluations, directory=tmp_path, ckpt=None)
+    rows = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[1]["reason"] == "RuntimeError: out of memory"
+
+
+def test_numbers_stay_where_only_the_untrained_network_fails(tmp_path: Path) -> None:
+    one = _evaluation(untrained=_fail)
+    values = evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None, untrained=True)
+    assert values == {"a/r1": 0.5, "a/r5": 0.75}
+    (row,) = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
+    assert row["reason"] == "untrained: the videos have no labels"
+
+
+def test_how_many_videos_of_how_many_and_chance(tmp_path: Path) -> None:
+    def run(directory: Path) -> dict[str, float]:
+        return {"r1": 0.5, "chance/r1": 0.25, "train/videos": 9, "test/videos": 18}
+
+    one = _evaluation(run=run, videos={"train": 9537, "test": 3783})
+    assert evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None) == {"a/r1": 0.5}
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "train: 9 of 9,537 videos<br>test: 18 of 3,783 videos" in page
+    assert "<td>25.0</td>" in page

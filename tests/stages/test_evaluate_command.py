@@ -122,7 +122,7 @@ def test_the_paper_s_suite_on_what_is_at_hand(
     assert set(rows["ucf101_retrieval"]["values"]) == {"r1"}  # of four training videos
     for name, key in {"k400_linear_probe": "k400", "hmdb51_retrieval": "hmdb51"}.items():
         assert rows[name]["status"] == "not run"
-        assert rows[name]["reason"] == f"give data.roots.{key}=..."
+        assert rows[name]["reason"] == f"give data.roots.{key}=... data.annotations.{key}=..."
     assert "not run" in done.out
 
 
@@ -148,7 +148,7 @@ def test_one_data_set_s_mistake_does_not_lose_the_others(
 def test_nothing_at_hand_says_what_to_give(main: Main, weights: Path) -> None:
     done = main("+suite=paper", f"ckpt={weights}")
     assert done.code == 2
-    assert "give data.roots.k400=..." in done.err
+    assert "give data.roots.k400=... data.annotations.k400=..." in done.err
 
 
 @pytest.mark.slow

@@ -35,6 +35,9 @@ class Outcome:
         status: whether it was.
         reason: why not.
         values: shares from 0 to 1, by measure.
+        videos: how many were used, by split.
+        published: how many there are, by split, where that is known.
+        chance: what no information reaches, by measure.
         untrained: the same of a network with random weights.
         paper: published numbers in %, by measure.
         page: the stage's own page, relative to the evaluation's folder.
@@ -46,9 +49,28 @@ class Outcome:
     status: Status = "done"
     reason: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    videos: Mapping[str, int] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
     untrained: Mapping[str, float] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     page: str = ""
+
+    @property
+    def counts(self) -> list[str]:
+        """How many videos of each split were used, and of how many, where that is known.
+
+        Example:
+            >>> Outcome(name="a", stage="s", dataset="d", videos={"test": 18},
+            ...         published={"test": 3783}).counts
+            ['test: 18 of 3,783 videos']
+        """
+        return [
+            f"{split}: {number:,}"
+            + (f" of {self.published[split]:,}" if split in self.published else "")
+            + " videos"
+            for split, number in self.videos.items()
+        ]
 
     @property
     def lines(self) -> list[Line]:
@@ -64,6 +86,7 @@ class Outcome:
             Line(
                 measure=MEASURES.get(measure, measure),
                 value=_percent(self.values.get(measure), 100),
+                chance=_percent(self.chance.get(measure), 100),
                 untrained=_percent(self.untrained.get(measure), 100),
                 paper=_percent(self.paper.get(measure), 1),
             )
@@ -77,6 +100,7 @@ class Line:
 
     measure: str
     value: str
+    chance: str
     untrained: str
     paper: str
 
@@ -101,7 +125,7 @@ class Outcomes:
     @property
     def columns(self) -> list[str]:
         """Columns of numbers that hold any."""
-        extra = ("untrained", "paper")
+        extra = ("chance", "untrained", "paper")
         return ["value", *(c for c in extra if any(getattr(row, c) for row in self.rows))]
 
     def values(self) -> dict[str, float]:
@@ -131,19 +155,21 @@ class Outcomes:
             table.add_column(title, overflow="fold")
         for column in self.columns:
             table.add_column(COLUMNS[column], justify="right")
-        if self.left_out:
-            table.add_column("")
+        remarks = any(row.reason for row in self.rows)
+        if remarks:
+            table.add_column("", overflow="fold")
         for row in self.rows:
             for number, line in enumerate(row.lines):
-                cells = [row.stage, row.dataset] if number == 0 else ["", ""]
+                about = "\n".join([row.dataset, *row.counts])
+                cells = [row.stage, about] if number == 0 else ["", ""]
                 cells += [line.measure, *(getattr(line, column) for column in self.columns)]
-                if self.left_out:
+                if remarks:
                     cells.append(remark(row) if number == 0 else "")
                 table.add_row(*cells, end_section=number == len(row.lines) - 1)
         return table
 
 
-COLUMNS = {"value": "this network", "untrained": "untrained", "paper": "paper"}
+COLUMNS = {"value": "this network", "chance": "chance", "untrained": "untrained", "paper": "paper"}
 
 
 def remark(row: Outcome) -> str:
@@ -153,7 +179,7 @@ def remark(row: Outcome) -> str:
         >>> remark(Outcome(name="a", stage="s", dataset="d", status="failed", reason="no labels"))
         'failed: no labels'
     """
-    return "" if row.status == "done" else f"{row.status}: {row.reason}"
+    return row.reason if row.status == "done" else f"{row.status}: {row.reason}"
 
 
 def _percent(number: float | None, factor: float) -> str:

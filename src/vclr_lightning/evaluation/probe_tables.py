@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,8 @@ def write_predictions(
             *(
                 cell
                 for c, v in zip(best, scores, strict=True)
-                for cell in (class_name(c, classes), f"{v:.6g}")
+                # A class without any vote is no answer.
+                for cell in ((class_name(c, classes), f"{v:.6g}") if isfinite(v) else ("", ""))
             ),
         ]
         for file, label, best, scores in zip(

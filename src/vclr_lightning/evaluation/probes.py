@@ -258,6 +258,7 @@ class KNNProbe(Probe):
             temperature=self.temperature,
         )
         k = min(self.k, len(rows.features))
+        scores = scores.masked_fill(scores == 0, -torch.inf)  # no vote
         return Scored(scores.cpu(), f"{k} nearest, T = {self.temperature:g}")
 
 
@@ -336,5 +337,5 @@ def _prepared(
 
 def _positive(name: str, values: Sequence[float]) -> None:
     for value in values:
-        if not value > 0:
-            raise UserError(f"{name} of the probe must be above 0, not {value:g}")
+        if not 0 < value < float("inf"):
+            raise UserError(f"{name} of the probe must be above 0 and finite, not {value:g}")

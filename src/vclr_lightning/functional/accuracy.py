@@ -9,7 +9,8 @@ from torch import Tensor
 def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
     """Share of rows whose target is among the ``k`` highest scores.
 
-    A target outside the columns (a class that training never saw) counts as wrong.
+    A target outside the columns (a class that training never saw) counts as wrong, and so does one
+    with a score of minus infinity, such as a class without any vote.
 
     Shape:
         - scores: ``(N, classes)``; targets: ``(N,)`` column indices, -1 for none
@@ -20,8 +21,9 @@ def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
         >>> topk_accuracy(scores, targets), topk_accuracy(scores, targets, k=2)
         (0.5, 1.0)
     """
-    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
-    return float((best == targets[:, None]).any(dim=1).double().mean())
+    score, best = scores.topk(min(k, scores.shape[1]), dim=1)
+    right = (best == targets[:, None]) & (score > -torch.inf)
+    return float(right.any(dim=1).double().mean())
 
 
 def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:

@@ -83,16 +83,22 @@ def fit_linear_svm(
         raise UserError(f"row {bad} of the features is not finite; nothing can be fitted to it")
     features = features if features.dtype == torch.float64 else features.float()
     parts: list[SVMFit] = []
-    with full_precision():
-        if start is None:
-            start = _least_squares(features, targets, num_classes, cost)
-        start = start.to(features)
-        for first in range(0, num_classes, class_chunk):
-            end = min(first + class_chunk, num_classes)
-            classes = torch.arange(first, end, device=features.device)
-            sign = torch.where(targets == classes[:, None], 1.0, -1.0).to(features.dtype)
-            some = start[first:end]
-            parts.append(_fit_chunk(features, sign, some, cost, tolerance, max_iterations))
+    try:
+        with full_precision():
+            if start is None:
+                start = _least_squares(features, targets, num_classes, cost)
+            start = start.to(features)
+            for first in range(0, num_classes, class_chunk):
+                end = min(first + class_chunk, num_classes)
+                classes = torch.arange(first, end, device=features.device)
+                sign = torch.where(targets == classes[:, None], 1.0, -1.0).to(features.dtype)
+                some = start[first:end]
+                parts.append(_fit_chunk(features, sign, some, cost, tolerance, max_iterations))
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise UserError(
+            f"the linear machine cannot be solved in {features.dtype} with C = {cost:g}; bring the "
+            "features to mean 0 and variance 1, or take a smaller C"
+        ) from error
     return SVMFit(
         weight=torch.cat([p.weight for p in parts]),
         objective=torch.cat([p.objective for p in parts]),

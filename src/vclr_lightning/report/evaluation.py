@@ -69,9 +69,9 @@ def _table(outcomes: Outcomes) -> str:
 def _rows(row: Outcome, columns: list[str]) -> str:
     shown = []
     for number, line in enumerate(row.lines):
-        names = [row.stage, row.dataset] if number == 0 else ["", ""]
+        names = [row.stage, "\n".join([row.dataset, *row.counts])] if number == 0 else ["", ""]
         cells = [*names, line.measure, *(getattr(line, column) for column in columns)]
-        body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        body = "".join(f"<td>{escape(cell).replace(chr(10), '<br>')}</td>" for cell in cells)
         note = escape(remark(row)) if number == 0 else ""
         kind = row.status.replace(" ", "-")
         shown.append(f'<tr class="{kind}">{body}<td class="soft">{note}</td></tr>')

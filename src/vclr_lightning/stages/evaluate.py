@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Evaluation:
         untrained: the same of a network with random weights, to compare with.
         needs: what has to be given for it to run, by name; ``None`` where something is not.
         measures: of those that ``run`` returns, the ones to show; all where empty.
+        videos: how many videos the published splits ``train`` and ``test`` have.
         paper: published numbers in %, by measure.
         page: file that ``run`` leaves for a reader.
     """
@@ -46,6 +48,7 @@ class Evaluation:
     untrained: Run | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
     measures: Sequence[str] = ()
+    videos: Mapping[str, int] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     page: str = "report.html"
 
@@ -84,9 +87,11 @@ def evaluate(
     for name, one in chosen.items():
         logger.info("%s, %s", one.stage, one.dataset)
         rows.append(_outcome(name, one, directory, untrained))
-    outcomes = Outcomes(rows, str(ckpt or "untrained"))
+        outcomes = Outcomes(rows, str(ckpt or "untrained"))
+        if is_first():  # whatever ends the next one, these are kept
+            page = _write(outcomes, directory, metadata or {})
     if is_first():
-        _write(outcomes, directory, metadata or {})
+        _print(outcomes, page)
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         raise UserError(
@@ -104,40 +109,70 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
         "stage": one.stage,
         "dataset": one.dataset,
         "paper": dict(one.paper),
+        "published": dict(one.videos),
     }
     if missing := [key for key, value in one.needs.items() if value is None]:
         given = " ".join(f"{key}=..." for key in missing)
         return Outcome(**about, status="not run", reason=f"give {given}")
-    try:
-        # What a stage prints is on its page, too; here the table of all is to be seen.
-        with redirect_stdout(StringIO()):
-            values = one.run(directory=directory / name)
-            random: Mapping[str, float] = {}
-            if untrained and one.untrained is not None:
-                random = one.untrained(directory=directory / f"{name}_untrained")
-    except UserError as error:
-        logger.error("%s on %s failed: %s", one.stage, one.dataset, error)
-        return Outcome(**about, status="failed", reason=str(error))
+    values, reason = _attempt(one.run, directory / name)
+    if values is None:
+        logger.error("%s on %s failed: %s", one.stage, one.dataset, reason)
+        return Outcome(**about, status="failed", reason=reason)
+    random: Mapping[str, float] | None = None
+    if untrained and one.untrained is not None:
+        random, reason = _attempt(one.untrained, directory / f"{name}_untrained")
+        if random is None:
+            logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
     page = directory / name / one.page
+    shown = _shown(values, one.measures)
     return Outcome(
         **about,
-        values=_shown(values, one.measures),
-        untrained=_shown(random, one.measures),
+        values=shown,
+        videos=_below(values, "videos"),
+        chance={name: values[f"chance/{name}"] for name in shown if f"chance/{name}" in values},
+        untrained=_shown(random or {}, one.measures),
+        reason=f"untrained: {reason}" if reason else "",
         page=os.path.relpath(page, directory) if page.is_file() else "",
     )
 
 
+def _attempt(run: Run, directory: Path) -> tuple[Mapping[str, float] | None, str]:
+    """Run; return what it measured, or why it did not."""
+    try:
+        # What a stage prints is on its page, too; here the table of all is to be seen.
+        with redirect_stdout(StringIO()):
+            return run(directory=directory), ""
+    except UserError as error:
+        return None, str(error)
+    except Exception as error:  # one evaluation's fault must not lose the others
+        logger.exception("an evaluation ended by a fault of the program")
+        return None, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _below(values: Mapping[str, float], name: str) -> dict[str, int]:
+    """Counts ``SPLIT/name``, by split."""
+    found = {key.partition("/"): value for key, value in values.items()}
+    return {split: int(value) for (split, _, what), value in found.items() if what == name}
+
+
 def _shown(values: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    names = measures or list(values)
+    names = measures or [name for name in values if "/" not in name]
     return {name: float(values[name]) for name in names if name in values}
 
 
-def _write(outcomes: Outcomes, directory: Path, metadata: Mapping[str, Any]) -> None:
-    console = Console()
-    console.print(outcomes.table())
+def _write(outcomes: Outcomes, directory: Path, metadata: Mapping[str, Any]) -> Path:
     content = {**outcomes.as_dict(), "version": metadata.get("version")}
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "evaluation.json") as sink:
         sink.write(json.dumps(content, indent=1).encode())
-    page = write_evaluation_page(directory / "evaluation.html", outcomes, directory=directory)
-    console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)
+    return write_evaluation_page(directory / "evaluation.html", outcomes, directory=directory)
+
+
+def _print(outcomes: Outcomes, page: Path) -> None:
+    console = Console()
+    console.print(outcomes.table())
+    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    for row in outcomes.rows:  # whole, where the table had to break it
+        if row.status == "not run":
+            say(f"{row.name}: {row.reason}")
+    say(f"wrote {page}")

@@ -202,7 +202,7 @@ class FeatureExtractor:
             "weights": self._digest,
             "network": _network(self.backbone),
             "manifest": table.fingerprint,
-            "files": _sizes(table),
+            "files": _files(table),
             "reader": type(self.data.reader).__name__,
             "split": split,
             "sampling": sampling,
@@ -368,8 +368,9 @@ def _described(transform: ClipTransform) -> Any:
     return json.loads(json.dumps({"name": name, **values}))
 
 
-def _sizes(table: VideoTable) -> str:
-    """Hash of the files' sizes: a file that was repaired or replaced is not the same."""
+def _files(table: VideoTable) -> str:
+    """Hash of the files' sizes and times: one that was repaired or replaced is not the same."""
     if not isinstance(table, Manifest):
         return ""
-    return hashlib.sha256(table.column("size").tobytes()).hexdigest()[:12]
+    facts = b"".join(table.column(name).tobytes() for name in ("size", "mtime_ns"))
+    return hashlib.sha256(facts).hexdigest()[:12]

@@ -66,7 +66,8 @@ def linear_probe(
         metadata: plain values; ``version`` is kept with the results.
 
     Returns:
-        ``top1``, ``top5`` with more than five classes, ``mean_class``: shares from 0 to 1.
+        ``top1``, ``top5`` with more than five classes, ``mean_class``: shares from 0 to 1;
+        ``chance/top1`` and so on; ``train/videos`` and ``test/videos``, how many were used.
 
     Raises:
         UserError: a split has no videos or no labels, all videos are of one class, features are
@@ -100,7 +101,8 @@ def linear_probe(
     )
     _print(result, test.classes)
     _say(f"wrote {_page(directory / 'report.html', result, train, test, notes)}")
-    return result.accuracies
+    chance = {f"chance/{name}": share for name, share in result.chance.items()}
+    return result.accuracies | chance | {"train/videos": len(train), "test/videos": len(test)}
 
 
 def remarks(

@@ -72,7 +72,8 @@ def retrieval(
         metadata: plain values; ``version`` is kept with the results.
 
     Returns:
-        ``r1``, ``r5`` and so on, shares from 0 to 1.
+        ``r1``, ``r5`` and so on, shares from 0 to 1; ``chance/r1`` and so on; ``train/videos`` and
+        ``test/videos``, how many were compared.
 
     Raises:
         UserError: a split has no videos or no labels, or an argument is impossible.
@@ -147,7 +148,8 @@ def retrieval(
             notes=notes,
         )
         _say(f"wrote {page}")
-    return values
+    chance = {f"chance/r{k}": share for k, share in result.chance.items()}
+    return values | chance | {"train/videos": len(train), "test/videos": len(test)}
 
 
 def remarks(
