@@ -19,7 +19,7 @@ from pytorch_lightning import Callback
 
 class Breaks(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_rank == 1 and trainer.global_step == 3:
+        if trainer.global_rank == 1 and trainer.global_step == 5:
             next(iter(module.query_encoder.parameters())).data.fill_(float("nan"))
 """
 
@@ -88,18 +88,21 @@ def test_ranks_stop_together_and_continue_exactly(
 def test_a_loss_that_breaks_on_one_rank_stops_all(
     arguments: list[str], fork_ranks: Ranks, tmp_path: Path
 ) -> None:
-    (tmp_path / "breaks.py").write_text(BREAKS)
-    extra = ["+callbacks.breaks._target_=breaks.Breaks", "callbacks.checkpoint.every_n_steps=2"]
+    (tmp_path / "breaks_one_rank.py").write_text(BREAKS)
+    extra = [
+        "+callbacks.breaks._target_=breaks_one_rank.Breaks",
+        "callbacks.checkpoint.every_n_steps=2",
+    ]
     ranks = fork_ranks([*arguments, *extra], tmp_path)
     assert [rank.wait() for rank in ranks] == [2, 2], ranks[0].output()
-    assert "the loss is not finite in step 3" in ranks[0].output()
+    assert "the loss is not finite in step 5" in ranks[0].output()
     with (tmp_path / RUN / "non_finite.csv").open() as file:
         listed = list(csv.DictReader(file))
     assert {row["rank"] for row in listed} == {"1"}
     assert len(listed) == 2
     assert all(Path(row["path"]).exists() for row in listed)
     saved = torch.load(tmp_path / RUN / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 3  # the end of the first epoch
+    assert saved["global_step"] == 4
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
 
 

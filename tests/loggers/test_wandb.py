@@ -35,6 +35,17 @@ def test_a_continued_run_is_one_run_with_each_step_once(
     assert written == [once, once, once, once, 2 * once, once, once, once]
 
 
+def test_a_run_in_the_same_process_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first, second = (WandbLogger(directory=tmp_path / name, offline=True) for name in "ab")
+    first.log_metrics({"loss": 1.0}, step=0)  # and not finished, as a sweep's job leaves it
+    second.log_metrics({"loss": 2.0}, step=0)
+    assert first.experiment.id != second.experiment.id
+    wandb.finish()
+
+
 def test_the_key_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", key := secrets.token_hex(20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_what_cannot_be_converted(moco: Path, tmp_path: Path) -> None:
 def test_command(moco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "b.safetensors"
     assert cli.main(["convert", str(moco), str(out)]) == 0
-    assert "MoCo v2" in capsys.readouterr().out
+    assert "MoCo v2" in re.sub(r"[│\s]+", " ", capsys.readouterr().out)  # it may be broken
     assert cli.main(["convert", str(moco), str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["convert", str(moco), str(out), "--overwrite"]) == 0

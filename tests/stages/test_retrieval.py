@@ -84,13 +84,16 @@ class Structure(HTMLParser):
 def test_numbers_files_and_page(
     features: FeatureExtractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = retrieval(features=features, directory=tmp_path, pictures=4, neighbours=3)
+    returned = retrieval(features=features, directory=tmp_path, pictures=4, neighbours=3)
     train, test = features("train"), features("val")
     gallery = len(train)
+    assert (returned["train/videos"], returned["test/videos"]) == (gallery, len(test))
+    values = {name: value for name, value in returned.items() if "/" not in name}
     assert values == pytest.approx(by_hand(features, (1, 5, 10)))
     assert gallery < 20  # so R@20 and R@50 say nothing
     content = json.loads((tmp_path / "retrieval.json").read_text())
     assert content["recall"] == values
+    assert returned["chance/r1"] == content["chance"]["r1"]
     assert 0 < content["chance"]["r1"] < content["chance"]["r5"] < 1
     assert content["gallery"] == {"split": "train", "videos": gallery}
     out = capsys.readouterr().out
@@ -304,7 +307,7 @@ def test_from_a_checkpoint_by_the_command(
     first = command(*look_up)
     folder = tmp_path / "outputs/retrieval/r"
     values = json.loads((folder / "result.json").read_text())
-    assert set(values) == {"r1", "r5", "r10"}
+    assert {name for name in values if "/" not in name} == {"r1", "r5", "r10"}
     for name in ("report.html", "retrieval.csv", "retrieval_classes.csv", "retrieval.json"):
         assert (folder / name).is_file()
     assert "R@10" in first

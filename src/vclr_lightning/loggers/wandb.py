@@ -69,12 +69,14 @@ class WandbLogger(LightningWandbLogger):
             Path(self.save_dir or ".").mkdir(parents=True, exist_ok=True)
             import wandb
 
+            if wandb.run is not None and wandb.run.id != self._wandb_init["id"]:
+                wandb.finish()  # of a sweep's job before this one
             try:
                 run = wandb.init(**self._wandb_init, mode="offline" if self._offline else None)
             except (wandb.errors.UsageError, wandb.errors.CommError) as error:
                 raise UserError(
                     "W&B cannot start: no account or no network; log in with `wandb login`, or take"
-                    " logger.offline=true, or logger=csv"
+                    " logger.wandb.offline=true, or logger=csv"
                 ) from error
             self._experiment = run
             self._skip_through = max(self._skip_through, run.step - 1, self._last_offline())
