@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
@@ -280,6 +281,24 @@ def test_debug_runs_keep_nothing(main: Main, video_folder: Path, tmp_path: Path)
         rest = [a for a in TINY if not a.startswith("epochs")]
         done = main(*rest, f"data.root={video_folder}", f"debug={debug}", "trainer.max_epochs=2")
         assert done.code == 0, done.err
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "experiment", [["+experiment=k400", "init=none"], ["+experiment=demo", "data.holdout=0.34"]]
+)
+def test_debug_wins_over_experiments(
+    main: Main, video_folder: Path, tmp_path: Path, experiment: list[str]
+) -> None:
+    where = f"data.root={video_folder}"
+    tiny = ["backbone=tiny", "image_size=32", "batch_size=4", "queue_size=16", "trainer=cpu"]
+    done = main(*experiment, where, *tiny, "data.num_workers=0", "debug=fast")
+    assert done.code == 0, done.err
+    (run,) = (tmp_path / "outputs").glob("*/*")
+    assert run.name == "debug"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["epochs"] == 1
+    assert saved["callbacks"]["online"] is None
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

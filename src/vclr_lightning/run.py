@@ -40,6 +40,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in what it points to, is wrong.
     """
+    cfg = with_debug(cfg)
     trains = cfg.stage.get("trains", True)
     if not trains:
         cfg = of_finished(cfg)
@@ -107,6 +108,33 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     return {str(key): value for key, value in content.items()}
+
+
+def with_debug(cfg: DictConfig) -> DictConfig:
+    """Put the values of ``debug`` in place, after all others, where there are such keys.
+
+    Hydra merges an experiment after the groups, so that it would win over a plain one.
+
+    Example:
+        >>> changes = {"epochs": 1, "a.b": None, "c": 2}
+        >>> cfg = {"epochs": 400, "a": {"b": 1}, "debug": {"set": changes}}
+        >>> with_debug(OmegaConf.create(cfg))
+        {'epochs': 1, 'a': {'b': None}}
+    """
+    debug = cfg.get("debug")
+    if debug is None:
+        return cfg
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    del cfg["debug"]
+    if "name" in debug and "name" in cfg:
+        cfg.name = debug.name
+    for key, value in debug.set.items():
+        parent, _, last = str(key).rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if isinstance(node, DictConfig) and last in node:
+            node[last] = value
+    return cfg
 
 
 def of_finished(cfg: DictConfig) -> DictConfig:
