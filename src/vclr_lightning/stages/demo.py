@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.evaluation import (
@@ -63,6 +64,12 @@ def demo(
         UserError: as pretraining does, or the videos have no labels.
     """
     directory = Path(directory)
+    for split, table in {"train": data.train, "val": data.val}.items():
+        if table is None or not any(table.label(row) >= 0 for row in range(len(table))):
+            raise UserError(
+                f"the demo measures features by labels, and the videos of split {split} have none; "
+                "index a folder with a subfolder for each class, or take stage=pretrain"
+            )
     values = pretrain(
         module=module, data=data, directory=directory, metadata=metadata, **pretraining
     )

@@ -53,6 +53,11 @@ def pretrain(
     Raises:
         UserError: the weights do not fit, or whatever a part of the run finds wrong.
     """
+    for name, callback in callbacks.items():
+        if callback is not None and not isinstance(callback, Callback):
+            raise UserError(
+                f"callbacks.{name} is no callback of Lightning; give it a _target_, or leave it out"
+            )
     watching = [callback for callback in callbacks.values() if callback is not None]
     _check_monitor(monitor, watching, data)
     fitting = trainer(
@@ -71,6 +76,11 @@ def pretrain(
     fitting.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
     if saving is not None and saving.resumed_step == fitting.global_step:
         logger.info("the run in %s is complete; another name=... begins a new one", directory)
+    elif saving is not None and monitor is not None and saving.best_score is None:
+        logger.warning(
+            "monitor=%s was never logged, so there is no best.ckpt; logged were %s",
+            *(monitor, ", ".join(sorted(fitting.callback_metrics)) or "no values"),
+        )
     values = {name: float(value) for name, value in fitting.callback_metrics.items()}
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
@@ -87,7 +97,12 @@ def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any
     if online is None or monitor is None or not monitor.startswith("val/"):
         return
     measures = {"val/instance_r1": online.instance, "val/knn_r1": online.knn}
-    if monitor in measures and not measures[monitor]:
+    if monitor not in measures:
+        raise UserError(
+            f"monitor={monitor} is nothing that callbacks.online measures; take one of "
+            f"{', '.join(measures)}, or a measure of training such as train/loss"
+        )
+    if not measures[monitor]:
         raise UserError(f"monitor={monitor} is not measured; turn it on in callbacks.online")
     held_out: Any = getattr(data, "val", None) or ()
     labels = [held_out.label(row) for row in range(len(held_out))]
