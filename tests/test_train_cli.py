@@ -387,3 +387,25 @@ def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
         assert done.code == 2
         assert "videos could not be read" in done.err
         assert "rejected.csv" in done.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("optim.base_lr=-1", "the optimizer cannot be set up: Invalid learning rate"),
+        ("logger=null", "a group cannot be null"),
+        ("seed=4294967296", "must be below 4294967296"),
+        ("data.reader=abc", "data.reader='abc' must have a _target_"),
+        ("monitor=val/foo", "monitor=val/foo is nothing that callbacks.online measures"),
+        ("+callbacks.foo.bar=1", "callbacks.foo is no callback of Lightning"),
+        ("run_dir=afile/x", "afile/x cannot be used: Not a directory"),
+    ],
+)
+def test_values_that_cannot_be_are_told_in_one_sentence(
+    main: Main, video_folder: Path, tmp_path: Path, wrong: str, said: str
+) -> None:
+    (tmp_path / "afile").touch()
+    done = main(*TINY, f"data.root={video_folder}", wrong)
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err

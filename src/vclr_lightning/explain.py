@@ -33,6 +33,8 @@ def explain(error: BaseException) -> str | None:
                 "the device's memory is full; give a smaller batch_size, or the same with"
                 " trainer.accumulate_grad_batches, module.key_chunk or trainer.precision=16-mixed"
             )
+        if str(cause).startswith("Config group override must be"):
+            return "a group cannot be null on the command line; name one of its options (--help)"
         if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
             return f"{cause.filename} cannot be used: {cause.strerror}; give another path"
         if module.startswith("hydra.") or name in ("HydraException",):

@@ -107,6 +107,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         value = content.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
+    if int(content.get("seed", 0)) >= 2**32:
+        raise UserError(f"seed={content['seed']} must be below {2**32}")
     return {str(key): value for key, value in content.items()}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.momentum import copy_state, momentum_update, paired_parameters
 from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
@@ -178,7 +179,10 @@ class PretrainModule(LightningModule):
         return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        try:
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the optimizer cannot be set up: {error}; check optim") from error
         optimizer.register_step_post_hook(self._after_step)
         if self._scheduler is None:
             return optimizer

@@ -70,6 +70,8 @@ def video_data(
         show=is_first(),
     )
     train, val = split_videos(table, holdout=holdout, seed=seed)
+    if isinstance(reader, str):
+        raise UserError(f"data.reader={reader!r} must have a _target_; leave it out for our own")
     if reader is None:
         template = frames if frames is not None else table.info.frames
         reader = PyAVReader() if template is None else ImageFolderReader(template=template)
