@@ -1,0 +1,57 @@
+"""Grad-CAM: where in a picture a network finds what raises a score (Selvaraju et al., 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return the heat map of each picture or clip.
+
+    Every channel is weighted by the mean of its gradient over the positions; what is negative in
+    the weighted sum of the channels, and so speaks for something else, is set to 0.
+
+    Args:
+        activations: output of a layer.
+        gradients: of the score with respect to them.
+
+    Shape:
+        ``(N, C, h, w)`` to ``(N, h, w)``, ``(N, C, t, h, w)`` to ``(N, t, h, w)``; at least float32
+
+    Example:
+        >>> activations = torch.tensor([[[[1.0, 0.0]], [[0.0, 2.0]]]])  # two channels, 1 x 2
+        >>> gradients = torch.tensor([[[[2.0, 2.0]], [[-1.0, -1.0]]]])
+        >>> grad_cam(activations, gradients).tolist()
+        [[[2.0, 0.0]]]
+    """
+    work = torch.promote_types(activations.dtype, torch.float32)
+    weights = gradients.to(work).flatten(2).mean(dim=2)
+    return torch.einsum("nc,nc...->n...", weights, activations.to(work)).relu()
+
+
+def enlarge(heat: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bring heat maps to the size of the pictures or clips, by linear interpolation.
+
+    Shape:
+        ``(N, h, w)`` to ``(N, H, W)`` where ``size`` is ``(H, W)``; ``(N, t, h, w)`` to
+        ``(N, T, H, W)`` where it is ``(T, H, W)``
+
+    Example:
+        >>> enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
+        [[[0.0, 0.25, 0.75, 1.0]]]
+    """
+    mode = "bilinear" if heat.ndim == 3 else "trilinear"
+    return interpolate(heat[:, None], size=size, mode=mode, align_corners=False)[:, 0]
+
+
+def shares(heat: Tensor) -> Tensor:
+    """Divide by the largest value of all, so that 1 is the hottest; all zeros stay zeros.
+
+    Example:
+        >>> shares(torch.tensor([0.0, 1.0, 4.0])).tolist(), shares(torch.zeros(2)).tolist()
+        ([0.0, 0.25, 1.0], [0.0, 0.0])
+    """
+    largest = heat.max()
+    return heat / largest if largest > 0 else torch.zeros_like(heat)
