@@ -125,14 +125,8 @@ def choose_videos(
     if names and not labelled and all(file.is_file() for file in files):
         alone = Files(files)
         return [ChosenVideo(alone, i, PyAVReader(), file.stem) for i, file in enumerate(files)]
-    if data is None or (names and not _names_data(data)):
-        missing = next((name for name, f in zip(names, files, strict=True) if not f.is_file()), "")
-        raise UserError(
-            f"there is no video file {missing}; check the path, or give the folder of videos that "
-            "has it (data.root=FOLDER)"
-            if missing
-            else "no videos are named; give videos=[FILE,...], or data.root=FOLDER to draw from"
-        )
+    if data is None or not _names_data(data):
+        raise UserError(_without_data(names, files))
     module = data()
     if names:
         return _found(names, module)
@@ -141,6 +135,19 @@ def choose_videos(
     rng = numpy_generator(seed, "gradcam")
     rows = sorted(rng.choice(len(table), min(count, len(table)), replace=False).tolist())
     return [_of_row(module, chosen, row) for row in rows]
+
+
+def _without_data(names: Sequence[str], files: Sequence[Path]) -> str:
+    """Say what is missing where there is no data set."""
+    if not names:
+        return "no videos are named; give videos=[FILE,...], or data.root=FOLDER to draw from"
+    for name, file in zip(names, files, strict=True):
+        if not file.is_file():
+            return (
+                f"there is no video file {name}; check the path, or give the folder of videos "
+                "that has it (data.root=FOLDER)"
+            )
+    return "files have no labels; give the data set that they are of as well (data.root=FOLDER)"
 
 
 def _names_data(data: DataFactory) -> bool:

@@ -62,15 +62,14 @@ class Plan:
                 outcome_named(str(self.explain), one)
 
     def check_labels(self, found: Sequence[Looker], videos: Sequence[ChosenVideo]) -> None:
-        """Look every video's label up, where labels are to be explained.
+        """Look the class of every video up.
 
         Raises:
             UserError: a video has none, or of a class that a network does not tell.
         """
-        if self.explain == "label" and found[0].kind == "class":
-            for video in videos:
-                for one in found:
-                    outcome_of_label(video, one)
+        for video in videos:
+            for one in found:
+                outcome_of_label(video, one)
 
     def order(self, tuples: int, number: int) -> Tensor:
         """Return the order of each tuple's frames, ``(tuples, S)``."""

@@ -32,7 +32,7 @@ def gradcam(
     directory: str | Path,
     videos: Sequence[str | Path] | str | None = None,
     data: DataFactory | None = None,
-    others: Mapping[str, str | Path] | Sequence[str | Path] = (),
+    others: Mapping[str, str | Path] | Sequence[str | Path] | None = None,
     backbone: nn.Module | None = None,
     target: str | None = None,
     explain: str | int | None = None,
@@ -121,10 +121,12 @@ def gradcam(
         seed=seed,
     )
     plan.check(found)
+    labelled = explain == "label" and found[0].kind == "class"
     chosen = choose_videos(
-        videos, data=data, split=split, count=count, seed=seed, labelled=explain == "label"
+        videos, data=data, split=split, count=count, seed=seed, labelled=labelled
     )
-    plan.check_labels(found, chosen)
+    if labelled:
+        plan.check_labels(found, chosen)
     directory = Path(directory)
     explained: list[Explained] = []
     rejected: list[dict[str, str]] = []

@@ -51,7 +51,7 @@ class Looker:
 
 def lookers(
     ckpt: str | Path,
-    others: Mapping[str, str | Path] | Sequence[str | Path] = (),
+    others: Mapping[str, str | Path] | Sequence[str | Path] | None = None,
     *,
     backbone: nn.Module | None = None,
     target: str | None = None,
@@ -74,7 +74,7 @@ def lookers(
     if isinstance(others, str):
         others = [others]
     named = dict(others) if isinstance(others, Mapping) else {}
-    files = [ckpt, *(named.values() if named else others)]
+    files = [ckpt, *(named.values() if named else others or ())]
     names = [*_names(files)[:1], *named] if named else _names(files)
     if len(set(names)) < len(names):
         raise UserError(f"others has two networks of one name ({', '.join(names)}); name each")
