@@ -63,6 +63,16 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def subfolder(folder: str | None, name: str) -> str | None:
+    """Folder of its own below another; null where there is none.
+
+    Example:
+        >>> subfolder("/features", "ucf101"), subfolder(None, "ucf101")
+        ('/features/ucf101', None)
+    """
+    return None if folder is None else str(Path(folder) / name)
+
+
 def videos_name(dataset: str | None, root: str | None, manifest: str | None) -> str:
     """Name of some videos for a reader: the data set's, or that of their folder.
 
@@ -131,6 +141,7 @@ def register_resolvers() -> None:
         "short_edge": short_edge,
         "frozen_name": frozen_name,
         "first_given": first_given,
+        "subfolder": subfolder,
         "videos_name": videos_name,
         "run_name": run_name,
         "run_subdir": _sweep_folder,

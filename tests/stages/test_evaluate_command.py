@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -124,6 +125,57 @@ def test_the_paper_s_suite_on_what_is_at_hand(
         assert rows[name]["status"] == "not run"
         assert rows[name]["reason"] == f"give data.roots.{key}=... data.annotations.{key}=..."
     assert "not run" in done.out
+
+
+def test_a_folder_for_features_holds_those_of_every_data_set_and_of_the_untrained_network(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    given = ["+suite=paper", f"ckpt={weights}", "stage.run.untrained=true"]
+    given += [f"data.roots.ucf101={ucf101['videos']}", f"data.annotations.ucf101={ucf101['lists']}"]
+    (tmp_path / "hmdb").mkdir()
+    lists = tmp_path / "hmdb_lists"
+    lists.mkdir()
+    for source in sorted(ucf101["videos"].rglob("*.mp4")):
+        shutil.copy(source, tmp_path / "hmdb" / f"of_{source.name}")
+    for label, action in enumerate(("Archery", "Biking")):
+        names = sorted(file.stem for file in (tmp_path / "hmdb").glob(f"*_{action}_*"))
+        lines = [f"{name}.avi {1 + number % 2} " for number, name in enumerate(names)]
+        (lists / f"{action}_test_split1.txt").write_text("\n".join(lines))
+    given += [f"data.roots.hmdb51={tmp_path / 'hmdb'}", f"data.annotations.hmdb51={lists}"]
+    done = main(*given, f"features.folder={tmp_path / 'features'}")
+    assert done.code == 0, done.err
+    found = {str(f.parent.relative_to(tmp_path)) for f in tmp_path.rglob("features/**/store.json")}
+    splits = [f"{name}{of}" for name in ("ucf101", "hmdb51") for of in ("", "/untrained")]
+    assert found == {f"features/{one}/{split}" for one in splits for split in ("train", "test")}
+
+
+def test_videos_that_are_not_there_are_counted_listed_and_shown_once(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    gone = sorted(ucf101["videos"].rglob("*_g0[67]_*.mp4"))
+    for file in gone:
+        file.unlink()
+    done = main(
+        *("stage=evaluate", f"ckpt={weights}", "data=ucf101", f"data.root={ucf101['videos']}"),
+        f"data.annotations={ucf101['lists']}",
+    )
+    assert done.code == 0, done.err
+    folder = _folder(tmp_path)
+    said = "2 of 4 test videos are missing or cannot be opened (2 x no such video)"
+    for name, row in _evaluations(folder).items():
+        assert (row["videos"]["test"], row["published"]["test"]) == (2, 4)
+        assert any(said in note for note in row["notes"])
+        with (folder / name / "rejected.csv").open(newline="") as file:
+            listed = list(csv.DictReader(file))
+        assert [(one["split"], one["path"], one["reason"]) for one in listed] == [
+            ("test", gone_file.stem, "no such video") for gone_file in sorted(gone)
+        ]
+    assert "linear_probe, knn, retrieval: " + said in done.out
+    assert "test: 2 of 4" in done.out
+    assert "There is no R@5, R@10, R@20, R@50: there are only 4 training videos" in done.out
+    page = (folder / "evaluation.html").read_text()
+    assert said in page
+    assert done.err.count("2 rejected, listed in") == 1  # by three evaluations of one data set
 
 
 def test_one_data_set_s_mistake_does_not_lose_the_others(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,22 @@ MEASURES = {
 """Titles of measures; others go by their own name."""
 
 
+class Measured(dict[str, float]):
+    """Numbers by name, and what a reader has to know of them.
+
+    Attributes:
+        notes: a sentence each.
+
+    Example:
+        >>> Measured({"r1": 0.5}, notes=["3 test videos cannot be read."]).notes
+        ('3 test videos cannot be read.',)
+    """
+
+    def __init__(self, values: Mapping[str, float], *, notes: Iterable[str] = ()) -> None:
+        super().__init__(values)
+        self.notes = tuple(notes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One evaluation on one data set.
@@ -36,11 +52,12 @@ class Outcome:
         reason: why not.
         values: shares from 0 to 1, by measure.
         videos: how many were used, by split.
-        published: how many there are, by split, where that is known.
+        published: how many there are, by split, where that is known and not the same.
         chance: what no information reaches, by measure.
         untrained: the same of a network with random weights.
         paper: published numbers in %, by measure.
         page: the stage's own page, relative to the evaluation's folder.
+        notes: what a reader has to know of the numbers, a sentence each.
     """
 
     name: str
@@ -55,6 +72,7 @@ class Outcome:
     untrained: Mapping[str, float] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     page: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def counts(self) -> list[str]:
@@ -127,6 +145,21 @@ class Outcomes:
         """Columns of numbers that hold any."""
         extra = ("chance", "untrained", "paper")
         return ["value", *(c for c in extra if any(getattr(row, c) for row in self.rows))]
+
+    @property
+    def remarks(self) -> list[str]:
+        """All notes, each once, with the names of the evaluations that it is about.
+
+        Example:
+            >>> rows = [Outcome(name=n, stage="s", dataset="d", notes=["One."]) for n in "ab"]
+            >>> Outcomes(rows, "last.ckpt").remarks
+            ['a, b: One.']
+        """
+        about: dict[str, list[str]] = {}
+        for row in self.rows:
+            for sentence in row.notes:
+                about.setdefault(sentence, []).append(row.name)
+        return [f"{', '.join(names)}: {sentence}" for sentence, names in about.items()]
 
     def values(self) -> dict[str, float]:
         """Return every number as ``evaluation/measure``.

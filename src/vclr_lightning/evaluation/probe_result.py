@@ -146,11 +146,7 @@ def run_probe(
             finite.
     """
     train, test = train.labelled(), test.labelled()
-    columns = torch.unique(train.label)
-    if len(columns) < 2:
-        raise UserError(
-            f"all {len(train)} training videos are of one class; a probe needs two or more"
-        )
+    columns = check_classes(train.label)
     for split, videos in (("training", train), ("test", test)):
         _check_finite(videos, split)
     rows = Rows(train.mean, columns_of(train.label, columns), train.group_id, len(columns))
@@ -163,6 +159,27 @@ def run_probe(
         settings=scored.settings,
         search=scored.search,
     )
+
+
+def check_classes(labels: Tensor) -> Tensor:
+    """Return the classes of labelled training videos, of which a probe needs more than one.
+
+    Shape:
+        ``(N,)`` to ``(c,)``, sorted
+
+    Raises:
+        UserError: there is one.
+
+    Example:
+        >>> check_classes(torch.tensor([7, 3, 7])).tolist()
+        [3, 7]
+    """
+    classes: Tensor = torch.unique(labels)
+    if len(classes) < 2:
+        raise UserError(
+            f"all {len(labels)} training videos are of one class; a probe needs two or more"
+        )
+    return classes
 
 
 def _check_finite(videos: FeatureSet | FeatureStore, split: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.measures import standardized
 from vclr_lightning.evaluation.progress import track
+from vclr_lightning.evaluation.settings import check_count, check_number
 from vclr_lightning.functional.accuracy import topk_accuracy
 from vclr_lightning.functional.folds import group_folds
 from vclr_lightning.functional.logistic import fit_logistic
@@ -95,6 +96,21 @@ class Scored:
 class Probe(ABC):
     """Fits a classifier to frozen features, and scores others."""
 
+    def check(self, targets: Tensor, groups: Tensor) -> None:
+        """Tell what is wrong before there are features.
+
+        Args:
+            targets: classes of the training videos.
+            groups: of the training videos.
+
+        Shape:
+            both ``(N,)``
+
+        Raises:
+            UserError: a setting cannot be had here, or not with these videos.
+        """
+        _check_device(getattr(self, "device", None))
+
     @abstractmethod
     def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
         """Fit to ``train`` and score ``test`` ``(M, F)``, whose labels it never sees.
@@ -117,6 +133,9 @@ class SVMProbe(Probe):
         seed: of the folds.
         device: where to fit.
 
+    Raises:
+        UserError: a number is out of its range.
+
     Example:
         >>> rows = Rows(torch.eye(4), torch.tensor([0, 1, 0, 1]), torch.arange(4), 2)
         >>> SVMProbe(cost=10.0).score(rows, torch.eye(4)).scores.argmax(dim=1).tolist()
@@ -130,9 +149,19 @@ class SVMProbe(Probe):
     seed: int = 0
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, values in (("cost", (self.cost,)), ("costs", self.costs or ())):
+            for value in values:
+                check_number(name, value, above=0)
+        _check_folds(self.folds, self.seed)
+
+    def check(self, targets: Tensor, groups: Tensor) -> None:
+        super().check(targets, groups)
+        if self.costs:
+            group_folds(targets, groups, folds=self.folds, seed=self.seed)
+
     def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
         costs = sorted({float(cost) for cost in self.costs or (self.cost,)})
-        _positive("C", costs)
         search = None
         if self.costs:
             search = cross_validate(
@@ -168,6 +197,9 @@ class LogisticProbe(Probe):
         standardize: bring each feature to mean 0 and variance 1 over the training videos.
         seed: of the folds and of the order of the videos.
         device: where to fit.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     learning_rates: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -180,10 +212,24 @@ class LogisticProbe(Probe):
     seed: int = 0
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.learning_rates:
+            raise UserError("learning_rates of the probe must name one or more")
+        for rate in self.learning_rates:
+            check_number("learning_rates", rate, above=0)
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_number("momentum", self.momentum, least=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        _check_folds(self.folds, self.seed)
+
+    def check(self, targets: Tensor, groups: Tensor) -> None:
+        super().check(targets, groups)
+        if len(set(self.learning_rates)) > 1:
+            group_folds(targets, groups, folds=self.folds, seed=self.seed)
+
     def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
         rates = sorted({float(rate) for rate in self.learning_rates})
-        _positive("learning rate", rates)
-        _positive("epochs and batch size", (self.epochs, self.batch_size))
         search = None
         if len(rates) > 1:
             search = cross_validate(
@@ -239,15 +285,20 @@ class KNNProbe(Probe):
         k: neighbours that vote.
         temperature: T.
         device: where to compute.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     k: int = 20
     temperature: float = 0.07
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+        check_number("temperature", self.temperature, above=0)
+
     def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
-        _positive("k", (self.k,))
-        _positive("temperature", (self.temperature,))
         rows, unseen = _prepared(train, test, False, self.device)
         scores = knn_scores(
             unseen,
@@ -328,14 +379,20 @@ def _prepared(
         known, unseen = (x.float() for x in standardized(known.double(), unseen.double()))
     if device is None:
         return Rows(known, train.targets, train.groups, train.classes), unseen
-    try:
-        known, unseen, targets = (x.to(device) for x in (known, unseen, train.targets))
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={device} of the probe cannot be used here") from error
+    _check_device(device)
+    known, unseen, targets = (x.to(device) for x in (known, unseen, train.targets))
     return Rows(known, targets, train.groups, train.classes), unseen
 
 
-def _positive(name: str, values: Sequence[float]) -> None:
-    for value in values:
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name} of the probe must be above 0 and finite, not {value:g}")
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={device} of the probe cannot be used here") from error
+
+
+def _check_folds(folds: int, seed: int) -> None:
+    check_count("folds", folds, least=2)
+    check_count("seed", seed, least=0)

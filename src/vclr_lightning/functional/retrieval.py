@@ -48,13 +48,13 @@ def largest(ks: Sequence[int]) -> int:
     """Return the largest of some numbers of neighbours.
 
     Raises:
-        UserError: there is none, or one is below 1.
+        UserError: there is none, or one is no whole number from 1 on.
 
     Example:
         >>> largest([1, 5])
         5
     """
-    if not ks or min(ks) < 1:
+    if not ks or any(not hasattr(k, "__index__") or k < 1 for k in ks):
         raise UserError(f"ks={list(ks)} must name one or more whole numbers of neighbours from 1")
     return max(ks)
 

@@ -34,6 +34,7 @@ def _body(outcomes: Outcomes, directory: Path) -> Iterator[str]:
     yield f'<p class="lead">{escape(_summary(outcomes))}</p>'
     yield f"<p><code>{escape(outcomes.checkpoint)}</code></p>"
     yield f'<div class="scroll">{_table(outcomes)}</div>'
+    yield from (f'<p class="note">{escape(sentence)}</p>' for sentence in outcomes.remarks)
     if any(row.paper for row in outcomes.rows):
         yield (
             '<p class="note">Paper: what the authors published for a network pretrained on all of '

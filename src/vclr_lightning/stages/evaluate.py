@@ -18,6 +18,7 @@ from rich.console import Console
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.notices import saying_once
 from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
 from vclr_lightning.report.evaluation import write_evaluation_page
 
@@ -84,12 +85,13 @@ def evaluate(
     if not chosen:
         raise UserError("there is nothing to evaluate; add +suite=paper")
     rows = []
-    for name, one in chosen.items():
-        logger.info("%s, %s", one.stage, one.dataset)
-        rows.append(_outcome(name, one, directory, untrained))
-        outcomes = Outcomes(rows, str(ckpt or "untrained"))
-        if is_first():  # whatever ends the next one, these are kept
-            page = _write(outcomes, directory, metadata or {})
+    with saying_once():  # several read the same videos
+        for name, one in chosen.items():
+            logger.info("%s, %s", one.stage, one.dataset)
+            rows.append(_outcome(name, one, directory, untrained))
+            outcomes = Outcomes(rows, str(ckpt or "untrained"))
+            if is_first():  # whatever ends the next one, these are kept
+                page = _write(outcomes, directory, metadata or {})
     if is_first():
         _print(outcomes, page)
     failed = [row for row in rows if row.status == "failed"]
@@ -125,14 +127,18 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
             logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
     page = directory / name / one.page
     shown = _shown(values, one.measures)
+    videos, left_out = _below(values, "videos"), _below(values, "left_out")
+    whole = {split: videos[split] + number for split, number in left_out.items() if number}
+    about["published"] = whole | dict(one.videos)
     return Outcome(
         **about,
         values=shown,
-        videos=_below(values, "videos"),
+        videos=videos,
         chance={name: values[f"chance/{name}"] for name in shown if f"chance/{name}" in values},
         untrained=_shown(random or {}, one.measures),
         reason=f"untrained: {reason}" if reason else "",
         page=os.path.relpath(page, directory) if page.is_file() else "",
+        notes=getattr(values, "notes", ()),
     )
 
 
@@ -175,4 +181,6 @@ def _print(outcomes: Outcomes, page: Path) -> None:
     for row in outcomes.rows:  # whole, where the table had to break it
         if row.status == "not run":
             say(f"{row.name}: {row.reason}")
+    for sentence in outcomes.remarks:
+        say(sentence)
     say(f"wrote {page}")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +17,27 @@ from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.notices import is_new
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.indexing.ensure import default_cache
 from vclr_lightning.data.indexing.lock import locked
-from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.evaluation.store import ABOUT, FeatureStore
 from vclr_lightning.evaluation.storing import assemble
-from vclr_lightning.models.backbone import bare
 from vclr_lightning.stages.extraction import Extraction
 from vclr_lightning.stages.hardware import Hardware
 from vclr_lightning.stages.network import finished_network, weights_digest
+from vclr_lightning.stages.provenance import (
+    described,
+    difference,
+    digest,
+    files_of,
+    network_name,
+    videos_of,
+)
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import VideoTable
@@ -41,16 +46,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of what features are: raised where the same settings come to give other values."""
-
-# What a difference between two stores is called, in the order of telling.
-_CALLED = {
-    "weights": "weights",
-    "network": "network",
-    "manifest": "videos",
-    "sampling": "frames per video",
-    "transform": "transform",
-    "layer": "layer",
-}
 
 
 class FeatureExtractor:
@@ -76,7 +71,8 @@ class FeatureExtractor:
         layer: name of the layer whose output is taken, averaged where it is a map; ``None``: the
             network's features.
         keep_frames: keep each frame's features instead of a video's average.
-        folder: keep the features in its subfolders, one for each split, instead of the cache.
+        folder: keep the features in its subfolders, one for each split, instead of the cache;
+            those of ``untrained`` in such subfolders of ``untrained``.
         cache_dir: the cache, by default ``~/.cache/vclr_lightning``.
         hardware: devices, and a process on each.
         chunk: frames encoded at a time.
@@ -129,6 +125,8 @@ class FeatureExtractor:
         self.transform = transform or EvalTransform()
         self.keep_frames = keep_frames
         self.folder = None if folder is None else Path(folder).expanduser()
+        if self.folder is not None and untrained:
+            self.folder /= "untrained"  # beside those of the weights
         self.cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
         self.hardware = hardware or Hardware()
         self.chunk = chunk
@@ -165,18 +163,23 @@ class FeatureExtractor:
         """
         table = self.data.split(split)
         provenance = self.provenance(split)
-        digest = _digest(provenance)
-        in_cache = self.cache / "features" / digest
-        target = in_cache if self.folder is None else self.folder / split
+        key = digest(provenance)
+        target = self.cache / "features" / key if self.folder is None else self.folder / split
         first = rank() == 0
-        whole = gather_objects(self._is_whole(target, provenance) if first else None)[0]
+        about = {
+            **provenance,
+            "file": self.weights,
+            "videos": videos_of(table),
+            "package": __version__,
+        }
+        whole = gather_objects(self._is_whole(target, about) if first else None)[0]
         if not whole:
             # Of these very features: what others left undone is not taken for these.
-            work = target.with_name(f".{split}-{digest}.part")
+            work = target.with_name(f".{split}-{key}.part")
             if first:
                 with locked(target, show=self.show):
-                    if not self._is_whole(target, provenance):
-                        self._extract(split, table, work=work, target=target, about=provenance)
+                    if not self._is_whole(target, about):
+                        self._extract(split, table, work=work, target=target, about=about)
             else:
                 self._job(split, table, work).run()
             gather_objects(None)  # nobody opens it before it is there
@@ -185,11 +188,13 @@ class FeatureExtractor:
         store = FeatureStore.open(target)
         if store.rejected and first:
             item = store.rejected[0]
-            logger.warning(
-                "%s: %d of %d videos cannot be read and are left out; the first, %s: %s",
-                *(split, len(store.rejected), len(store.rejected) + len(store)),
-                *(item["path"], item["reason"]),
+            notice = (
+                f"{split}: {len(store.rejected)} of {len(store.rejected) + len(store)} videos "
+                "cannot be read and are left out; the first, "
+                f"{item['path']}: {item['reason']}"
             )
+            if is_new(notice):
+                logger.warning("%s", notice)
         return store
 
     def provenance(self, split: str) -> dict[str, Any]:
@@ -200,13 +205,13 @@ class FeatureExtractor:
             sampling |= {"frames_per_clip": self.frames_per_clip, "stride": self.stride}
         return {
             "weights": self._digest,
-            "network": _network(self.backbone),
+            "network": network_name(self.backbone),
             "manifest": table.fingerprint,
-            "files": _files(table),
+            "files": files_of(table),
             "reader": type(self.data.reader).__name__,
             "split": split,
             "sampling": sampling,
-            "transform": _described(self.transform),
+            "transform": described(self.transform),
             "layer": self.layer,
             "form": self._form,
             "precision": self.hardware.precision,
@@ -219,7 +224,7 @@ class FeatureExtractor:
             return "mean"
         return "frames" if self.every is None else "ragged"
 
-    def _is_whole(self, target: Path, provenance: Mapping[str, Any]) -> bool:
+    def _is_whole(self, target: Path, about: Mapping[str, Any]) -> bool:
         """Whether the features are there.
 
         Raises:
@@ -229,13 +234,11 @@ class FeatureExtractor:
             if target.is_dir() and any(target.iterdir()):
                 raise UserError(f"{target} holds other files; give another features.folder")
             return False
-        found = FeatureStore.open(target).provenance
-        for key, value in provenance.items():
-            if found.get(key) != value:
-                raise UserError(
-                    f"{target} holds features of other {_CALLED.get(key, key)} ({found.get(key)},"
-                    f" now {value}); give another features.folder, or delete this one"
-                )
+        if other := difference(FeatureStore.open(target).provenance, about):
+            raise UserError(
+                f"{target} holds features of {other}; give another features.folder, or delete "
+                "this one"
+            )
         return True
 
     def _extract(
@@ -253,7 +256,7 @@ class FeatureExtractor:
             names=[names(i) for i in range(len(table))],
             paths=[str(table.path(i)) for i in range(len(table))],
             classes=getattr(table, "classes", ()),
-            provenance={**about, "file": self.weights, "package": __version__},
+            provenance=about,
         )
 
     def _job(self, split: str, table: VideoTable, work: Path) -> Extraction:
@@ -350,27 +353,3 @@ def write_rejected(path: Path, rejected: Mapping[str, Sequence[Mapping[str, Any]
         writer.writerows((split, r["video_id"], r["path"], r["reason"]) for r in items)
     with replacing(path) as sink:
         sink.write(text.getvalue().encode())
-
-
-def _digest(provenance: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _network(backbone: nn.Module) -> str:
-    """Name of the network, and a hash of how it is built."""
-    net = bare(backbone)
-    return f"{type(net).__name__}-{hashlib.sha256(repr(net).encode()).hexdigest()[:12]}"
-
-
-def _described(transform: ClipTransform) -> Any:
-    name = type(transform).__name__
-    values = asdict(transform) if is_dataclass(transform) else {"repr": repr(transform)}
-    return json.loads(json.dumps({"name": name, **values}))
-
-
-def _files(table: VideoTable) -> str:
-    """Hash of the files' sizes and times: one that was repaired or replaced is not the same."""
-    if not isinstance(table, Manifest):
-        return ""
-    facts = b"".join(table.column(name).tobytes() for name in ("size", "mtime_ns"))
-    return hashlib.sha256(facts).hexdigest()[:12]

@@ -14,9 +14,10 @@ import torch
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.notices import is_new
 from vclr_lightning.evaluation.neighbour_tables import class_name, percent
-from vclr_lightning.evaluation.outcomes import MEASURES
-from vclr_lightning.evaluation.probe_result import run_probe
+from vclr_lightning.evaluation.outcomes import MEASURES, Measured
+from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probe_tables import (
     accuracy_table,
     class_rows,
@@ -31,9 +32,11 @@ from vclr_lightning.evaluation.probes import PROBES, Probe
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
 from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
 from vclr_lightning.stages.retrieval_page import feature_facts
 
 if TYPE_CHECKING:
+    from vclr_lightning.data.datamodule import VideoDataModule
     from vclr_lightning.evaluation.probe_result import ProbeResult
     from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features import FeatureExtractor
@@ -49,7 +52,7 @@ def linear_probe(
     train_split: str = "train",
     test_split: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
+) -> Measured:
     """Fit a classifier to the training videos' features, and tell the test videos' classes by it.
 
     Section 4.1 of the paper. Writes ``linear_probe.json`` (accuracies, chance, counts, settings),
@@ -67,7 +70,8 @@ def linear_probe(
 
     Returns:
         ``top1``, ``top5`` with more than five classes, ``mean_class``: shares from 0 to 1;
-        ``chance/top1`` and so on; ``train/videos`` and ``test/videos``, how many were used.
+        ``chance/top1`` and so on; ``train/videos`` and ``test/videos``, how many were used, and
+        ``train/left_out`` and ``test/left_out``, how many were not; with ``notes``.
 
     Raises:
         UserError: a split has no videos or no labels, all videos are of one class, features are
@@ -84,64 +88,53 @@ def linear_probe(
             f"the probe would be measured on the videos of split {train_split} that it is fitted "
             "to; give another test_split"
         )
+    _check(probe, features.data, train_split, test_split)
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_first():
-        return {}
-    for split, store in stores.items():
-        if not len(store):
-            raise UserError(f"split {split} has no videos")
-    train, test = (stores[split].labelled() for split in (train_split, test_split))
+        return Measured({})
+    of_train = used("training", stores[train_split], features.data, train_split)
+    of_test = used("test", stores[test_split], features.data, test_split)
+    train, test = of_train.store, of_test.store
     result = run_probe(probe, train, test)
-    notes = remarks(result, train, test, stores[train_split], stores[test_split])
-    for note in notes:
+    notes = remarks(result, of_train, of_test)
+    for note in filter(is_new, notes):
         logger.info("%s", note)
     _write(directory, result, train, test, notes, metadata or {})
     write_rejected(
-        directory / "rejected.csv", {split: store.rejected for split, store in stores.items()}
+        directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
     )
     _print(result, test.classes)
     _say(f"wrote {_page(directory / 'report.html', result, train, test, notes)}")
     chance = {f"chance/{name}": share for name, share in result.chance.items()}
-    return result.accuracies | chance | {"train/videos": len(train), "test/videos": len(test)}
+    counts = {"train/videos": len(train), "test/videos": len(test)}
+    counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
+    return Measured(result.accuracies | chance | counts, notes=notes)
 
 
-def remarks(
-    result: ProbeResult,
-    train: FeatureStore,
-    test: FeatureStore,
-    all_train: FeatureStore,
-    all_test: FeatureStore,
-) -> list[str]:
+def _check(probe: Probe, data: VideoDataModule, train_split: str, test_split: str) -> None:
+    """Tell what is wrong before features are extracted, which takes long."""
+    labels_of(data, test_split, needed_by="a probe")
+    labels = labels_of(data, train_split, needed_by="a probe")
+    table, labelled = data.split(train_split), labels >= 0
+    groups = torch.tensor([table.group_id(int(i)) for i in labelled.nonzero()[:, 0]])
+    check_classes(labels[labelled])
+    probe.check(labels[labelled], groups)
+
+
+def remarks(result: ProbeResult, train: Used, test: Used) -> list[str]:
     """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
 
     Args:
         result: of the probe.
-        train, test: the videos that were used.
-        all_train, all_test: with those that have no label.
+        train, test: the videos that were used, and those that were not.
     """
-    found = []
-    for what, kept, whole in (("training", train, all_train), ("test", test, all_test)):
-        if whole.rejected:
-            found.append(
-                f"{len(whole.rejected)} {what} videos cannot be read and are left out; they are "
-                "listed in rejected.csv."
-            )
-        if unlabelled := len(whole) - len(kept):
-            found.append(f"{unlabelled} {what} videos have no label and are left out.")
-    if missing := result.missing:
-        names = [class_name(label, test.classes) for label in missing]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        lost = int(torch.isin(test.label, torch.tensor(missing)).sum())
-        found.append(
-            f"{lost} test videos are of classes without any training video, and count as "
-            f"wrong: {', '.join(names[:5])}{more}."
-        )
-    if shared := int(torch.isin(test.group_id, train.group_id).sum()):
-        found.append(
-            f"{shared} test videos share their group (source) with a training video, which makes "
-            "them easy."
-        )
-    return found
+    known, unseen = train.store, test.store
+    return [
+        *train.remarks(),
+        *test.remarks(),
+        *missing_classes(result.missing, unseen.label, unseen.classes, count_as="wrong"),
+        *shared_groups(known, unseen, easy="easy"),
+    ]
 
 
 def _write(

@@ -13,21 +13,22 @@ import torch
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.notices import is_new
 from vclr_lightning.evaluation.neighbour_tables import (
-    class_name,
     class_table,
     recall_table,
     write_classes,
     write_queries,
 )
 from vclr_lightning.evaluation.neighbours import check_options, search
+from vclr_lightning.evaluation.outcomes import Measured
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
 from vclr_lightning.stages.retrieval_page import write_retrieval_page
 
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.retrieval_result import Retrieval
-    from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features import FeatureExtractor
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def retrieval(
     neighbours: int = 5,
     seed: int = 0,
     metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
+) -> Measured:
     """Look every test video up among the training videos (Section 4.1 of the paper).
 
     Writes ``retrieval.json`` (recall, chance, counts), ``retrieval.csv`` (each query's
@@ -73,7 +74,8 @@ def retrieval(
 
     Returns:
         ``r1``, ``r5`` and so on, shares from 0 to 1; ``chance/r1`` and so on; ``train/videos`` and
-        ``test/videos``, how many were compared.
+        ``test/videos``, how many were compared, and ``train/left_out`` and ``test/left_out``, how
+        many were not; with ``notes``.
 
     Raises:
         UserError: a split has no videos or no labels, or an argument is impossible.
@@ -93,10 +95,14 @@ def retrieval(
     # A mistake is told before features are extracted.
     check_options(ks=ks, backend=backend, leave_group_out=leave_group_out)
     options = _on(device, backend)
+    for split in (train_split, test_split):
+        labels_of(features.data, split, needed_by="retrieval")
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_first():
-        return {}
-    train, test = stores[train_split].labelled(), stores[test_split].labelled()
+        return Measured({})
+    of_train = used("training", stores[train_split], features.data, train_split)
+    of_test = used("test", stores[test_split], features.data, test_split)
+    train, test = of_train.store, of_test.store
     result = search(
         train,
         test,
@@ -107,8 +113,8 @@ def retrieval(
         **options,
     )
     directory.mkdir(parents=True, exist_ok=True)
-    notes = remarks(result, train, test, stores[train_split], stores[test_split], leave_group_out)
-    for note in notes:
+    notes = remarks(result, of_train, of_test, ks=ks, leave_group_out=leave_group_out)
+    for note in filter(is_new, notes):
         logger.info("%s", note)
     values = {f"r{k}": share for k, share in result.recall.items()}
     content: dict[str, Any] = {
@@ -132,7 +138,7 @@ def retrieval(
     )
     write_classes(directory / "retrieval_classes.csv", result, test.classes)
     write_rejected(
-        directory / "rejected.csv", {split: store.rejected for split, store in stores.items()}
+        directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
     )
     _print(result, test.classes)
     if pictures:
@@ -149,50 +155,35 @@ def retrieval(
         )
         _say(f"wrote {page}")
     chance = {f"chance/r{k}": share for k, share in result.chance.items()}
-    return values | chance | {"train/videos": len(train), "test/videos": len(test)}
+    counts = {"train/videos": len(train), "test/videos": len(test)}
+    counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
+    return Measured(values | chance | counts, notes=notes)
 
 
 def remarks(
-    result: Retrieval,
-    train: FeatureStore,
-    test: FeatureStore,
-    all_train: FeatureStore,
-    all_test: FeatureStore,
-    leave_group_out: bool,
+    result: Retrieval, train: Used, test: Used, *, ks: Sequence[int], leave_group_out: bool
 ) -> list[str]:
     """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
 
     Args:
         result: what was found.
-        train, test: the videos that were compared.
-        all_train, all_test: with those that have no label.
+        train, test: the videos that were compared, and those that were not.
+        ks: numbers of neighbours that were asked for.
         leave_group_out: whether videos of the query's own group were no neighbours.
     """
-    found = []
-    for what, kept, whole in (("training", train, all_train), ("test", test, all_test)):
-        if whole.rejected and (what == "training" or whole.folder != all_train.folder):
-            found.append(
-                f"{len(whole.rejected)} {what} videos cannot be read and are left out; they are "
-                "listed in rejected.csv."
-            )
-        if unlabelled := len(whole) - len(kept):
-            found.append(f"{unlabelled} {what} videos have no label and are left out.")
-    if missing := result.missing:
-        names = [class_name(label, test.classes) for label in missing]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        lost = int(torch.isin(test.label, torch.tensor(missing)).sum())
+    gallery, queries = train.store, test.store
+    found = train.remarks()
+    if test.whole.folder != train.whole.folder:
+        found += test.remarks()
+    found += missing_classes(result.missing, queries.label, queries.classes, count_as="not found")
+    if too_many := sorted(set(ks) - set(result.ks)):
         found.append(
-            f"{lost} test videos are of classes without any training video, and count as not "
-            f"found: {', '.join(names[:5])}{more}."
+            f"There is no {', '.join(f'R@{k}' for k in too_many)}: there are only "
+            f"{len(gallery):,} training videos to find."
         )
     if leave_group_out:
-        found.append("Videos of the query's own group are no neighbours.")
-    elif shared := int(torch.isin(test.group_id, train.group_id).sum()):
-        found.append(
-            f"{shared} test videos share their group (source) with a training video, which makes "
-            "them easy to find."
-        )
-    return found
+        return [*found, "Videos of the query's own group are no neighbours."]
+    return found + shared_groups(gallery, queries, easy="easy to find")
 
 
 def _on(device: str | None, backend: str) -> dict[str, Any]:

@@ -41,13 +41,14 @@ def match(official: Official, found: Found) -> Listing:
     for named in official.videos:
         paths = _paths(named, by_stem, loose)
         if not paths:
-            rejected.append(Rejected(named.title, "no such video"))
+            rejected.append(Rejected(named.title, "no such video", split=named.split))
             continue
         path = paths[0] if len(paths) == 1 else _best(paths, named)
         whole = named.start is None
         place = (path,) if whole else (path, named.start, named.end, named.label)
         if place in taken:
-            rejected.append(Rejected(named.title if not whole else path, "listed again"))
+            again = path if whole else named.title
+            rejected.append(Rejected(again, "listed again", split=named.split))
             continue
         taken.add(place)
         entries.append(_entry(path, named))

@@ -48,7 +48,7 @@ def listing_of_mmaction2(
                 raise UserError(f"{file}, line {number}: class {label} is not in the label map")
             place = (path, start, end)
             if path not in here:
-                rejected.append(Rejected(path, "no such video"))
+                rejected.append(Rejected(path, "no such video", split=split))
             elif place in entries:
                 rejected.append(Rejected(path, f"listed again by {file.name}, line {number}"))
             else:

@@ -88,7 +88,8 @@ def as_clips(videos: Sequence[Untrimmed], classes: tuple[str, ...]) -> Official:
         for start, end, kind in video.annotations:
             name = f"{video.name}_{start:.2f}_{end:.2f}"
             if not 0 <= start < end:
-                rejected.append(Rejected(name, "annotated from its end to its start or before"))
+                reason = "annotated from its end to its start or before"
+                rejected.append(Rejected(name, reason, split=video.split))
                 continue
             clips.append(
                 Named(

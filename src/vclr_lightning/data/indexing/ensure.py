@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.notices import say
 from vclr_lightning.data.indexing.indexer import index_videos
 from vclr_lightning.data.indexing.source import Source
 from vclr_lightning.data.manifest import Manifest
@@ -104,15 +105,9 @@ def ensure_manifest(
         show=show,
     )
     if show:
-        _print(indexed.notices())
+        for line in indexed.notices():
+            say(line)
     return indexed.manifest
-
-
-def _print(lines: Sequence[str]) -> None:
-    from rich.console import Console
-
-    for line in lines:
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _path(path: PathLike) -> Path:

@@ -35,12 +35,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A file that cannot be used, why, and what it looked like when it was tried."""
+    """A file that cannot be used, why, and what it looked like when it was tried.
+
+    Attributes:
+        path: relative to the root; a video that is not there goes by its name.
+        reason: in words.
+        size: bytes; -1 where there is no file, or it was not looked at.
+        mtime_ns: time of its last change, likewise.
+        split: that it would be of, where that is known.
+    """
 
     path: str
     reason: str
     size: int = -1
     mtime_ns: int = -1
+    split: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether a video is missing by it; one that is listed twice is there once."""
+        return not self.reason.startswith("listed again")
 
 
 @dataclass(kw_only=True)

@@ -116,7 +116,8 @@ def index_videos(
             root, seen, known=known, journal=journal, settings=settings, workers=workers, show=show
         )
         rows, outside = _rows(listing.entries, outcomes)
-        rejected = [*listing.rejected, *_rejected(outcomes), *outside]
+        split_of = {entry.path: entry.split for entry in listing.entries}
+        rejected = [*listing.rejected, *_rejected(outcomes, split_of), *outside]
         write_rejects(rejects_file(out), rejected)
         if not rows:
             journal.remove()
@@ -142,8 +143,12 @@ def index_videos(
     )
 
 
-def _rejected(outcomes: Sequence[Outcome]) -> list[Rejected]:
-    return [Rejected(o.path, o.reason, o.size, o.mtime_ns) for o in outcomes if o.reason]
+def _rejected(outcomes: Sequence[Outcome], split_of: Mapping[str, str]) -> list[Rejected]:
+    return [
+        Rejected(o.path, o.reason, o.size, o.mtime_ns, split_of[o.path])
+        for o in outcomes
+        if o.reason
+    ]
 
 
 def _rows(
@@ -159,7 +164,7 @@ def _rows(
         length = outcome.values.get("duration") or outcome.values.get("num_frames")
         if entry.start is not None and length is not None and entry.start >= length:
             reason = f"its clip begins at {entry.start:g}, and it ends at {length:g}"
-            outside.append(Rejected(entry.path, reason))
+            outside.append(Rejected(entry.path, reason, split=entry.split))
         else:
             rows.append(_row(entry, outcome, outcome.values))
     return rows, outside

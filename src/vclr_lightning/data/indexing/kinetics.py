@@ -92,7 +92,8 @@ def listing_of_kinetics(
         for clip in clips:
             paths = by_stem.get(clip.stem) or by_stem.get(clip.youtube_id)
             if not paths:
-                rejected.append(Rejected(clip.stem, f"no such video; {file.name} lists it"))
+                reason = f"no such video; {file.name} lists it"
+                rejected.append(Rejected(clip.stem, reason, split=clip.split))
                 continue
             path = min(paths, key=lambda path: (-_agreement(path, clip), path))
             if path in chosen:

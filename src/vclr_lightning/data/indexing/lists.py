@@ -97,7 +97,7 @@ def listing_of_lists(
             for number, line in read_list(file):
                 path = _relative(line.path, root)
                 if path is None:
-                    rejected.append(Rejected(line.path, f"lies outside of {root}"))
+                    rejected.append(Rejected(line.path, f"lies outside of {root}", split=split))
                 elif path in first:
                     reason = f"listed again by {file}, line {number}; kept in {first[path][0]}"
                     rejected.append(Rejected(path, reason))

@@ -10,7 +10,7 @@ from pathlib import Path
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.indexing.entries import Rejected
 
-COLUMNS = ("path", "reason", "size", "mtime_ns")
+COLUMNS = ("path", "reason", "size", "mtime_ns", "split")
 
 
 def rejects_file(manifest: Path) -> Path:
@@ -48,9 +48,15 @@ def read_rejects(file: Path) -> list[Rejected]:
         return []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as source:
         reader = csv.DictReader(source)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1]):  # once without splits
             return []
         return [
-            Rejected(line["path"], line["reason"], int(line["size"]), int(line["mtime_ns"]))
+            Rejected(
+                line["path"],
+                line["reason"],
+                int(line["size"]),
+                int(line["mtime_ns"]),
+                line.get("split") or "",
+            )
             for line in reader
         ]
