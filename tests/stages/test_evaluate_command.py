@@ -137,7 +137,7 @@ def test_a_folder_for_features_holds_those_of_every_data_set_and_of_the_untraine
     lists.mkdir()
     for source in sorted(ucf101["videos"].rglob("*.mp4")):
         shutil.copy(source, tmp_path / "hmdb" / f"of_{source.name}")
-    for label, action in enumerate(("Archery", "Biking")):
+    for action in ("Archery", "Biking"):
         names = sorted(file.stem for file in (tmp_path / "hmdb").glob(f"*_{action}_*"))
         lines = [f"{name}.avi {1 + number % 2} " for number, name in enumerate(names)]
         (lists / f"{action}_test_split1.txt").write_text("\n".join(lines))

@@ -76,10 +76,18 @@ def class_rows(rows: Sequence[ClassRow], classes: Sequence[str]) -> list[list[st
     ]
 
 
-def confusion_rows(found: Sequence[Confusion], classes: Sequence[str]) -> list[list[str]]:
-    """Return a head and a row of text for each pair of classes."""
+def confusion_rows(
+    found: Sequence[Confusion], classes: Sequence[str], *, taken: str = "whose nearest is of"
+) -> list[list[str]]:
+    """Return a head and a row of text for each pair of classes.
+
+    Args:
+        found: the pairs.
+        classes: names of the classes.
+        taken: what stands over the second of a pair.
+    """
     return [
-        ["videos of", "whose nearest is of", "videos", "of the class"],
+        ["videos of", taken, "videos", "of the class"],
         *(
             [
                 class_name(one.label, classes),

@@ -12,7 +12,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.progress import track
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.neighbours import cosine_neighbours, exact_similarities
 from vclr_lightning.functional.retrieval import KS, chance_recall, largest
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
@@ -49,6 +49,7 @@ def search(
     ks: Sequence[int] = KS,
     backend: str = "exact",
     leave_group_out: bool = False,
+    listed: int = 0,
     show: bool = False,
     **options: Any,
 ) -> Retrieval:
@@ -62,6 +63,8 @@ def search(
         backend: ``"exact"``, or ``"faiss"``, which needs that package and finds the same.
         leave_group_out: videos of the query's own group are no neighbours; for queries that are
             also the gallery.
+        listed: nearest whose similarity is computed in double precision, so that it is the same to
+            the last digit by every backend.
         show: show a progress bar.
         options: of the backend, such as ``chunk``.
 
@@ -94,6 +97,8 @@ def search(
     similarity, position = BACKENDS[backend](
         queries, gallery, max(counted), progress=progress, **groups, **options
     )
+    if listed:
+        similarity[:, :listed] = exact_similarities(queries, gallery, position[:, :listed])
     return Retrieval(
         similarity=similarity,
         position=position,

@@ -35,13 +35,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Queries of one class whose nearest video is of another.
+    """Videos of one class that are taken for another: by their nearest, or by a classifier.
 
     Attributes:
-        label: class of the queries.
-        taken_for: class of their nearest.
+        label: class of the videos.
+        taken_for: the other class.
         count: how many.
-        share: of the queries of the class.
+        share: of the videos of the class.
     """
 
     label: int
@@ -116,14 +116,32 @@ class Retrieval:
 
     def confusions(self) -> list[Confusion]:
         """Return which classes are taken for which by their nearest video, the most first."""
-        found = []
-        for label in sorted(set(self.query_label.tolist())):
-            own = self.nearest_label[self.query_label == label]
-            found += [
-                Confusion(label, taken_for, count, count / len(own))
-                for taken_for, count in _mistaken(own, label)
-            ]
-        return sorted(found, key=lambda c: (-c.count, -c.share, c.label, c.taken_for))
+        return confusions(self.query_label, self.nearest_label)
+
+
+def confusions(label: Tensor, told: Tensor) -> list[Confusion]:
+    """Return which classes are taken for which, the most first.
+
+    Args:
+        label: classes of videos.
+        told: what they are taken for, -1 for nothing.
+
+    Shape:
+        both ``(M,)``
+
+    Example:
+        >>> import torch
+        >>> confusions(torch.tensor([0, 0, 1]), torch.tensor([1, 0, 1]))
+        [Confusion(label=0, taken_for=1, count=1, share=0.5)]
+    """
+    found = []
+    for one in sorted(set(label.tolist())):
+        own = told[label == one]
+        found += [
+            Confusion(one, taken_for, count, count / len(own))
+            for taken_for, count in _mistaken(own, one)
+        ]
+    return sorted(found, key=lambda c: (-c.count, -c.share, c.label, c.taken_for))
 
 
 def _mistaken(nearest: Tensor, label: int) -> Iterator[tuple[int, int]]:

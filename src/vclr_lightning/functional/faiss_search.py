@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.neighbours import MARGIN, settle
+from vclr_lightning.functional.row_norms import divided, divisors
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -62,13 +63,8 @@ def faiss_neighbours(
 
 
 def _unit(rows: Tensor, what: str) -> Any:
-    unit = normalize(rows.detach().to("cpu", torch.float32), dim=1)
-    if not bool(unit.isfinite().all()):
-        raise UserError(
-            f"rows of the {what} features are not finite; see whether the weights that made them "
-            "are, and extract the features again"
-        )
-    return unit.contiguous().numpy()
+    cpu = rows.detach().cpu()
+    return normalize(divided(cpu, divisors(cpu, what)), dim=1).contiguous().numpy()
 
 
 def load_faiss() -> ModuleType:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.row_norms import divided, divisors, inverse_norms
 from vclr_lightning.functional.topk import decode_keys, merge_top, no_keys
 
 MARGIN = 16  # neighbours beyond k whose order is settled in double precision, too
 NEAR = 1e-5  # similarities this close are compared in double precision; float32 errs by less
 _FIRST = 256  # rows of the first block; each is twice the one before
 _NUMBERS = 1 << 17  # of double precision, multiplied at a time
+_TINY = 1e-300
 
 
 def cosine_neighbours(
@@ -70,29 +72,32 @@ def cosine_neighbours(
         raise UserError("there is nothing to look among: the gallery is empty")
     where = torch.device(queries.device if device is None else device)
     k = min(k, len(gallery))
-    query_scale = torch.cat([_inverse_norms(part, "query") for part in torch.split(queries, chunk)])
+    query_divisor = torch.cat([divisors(part, "query") for part in torch.split(queries, chunk)])
     best = no_keys(len(queries), min(k + MARGIN, len(gallery)), device=where)
     with full_precision():
         for rows in progress(list(_blocks(len(gallery), gallery_chunk))):
-            block = gallery[rows].to(where, torch.float32)
-            scale = _inverse_norms(block, "gallery")
+            block = gallery[rows].to(where)
+            block = divided(block, divisors(block, "gallery"))
+            scale = inverse_norms(block)
             own = None if gallery_groups is None else gallery_groups[rows].to(where)
             for start in range(0, len(queries), chunk):
                 some = slice(start, start + chunk)
-                similarity = queries[some].to(where, torch.float32) @ block.T
+                part = divided(queries[some].to(where), query_divisor[some].to(where))
+                similarity = part @ block.T
                 similarity.mul_(scale)  # a query's own norm does not change its order
                 if query_groups is not None and own is not None:
                     groups = query_groups[some].to(where)
                     similarity.masked_fill_(groups[:, None] == own, -torch.inf)
                 best[some] = merge_top(best[some], similarity, rows.start)
     found = []
-    for part, keys, scale in zip(
+    for part, keys, divisor in zip(
         torch.split(queries, chunk),
         torch.split(best, chunk),
-        torch.split(query_scale, chunk),
+        torch.split(query_divisor, chunk),
         strict=True,
     ):
         similarity, position = (x.to(queries.device) for x in decode_keys(keys))
+        scale = inverse_norms(divided(part, divisor))
         found.append(settle(part, gallery, similarity * scale[:, None], position, k))
     similarities, positions = zip(*found, strict=True)
     return torch.cat(similarities), torch.cat(positions)
@@ -122,16 +127,36 @@ def settle(
     exact = similarity.double()
     for pairs in torch.split(near.nonzero(), max(1, _NUMBERS // queries.shape[1])):
         rows, columns = pairs.unbind(1)
-        first = queries[rows].double()
-        second = gallery[position[rows, columns].to(gallery.device)].double().to(first.device)
-        product = (first * second).sum(dim=1)
-        norms = first.norm(dim=1) * second.norm(dim=1)
-        exact[rows, columns] = (product / norms.clamp(min=1e-300)).round(decimals=12)
+        exact[rows, columns] = _cosines(queries, gallery, rows, position[rows, columns])
     by_position = position.argsort(dim=1)
     order = exact.gather(1, by_position).argsort(dim=1, descending=True, stable=True)
     order = by_position.gather(1, order)[:, :k]
     exact, position = exact.gather(1, order).clamp(-1, 1).float(), position.gather(1, order)
     return exact.masked_fill(position < 0, -torch.inf), position
+
+
+def exact_similarities(queries: Tensor, gallery: Tensor, position: Tensor) -> Tensor:
+    """Return the cosine similarity of each query and given gallery rows, in double precision.
+
+    Args:
+        queries, gallery: features, any scale.
+        position: rows of the gallery; -1 for none, whose similarity is minus infinity.
+
+    Shape:
+        - queries: ``(Q, F)``; gallery: ``(G, F)``; position: ``(Q, K)``
+        - returns: ``(Q, K)`` float64
+
+    Example:
+        >>> gallery = torch.tensor([[0.0, 2.0], [3.0, 3.0]])
+        >>> exact_similarities(torch.tensor([[0.0, 5.0]]), gallery, torch.tensor([[0, 1, -1]]))
+        tensor([[1.0000, 0.7071,   -inf]], dtype=torch.float64)
+    """
+    found = torch.full(position.shape, -torch.inf, dtype=torch.float64, device=position.device)
+    pairs = (position >= 0).nonzero()
+    for some in torch.split(pairs, max(1, _NUMBERS // queries.shape[1])):
+        rows, columns = some.unbind(1)
+        found[rows, columns] = _cosines(queries, gallery, rows, position[rows, columns])
+    return found
 
 
 @contextmanager
@@ -151,15 +176,17 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _inverse_norms(rows: Tensor, what: str) -> Tensor:
-    """``(N, F)`` to ``(N,)``: 1 / norm, 0 for rows of zeros."""
-    norms = torch.linalg.vector_norm(rows.float(), dim=1)
-    if bad := int((~norms.isfinite()).sum()):
-        raise UserError(
-            f"{bad} rows of the {what} features are not finite; see whether the weights that made "
-            "them are, and extract the features again"
-        )
-    return torch.where(norms > 0, 1 / norms, 0.0)
+def _cosines(queries: Tensor, gallery: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    """Cosine similarity of pairs, to 12 decimals: ``(P,)`` and ``(P,)`` to ``(P,)`` float64."""
+    first = queries[rows].double()
+    second = gallery[positions.to(gallery.device)].double().to(first.device)
+    first, second = (
+        x / x.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for x in (first, second)
+    )
+    product = (first * second).sum(dim=1)
+    norms = first.norm(dim=1) * second.norm(dim=1)
+    cosine: Tensor = product / norms.clamp(min=_TINY)
+    return cosine.round(decimals=12)
 
 
 def _blocks(length: int, size: int) -> Iterator[slice]:

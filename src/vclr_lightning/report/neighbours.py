@@ -13,6 +13,7 @@ from vclr_lightning.report.content import Score
 from vclr_lightning.report.frame import frame
 from vclr_lightning.report.images import data_uri
 from vclr_lightning.report.page import tile
+from vclr_lightning.report.tables import html_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,10 +113,10 @@ def _body(page: NeighbourPage) -> Iterator[str]:
             yield from map(_lookup, lookups)
     if page.confusions:
         yield "<h2>Taken for each other</h2>"
-        yield f'<div class="scroll">{_table(page.confusions)}</div>'
+        yield f'<div class="scroll">{html_table(page.confusions)}</div>'
     if page.classes:
         yield "<h2>Classes</h2>"
-        yield f'<div class="scroll tall">{_table(page.classes)}</div>'
+        yield f'<div class="scroll tall">{html_table(page.classes)}</div>'
     if page.facts:
         yield "<h2>The features</h2>"
         rows = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in page.facts.items())
@@ -148,11 +149,3 @@ def _picture(video: Pictured) -> str:
     if video.picture is None:
         return f'<span class="blank" title="{title}">no picture</span>'
     return f'<img alt="{title}" title="{title}" src="{data_uri(video.picture, quality=85)}">'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *others = rows
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in others
-    )
-    return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{body}</table>"

@@ -10,10 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.report.confusion import confusion_chart
+from vclr_lightning.report.confusion import NUMBERED, confusion_chart, confusion_key
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.frame import frame
 from vclr_lightning.report.page import tile
+from vclr_lightning.report.tables import html_table
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ProbePage:
         search: table of the settings that were compared: its head, then the rows.
         confusion: ``(c, c)`` counts, by class and what it is taken for.
         names: of the classes of ``confusion``.
+        confusions: table of what is most often taken for what: its head, then the rows.
         classes: table of all classes: its head, then the rows.
         facts: where the features come from, by name.
         facts_title: what stands over them.
@@ -40,6 +42,7 @@ class ProbePage:
     search: Sequence[Sequence[str]] = ()
     confusion: Tensor | None = None
     names: Sequence[str] = ()
+    confusions: Sequence[Sequence[str]] = ()
     classes: Sequence[Sequence[str]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     facts_title: str = "The features"
@@ -74,29 +77,31 @@ def _body(page: ProbePage) -> Iterator[str]:
     if page.confusion is not None:
         yield "<h2>What is taken for what</h2>"
         yield (
-            '<p class="note">Each row is a class of the test videos, each column what they are '
-            "told to be; the stronger the colour, the larger the share of the row. Right ones are "
-            "on the diagonal.</p>"
+            '<p class="note">A row for each class of the test videos, a column for each class that '
+            "they are told to be: right ones are on the diagonal. "
+            + (
+                "Numbers are videos."
+                if len(page.names) <= NUMBERED
+                else "Point at a cell to see its classes and number; confusion.csv holds them all."
+            )
+            + "</p>"
         )
+        yield confusion_key()
         yield f'<div class="scroll">{confusion_chart(page.confusion, page.names)}</div>'
+    if page.confusions:
+        yield "<h3>Most often mistaken</h3>"
+        yield f'<div class="scroll">{html_table(page.confusions)}</div>'
     if page.search:
         yield "<h2>Settings compared</h2>"
         yield (
             '<p class="note">Top-1 in % of training videos held out in turn; videos of one group '
             "(source) are never on both sides.</p>"
         )
-        yield f'<div class="scroll">{_table(page.search)}</div>'
+        yield f'<div class="scroll">{html_table(page.search)}</div>'
     if page.classes:
         yield "<h2>Classes</h2>"
-        yield f'<div class="scroll tall">{_table(page.classes)}</div>'
+        yield f'<div class="scroll tall">{html_table(page.classes)}</div>'
     if page.facts:
         yield f"<h2>{escape(page.facts_title)}</h2>"
         rows = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in page.facts.items())
         yield f"<dl>{''.join(rows)}</dl>"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in body)
-    return f"<table><tr>{top}</tr>{lines}</table>"

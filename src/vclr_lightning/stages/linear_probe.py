@@ -15,7 +15,7 @@ from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.notices import is_new
-from vclr_lightning.evaluation.neighbour_tables import class_name, percent
+from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES, Measured
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probe_tables import (
@@ -29,11 +29,12 @@ from vclr_lightning.evaluation.probe_tables import (
     write_predictions,
 )
 from vclr_lightning.evaluation.probes import PROBES, Probe
+from vclr_lightning.evaluation.retrieval_result import confusions
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
+from vclr_lightning.stages.facts import feature_facts
 from vclr_lightning.stages.features import write_rejected
 from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
-from vclr_lightning.stages.retrieval_page import feature_facts
 
 if TYPE_CHECKING:
     from vclr_lightning.data.datamodule import VideoDataModule
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from vclr_lightning.stages.features import FeatureExtractor
 
 logger = logging.getLogger(__name__)
+
+CONFUSIONS = 12  # pairs of classes on the page
 
 
 def linear_probe(
@@ -183,6 +186,7 @@ def _page(
     # Classes that neither split has would only be empty rows.
     present = torch.unique(torch.cat([result.columns, result.label]))
     confusion = result.confusion(_classes(result, test))[present][:, present]
+    mistakes = confusions(result.label, result.predicted)[:CONFUSIONS]
     page = ProbePage(
         title="Linear probe of frozen features",
         summary=(
@@ -195,6 +199,7 @@ def _page(
         search=search_rows(result.search) if result.search is not None else (),
         confusion=confusion,
         names=[class_name(label, test.classes) for label in present.tolist()],
+        confusions=confusion_rows(mistakes, test.classes, taken="told to be") if mistakes else (),
         classes=class_rows(result.by_class(), test.classes),
         facts=feature_facts(train, test),
     )

@@ -109,6 +109,7 @@ def retrieval(
         ks=ks,
         backend=backend,
         leave_group_out=leave_group_out,
+        listed=max(listed, neighbours),
         show=True,
         **options,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from vclr_lightning.evaluation.neighbour_tables import (
 )
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.neighbours import Lookup, NeighbourPage, Pictured, write_neighbours
+from vclr_lightning.stages.facts import feature_facts
 from vclr_lightning.stages.pictures import middle_pictures
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def write_retrieval_page(
         UserError: the page cannot be written.
     """
     right, wrong = choose(result, queries, seed)
-    lookups, unread = _lookups(result, [*right, *wrong], neighbours, train, test, data)
+    chosen = alternating(right, wrong)
+    lookups, unread = _lookups(result, chosen, neighbours, train, test, data)
     number = int((result.first_hit == 1).sum())
     rest = len(result) - number
     notes = list(notes)
@@ -77,12 +80,8 @@ def write_retrieval_page(
         scores=[Score(f"R@{k}", result.recall[k], result.chance[k]) for k in result.ks],
         notes=notes,
         lookups={
-            heading: [lookups[i] for i in chosen]
-            for heading, chosen in {
-                f"{len(right)} of the {number} whose nearest is right, drawn with seed "
-                f"{seed}": right,
-                f"{len(wrong)} of the {rest} whose nearest is wrong, drawn with seed {seed}": wrong,
-            }.items()
+            f"{len(right)} of the {number} whose nearest is right, and {len(wrong)} of the {rest} "
+            f"whose nearest is wrong, drawn with seed {seed}": [lookups[i] for i in chosen]
         },
         classes=class_rows(result.by_class(), test.classes),
         confusions=confusion_rows(confusions, test.classes) if confusions else (),
@@ -107,6 +106,17 @@ def choose(result: Retrieval, number: int, seed: int) -> tuple[list[int], list[i
     right, wrong = (_spread(np.flatnonzero(kind), labels, rng) for kind in (hit, ~hit))
     count = min(len(wrong), max(number // 2, number - len(right)))
     return right[: number - count], wrong[:count]
+
+
+def alternating(right: Sequence[int], wrong: Sequence[int]) -> list[int]:
+    """Return both in turn, as the paper's figure shows them; what one has more comes last.
+
+    Example:
+        >>> alternating([1, 2, 3], [7])
+        [1, 7, 2, 3]
+    """
+    pairs = zip_longest(right, wrong)
+    return [row for pair in pairs for row in pair if row is not None]
 
 
 def _spread(
@@ -165,24 +175,3 @@ def _lookups(
 
 def _similar(video: Pictured, similarity: Tensor) -> Pictured:
     return Pictured(video.picture, video.label, video.name, float(similarity))
-
-
-def feature_facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
-    """Return where the features come from, as text."""
-    about: Mapping[str, Any] = test.provenance
-    facts = {
-        "training videos": f"{len(train)}, split {train.provenance.get('split')}",
-        "test videos": f"{len(test)}, split {about.get('split')}",
-    }
-    for name, title in (
-        ("file", "weights"),
-        ("network", "network"),
-        ("layer", "layer"),
-        ("sampling", "frames"),
-        ("transform", "transform"),
-        ("package", "version"),
-    ):
-        if (value := about.get(name)) is not None:
-            plain = isinstance(value, Mapping)
-            facts[title] = ", ".join(f"{k} {v}" for k, v in value.items()) if plain else str(value)
-    return facts
