@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -13,13 +13,21 @@ from pytorch_lightning import LightningDataModule
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.dataset import VideoDataset
 from vclr_lightning.data.epochs import EpochBatches, rank_shard
+from vclr_lightning.data.finishing import finish_batch
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.loader import BatchLoader, EpochLoader
 from vclr_lightning.data.restart import restore_position
+from vclr_lightning.data.transforms.backends import Augment, choose
 from vclr_lightning.data.workers import StartMethod, WorkerOptions, default_num_workers
 
 if TYPE_CHECKING:
-    from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
+    from vclr_lightning.data.protocols import (
+        ClipTransform,
+        Sampler,
+        SplitTransform,
+        VideoReader,
+        VideoTable,
+    )
 
 
 class VideoDataModule(LightningDataModule):
@@ -50,6 +58,9 @@ class VideoDataModule(LightningDataModule):
             :meth:`frames_loader`.
         splits: videos to measure finished networks on, by name: the splits as they were published,
             from which nothing is held out; by default ``train`` and ``val``.
+        augment: who computes the augmentation: ``"torch"`` or ``"opencv"`` in the workers, or
+            ``"device"``: workers only crop, and the rest is done for the whole batch where it is
+            trained on. ``None``: the transform as it is. All draw the same parameters.
 
     Attributes:
         splits: see above.
@@ -57,8 +68,9 @@ class VideoDataModule(LightningDataModule):
         eval_batch_size: see above.
 
     Raises:
-        UserError: a number is out of its range; from :meth:`train_dataloader`, if the batch cannot
-            be shared out evenly, there are too few videos, or the views do not fit together.
+        UserError: a number is out of its range, or ``augment`` is not for this transform; from
+            :meth:`train_dataloader`, if the batch cannot be shared out evenly, there are too few
+            videos, or the views do not fit together.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class VideoDataModule(LightningDataModule):
         eval_frames: int = 30,
         eval_batch_size: int = 8,
         splits: Mapping[str, VideoTable] | None = None,
+        augment: Augment | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -99,7 +112,8 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self.max_rejected_share = max_rejected_share
         self._samplers = samplers
-        self._transform = transform
+        self._augment = augment
+        self._transform = choose(transform, augment)
         self._share_augmentation = False
         self._eval_transform = eval_transform
         self.reader = reader
@@ -130,8 +144,11 @@ class VideoDataModule(LightningDataModule):
             samplers: decide which frames the views hold.
             transform: augments a clip.
             share_augmentation: augment all clips of a video alike.
+
+        Raises:
+            UserError: this transform cannot be computed as ``augment`` says.
         """
-        self._samplers, self._transform = samplers, transform
+        self._samplers, self._transform = samplers, choose(transform, self._augment)
         self._share_augmentation = share_augmentation
 
     def train_dataloader(self) -> EpochLoader:
@@ -140,7 +157,8 @@ class VideoDataModule(LightningDataModule):
         With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
         """
         trainer = self.trainer
-        dataset = self._dataset(self.train, self._needed_views())
+        on_device = self._augment == "device"
+        dataset = self._dataset(self.train, self._needed_views(), begin_only=on_device)
         batches = EpochBatches(
             len(self.train),
             batch_size=self.batch_size,
@@ -233,6 +251,17 @@ class VideoDataModule(LightningDataModule):
             options = replace(options, num_workers=default_num_workers(processes))
         return options
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int = 0
+    ) -> Any:
+        """Move a batch to ``device``, and do what is left of its augmentation there.
+
+        Lightning calls it; in a loop of one's own it is called for each training batch.
+        """
+        if isinstance(batch, Mapping) and "begun" in batch:
+            return finish_batch(batch, cast("SplitTransform", self._transform), device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def teardown(self, stage: str) -> None:
         """Stop the workers."""
         if self._train_loader is not None:
@@ -277,7 +306,7 @@ class VideoDataModule(LightningDataModule):
         return self._views
 
     def _dataset(
-        self, manifest: VideoTable, views: Collection[str] | None, *, replace: bool = True
+        self, manifest: VideoTable, views: Collection[str] | None, **options: bool
     ) -> VideoDataset:
         return VideoDataset(
             manifest=manifest,
@@ -286,8 +315,8 @@ class VideoDataModule(LightningDataModule):
             transform=self._transform,
             views=views,
             seed=self.seed,
-            replace=replace,
             share_augmentation=self._share_augmentation,
+            **options,
         )
 
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:

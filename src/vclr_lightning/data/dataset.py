@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.decoding import read_drawn, reject
 from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.transforms.backends import is_split
 from vclr_lightning.data.views import ViewPlan
 
 if TYPE_CHECKING:
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
     from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
 
 
-class Sample(TypedDict):
-    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video."""
+class _Pictures(TypedDict):
+    views: NotRequired[dict[str, Tensor]]
+    begun: NotRequired[dict[str, Tensor]]
+    augmentations: NotRequired[dict[str, NDArray[np.int32]]]
 
-    views: dict[str, Tensor]
+
+class Sample(_Pictures):
+    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video.
+
+    Where the device is to finish the augmentation there are no ``views``, but ``begun``, of the
+    same shapes, and ``augmentations``, the parameters ``(n, P)`` of each view's clips.
+    """
+
     rows: Mapping[str, NDArray[np.int64]]
     order: Mapping[str, NDArray[np.int64]]
     ranks: Mapping[str, NDArray[np.int64]]
@@ -60,13 +70,17 @@ class VideoDataset(Dataset[Sample]):
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
         share_augmentation: whether all clips of a video are augmented with the same random numbers:
             one crop and one flip for a video.
+        begin_only: whether the transform, a
+            :class:`~vclr_lightning.data.protocols.SplitTransform`, only begins here, and the rest
+            is left to :func:`~vclr_lightning.data.finishing.finish_batch`.
         max_attempts: videos tried for one sample before giving up.
 
     Shape:
         ``sample["views"][name]``: ``(n, C, T, H, W)`` uint8; a view of 0 clips is left out.
 
     Raises:
-        UserError: the views do not fit together (see :class:`ViewPlan`); or, from indexing,
+        UserError: the views do not fit together (see :class:`ViewPlan`), or ``begin_only`` is not
+            possible; or, from indexing,
             ``max_attempts`` videos in a row cannot be read.
 
     Example:
@@ -101,6 +115,7 @@ class VideoDataset(Dataset[Sample]):
         seed: int = 0,
         replace: bool = True,
         share_augmentation: bool = False,
+        begin_only: bool = False,
         max_attempts: int = 10,
     ) -> None:
         self._manifest = manifest
@@ -110,6 +125,13 @@ class VideoDataset(Dataset[Sample]):
         self._seed = seed
         self._replace = replace
         self._share_augmentation = share_augmentation
+        self._begin = None
+        if begin_only:
+            if not is_split(transform) or not replace:
+                raise UserError(
+                    "begin_only needs a transform with begin() and finish(), and replace=True"
+                )
+            self._begin = transform.begin
         self._max_attempts = max_attempts
 
     @property
@@ -160,16 +182,29 @@ class VideoDataset(Dataset[Sample]):
             return drawn, np.concatenate([ranks.ravel() for ranks in drawn.ranks.values()])
 
         drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
-        views, position = {}, 0
+        return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
+
+    def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
+        views: dict[str, Tensor] = {}
+        rest: dict[str, NDArray[np.int32]] = {}
+        position = 0
         for name, spec in self._plan.specs.items():
-            clips = []
-            for clip in range(spec.clips):
-                use = ("video",) if self._share_augmentation else (name, clip)
+            clips, parameters = [], []
+            for number in range(spec.clips):
+                use = ("video",) if self._share_augmentation else (name, number)
                 rng = numpy_generator(*keys, "augment", *use)
-                clips.append(self._transform(frames[position : position + spec.frames], rng))
+                clip = frames[position : position + spec.frames]
+                if self._begin is None:
+                    clips.append(self._transform(clip, rng))
+                else:
+                    begun, row = self._begin(clip, rng)
+                    clips.append(begun)
+                    parameters.append(row)
                 position += spec.frames
             views[name] = torch.stack(clips)
-        return self._describe(row, index, drawn, views, rejected)
+            if parameters:
+                rest[name] = np.stack(parameters)
+        return {"views": views} if self._begin is None else {"begun": views, "augmentations": rest}
 
     def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
         size = self._transform.size
@@ -177,7 +212,7 @@ class VideoDataset(Dataset[Sample]):
             name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
             for name, spec in self._plan.specs.items()
         }
-        sample = self._describe(index, index, self._plan.draw(1, 0), views, rejected)
+        sample = self._describe(index, index, self._plan.draw(1, 0), {"views": views}, rejected)
         return {**sample, "valid": False}
 
     def _describe(
@@ -185,11 +220,11 @@ class VideoDataset(Dataset[Sample]):
         row: int,
         index: int,
         drawn: Draw,
-        views: dict[str, Tensor],
+        pictures: _Pictures,
         rejected: list[Rejection],
     ) -> Sample:
         return {
-            "views": views,
+            **pictures,
             "rows": drawn.rows,
             "order": drawn.order,
             "ranks": drawn.ranks,

@@ -137,3 +137,25 @@ class ClipTransform(Protocol):
     def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
         """``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8."""
         ...
+
+
+class SplitTransform(ClipTransform, Protocol):
+    """A transform that can leave a part of its work to the device that trains."""
+
+    def begin(
+        self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+    ) -> tuple[Tensor, NDArray[np.int32]]:
+        """Do the worker's part; return it, and the parameters of the rest.
+
+        ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8 and ``(P,)`` int32, P
+        always the same.
+        """
+        ...
+
+    def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
+        """Do the rest on the device of ``clips``, which are ``(N, 3, T, size, size)`` uint8.
+
+        ``parameters`` ``(N, P)`` int32 are on the host. The result is that of calling the
+        transform.
+        """
+        ...

@@ -54,7 +54,7 @@ FREE = (
     "trainer.devices",
 )
 # These may differ too, but sums are rounded otherwise, so that bits differ from there on.
-ROUNDING = ("trainer.threads", "trainer.accelerator")
+ROUNDING = ("trainer.threads", "trainer.accelerator", "data.augment")
 _SHOWN = 3
 
 

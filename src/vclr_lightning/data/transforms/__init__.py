@@ -1,11 +1,14 @@
 """Turn decoded frames into pictures of fixed size: random for training, fixed for evaluation.
 
-Sampling and pixels are apart: :mod:`.augmentation` draws parameters, the other files apply them.
+Sampling and pixels are apart: :mod:`.augmentation` draws parameters, the other files apply them:
+with torch and NumPy, with OpenCV (:mod:`.opencv`), or for a batch on a device (:mod:`.batched`).
 """
 
 from __future__ import annotations
 
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
+from vclr_lightning.data.transforms.backends import Augment, Backend
+from vclr_lightning.data.transforms.batched import augment_batch
 from vclr_lightning.data.transforms.crops import AreaCrop, MultiScaleCrop
 from vclr_lightning.data.transforms.evaluate import EvalTransform
 from vclr_lightning.data.transforms.finetune import FinetuneTransform
@@ -14,7 +17,9 @@ from vclr_lightning.data.transforms.views import ViewsTransform
 
 __all__ = [
     "AreaCrop",
+    "Augment",
     "Augmentation",
+    "Backend",
     "Box",
     "EvalTransform",
     "FinetuneTransform",
@@ -22,4 +27,5 @@ __all__ = [
     "PretrainTransform",
     "ViewsTransform",
     "augment",
+    "augment_batch",
 ]

@@ -28,6 +28,21 @@ if TYPE_CHECKING:
 _LOST = 0.5 * 6 / 255
 
 
+def hue_shift(turns: float) -> tuple[int, float]:
+    """Return a shift as moves of the circle by one channel, and what is left in sixths of a turn.
+
+    What is left is at most one sixth either way. PIL's loss is part of it.
+
+    Example:
+        >>> steps, left = hue_shift(0.5)
+        >>> steps, round(left, 2)
+        (1, 0.98)
+    """
+    sixths = math.trunc(turns * 255) * 6 / 255 - _LOST
+    steps = round(sixths / 2)
+    return steps, sixths - 2 * steps
+
+
 def adjust_hue(planes: NDArray[np.int16], turns: float) -> NDArray[np.int16]:
     """Rotate the hue by a share of a full turn, as PIL does through HSV.
 
@@ -39,11 +54,10 @@ def adjust_hue(planes: NDArray[np.int16], turns: float) -> NDArray[np.int16]:
         >>> adjust_hue(red, 0.1).ravel().tolist()
         [255, 147, 0]
     """
-    sixths = math.trunc(turns * 255) * 6 / 255 - _LOST
-    steps = round(sixths / 2)
+    steps, left = hue_shift(turns)
     if steps:
         planes = np.roll(planes, steps, axis=0)
-    gain, shift = fixed_point(sixths - 2 * steps)
+    gain, shift = fixed_point(left)
 
     red, green, blue = planes
     hi = np.maximum(red, green)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vclr_lightning.data.transforms import checks
+from vclr_lightning.data.transforms import checks, packing
 from vclr_lightning.data.transforms.augmentation import (
     Augmentation,
     ColorOp,
     sample_crop,
     sample_jitter,
 )
+from vclr_lightning.data.transforms.backends import Backend, check_backend, load_opencv
+from vclr_lightning.data.transforms.batched import augment_batch
 from vclr_lightning.data.transforms.blur import gaussian_blur
 from vclr_lightning.data.transforms.color import (
     adjust_brightness,
@@ -100,12 +102,14 @@ class PretrainTransform:
         blur_p: chance of the blur.
         blur_sigma: smallest and largest standard deviation of the blur, in pixels of the result.
         flip_p: chance of the horizontal flip.
+        backend: what computes: ``"torch"`` (and NumPy), or ``"opencv"``, an optional dependency.
+            Both draw the same parameters, and their pixels agree within the bounds above.
 
     Shape:
         ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or OpenCV is not installed.
 
     Example:
         >>> transform = PretrainTransform(size=112)
@@ -126,6 +130,7 @@ class PretrainTransform:
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     flip_p: float = 0.5
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         # Plain numbers and tuples, whatever a config gave: they travel to every worker.
@@ -139,6 +144,7 @@ class PretrainTransform:
         put(self, "hue", checks.number("hue", self.hue, 0, 0.5))
         for name in ("jitter_p", "gray_p", "blur_p", "flip_p"):
             put(self, name, checks.number(name, getattr(self, name), 0, 1))
+        check_backend(self.backend)
 
     def sample(self, height: int, width: int, rng: np.random.Generator) -> Augmentation:
         """Draw the parameters for frames of this size."""
@@ -162,4 +168,35 @@ class PretrainTransform:
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
         height, width = checks.frame_size(clip)
-        return augment(clip, self.sample(height, width, rng), self.size)
+        return self._apply(clip, self.sample(height, width, rng))
+
+    def begin(
+        self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+    ) -> tuple[Tensor, NDArray[np.int32]]:
+        """Crop and resize only; return that, and the other parameters for :meth:`finish`.
+
+        The parameters are those that a call of the transform draws.
+
+        Shape:
+            ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8 and ``(P,)`` int32.
+        """
+        height, width = checks.frame_size(clip)
+        drawn = self.sample(height, width, rng)
+        parameters = packing.pack(drawn, packing.columns(self.blur_sigma[1]))
+        return self._apply(clip, Augmentation(drawn.crop)), parameters
+
+    def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
+        """Do the rest for many clips at once, on the device on which they are.
+
+        With the backend ``"torch"`` the result is exactly that of calling the transform.
+
+        Shape:
+            - clips: ``(N, 3, T, size, size)`` uint8; the result is like it
+            - parameters: ``(N, P)`` int32, on the host
+        """
+        return augment_batch(clips, parameters)
+
+    def _apply(self, clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation) -> Tensor:
+        if self.backend == "torch":
+            return augment(clip, augmentation, self.size)
+        return cast(Tensor, load_opencv().augment(clip, augmentation, self.size))

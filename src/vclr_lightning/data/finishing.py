@@ -1,0 +1,49 @@
+"""What is left of a batch's augmentation, done on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning.utilities import move_data_to_device
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.protocols import SplitTransform
+
+
+def finish_batch(
+    batch: Mapping[str, Any], transform: SplitTransform, device: torch.device | str
+) -> dict[str, Any]:
+    """Move a batch to ``device`` and finish there what a dataset with ``begin_only`` began.
+
+    Args:
+        batch: collated, on the host. Instead of ``views`` it holds ``begun`` and
+            ``augmentations``, whose parameters stay on the host; so finishing waits for nothing.
+        transform: the one that began.
+        device: where the batch is needed.
+
+    Returns:
+        A :class:`~vclr_lightning.core.types.Batch`.
+
+    Shape:
+        - ``begun[name]``: ``(B, n, C, T, H, W)`` uint8, and ``views[name]`` likewise
+        - ``augmentations[name]``: ``(B, n, P)`` int32
+
+    Example:
+        >>> from vclr_lightning.data.transforms import PretrainTransform
+        >>> begun = {"anchor": torch.zeros(2, 3, 3, 1, 8, 8, dtype=torch.uint8)}
+        >>> rest = {"anchor": torch.zeros(2, 3, 25, dtype=torch.int32)}
+        >>> batch = {"begun": begun, "augmentations": rest}
+        >>> finish_batch(batch, PretrainTransform(size=8), "cpu")["views"]["anchor"].shape
+        torch.Size([2, 3, 3, 1, 8, 8])
+    """
+    parameters: Mapping[str, Tensor] = batch["augmentations"]
+    rest = {name: value for name, value in batch.items() if name != "augmentations"}
+    moved: dict[str, Any] = move_data_to_device(rest, torch.device(device))
+    views = {}
+    for name, clips in moved.pop("begun").items():
+        flat = transform.finish(clips.flatten(0, 1), parameters[name].flatten(0, 1))
+        views[name] = flat.view(*clips.shape[:2], *flat.shape[1:])
+    return {"views": views, **moved}

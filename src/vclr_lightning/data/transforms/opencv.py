@@ -1,0 +1,185 @@
+"""The augmentation of pretraining by OpenCV, an optional dependency: the same operations, faster.
+
+Pictures stay as they are decoded, ``(H, W, 3)`` uint8, until the end. OpenCV computes one operation
+in one pass and cuts off what leaves 0..255. Only where a picture is made smaller is it not used: it
+has no bilinear resampling with antialiasing, which would be another operation.
+
+Importing this file turns off OpenCV's own threads in the process: workers load in parallel already,
+and such threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.transforms import geometry
+from vclr_lightning.data.transforms.augmentation import Augmentation, Box, ColorOp
+from vclr_lightning.data.transforms.blur import blur_taps
+from vclr_lightning.data.transforms.hue import hue_shift
+
+try:
+    import cv2
+except ImportError as error:
+    raise UserError(
+        f"OpenCV cannot be loaded ({error}); pip install 'vclr_lightning[opencv]', or augment with "
+        "torch"
+    ) from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+
+cv2.setNumThreads(0)
+
+# PIL cuts off to whole numbers, OpenCV rounds; just short of a half, so that whole ones stay.
+_CUT = 1 / 128 - 0.5
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> Tensor:
+    """Apply one set of parameters to every frame of a clip.
+
+    What :func:`vclr_lightning.data.transforms.augment` gives, with the same bounds to PIL's result.
+
+    Shape:
+        - clip: ``T`` frames ``(H, W, 3)`` uint8; result ``(3, T, size, size)`` uint8
+
+    Example:
+        >>> frame = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+        >>> augment([frame], Augmentation(Box(0, 0, 2, 2), flip=True), 2)[0, 0].tolist()
+        [[3, 0], [9, 6]]
+    """
+    result = torch.empty(3, len(clip), size, size, dtype=torch.uint8)
+    planes = result.numpy()
+    for t, frame in enumerate(clip):
+        picture = resized_crop(frame, augmentation.crop, size, size)
+        for op, amount in augmentation.jitter:
+            picture = _COLOR_OPS[op](picture, amount)
+        if augmentation.gray:
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if augmentation.sigma:
+            picture = gaussian_blur(picture, augmentation.sigma)
+        if augmentation.flip:
+            picture = cv2.flip(picture, 1)
+        planes[:, t] = picture if augmentation.gray else cv2.split(picture)
+    return result
+
+
+def resized_crop(frame: Picture, box: Box, height: int, width: int) -> Picture:
+    """Cut ``box`` out of ``frame`` and resize it, bilinear with antialiasing.
+
+    Shape:
+        - frame: ``(H, W, 3)`` uint8, which may be read-only
+        - result: ``(height, width, 3)`` uint8
+
+    Example:
+        >>> frame = np.zeros((256, 340, 3), np.uint8)
+        >>> resized_crop(frame, Box(0, 10, 200, 150), 224, 224).shape
+        (224, 224, 3)
+    """
+    if box.height > height or box.width > width:
+        smaller = geometry.resized_crop(frame, box, height, width)
+        return np.ascontiguousarray(smaller.permute(1, 2, 0).numpy())
+    cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
+    larger: Picture = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
+    return larger
+
+
+def adjust_brightness(picture: Picture, factor: float) -> Picture:
+    """Mix with black; ``factor`` 0 is black, 1 the picture.
+
+    Example:
+        >>> adjust_brightness(np.full((1, 1, 3), 100, np.uint8), 1.25).ravel().tolist()
+        [125, 125, 125]
+    """
+    mixed: Picture = cv2.convertScaleAbs(picture, alpha=factor, beta=_CUT)
+    return mixed
+
+
+def adjust_contrast(picture: Picture, factor: float) -> Picture:
+    """Mix with the picture's mean grey.
+
+    Example:
+        >>> adjust_contrast(np.array([[[100] * 3, [200] * 3]], np.uint8), 0.5)[..., 0].tolist()
+        [[125, 175]]
+    """
+    mean = math.floor(np.dot(cv2.mean(picture)[:3], _LUMA) + 0.5)
+    mixed: Picture = cv2.addWeighted(picture, factor, picture, 0, mean * (1 - factor) + _CUT)
+    return mixed
+
+
+def adjust_saturation(picture: Picture, factor: float) -> Picture:
+    """Mix with the picture's greyscale.
+
+    Example:
+        >>> adjust_saturation(np.array([[[200, 100, 0]]], np.uint8), 0.0).ravel().tolist()
+        [119, 119, 119]
+    """
+    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    mixed: Picture = cv2.addWeighted(picture, factor, gray, 1 - factor, _CUT)
+    return mixed
+
+
+def adjust_hue(picture: Picture, turns: float) -> Picture:
+    """Rotate the hue by a share of a full turn, as PIL does through HSV.
+
+    The formula of :mod:`vclr_lightning.data.transforms.hue`, in bytes that stop at 0 and 255. Where
+    a channel moves up, ``x + max(0, x + move - mid)`` is the same within ``lo..hi``; where it moves
+    down, the picture's negative moves up, and a negative is one exclusive or away.
+
+    Example:
+        >>> adjust_hue(np.array([[[255, 0, 0]]], np.uint8), 0.1).ravel().tolist()
+        [255, 147, 0]
+    """
+    steps, share = hue_shift(turns)
+    planes = list(cv2.split(picture))
+    red, green, blue = planes = planes[-steps:] + planes[:-steps] if steps else planes
+    hi, lo = cv2.max(red, green), cv2.min(red, green)
+    mid = cv2.max(lo, cv2.min(hi, blue))
+    hi, lo = cv2.max(hi, blue), cv2.min(lo, blue)
+    move = cv2.convertScaleAbs(cv2.subtract(hi, lo), alpha=abs(share))
+    turned = []
+    for plane, after, before in (red, green, blue), (green, blue, red), (blue, red, green):
+        if share < 0:
+            before, after = after, before
+        down = cv2.compare(before, after, cv2.CMP_LE)  # 255 where it moves down, else 0
+        x = plane ^ down
+        x = cv2.add(x, cv2.subtract(cv2.add(x, move), mid ^ down))
+        x ^= down
+        turned.append(cv2.max(cv2.min(x, hi), lo))
+    merged: Picture = cv2.merge(turned)
+    return merged
+
+
+def gaussian_blur(picture: Picture, sigma: float) -> Picture:
+    """Blur as PIL does; outside a picture counts as its mirror image, edge pixels repeated.
+
+    Shape:
+        ``(H, W, 3)`` or ``(H, W)`` uint8 to the same
+
+    Example:
+        >>> int(gaussian_blur(np.full((8, 8, 3), 77, np.uint8), 2.0).max())
+        77
+    """
+    taps = blur_taps(sigma)
+    if len(taps) == 1:
+        return picture
+    kernel = np.array([*reversed(taps[1:]), *taps], np.float32) / 256
+    blurred: Picture = cv2.sepFilter2D(picture, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+    return blurred
+
+
+_COLOR_OPS: dict[ColorOp, Callable[[Picture, float], Picture]] = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}
