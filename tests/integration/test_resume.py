@@ -114,3 +114,23 @@ def test_two_random_stops_change_nothing(
     rows, state = uninterrupted
     assert _rows(tmp_path) == rows
     assert_same(_state(tmp_path), state)
+
+
+def test_augmenting_on_the_device_and_a_stop_change_nothing(
+    arguments: list[str],
+    uninterrupted: tuple[list[dict[str, str]], dict[str, Any]],
+    fork: Fork,
+    wait_for_rows: Callable[..., bool],
+    tmp_path: Path,
+) -> None:
+    """Killed, and continued, it ends to the last bit like the run whose workers augment."""
+    on_device = [*arguments, "data.augment=device"]
+    process = fork(on_device, tmp_path)
+    wait_for_rows(process, tmp_path / RUN / "metrics.csv", 5)
+    process.send(signal.SIGKILL)
+    assert process.wait() in (-signal.SIGKILL, 0), process.output()
+    process = fork(on_device, tmp_path)
+    assert process.wait() == 0, process.output()
+    rows, state = uninterrupted
+    assert _rows(tmp_path) == rows
+    assert_same(_state(tmp_path), state)
