@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,28 @@ def subfolder(folder: str | None, name: str) -> str | None:
     return None if folder is None else str(Path(folder) / name)
 
 
+def timm_size(name: str) -> int:
+    """Height and width of the pictures that a network of timm was described for.
+
+    Example:
+        >>> timm_size("test_vit")
+        160
+    """
+    from vclr_lightning.models.timm import own_size
+
+    return own_size(name)
+
+
+def unless_given(value: Any, *others: Any) -> Any:
+    """Return a value, or null where something else is given.
+
+    Example:
+        >>> unless_given("outputs/synthetic", None), unless_given("outputs/synthetic", "/videos")
+        ('outputs/synthetic', None)
+    """
+    return value if all(other is None for other in others) else None
+
+
 def videos_name(dataset: str | None, root: str | None, manifest: str | None) -> str:
     """Name of some videos for a reader: the data set's, or that of their folder.
 
@@ -132,6 +155,22 @@ def run_name(name: str) -> str:
     return f"{name}/{job}" if job else name
 
 
+def given(*names: str) -> str:
+    """Return what the command line says of some groups and the keys below them, as there.
+
+    Example:
+        >>> given("trainer", "data")  # outside of a run
+        ''
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return ""
+    said = HydraConfig.get().overrides.task
+    heads = ((word, word.lstrip("+~").partition("=")[0]) for word in said)
+    return shlex.join(word for word, key in heads if re.split("[.@]", key)[0] in names)
+
+
 def register_resolvers() -> None:
     """Make ``${scale_lr:...}``, ``${short_edge:...}`` and the others known to OmegaConf."""
     from omegaconf import OmegaConf
@@ -141,6 +180,9 @@ def register_resolvers() -> None:
         "short_edge": short_edge,
         "frozen_name": frozen_name,
         "first_given": first_given,
+        "given": given,
+        "timm_size": timm_size,
+        "unless_given": unless_given,
         "subfolder": subfolder,
         "videos_name": videos_name,
         "run_name": run_name,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vclr_lightning.evaluation.layers import find_layer, reading
-from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
+from vclr_lightning.functional.pixels import normalize, pixel_statistics
 
 Encode = Callable[[Tensor], Tensor]
 """``(M, C, T, H, W)`` uint8 frames or clips to features ``(M, F)``."""
@@ -18,16 +18,16 @@ Encode = Callable[[Tensor], Tensor]
 def frame_encoder(
     backbone: nn.Module,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     layer: str | None = None,
 ) -> Encode:
     """Return a function that gives a backbone's features, in evaluation mode without gradient.
 
     Args:
         backbone: a network with ``clip_dims``; see :class:`vclr_lightning.models.Backbone`.
-        mean: of each channel, of values in 0 to 1.
-        std: of each channel.
+        mean: of each channel, of values in 0 to 1; ``None`` for what the network wants.
+        std: of each channel; likewise.
         layer: name of the layer whose output is wanted, averaged over positions where it is a
             map; ``None`` for the network's own features.
 
@@ -43,10 +43,12 @@ def frame_encoder(
         torch.Size([4, 3])
     """
     chosen = None if layer is None else find_layer(backbone, layer)
+    own_mean, own_std = pixel_statistics(backbone)
+    center, spread = own_mean if mean is None else mean, own_std if std is None else std
 
     def encode(frames: Tensor) -> Tensor:
         dtype = next((p.dtype for p in backbone.parameters()), torch.float32)
-        pixels = normalize(frames, mean, std, dtype=dtype)
+        pixels = normalize(frames, center, spread, dtype=dtype)
         pixels = pixels if getattr(backbone, "clip_dims", 2) == 3 else pixels.squeeze(2)
         with evaluation_mode(backbone), torch.no_grad():
             if chosen is None or layer is None:

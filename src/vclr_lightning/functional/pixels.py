@@ -11,6 +11,19 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def pixel_statistics(network: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel that a network wants.
+
+    Those of ImageNet, where it has no ``pixel_mean`` and ``pixel_std`` of its own.
+
+    Example:
+        >>> pixel_statistics(torch.nn.Identity()) == (IMAGENET_MEAN, IMAGENET_STD)
+        True
+    """
+    mean = tuple(getattr(network, "pixel_mean", IMAGENET_MEAN))
+    return mean, tuple(getattr(network, "pixel_std", IMAGENET_STD))
+
+
 def normalize(
     pixels: Tensor,
     mean: Tensor | Sequence[float] = IMAGENET_MEAN,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Backbone(nn.Module):
@@ -18,6 +19,9 @@ class Backbone(nn.Module):
     Attributes:
         num_features: F, the features of one picture or clip.
         clip_dims: 2 for a network of pictures, 3 for one of clips.
+        pixel_mean: of each channel, of values in 0 to 1, that pictures are normalised by;
+            ImageNet's where a network has none.
+        pixel_std: likewise.
 
     Shape:
         - input: ``(N, C, H, W)`` where ``clip_dims`` is 2, ``(N, C, T, H, W)`` where it is 3
@@ -28,6 +32,8 @@ class Backbone(nn.Module):
 
     num_features: int
     clip_dims: int
+    pixel_mean: tuple[float, ...] = IMAGENET_MEAN
+    pixel_std: tuple[float, ...] = IMAGENET_STD
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the features before pooling."""
@@ -50,7 +56,7 @@ class Backbone(nn.Module):
 class WrappedBackbone(Backbone):
     """Any network as a backbone: one that returns features or a map of them.
 
-    Weights are loaded into and exported from the network itself, under its own names.
+    Weights have the network's own names, in state dicts as well: nothing stands before them.
 
     Args:
         net: the network; what it returns is averaged over all dimensions past the second.
@@ -109,6 +115,18 @@ class WrappedBackbone(Backbone):
                 "features before pooling"
             )
         return y
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the network's own state dict."""
+        return self.net.state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Put the wrapper's name before the network's own, as PyTorch looks for it."""
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            state_dict[f"{prefix}net.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _checked(self, y: object) -> Tensor:
         if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] != self.num_features:

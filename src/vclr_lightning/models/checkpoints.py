@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -173,7 +174,11 @@ def _find_tensors(content: Any) -> dict[str, Tensor]:
 def _facts(content: Mapping[str, Any]) -> dict[str, str]:
     """Return what a checkpoint says about itself, as text."""
     keys = ("epoch", "global_step", "arch")
-    return {key: str(content[key]) for key in keys if isinstance(content.get(key), int | str)}
+    facts = {key: str(content[key]) for key in keys if isinstance(content.get(key), int | str)}
+    metadata = content.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(spec := metadata.get("backbone"), Mapping):
+        facts["backbone"] = json.dumps(dict(spec))
+    return facts
 
 
 def _some(tensors: Mapping[str, Tensor]) -> str:

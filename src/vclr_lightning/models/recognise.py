@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor, nn
 
+from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
 from vclr_lightning.models.torchvision import (
     RESNETS,
@@ -19,7 +20,7 @@ from vclr_lightning.models.torchvision import (
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     f"vclr_lightning.models.{kind.__name__}": kind
-    for kind in (TorchvisionResNet, TorchvisionVideo, TinyBackbone)
+    for kind in (TorchvisionResNet, TorchvisionVideo, TimmBackbone, TinyBackbone)
 }
 
 
@@ -50,7 +51,7 @@ def build_backbone(spec: Mapping[str, Any]) -> nn.Module | None:
         64
     """
     kind = BACKBONES.get(spec.get("_target_", ""))
-    return kind(**{k: v for k, v in spec.items() if k != "_target_"}) if kind else None
+    return kind(**{k: v for k, v in spec.items() if k[0] != "_"}) if kind else None
 
 
 def describe(spec: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Batch
 from vclr_lightning.functional.order import reorder
-from vclr_lightning.functional.pixels import normalize
+from vclr_lightning.functional.pixels import normalize, pixel_statistics
 from vclr_lightning.modules.plan import Forward, Plan, Source
 
 
@@ -58,6 +58,27 @@ class Pixels:
         mean, std = (_constant(x, work, clips.device) for x in (self.mean, self.std))
         pictures = normalize(clips, mean, std, dtype=dtype)
         return pictures.squeeze(2) if self.clip_dims == 2 else pictures
+
+
+def pixels_of(
+    backbone: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels_last: bool = False,
+) -> Pixels:
+    """Return how clips become what ``backbone`` takes, normalised as it wants or as said.
+
+    Raises:
+        UserError: the backbone does not say whether it takes pictures or clips.
+    """
+    own_mean, own_std = pixel_statistics(backbone)
+    return Pixels(
+        clip_dims=backbone_number(backbone, "clip_dims"),
+        mean=own_mean if mean is None else tuple(mean),
+        std=own_std if std is None else tuple(std),
+        channels_last=channels_last,
+    )
 
 
 @lru_cache(maxsize=16)

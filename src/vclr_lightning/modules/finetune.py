@@ -16,10 +16,9 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
-from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vclr_lightning.functional.view_scores import average_views
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.encoding import Pixels, backbone_number, evaluating, through
+from vclr_lightning.modules.encoding import backbone_number, evaluating, pixels_of, through
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
 from vclr_lightning.modules.pending import StepMeans
 from vclr_lightning.modules.trainer_checks import run_length
@@ -47,8 +46,8 @@ class FinetuneModule(LightningModule):
         frozen: train the classifier alone; the backbone stays as it is, BatchNorm and all.
         init_std: standard deviation of the classifier's first weights; its biases begin at 0.
         shift_divisions: of ``"tsm"``: 8 shifts an eighth of the channels each way.
-        mean: of each channel, of values in 0 to 1.
-        std: of each channel.
+        mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
+        std: of each channel; likewise.
         channels_last: keep pictures and weights in the channels-last memory format.
         class_names: of the classes, as far as they have any.
         seed: of every random number drawn in training.
@@ -89,8 +88,8 @@ class FinetuneModule(LightningModule):
         frozen: bool = False,
         init_std: float = 0.01,
         shift_divisions: int = 8,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         channels_last: bool = False,
         class_names: Sequence[str] = (),
         seed: int = 0,
@@ -102,12 +101,7 @@ class FinetuneModule(LightningModule):
             raise UserError(f"dropout={dropout} must be at least 0 and below 1")
         if num_classes < 2:
             raise UserError(f"num_classes={num_classes} must be 2 or more for a classifier")
-        self.pixels = Pixels(
-            clip_dims=backbone_number(backbone, "clip_dims"),
-            mean=tuple(mean),
-            std=tuple(std),
-            channels_last=channels_last,
-        )
+        self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
         self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None
         self.dropout = nn.Dropout(dropout)

@@ -41,9 +41,19 @@ def check_key_options(momentum: float, mode: str, groups: int, chunk: int | None
 
 
 def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
-    """Return the momentum copy of ``encoder``; with ``"sync"`` its BatchNorm spans all ranks."""
+    """Return the momentum copy of ``encoder``; with ``"sync"`` its BatchNorm spans all ranks.
+
+    Raises:
+        UserError: ``"sync"``, and a BatchNorm layer does more than PyTorch's, which would be lost.
+    """
     copy = momentum_copy(encoder)
     if mode == "sync":
+        for layer in copy.modules():
+            if isinstance(layer, _BatchNorm) and not type(layer).__module__.startswith("torch."):
+                raise UserError(
+                    f"key_batchnorm='sync' knows PyTorch's own BatchNorm alone, and this network "
+                    f"has {type(layer).__name__}; take 'shuffle' or 'split'"
+                )
         return cast(
             nn.Module,
             nn.SyncBatchNorm.convert_sync_batchnorm(copy),  # type: ignore[no-untyped-call]

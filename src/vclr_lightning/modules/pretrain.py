@@ -17,12 +17,11 @@ from vclr_lightning.core.momentum import copy_state, momentum_update, paired_par
 from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
-from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vclr_lightning.modules.encoding import (
-    Pixels,
     backbone_number,
     encode_plan,
     evaluating,
+    pixels_of,
     through,
 )
 from vclr_lightning.modules.key_batchnorm import (
@@ -65,8 +64,8 @@ class PretrainModule(LightningModule):
             tuple-level objectives encode apart, as the released code does.
         key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
             chunk apart. ``None`` for all at once.
-        mean: of each channel, of values in 0 to 1.
-        std: of each channel.
+        mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
+        std: of each channel; likewise.
         channels_last: keep pictures and weights in the channels-last memory format. (In it, PyTorch
             2.14 on a CPU crashes in convolutions of only 4 channels.)
         compile: compile both encoders with ``torch.compile``.
@@ -102,8 +101,8 @@ class PretrainModule(LightningModule):
         batchnorm_groups: int = 4,
         share_encodings: bool = True,
         key_chunk: int | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         channels_last: bool = False,
         compile: bool = False,
         seed: int = 0,
@@ -111,12 +110,7 @@ class PretrainModule(LightningModule):
         super().__init__()
         check_key_options(momentum, key_batchnorm, batchnorm_groups, key_chunk)
         self.num_features = backbone_number(backbone, "num_features")
-        self.pixels = Pixels(
-            clip_dims=backbone_number(backbone, "clip_dims"),
-            mean=tuple(mean),
-            std=tuple(std),
-            channels_last=channels_last,
-        )
+        self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         built = build_objectives(objectives, weights, num_features=self.num_features)
         self.objectives = nn.ModuleDict(built.objectives)
         self.loss_weights = built.weights

@@ -9,11 +9,14 @@ from typing import Any
 
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.timm import own_size
 
 logger = logging.getLogger(__name__)
 
 OTHERWISE = {"image_size": 224, "frames_per_clip": 1, "frame_stride": 1}
-"""Values taken where neither the user nor the checkpoint's run says anything: the paper's."""
+"""Values taken where neither the user nor the checkpoint's run says anything: the paper's.
+
+Of a network of timm, its own size."""
 
 
 def adopted(config: Mapping[str, Any], ckpt: str | Path | None) -> dict[str, Any]:
@@ -29,10 +32,17 @@ def adopted(config: Mapping[str, Any], ckpt: str | Path | None) -> dict[str, Any
     """
     missing = [key for key in OTHERWISE if config[key] is None]
     saved = {} if ckpt is None or str(ckpt).lower() == "none" else run_config(Path(ckpt))
-    values = {key: saved.get(key, OTHERWISE[key]) for key in missing}
+    otherwise = {**OTHERWISE, **_own_size(config.get("backbone"))}
+    values = {key: saved.get(key, otherwise[key]) for key in missing}
     if told := ", ".join(f"{key}={values[key]}" for key in missing if key in saved):
         logger.info("as in pretraining: %s", told)
     return values
+
+
+def _own_size(backbone: Mapping[str, Any] | None) -> dict[str, int]:
+    """Return the size of pictures that a network of timm was described for."""
+    is_timm = backbone is not None and str(backbone.get("_target_")).endswith(".TimmBackbone")
+    return {"image_size": own_size(str(backbone["name"]))} if backbone and is_timm else {}
 
 
 def run_config(ckpt: Path) -> dict[str, Any]:

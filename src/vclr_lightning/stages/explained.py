@@ -12,9 +12,8 @@ from vclr_lightning.evaluation.activations import capturing
 from vclr_lightning.functional.consensus import average
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
-from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.encoding import Pixels, backbone_number, through
+from vclr_lightning.modules.encoding import pixels_of, through
 from vclr_lightning.modules.finetune import FinetuneModule
 
 SHUFFLED = ("neither", "anchor", "positive", "both")
@@ -92,7 +91,7 @@ class TupleSimilarity(Target):
     def __init__(self, network: nn.Module, shift: TemporalShift | None = None) -> None:
         super().__init__()
         self.network, self.shift = network, shift
-        self.pixels = _pixels(network)
+        self.pixels = pixels_of(network)
 
     def scores(self, clips: Tensor, order: Tensor) -> Tensor:
         if self.shift is not None:
@@ -129,7 +128,7 @@ class OrderPrediction(Target):
         self.normalize: TupleNorm = normalize
         last = list(head.parameters())[-1]
         self.segments = classifier.in_features // (2 * len(last))
-        self.pixels = _pixels(network)
+        self.pixels = pixels_of(network)
 
     def scores(self, clips: Tensor, order: Tensor) -> Tensor:
         features = through(self.network, clips, pixels=self.pixels)  # (2, S, F)
@@ -137,11 +136,6 @@ class OrderPrediction(Target):
         joined = join_tuples(anchor, positive, order[:1], order[1:])
         logits: Tensor = self.classifier(joined)[0]
         return logits
-
-
-def _pixels(network: nn.Module) -> Pixels:
-    clip_dims = backbone_number(network, "clip_dims")
-    return Pixels(clip_dims=clip_dims, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def explain(

@@ -27,6 +27,7 @@ from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.evaluation.store import ABOUT, FeatureStore
 from vclr_lightning.evaluation.storing import assemble
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics
 from vclr_lightning.stages.extraction import Extraction
 from vclr_lightning.stages.hardware import Hardware
 from vclr_lightning.stages.network import finished_network, weights_digest
@@ -216,7 +217,15 @@ class FeatureExtractor:
             "form": self._form,
             "precision": self.hardware.precision,
             "version": VERSION,
+            **self._pixels,
         }
+
+    @property
+    def _pixels(self) -> dict[str, Any]:
+        """How pictures are normalised, where it is not as for ImageNet."""
+        mean, std = pixel_statistics(self.backbone)
+        usual = (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)
+        return {} if usual else {"pixels": {"mean": list(mean), "std": list(std)}}
 
     @property
     def _form(self) -> str:

@@ -1,0 +1,166 @@
+"""Networks of timm for pictures, as timm describes them; an optional extra."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.backbone import WrappedBackbone
+
+
+class TimmBackbone(WrappedBackbone):
+    """A network of the library timm, without its classifier, with random weights.
+
+    Features, how pictures are normalised and how large they are come from timm's own description
+    of the network. Parameters have timm's names, in checkpoints as well. Nothing is downloaded:
+    weights come from a file (``init``), such as timm's own from its model hub.
+
+    Args:
+        name: of the network, with a tag (``vit_base_patch16_224.augreg_in1k``) for the description
+            that belongs to those weights.
+        image_size: height and width of the pictures in pixels; ``None`` for timm's. Matters only
+            to networks of a fixed size, such as most transformers, which are built for it.
+        global_pool: how a map becomes features: ``avg``, ``max``, ``token``, as far as the
+            network has it; ``None`` for timm's choice.
+
+    Attributes:
+        image_size: height and width of the pictures that the network was built for or, where it
+            takes any, that timm describes.
+
+    Shape:
+        - input: ``(N, 3, H, W)``; output: ``(N, F)``
+
+    Raises:
+        UserError: timm is not installed or has no such network, or the network cannot be built so;
+            in use, if pictures do not have the size that it needs.
+
+    Example:
+        >>> backbone = TimmBackbone(name="test_resnet")
+        >>> backbone.num_features, backbone.image_size, backbone.pixel_mean
+        (96, 160, (0.5, 0.5, 0.5))
+        >>> backbone(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 96])
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "resnet50",
+        image_size: int | None = None,
+        global_pool: str | None = None,
+    ) -> None:
+        described = describe(name)
+        size = described.input_size[-1] if image_size is None else image_size
+        self._fixed = bool(described.fixed_input_size)
+        options: dict[str, Any] = {"global_pool": global_pool} if global_pool else {}
+        if self._fixed:
+            options["img_size"] = size
+        try:
+            net = import_module("timm").create_model(
+                name, pretrained=False, num_classes=0, **options
+            )
+        # timm checks little itself: what does not fit fails somewhere in the network.
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            given = ", ".join(f"{key}={value}" for key, value in options.items())
+            said = " ".join(str(error).split())
+            raise UserError(f"timm cannot build {name}({given}): {said}") from error
+        super().__init__(net, num_features=int(getattr(net, "head_hidden_size", net.num_features)))
+        self.image_size = size
+        self.pixel_mean, self.pixel_std = tuple(described.mean), tuple(described.std)
+        self._spec = {"name": name, "image_size": size, "global_pool": global_pool}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features, pooled as timm does."""
+        if self._fixed and tuple(x.shape[-2:]) != (self.image_size, self.image_size):
+            height, width = x.shape[-2:]
+            raise UserError(
+                f"{self._spec['name']} was built for pictures of {self.image_size} pixels, and "
+                f"these have {height} x {width}; give the same image_size to both"
+            )
+        return super().forward(x)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, h, w)``; those of patches, of a transformer.
+
+        Raises:
+            UserError: the features are no average of the map's, but a token of their own.
+        """
+        net: Any = self.net
+        y: Tensor = net.forward_features(x)
+        if y.ndim == 3:
+            if getattr(net, "global_pool", "") not in ("avg", "avgmax", "max"):
+                raise UserError(
+                    f"the features of {self._spec['name']} are those of a token, which a map does "
+                    "not hold; give backbone.global_pool=avg"
+                )
+            patches = y[:, self._prefix :]
+            return patches.transpose(1, 2).unflatten(2, tuple(net.patch_embed.grid_size))
+        return y.permute(0, 3, 1, 2) if self._channels_last else y
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return the features of such a map, ``(N, F)``."""
+        if self._channels_last:
+            maps = maps.permute(0, 2, 3, 1)
+        elif hasattr(self.net, "num_prefix_tokens"):
+            patches = maps.flatten(2).transpose(1, 2)
+            prefix = patches.new_zeros(len(patches), self._prefix, patches.shape[2])
+            maps = torch.cat([prefix, patches], dim=1)
+        features: Tensor = self.net.forward_head(maps)  # type: ignore[operator]
+        return features
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"_target_": "vclr_lightning.models.TimmBackbone", **self._spec}
+
+    @property
+    def _prefix(self) -> int:
+        """Tokens before those of the patches."""
+        return int(getattr(self.net, "num_prefix_tokens", 0))
+
+    @property
+    def _channels_last(self) -> bool:
+        return str(getattr(self.net, "output_fmt", "")) == "NHWC"
+
+
+def describe(name: str) -> Any:
+    """Return timm's description of a network: ``input_size``, ``mean``, ``std`` and so on.
+
+    Raises:
+        UserError: timm is not installed, or has no such network.
+
+    Example:
+        >>> describe("test_vit").input_size
+        (3, 160, 160)
+    """
+    if find_spec("timm") is None:
+        raise UserError(
+            f"backbone {name} is one of timm, which is not installed; run "
+            "pip install 'vclr_lightning[timm]'"
+        )
+    timm = import_module("timm")
+    try:
+        described = timm.get_pretrained_cfg(str(name)) if timm.is_model(str(name)) else None
+    except RuntimeError:  # the network exists, but not this tag of it
+        described = None
+    if described is None:
+        known = timm.list_pretrained() if "." in str(name) else timm.list_models()
+        near = difflib.get_close_matches(str(name), known, n=3)
+        hint = f"near it are {', '.join(near)}" if near else "timm.list_models() lists them"
+        raise UserError(f"timm has no network {name!r}; {hint}")
+    return described
+
+
+def own_size(name: str) -> int:
+    """Return height and width of the pictures that a network of timm was described for.
+
+    Example:
+        >>> own_size("test_vit")
+        160
+    """
+    return int(describe(name).input_size[-1])
