@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Commands that a run starts are to do as it does, whose own setting is changed below.
+_ASKED = "VCLR_TRACEBACKS"
+_TRACEBACKS = os.environ.get(_ASKED, os.environ.get("HYDRA_FULL_ERROR")) == "1"
 
 
 @contextmanager
@@ -33,12 +35,12 @@ def _mistakes_explained() -> Iterator[None]:
 
 
 def _task(cfg: DictConfig) -> float | None:
-    from vclr_lightning.sweep import failure_told, in_sweep, needs_command, run_command
+    from vclr_lightning.sweep import failure_told, in_sweep, needs_command, run_job
 
     # A job that fails is noted, and the sweep goes on with the next.
     with nullcontext() if in_sweep() else _mistakes_explained(), failure_told():
         if needs_command(cfg):
-            return run_command(cfg, tracebacks=_TRACEBACKS).get("best")
+            return run_job(cfg).get("best")
         from vclr_lightning.run import run
 
         return run(cfg).get("best")
@@ -56,6 +58,7 @@ def main() -> None:
     from vclr_lightning.sweep import failure_told
     from vclr_lightning.sweep_callback import sweep_shown
 
+    os.environ[_ASKED] = str(int(_TRACEBACKS))
     # Hydra then hands its own errors on, instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with _mistakes_explained(), failure_told(), sweep_shown(tracebacks=_TRACEBACKS):

@@ -14,7 +14,7 @@ from vclr_lightning.functional.bmn_losses import (
     regression_loss,
     weighted_logistic,
 )
-from vclr_lightning.functional.proposals import candidate_proposals, soft_nms
+from vclr_lightning.functional.proposals import candidate_proposals, random_proposals, soft_nms
 
 T = 8
 GAP = 1 / T
@@ -118,3 +118,15 @@ def test_soft_nms_equals_loops_and_keeps_the_best() -> None:
                 row[2] *= math.exp(-(iou**2) / 0.4)
     np.testing.assert_allclose(soft_nms(proposals, keep=10), expected)
     assert soft_nms(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_chance_proposes_every_segment_alike() -> None:
+    drawn = random_proposals(np.random.default_rng(0), 20_000)
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    assert (np.diff(drawn[:, 2]) <= 0).all()
+    # Of two even draws the lower is below x with chance 1 - (1 - x)^2, the higher with x^2.
+    for x in (0.25, 0.5, 0.75):
+        assert abs((drawn[:, 0] < x).mean() - (1 - (1 - x) ** 2)) < 0.02
+        assert abs((drawn[:, 1] < x).mean() - x**2) < 0.02
+    # The order says nothing of the place.
+    assert abs(np.corrcoef(drawn[:, 0], drawn[:, 2])[0, 1]) < 0.03

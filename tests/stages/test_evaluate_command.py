@@ -107,11 +107,11 @@ def test_own_videos(main: Main, weights: Path, video_folder: Path, tmp_path: Pat
     assert len(features) == 4  # two networks, two splits, whatever the number of evaluations
 
 
-def test_the_paper_s_suite_on_what_is_at_hand(
+def test_the_frozen_suite_on_what_is_at_hand(
     main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
 ) -> None:
     done = main(
-        "+suite=paper",
+        "+suite=frozen",
         f"ckpt={weights}",
         f"data.roots.ucf101={ucf101['videos']}",
         f"data.annotations.ucf101={ucf101['lists']}",
@@ -127,10 +127,36 @@ def test_the_paper_s_suite_on_what_is_at_hand(
     assert "not run" in done.out
 
 
+@pytest.mark.slow
+def test_the_paper_s_suite_finetunes_and_shows_attention(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    changes = {"batch_size": 4, "epochs": 1, "image_size": 32, "num_classes": 2}
+    done = main(
+        "+suite=paper",
+        f"ckpt={weights}",
+        f"data.roots.ucf101={ucf101['videos']}",
+        f"data.annotations.ucf101={ucf101['lists']}",
+        *(f"suite.ucf101_finetune.run.set.{key}={value}" for key, value in changes.items()),
+        *("+suite.ucf101_finetune.run.set.data.num_workers=0", "name=all"),
+    )
+    assert done.code == 0, done.err
+    rows = _evaluations(_folder(tmp_path))
+    finetuned = rows["ucf101_finetune"]
+    assert finetuned["paper"] == {"top1": 85.6}
+    assert finetuned["videos"] == {"train": 4, "test": 4}
+    assert finetuned["chance"]["top1"] == 0.5
+    assert (tmp_path / "outputs/evaluate/all/ucf101_finetune/last.ckpt").is_file()
+    assert rows["ucf101_attention"]["status"] == "done"
+    assert rows["activitynet_localize"]["status"] == rows["sthv2_tsm"]["status"] == "not run"
+    page = (tmp_path / "outputs/evaluate/all/evaluation.html").read_text()
+    assert page.count("<iframe") == 3
+
+
 def test_a_folder_for_features_holds_those_of_every_data_set_and_of_the_untrained_network(
     main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
 ) -> None:
-    given = ["+suite=paper", f"ckpt={weights}", "stage.run.untrained=true"]
+    given = ["+suite=frozen", f"ckpt={weights}", "stage.run.untrained=true"]
     given += [f"data.roots.ucf101={ucf101['videos']}", f"data.annotations.ucf101={ucf101['lists']}"]
     (tmp_path / "hmdb").mkdir()
     lists = tmp_path / "hmdb_lists"
@@ -161,7 +187,7 @@ def test_videos_that_are_not_there_are_counted_listed_and_shown_once(
     )
     assert done.code == 0, done.err
     folder = _folder(tmp_path)
-    said = "2 of 4 test videos are missing or cannot be opened (2 x no such video)"
+    said = "2 of 4 test videos cannot be had (2 x no such video); left out, and listed"
     for name, row in _evaluations(folder).items():
         assert (row["videos"]["test"], row["published"]["test"]) == (2, 4)
         assert any(said in note for note in row["notes"])
@@ -182,7 +208,7 @@ def test_one_data_set_s_mistake_does_not_lose_the_others(
     main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
 ) -> None:
     done = main(
-        "+suite=paper",
+        "+suite=frozen",
         f"ckpt={weights}",
         f"data.roots.ucf101={ucf101['videos']}",
         f"data.annotations.ucf101={ucf101['lists']}",
@@ -198,7 +224,7 @@ def test_one_data_set_s_mistake_does_not_lose_the_others(
 
 
 def test_nothing_at_hand_says_what_to_give(main: Main, weights: Path) -> None:
-    done = main("+suite=paper", f"ckpt={weights}")
+    done = main("+suite=frozen", f"ckpt={weights}")
     assert done.code == 2
     assert "give data.roots.k400=... data.annotations.k400=..." in done.err
 
@@ -212,13 +238,19 @@ def test_the_demo_ends_in_it(main: Main, tmp_path: Path) -> None:
         "queue_size=16",
         "data.synthetic.train=2",
         "data.synthetic.val=1",
-        "data.synthetic.untrimmed=0",
+        "data.synthetic.untrimmed=8",
         "data.num_workers=0",
+        "suite.finetune.run.set.epochs=1",
+        "++suite.localize.run.set.epochs=1",
     )
     assert done.code == 0, done.err
     folder = tmp_path / "outputs/demo/demo"
     rows = _evaluations(folder)
-    assert all(row["status"] == "done" and row["untrained"] for row in rows.values())
+    assert list(rows) == ["linear_probe", "knn", "retrieval", "finetune", "localize", "gradcam"]
+    assert not rows.pop("gradcam")["values"]
+    for row in rows.values():
+        assert row["status"] == "done"
+        assert row["untrained"].keys() == row["chance"].keys() == row["values"].keys()
     assert (folder / "report.html").is_file()
     assert (folder / "evaluation.html").is_file()
     assert "retrieval/r1" in json.loads((folder / "result.json").read_text())

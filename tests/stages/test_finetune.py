@@ -23,8 +23,11 @@ from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform
+from vclr_lightning.evaluation.encoders import frame_encoder
+from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
 from vclr_lightning.stages.finetuned import load_finetuned
+from vclr_lightning.stages.network import finished_network
 
 Main = Callable[..., SimpleNamespace]
 
@@ -257,3 +260,30 @@ def test_test_samples_are_the_centres(video_folder: Path, tmp_path: Path) -> Non
     assert clips[0]["views"].shape == (1, 2, 3, 4, 32, 32)
     assert clips._draw(30).tolist() == [[5, 8, 11, 14], [15, 18, 21, 24]]
     assert clips._draw(2).tolist() == [[0, 1, 1, 1]] * 2
+
+
+def test_scores_of_its_classes_are_a_layer_s_output(main: Main, weights: Path) -> None:
+    common = [word for word in COMMON if not word.startswith(("backbone", "epochs"))]
+    taken = ["backbone=as_init", f"init={weights}", "epochs=1", "test=null"]
+    done = main(*taken, "name=tsn", common=common)
+    assert done.code == 0, done.err
+    ckpt = Path("outputs/finetune/tsn/last.ckpt")
+    classifier = load_finetuned(ckpt)
+    frames = torch.randint(256, (5, 3, 1, 32, 32), dtype=torch.uint8)
+    network = finished_network(ckpt, layer="classifier")
+    encode = frame_encoder(network, layer="classifier")
+    views = frames[:, None, None]  # one frame each
+    assert torch.allclose(encode(frames), classifier.scores(views), atol=1e-5)
+    done = main(*taken, "module.head=tsm", "name=tsm", common=common)
+    assert done.code == 0, done.err
+    with pytest.raises(UserError, match="TSM classifier, which has no scores of single frames"):
+        finished_network("outputs/finetune/tsm/last.ckpt", layer="classifier")
+    with pytest.raises(UserError, match="no layer 'classifier'"):
+        find_layer(finished_network(weights), "classifier")
+
+
+def test_the_network_of_init_needs_a_file(main: Main) -> None:
+    common = [word for word in COMMON if not word.startswith("backbone")]
+    done = main("backbone=as_init", "init=none", common=common)
+    assert done.code == 2
+    assert "give init=PATH, or backbone=resnet50 or another" in done.err

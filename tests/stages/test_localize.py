@@ -206,6 +206,11 @@ def test_untrimmed_videos(main: Main, tmp_path: Path) -> None:
         for name in ("spans", "file")
     )
     assert one["results"].keys() == two["results"].keys() == {"untrimmed_0003", "untrimmed_0007"}
+    measured = json.loads((tmp_path / "outputs/localize/file/localization.json").read_text())
+    assert 0 < measured["chance"]["ar1"] < measured["chance"]["ar100"] < 1
+    result = json.loads((tmp_path / "outputs/localize/file/result.json").read_text())
+    assert result["chance/auc"] == measured["chance"]["auc"]
+    assert (result["train/videos"], result["val/videos"]) == (6, 2)
     plain = main(*network, *size, *videos, "epochs=1", "name=none", "data.holdout=0")
     assert plain.code == 2
     assert "none of the videos has annotated spans" in plain.err

@@ -20,6 +20,11 @@ MEASURES = {
     "r10": "R@10",
     "r20": "R@20",
     "r50": "R@50",
+    "ar1": "AR@1",
+    "ar5": "AR@5",
+    "ar10": "AR@10",
+    "ar100": "AR@100",
+    "auc": "AUC",
 }
 """Titles of measures; others go by their own name."""
 
@@ -108,7 +113,7 @@ class Outcome:
                 untrained=_percent(self.untrained.get(measure), 100),
                 paper=_percent(self.paper.get(measure), 1),
             )
-            for measure in measures or [""]
+            for measure in measures or ["pictures" if self.status == "done" else ""]
         ]
 
 

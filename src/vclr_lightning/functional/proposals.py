@@ -86,3 +86,21 @@ def soft_nms(
         faded = overlap > low + (high - low) * (chosen[1] - chosen[0])
         left[faded, 2] *= np.exp(-(overlap[faded] ** 2) / alpha)
     return np.array(picked).reshape(-1, 3)
+
+
+def random_proposals(rng: np.random.Generator, number: int) -> Floats:
+    """Return segments drawn evenly from all there are, ``(number, 3)``: what chance proposes.
+
+    Args:
+        rng: random numbers.
+        number: of segments.
+
+    Shape:
+        start, end and score, each within 0 to 1; the highest score first.
+
+    Example:
+        >>> random_proposals(np.random.default_rng(0), 2).round(2).tolist()
+        [[0.27, 0.64, 0.91], [0.02, 0.04, 0.81]]
+    """
+    ends = np.sort(rng.random((number, 2)), axis=1)
+    return np.column_stack([ends, np.sort(rng.random(number))[::-1]])

@@ -52,7 +52,7 @@ def _body(outcomes: Outcomes, directory: Path) -> Iterator[str]:
 def _summary(outcomes: Outcomes) -> str:
     """Say how many evaluations there are, and how many have no number."""
     done = len(outcomes.rows) - len(outcomes.left_out)
-    sentence = f"{done} of {len(outcomes.rows)} evaluations of frozen features, in %."
+    sentence = f"{done} of {len(outcomes.rows)} evaluations, in %."
     if outcomes.left_out:
         sentence += " What was left out is in the table, with its reason."
     return sentence

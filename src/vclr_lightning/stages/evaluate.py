@@ -41,6 +41,7 @@ class Evaluation:
         videos: how many videos the published splits ``train`` and ``test`` have.
         paper: published numbers in %, by measure.
         page: file that ``run`` leaves for a reader.
+        pictures: whether that page is all there is to see: nothing is measured.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class Evaluation:
     videos: Mapping[str, int] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     page: str = "report.html"
+    pictures: bool = False
 
 
 def evaluate(
@@ -126,7 +128,7 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
         if random is None:
             logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
     page = directory / name / one.page
-    shown = _shown(values, one.measures)
+    shown = {} if one.pictures else _shown(values, one.measures)
     videos, left_out = _below(values, "videos"), _below(values, "left_out")
     whole = {split: videos[split] + number for split, number in left_out.items() if number}
     about["published"] = whole | dict(one.videos)

@@ -89,7 +89,11 @@ class Finetuned:
 
 
 def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
-    """Write the files of a tested classifier, print its tables; returns its accuracies.
+    """Write the files of a tested classifier, and print its tables.
+
+    Returns:
+        Its accuracies, what chance would reach as ``chance/NAME``, and how many videos there are
+        as ``SPLIT/videos``.
 
     Raises:
         UserError: a file cannot be written.
@@ -134,4 +138,9 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
     console.print(accuracy_table(result))
     console.print(class_table(result, names))
     console.print(f"wrote {written}", highlight=False, soft_wrap=True, markup=False)
-    return accuracies
+    return {
+        **accuracies,
+        **{f"chance/{name}": share for name, share in chance.items()},
+        "train/videos": len(done.train),
+        f"{done.split}/videos": len(result),
+    }

@@ -18,6 +18,17 @@ from vclr_lightning.modules.finetune import FinetuneModule
 _KEPT = ("head", "dropout", "frozen", "shift_divisions")
 
 
+def is_finetuned(path: str | Path) -> bool:
+    """Whether a file is the checkpoint of a finetuning run, classifier and all.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint.under("classifier.")
+    return checkpoint.form == "vclr_lightning" and weights.keys() == {"weight", "bias"}
+
+
 def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> FinetuneModule:
     """Return the classifier of a finetuning run, in evaluation mode.
 
@@ -38,13 +49,12 @@ def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> Finet
             scores = classifier.scores(views)  # (B, k, S, C, T, H, W) uint8 to (B, classes)
             classifier.class_names[int(scores[0].argmax())]
     """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.under("classifier.")
-    if checkpoint.form != "vclr_lightning" or weights.keys() != {"weight", "bias"}:
+    if not is_finetuned(path):
         raise UserError(
             f"{path} holds no finetuned classifier; give last.ckpt or best.ckpt of a run of "
             "stage=finetune"
         )
+    weights = read_checkpoint(path).under("classifier.")
     network = load_backbone(path, backbone)
     metadata: dict[str, Any] = load_plain(Path(path), mapped=True).get("metadata") or {}
     options = metadata.get("config", {}).get("module", {})

@@ -16,7 +16,7 @@ from torch import nn
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.random import seed_of
+from vclr_lightning.core.random import numpy_generator, seed_of
 from vclr_lightning.data.localization import (
     AnnotatedVideo,
     LeftOut,
@@ -29,7 +29,9 @@ from vclr_lightning.data.localization import (
     read_annotations,
 )
 from vclr_lightning.evaluation.average_recall_metric import NUMBERS, AverageRecallAtAN
+from vclr_lightning.evaluation.outcomes import MEASURES
 from vclr_lightning.evaluation.progress import track
+from vclr_lightning.functional.proposals import random_proposals
 from vclr_lightning.stages.hardware import Hardware
 from vclr_lightning.stages.localize_page import write_localization_page
 from vclr_lightning.stages.pretrain import pretrain
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from vclr_lightning.functional.intervals import Floats
 
 logger = logging.getLogger(__name__)
+
+_PROPOSALS = 100  # of a video, as many as a network's at most
+_DRAWS = 8
 
 
 def localize(
@@ -86,8 +91,9 @@ def localize(
         metadata: plain values to keep with the results.
 
     Returns:
-        ``ar1``, ``ar5``, ``ar10``, ``ar100`` and ``auc``, fractions, where there is truth; and the
-        last values that training logged.
+        ``ar1``, ``ar5``, ``ar10``, ``ar100`` and ``auc``, fractions, where there is truth; the
+        same of segments drawn at random as ``chance/NAME``; how many videos there are as
+        ``SPLIT/videos``; and the last values that training logged.
 
     Raises:
         UserError: there are no annotations or no features of them, or they do not fit together.
@@ -146,9 +152,11 @@ def localize(
         network, tested, hardware=hardware or Hardware(), batch_size=batch_size, show=True
     )
     about = {"version": (metadata or {}).get("version"), "features": dict(features.provenance)}
-    return values | _results(
+    found = _results(
         directory, tested, proposals, notes, about, pictures=pictures, shown=shown, seed=seed
     )
+    counts = {f"{train_split}/videos": len(learned), f"{test_split}/videos": len(tested)}
+    return values | found | counts
 
 
 def _wanted(
@@ -224,10 +232,12 @@ def _results(
     metric.update([found for _, found in measured], [video.spans for video, _ in measured])
     values = {name: float(value) for name, value in metric.compute().items()}
     curve = metric.curve()
+    chance = _chance([video for video, _ in measured], seed=seed)
     write_json(
         directory / "localization.json",
         {
             **values,
+            "chance": chance,
             "videos": len(measured),
             "segments": sum(len(video.spans) for video, _ in measured),
             "average_number": curve.average_number.tolist(),
@@ -236,7 +246,7 @@ def _results(
             **about,
         },
     )
-    _print(values, videos=len(measured))
+    _print(values, chance, videos=len(measured))
     page = write_localization_page(
         directory / "report.html",
         [video for video, _ in measured],
@@ -248,18 +258,32 @@ def _results(
         seed=seed,
     )
     _say(f"wrote {page}")
-    return values
+    return values | {f"chance/{name}": value for name, value in chance.items()}
 
 
-def _print(values: Mapping[str, float], *, videos: int) -> None:
+def _chance(videos: Sequence[AnnotatedVideo], *, seed: int) -> dict[str, float]:
+    """Return the measures of segments drawn at random, averaged over some draws."""
+    draws = []
+    for draw in range(_DRAWS):
+        metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
+        for video in videos:
+            found = random_proposals(numpy_generator(seed, "chance", draw, video.name), _PROPOSALS)
+            found[:, :2] *= video.covered
+            metric.update([found], [video.spans])
+        draws.append({name: float(value) for name, value in metric.compute().items()})
+    return {name: sum(draw[name] for draw in draws) / len(draws) for name in draws[0]}
+
+
+def _print(values: Mapping[str, float], chance: Mapping[str, float], *, videos: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"proposals on {videos} videos, %", title_justify="left")
+    table.add_column("")
     for name in values:
-        title = "AUC" if name == "auc" else f"AR@{name.removeprefix('ar')}"
-        table.add_column(title, justify="right")
-    table.add_row(*(f"{100 * value:.2f}" for value in values.values()))
+        table.add_column(MEASURES[name], justify="right")
+    for title, numbers in (("the network's", values), ("at random", chance)):
+        table.add_row(title, *(f"{100 * value:.2f}" for value in numbers.values()))
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import load_backbone, random_backbone
@@ -15,8 +15,32 @@ from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.recognise import weight_shapes
 from vclr_lightning.models.weights import find_backbone, gather_names
+from vclr_lightning.stages.finetuned import is_finetuned, load_finetuned
 
 logger = logging.getLogger(__name__)
+
+CLASSIFIER = "classifier"
+"""The layer of a finetuned network whose output is the scores of the classes."""
+
+
+class ScoredBackbone(nn.Module):
+    """A network and a classifier of its features: ``(N, ...)`` to ``(N, classes)``.
+
+    Args:
+        net: the network.
+        classifier: linear.
+    """
+
+    def __init__(self, net: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.net, self.classifier = net, classifier
+        self.clip_dims: int = getattr(net, "clip_dims", 2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the scores of each picture or clip, before any softmax."""
+        scores: Tensor = self.classifier(self.net(pixels))
+        return scores
+
 
 
 def finished_network(
@@ -35,6 +59,7 @@ def finished_network(
             the weights that ``backbone`` has.
         backbone: the network; ``None`` for the one that the file is of.
         layer: whose output is wanted; weights that only other layers have may be missing.
+            ``classifier`` of a finetuned network are its scores.
         untrained: return the network with random weights instead, to compare with.
         prefix: what stands before the network's names in a file of another form.
 
@@ -54,6 +79,8 @@ def finished_network(
         if backbone is not None:
             return backbone.eval()
         return random_backbone(weights, prefix=prefix, seed=torch.initial_seed())  # the run's seed
+    if layer == CLASSIFIER and is_finetuned(weights):
+        return _scored(weights, backbone)
     network = load_backbone(weights, backbone, prefix=prefix)
     checkpoint = read_checkpoint(weights, prefix=prefix)
     net = bare(network)
@@ -72,6 +99,34 @@ def finished_network(
         *(f", missing {', '.join(gather_names(missing))}" if missing else "", left),
     )
     return network
+
+
+def _scored(weights: str | Path, backbone: nn.Module | None) -> ScoredBackbone:
+    classifier = load_finetuned(weights, backbone)
+    if classifier.shift is not None:
+        raise UserError(
+            f"{weights} is a TSM classifier, which has no scores of single frames; finetune with "
+            "module.head=tsn, or leave features.layer out"
+        )
+    logger.info("weights: %s, scores of %d classes", weights, classifier.classifier.out_features)
+    return ScoredBackbone(classifier.query_encoder, classifier.classifier).eval()
+
+
+def network_of(weights: str | Path | None) -> nn.Module:
+    """Return the network that a file's weights are of, to train, with random weights.
+
+    Args:
+        weights: a file as of :func:`finished_network`.
+
+    Raises:
+        UserError: no file is named, it cannot be read, or does not tell.
+    """
+    if weights is None or str(weights).lower() == "none":
+        raise UserError(
+            "backbone=as_init takes the network that weights are of, and none are named; give "
+            "init=PATH, or backbone=resnet50 or another"
+        )
+    return random_backbone(weights, seed=torch.initial_seed()).train()  # the run's seed
 
 
 @torch.no_grad()

@@ -29,6 +29,8 @@ FREE = (
     "logger",
     "callbacks",
     "stage.run",
+    "suite",  # what follows training
+    "untrimmed",
     "test",
     "annotations",  # of localisation: features and spans are compared by their hash
     "snippets.folder",
@@ -189,8 +191,10 @@ def _added_later(
     *parents, _ = key.split(".")
     for part in parents:
         was = was.get(part) if isinstance(was, Mapping) else None
-        new = new[part]
-    if not isinstance(was, Mapping) or was.get("_target_") != new.get("_target_"):
+        new = new.get(part) if isinstance(new, Mapping) else None  # a key may hold a point
+    if not (isinstance(was, Mapping) and isinstance(new, Mapping)):
+        return False
+    if was.get("_target_") != new.get("_target_"):
         return False
     # Below the objective, keys without a class are names of losses, not arguments.
     return parents[:1] != ["objective"] or "_target_" in was

@@ -1,0 +1,140 @@
+"""A stage of its own, run by a command as a user would give it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+from vclr_lightning.core.processes import run_command
+
+logger = logging.getLogger(__name__)
+
+_RECORD = "command.json"
+_PLUS = ("experiment", "suite", "preset")
+# What Lightning leaves behind in the process that launched others.
+_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
+
+
+class Command:
+    """Runs ``python -m vclr_lightning.train`` with given choices, and returns what it measured.
+
+    The stage has processes, a log and checkpoints of its own: stopped, it continues where it was
+    when it is run again.
+
+    Args:
+        choose: options of groups, by group.
+        set: values, by key; keys may be nested.
+        given: further arguments as they stand on a command line, or that line; they win.
+        changes: values that replace those of ``set``.
+
+    Example:
+        >>> command = Command(
+        ...     choose={"experiment": "ucf101_finetune"},
+        ...     set={"init": "/my runs/last.ckpt", "optim": {"base_lr": 0.1}},
+        ...     given=["trainer.devices=2"],
+        ... )
+        >>> print(*command.arguments("out"), sep="\\n")
+        +experiment=ucf101_finetune
+        init='/my runs/last.ckpt'
+        optim.base_lr=0.1
+        trainer.devices=2
+        run_dir='out'
+    """
+
+    def __init__(
+        self,
+        *,
+        choose: Mapping[str, str],
+        set: Mapping[str, Any],
+        given: Sequence[str] | str = (),
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._choices = dict(choose)
+        self._values = dict(_leaves(set)) | dict(_leaves(changes or {}))
+        self._given = shlex.split(given) if isinstance(given, str) else list(given)
+
+    def arguments(self, directory: str | Path) -> list[str]:
+        """Return the command's arguments, for a run in ``directory``."""
+        said = {word.partition("=")[0] for word in self._given}
+        choices = [
+            f"{'+' if group in _PLUS else ''}{group}={option}"
+            for group, option in self._choices.items()
+            if group not in said
+        ]
+        values = [f"{key}={quoted(value)}" for key, value in self._values.items()]
+        return [*choices, *values, *self._given, f"run_dir={quoted(str(directory))}"]
+
+    def __call__(self, *, directory: str | Path) -> dict[str, float]:
+        """Run the command, or go on with it; its folder is ``directory``.
+
+        Raises:
+            UserError: it failed, and why; or the folder holds a run of files that have changed.
+        """
+        directory = Path(directory)
+        record, files = directory / _RECORD, dict(self._files())
+        afresh = self._values.get("resume") == "never"
+        if record.is_file() and not afresh and (old := json.loads(record.read_text())) != files:
+            changed = [path for path in files if files[path] != old.get(path)] or list(old)
+            raise UserError(
+                f"{directory} holds a run of other content of {changed[0]}; give another name=, "
+                "or resume=never to run it anew"
+            )
+        arguments = self.arguments(directory)
+        logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
+        if not afresh:
+            _write(record, files)
+        run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=_GROUP)
+        _write(record, files)  # what was there has been set aside
+        values: dict[str, float] = json.loads((directory / "result.json").read_text())
+        return values
+
+    def _files(self) -> Iterator[tuple[str, list[int]]]:
+        """Size and time of every file that is named, by which a change is noticed."""
+        for value in self._values.values():
+            if isinstance(value, str) and Path(value).is_file():
+                status = Path(value).stat()
+                yield value, [status.st_size, status.st_mtime_ns]
+
+
+def quoted(value: Any) -> str:
+    """Return a value as it stands on Hydra's command line.
+
+    Example:
+        >>> quoted("it's"), quoted(None), quoted([1, "a b"]), quoted(True)
+        ("'it\\\\'s'", 'null', "[1,'a b']", 'true')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    if isinstance(value, str):
+        # Backslashes stand for themselves, except before a quote.
+        inner = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), value)
+        return f"'{inner}'"
+    return str(value)
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as sink:
+        sink.write(json.dumps(content, indent=1).encode())

@@ -1,0 +1,86 @@
+"""Stages as commands of their own: what is passed on, what comes back, and why one failed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.models import TinyBackbone, export_backbone
+from vclr_lightning.stages.command import Command, quoted
+
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="$"))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT, lambda v: st.lists(v, max_size=3), max_leaves=5
+)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, QuotedString):
+        return value.text
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+@given(VALUES)
+def test_every_value_arrives_as_it_is(value: object) -> None:
+    read = OverridesParser.create().parse_override(f"key={quoted(value)}")
+    assert _plain(read.value()) == value
+
+
+def test_what_the_command_line_says_wins() -> None:
+    command = Command(
+        choose={"stage": "finetune", "trainer": "cpu", "suite": "frozen"},
+        set={"epochs": 3, "data": {"root": "a b"}},
+        changes={"epochs": 4},
+        given="trainer=ddp 'data.root=\"/my videos\"'",
+    )
+    assert command.arguments("out") == [
+        *("stage=finetune", "+suite=frozen", "epochs=4", "data.root='a b'"),
+        *("trainer=ddp", 'data.root="/my videos"', "run_dir='out'"),
+    ]
+
+
+@pytest.fixture
+def features(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    weights = export_backbone(TinyBackbone(width=4), tmp_path / "a.backbone.safetensors")
+    return Command(
+        choose={"stage": "features", "trainer": "cpu"},
+        set={
+            "ckpt": str(weights),
+            "image_size": 32,
+            "features": {"num_frames": 2},
+            "data": {"root": str(video_folder), "num_workers": 0},
+            "stage": {"run": {"splits": ["train"]}},
+        },
+    )
+
+
+def test_a_command_measures_and_notices_other_weights(features: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "of it's own"
+    values = features(directory=folder)
+    assert values["train/videos"] + values["train/rejected"] > 0
+    assert (folder / "features.json").is_file()
+    torch.manual_seed(1)
+    export_backbone(TinyBackbone(width=4), tmp_path / "a.backbone.safetensors")
+    with pytest.raises(UserError, match=r"other content of .*a\.backbone\.safetensors; give"):
+        features(directory=folder)
+
+
+def test_a_failure_is_told_in_its_own_words(
+    features: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.backbone.safetensors").unlink()
+    os.environ.pop("VCLR_TRACEBACKS", None)
+    with pytest.raises(UserError, match=r"no weights file at .*a\.backbone\.safetensors"):
+        features(directory=tmp_path / "out")
+    assert "Traceback" not in capfd.readouterr().err
