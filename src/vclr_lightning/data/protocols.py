@@ -147,15 +147,14 @@ class SplitTransform(ClipTransform, Protocol):
     ) -> tuple[Tensor, NDArray[np.int32]]:
         """Do the worker's part; return it, and the parameters of the rest.
 
-        ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8 and ``(P,)`` int32, P
-        always the same.
+        ``T`` frames ``(H, W, 3)`` uint8 to a tensor and ``(P,)`` int32; shapes depend on T alone.
         """
         ...
 
     def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
-        """Do the rest on the device of ``clips``, which are ``(N, 3, T, size, size)`` uint8.
+        """Do the rest on the device of ``clips``, the tensors that were begun, stacked.
 
-        ``parameters`` ``(N, P)`` int32 are on the host. The result is that of calling the
-        transform.
+        ``parameters`` ``(N, P)`` int32 are on the host. The result, ``(N, 3, T, size, size)``
+        uint8, is that of calling the transform.
         """
         ...

@@ -92,7 +92,7 @@ def test_large_batches_are_finished_in_parts(
 def test_finishing_leaves_its_argument_and_takes_any_layout(photo: Picture) -> None:
     transform = PretrainTransform(size=16, jitter_p=1, blur_p=1)
     begun = [transform.begin([photo, photo], np.random.default_rng(i)) for i in range(5)]
-    clips = torch.stack([clip for clip, _ in begun])
+    clips = torch.stack([clip for clip, _ in begun]).permute(0, 4, 1, 2, 3).contiguous()
     rows = torch.from_numpy(np.stack([row for _, row in begun]))
     before = clips.clone()
     finished = augment_batch(clips, rows)
@@ -129,19 +129,6 @@ def test_opencv_gives_the_same_pictures(photo: Picture, height: int, mean_error:
         assert mean_error(ours.numpy(), other.numpy()) <= 1
 
 
-def test_finetuning_with_opencv_gives_the_same_pictures(photo: Picture, mean_error: Any) -> None:
-    for resize in (None, 128, 400):
-        for seed in range(5):
-            ours, other = (
-                FinetuneTransform(size=112, resize=resize, backend=backend)(
-                    [photo, photo[::-1]], np.random.default_rng(seed)
-                )
-                for backend in ("torch", "opencv")
-            )
-            assert ours.shape == other.shape == (3, 2, 112, 112)
-            assert mean_error(ours.numpy(), other.numpy()) <= 0.6
-
-
 def test_opencv_has_no_threads_of_its_own() -> None:
     PretrainTransform(backend="opencv")
     assert cv2.getNumThreads() == 1
@@ -164,8 +151,9 @@ def test_a_transform_is_chosen() -> None:
     ("transform", "augment", "message"),
     [
         (PretrainTransform(), "gpu", "augment='gpu' is unknown; take torch, opencv, device"),
-        (FinetuneTransform(), "device", "'device' is not for FinetuneTransform, which leaves"),
-        (EvalTransform(), "opencv", "'opencv' is not for EvalTransform, which has no such"),
+        (FinetuneTransform(), "device", "'device' is not for FinetuneTransform, which only torch"),
+        (FinetuneTransform(), "opencv", "'opencv' is not for FinetuneTransform"),
+        (EvalTransform(), "opencv", "'opencv' is not for EvalTransform, .*; take 'torch'"),
     ],
 )
 def test_what_cannot_be_is_refused(transform: ClipTransform, augment: str, message: str) -> None:
@@ -173,14 +161,11 @@ def test_what_cannot_be_is_refused(transform: ClipTransform, augment: str, messa
         choose(transform, augment)
 
 
-@pytest.mark.parametrize("kind", [PretrainTransform, FinetuneTransform])
-def test_without_opencv_one_sentence_says_what_to_install(
-    kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_opencv_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "vclr_lightning.data.transforms.opencv"
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(UserError, match=r"pip install 'vclr_lightning\[opencv\]'"):
-        kind(backend="opencv")
+        PretrainTransform(backend="opencv")
     monkeypatch.undo()
     importlib.import_module(name)

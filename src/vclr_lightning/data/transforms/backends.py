@@ -63,17 +63,16 @@ def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
         return transform
     if augment not in get_args(Augment):
         raise UserError(f"augment={augment!r} is unknown; take {', '.join(get_args(Augment))}")
-    name = type(transform).__name__
-    if augment == "device":
-        if not is_split(transform):
-            raise UserError(
-                f"augment='device' is not for {name}, which leaves the device nothing to do; "
-                "take 'torch' or 'opencv'"
-            )
-        return transform
     given = cast(Any, transform)
-    if is_dataclass(given) and hasattr(given, "backend"):
-        return cast("ClipTransform", replace(cast(Any, given), backend=augment))
-    if augment != "torch":
-        raise UserError(f"augment={augment!r} is not for {name}, which has no such backend")
-    return transform
+    if augment == "device":
+        possible = is_split(given)
+    else:
+        possible = is_dataclass(given) and hasattr(given, "backend")
+        if possible:
+            given = replace(given, backend=augment)
+    if not possible and augment != "torch":
+        raise UserError(
+            f"augment={augment!r} is not for {type(given).__name__}, which only torch computes, in "
+            "the workers; take 'torch'"
+        )
+    return cast("ClipTransform", given)

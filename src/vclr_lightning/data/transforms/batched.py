@@ -53,7 +53,7 @@ def augment_batch(clips: Tensor, parameters: Tensor) -> Tensor:
 def _augment(clips: Tensor, parameters: Tensor) -> Tensor:
     # A copy of pageable memory is not waited for: it was read when the call returns.
     table = parameters.to(clips.device, non_blocking=True)
-    planes = clips.to(torch.int16)
+    planes = clips.to(torch.int16, memory_format=torch.contiguous_format)
 
     def change(where: Tensor, operation: _Operation, columns: slice = slice(0, 0)) -> None:
         rows = where.nonzero()[:, 0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from vclr_lightning.data.transforms import checks
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
-from vclr_lightning.data.transforms.backends import Backend, check_backend, load_opencv
 from vclr_lightning.data.transforms.crops import AreaCrop, Crop
 from vclr_lightning.data.transforms.geometry import resized_crop, short_edge_size
 from vclr_lightning.data.transforms.pretrain import augment
@@ -30,13 +29,12 @@ class FinetuneTransform:
             is cut out of the frame as it is.
         crop: draws the part of the frame that becomes the picture.
         flip_p: chance of the flip; 0 where classes tell left from right.
-        backend: what computes: ``"torch"`` or ``"opencv"``, an optional dependency.
 
     Shape:
         ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8.
 
     Raises:
-        UserError: a value is out of its range, or OpenCV is not installed.
+        UserError: a value is out of its range.
 
     Example:
         >>> transform = FinetuneTransform(size=112, resize=128)
@@ -49,7 +47,6 @@ class FinetuneTransform:
     resize: int | None = 256
     crop: Crop = field(default_factory=AreaCrop)
     flip_p: float = 0.5
-    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -57,22 +54,15 @@ class FinetuneTransform:
         if self.resize is not None:
             put(self, "resize", checks.pixels("resize", self.resize))
         put(self, "flip_p", checks.number("flip_p", self.flip_p, 0, 1))
-        check_backend(self.backend)
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
         height, width = checks.frame_size(clip)
         if self.resize is not None and min(height, width) != self.resize:
             whole = Box(0, 0, height, width)
             height, width = short_edge_size(height, width, self.resize)
-            clip = [self._resized(frame, whole, height, width) for frame in clip]
+            clip = [
+                resized_crop(frame, whole, height, width).permute(1, 2, 0).numpy() for frame in clip
+            ]
         crop = self.crop(height, width, rng)
         flip = bool(rng.random() < self.flip_p)
-        apply = augment if self.backend == "torch" else load_opencv().augment
-        return cast(Tensor, apply(clip, Augmentation(crop, flip=flip), self.size))
-
-    def _resized(
-        self, frame: NDArray[np.uint8], box: Box, height: int, width: int
-    ) -> NDArray[np.uint8]:
-        if self.backend == "torch":
-            return resized_crop(frame, box, height, width).permute(1, 2, 0).numpy()
-        return cast("NDArray[np.uint8]", load_opencv().resized_crop(frame, box, height, width))
+        return augment(clip, Augmentation(crop, flip=flip), self.size)

@@ -1,8 +1,8 @@
 """The augmentation of pretraining by OpenCV, an optional dependency: the same operations, faster.
 
 Pictures stay as they are decoded, ``(H, W, 3)`` uint8, until the end. OpenCV computes one operation
-in one pass and cuts off what leaves 0..255. Only where a picture is made smaller is it not used: it
-has no bilinear resampling with antialiasing, which would be another operation.
+in one pass and cuts off what leaves 0..255. Crops are resized by torch all the same: OpenCV has no
+bilinear resampling with antialiasing, and is no faster where pictures are enlarged.
 
 Importing this file turns off OpenCV's own threads in the process: workers load in parallel already,
 and such threads do not survive a fork.
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.transforms import geometry
-from vclr_lightning.data.transforms.augmentation import Augmentation, Box, ColorOp
+from vclr_lightning.data.transforms.augmentation import Augmentation, ColorOp
 from vclr_lightning.data.transforms.blur import blur_taps
+from vclr_lightning.data.transforms.geometry import resized_crop
 from vclr_lightning.data.transforms.hue import hue_shift
 
 try:
@@ -53,6 +53,7 @@ def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> T
         - clip: ``T`` frames ``(H, W, 3)`` uint8; result ``(3, T, size, size)`` uint8
 
     Example:
+        >>> from vclr_lightning.data.transforms import Box
         >>> frame = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
         >>> augment([frame], Augmentation(Box(0, 0, 2, 2), flip=True), 2)[0, 0].tolist()
         [[3, 0], [9, 6]]
@@ -60,7 +61,7 @@ def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> T
     result = torch.empty(3, len(clip), size, size, dtype=torch.uint8)
     planes = result.numpy()
     for t, frame in enumerate(clip):
-        picture = resized_crop(frame, augmentation.crop, size, size)
+        picture = resized_crop(frame, augmentation.crop, size, size).permute(1, 2, 0).numpy()
         for op, amount in augmentation.jitter:
             picture = _COLOR_OPS[op](picture, amount)
         if augmentation.gray:
@@ -71,26 +72,6 @@ def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> T
             picture = cv2.flip(picture, 1)
         planes[:, t] = picture if augmentation.gray else cv2.split(picture)
     return result
-
-
-def resized_crop(frame: Picture, box: Box, height: int, width: int) -> Picture:
-    """Cut ``box`` out of ``frame`` and resize it, bilinear with antialiasing.
-
-    Shape:
-        - frame: ``(H, W, 3)`` uint8, which may be read-only
-        - result: ``(height, width, 3)`` uint8
-
-    Example:
-        >>> frame = np.zeros((256, 340, 3), np.uint8)
-        >>> resized_crop(frame, Box(0, 10, 200, 150), 224, 224).shape
-        (224, 224, 3)
-    """
-    if box.height > height or box.width > width:
-        smaller = geometry.resized_crop(frame, box, height, width)
-        return np.ascontiguousarray(smaller.permute(1, 2, 0).numpy())
-    cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
-    larger: Picture = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
-    return larger
 
 
 def adjust_brightness(picture: Picture, factor: float) -> Picture:

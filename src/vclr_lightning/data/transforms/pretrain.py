@@ -60,10 +60,10 @@ def augment(clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation, size:
     result = torch.empty(3, len(clip), size, size, dtype=torch.uint8)
     pixels = result.numpy()
     for t, frame in enumerate(clip):
-        picture = resized_crop(frame, augmentation.crop, size, size)
+        picture = resized_crop(frame, augmentation.crop, size, size).numpy()
         if augmentation.flip:
-            picture = picture.flip(-1)
-        np.copyto(pixels[:, t], _recolor(picture.numpy(), augmentation), casting="unsafe")
+            picture = picture[:, :, ::-1]
+        np.copyto(pixels[:, t], _recolor(picture, augmentation), casting="unsafe")
     return result
 
 
@@ -178,23 +178,26 @@ class PretrainTransform:
         The parameters are those that a call of the transform draws.
 
         Shape:
-            ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8 and ``(P,)`` int32.
+            ``T`` frames ``(H, W, 3)`` uint8 to ``(T, size, size, 3)`` uint8 and ``(P,)`` int32.
         """
         height, width = checks.frame_size(clip)
         drawn = self.sample(height, width, rng)
+        edges = (self.size, self.size)
+        crops = [resized_crop(frame, drawn.crop, *edges).permute(1, 2, 0) for frame in clip]
         parameters = packing.pack(drawn, packing.columns(self.blur_sigma[1]))
-        return self._apply(clip, Augmentation(drawn.crop)), parameters
+        return torch.stack(crops), parameters
 
     def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
         """Do the rest for many clips at once, on the device on which they are.
 
-        With the backend ``"torch"`` the result is exactly that of calling the transform.
+        The result is exactly that of calling a transform whose backend is ``"torch"``.
 
         Shape:
-            - clips: ``(N, 3, T, size, size)`` uint8; the result is like it
+            - clips: ``(N, T, size, size, 3)`` uint8
             - parameters: ``(N, P)`` int32, on the host
+            - result: ``(N, 3, T, size, size)`` uint8
         """
-        return augment_batch(clips, parameters)
+        return augment_batch(clips.permute(0, 4, 1, 2, 3), parameters)
 
     def _apply(self, clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation) -> Tensor:
         if self.backend == "torch":
