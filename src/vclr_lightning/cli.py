@@ -23,6 +23,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "re-encode videos once, so that training reads them fast",
         "vclr_lightning.commands.prepare",
     ),
+    "bench": (
+        "measure where the time of training goes, and what would help",
+        "vclr_lightning.commands.bench",
+    ),
     "show": ("show what a manifest holds", "vclr_lightning.commands.show"),
     "synth": ("make labelled synthetic videos", "vclr_lightning.commands.synth"),
     "convert": (

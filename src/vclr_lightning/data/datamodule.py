@@ -157,8 +157,7 @@ class VideoDataModule(LightningDataModule):
         With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
         """
         trainer = self.trainer
-        on_device = self._augment == "device"
-        dataset = self._dataset(self.train, self._needed_views(), begin_only=on_device)
+        dataset = self.train_dataset(self._needed_views())
         batches = EpochBatches(
             len(self.train),
             batch_size=self.batch_size,
@@ -172,6 +171,17 @@ class VideoDataModule(LightningDataModule):
             loader.on_start = partial(restore_position, trainer, loader.batch_sampler)
         self._train_loader = loader
         return loader
+
+    def train_dataset(self, views: Collection[str] | None = None) -> VideoDataset:
+        """Return the samples of training, by ``(epoch, row)``.
+
+        Args:
+            views: names of the views to load; ``None`` for all that the samplers yield.
+
+        Raises:
+            UserError: the views do not fit together.
+        """
+        return self._dataset(self.train, views, begin_only=self._augment == "device")
 
     def pair_loader(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.core.types import Draw, Rejection
-    from vclr_lightning.data.protocols import ClipTransform, Sampler, VideoReader, VideoTable
+    from vclr_lightning.data.protocols import (
+        ClipTransform,
+        Sampler,
+        SplitTransform,
+        VideoReader,
+        VideoTable,
+    )
 
 
 class _Pictures(TypedDict):
@@ -35,8 +42,8 @@ class _Pictures(TypedDict):
 class Sample(_Pictures):
     """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video.
 
-    Where the device is to finish the augmentation there are no ``views``, but ``begun``, of the
-    same shapes, and ``augmentations``, the parameters ``(n, P)`` of each view's clips.
+    Where the device is to finish the augmentation there are no ``views``, but ``begun``,
+    ``(n, ...)`` as the transform begins, and ``augmentations``, parameters ``(n, P)``.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -133,6 +140,43 @@ class VideoDataset(Dataset[Sample]):
                 )
             self._begin = transform.begin
         self._max_attempts = max_attempts
+
+    def replaced(
+        self,
+        *,
+        manifest: VideoTable | None = None,
+        reader: VideoReader | None = None,
+        transform: ClipTransform | None = None,
+    ) -> VideoDataset:
+        """Return the same dataset with other parts: the same draws, read or augmented otherwise.
+
+        Args:
+            manifest: as many videos, such as re-encoded ones.
+            reader: opens them.
+            transform: augments one clip; where it only begins here, it can be split as well.
+        """
+        other = copy.copy(self)
+        other._manifest = manifest if manifest is not None else self._manifest
+        other._reader = reader or self._reader
+        other._transform = transform or self._transform
+        if self._begin is not None:
+            other._begin = cast("SplitTransform", other._transform).begin
+        return other
+
+    @property
+    def reader(self) -> VideoReader:
+        """Opens the videos."""
+        return self._reader
+
+    @property
+    def transform(self) -> ClipTransform:
+        """Augments one clip."""
+        return self._transform
+
+    @property
+    def manifest(self) -> VideoTable:
+        """The videos."""
+        return self._manifest
 
     @property
     def views(self) -> ViewPlan:

@@ -100,7 +100,8 @@ class TimmBackbone(WrappedBackbone):
                     "not hold; give backbone.global_pool=avg"
                 )
             patches = y[:, self._prefix :]
-            return patches.transpose(1, 2).unflatten(2, tuple(net.patch_embed.grid_size))
+            height, width = net.patch_embed.grid_size
+            return patches.transpose(1, 2).reshape(len(y), -1, height, width)
         return y.permute(0, 3, 1, 2) if self._channels_last else y
 
     def pool(self, maps: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def build_trainer(
     if SLURMEnvironment.detect():
         # Its own way of requeueing would save in the middle of a step.
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    several = num_nodes > 1 or _count(accelerator, devices) > 1
+    several = num_nodes > 1 or count_processes(accelerator, devices) > 1
     strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=False)
     try:
         return Trainer(
@@ -111,8 +111,13 @@ def build_trainer(
         raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
 
 
-def _count(accelerator: str, devices: int | str | list[int]) -> int:
-    """Processes of this machine."""
+def count_processes(accelerator: str, devices: int | str | list[int]) -> int:
+    """Return the processes of this machine.
+
+    Example:
+        >>> count_processes("cpu", 2), count_processes("gpu", [0, 3])
+        (2, 2)
+    """
     if isinstance(devices, list):
         return len(devices)
     if str(devices).lstrip("-").isdigit() and int(devices) >= 0:

@@ -1,0 +1,109 @@
+"""Measure where the time of a training run goes, on your videos and this machine.
+
+Takes the overrides of `python -m vclr_lightning.train` and measures the run that they describe:
+samples as a data worker makes them, training steps, both together, and what would help: re-encoding
+(a few videos, into a temporary folder), and other ways to augment. Trains nothing, writes nothing.
+Options come before the overrides or after them.
+
+  vclr bench data.root=/videos batch_size=64
+  vclr bench --seconds 120 --out bench.json +experiment=k400 data.root=/k400 init=none
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vclr_lightning.bench import Bench
+
+_LEAST = 1.0  # seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vclr bench``."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of the run, as training takes them"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="N",
+        help="to measure for, roughly (default: 60)",
+    )
+    parser.add_argument(
+        "--variants",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure what would help, too",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON to a file")
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="options of your own, as in training"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and print what came of it."""
+    import json
+
+    from vclr_lightning.core.errors import UserError
+    from vclr_lightning.explain import explain
+
+    if not args.seconds >= _LEAST:
+        raise UserError(f"--seconds {args.seconds:g} must be {_LEAST:g} or more")
+    if args.out is not None and not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
+    try:
+        found = _measure(args)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        raise UserError(sentence) from error
+    text = json.dumps({"overrides": args.overrides, **found.as_dict()}, indent=1)
+    if args.out is not None:
+        args.out.write_text(text + "\n")
+    if args.json:
+        print(text)
+    else:
+        _print(found, args.out)
+
+
+def _measure(args: argparse.Namespace) -> Bench:
+    import tempfile
+
+    from vclr_lightning.bench import bench
+    from vclr_lightning.benchmarked import benchmarked
+
+    with tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
+        run = benchmarked(args.overrides, config_dir=args.config_dir, directory=Path(folder))
+        return bench(
+            run.build,
+            seconds=args.seconds,
+            augment=run.augment,
+            num_workers=run.num_workers,
+            processes=run.processes,
+            variants=args.variants,
+        )
+
+
+def _print(found: Bench, out: Path | None) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in found.tables():
+        console.print(table)
+    for line in found.notices():
+        console.print(line, markup=False, highlight=False)
+    console.print()
+    console.print(found.advice.text, markup=False, highlight=False)
+    for line in found.advice.lines:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        console.print(f"written to {out}", markup=False, highlight=False, soft_wrap=True)
