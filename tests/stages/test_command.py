@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
@@ -29,6 +29,10 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
+@example("null")
+@example("-1")
+@example("1e5")
+@example("/a/b-c_1.txt")
 @given(VALUES)
 def test_every_value_arrives_as_it_is(value: object) -> None:
     read = OverridesParser.create().parse_override(f"key={quoted(value)}")
@@ -44,7 +48,7 @@ def test_what_the_command_line_says_wins() -> None:
     )
     assert command.arguments("out") == [
         *("stage=finetune", "+suite=frozen", "epochs=4", "data.root='a b'"),
-        *("trainer=ddp", 'data.root="/my videos"', "run_dir='out'"),
+        *("trainer=ddp", 'data.root="/my videos"', "run_dir=out"),
     ]
 
 

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "command.json"
 _PLUS = ("experiment", "suite", "preset")
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
+_SPECIAL = ("null", "true", "false", "inf", "nan")
 # What Lightning leaves behind in the process that launched others.
 _GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
 
@@ -46,7 +48,7 @@ class Command:
         init='/my runs/last.ckpt'
         optim.base_lr=0.1
         trainer.devices=2
-        run_dir='out'
+        run_dir=out
     """
 
     def __init__(
@@ -120,6 +122,8 @@ def quoted(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(quoted, value)) + "]"
     if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL:
+            return value
         # Backslashes stand for themselves, except before a quote.
         inner = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), value)
         return f"'{inner}'"
