@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -165,16 +166,46 @@ def test_a_learning_rate_that_diverges_is_not_chosen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("probe", "settings", "sentence"),
+    [
+        (SVMProbe, {"cost": 0.0}, "cost=0.0 must be a number, above 0"),
+        (SVMProbe, {"cost": float("nan")}, "cost=nan must be a number, above 0"),
+        (SVMProbe, {"costs": [1, -1]}, "costs=-1 must be a number, above 0"),
+        (SVMProbe, {"costs": 0.1}, "costs=0.1 must be a list of one or more numbers"),
+        (SVMProbe, {"folds": 1}, "folds=1 must be a whole number, 2 or more"),
+        (KNNProbe, {"k": 0}, "k=0 must be a whole number, 1 or more"),
+        (KNNProbe, {"k": 2.5}, "k=2.5 must be a whole number, 1 or more"),
+        (KNNProbe, {"temperature": 0}, "temperature=0 must be a number, above 0"),
+        (LogisticProbe, {"learning_rates": [-1.0]}, "learning_rates=-1.0 must be a number"),
+        (LogisticProbe, {"learning_rates": []}, "learning_rates=[] must be a list"),
+        (LogisticProbe, {"weight_decay": -1}, "weight_decay=-1 must be a number, at least 0"),
+        (LogisticProbe, {"momentum": 5}, "momentum=5 must be a number, at least 0 and below 1"),
+        (LogisticProbe, {"epochs": 0.5}, "epochs=0.5 must be a whole number, 1 or more"),
+        (LogisticProbe, {"batch_size": 0}, "batch_size=0 must be a whole number, 1 or more"),
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_told_before_anything_is_fitted(
+    probe: type[Probe], settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        probe(**settings)
+
+
+@pytest.mark.parametrize(
     ("probe", "sentence"),
     [
-        (SVMProbe(cost=0.0), "C of the probe must be above 0"),
-        (KNNProbe(k=0), "k of the probe must be above 0"),
-        (LogisticProbe(learning_rates=[-1.0]), "learning rate of the probe must be above 0"),
         (SVMProbe(costs=[1, 2], folds=50), "cannot be dealt to 50 folds"),
+        (LogisticProbe(folds=50), "cannot be dealt to 50 folds"),
         (SVMProbe(device="nowhere"), "device=nowhere of the probe cannot be used"),
+        (KNNProbe(device="nowhere"), "device=nowhere of the probe cannot be used"),
     ],
 )
-def test_impossible_settings(probe: Probe, sentence: str) -> None:
+def test_settings_that_these_videos_do_not_allow(probe: Probe, sentence: str) -> None:
+    """Known from labels and groups alone, before there are features."""
+    train = videos(20, 2, 0)
+    with pytest.raises(UserError, match=sentence):
+        probe.check(train.label, train.group_id)
     with pytest.raises(UserError, match=sentence):
         ask(probe)
 

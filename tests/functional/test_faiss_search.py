@@ -31,6 +31,14 @@ def test_finds_the_same(dtype: torch.dtype) -> None:
     assert exact[1][0, :11].tolist() == [5, *range(300, 310)]
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e19])
+def test_magnitude_does_not_matter(scale: float) -> None:
+    pytest.importorskip("faiss", reason="the optional faiss-cpu is not installed")
+    queries, gallery = clustered(0, 20).float(), clustered(1, 100).float()
+    found = faiss_neighbours(scale * queries, scale * gallery, 9)
+    assert (found[1] == cosine_neighbours(queries, gallery, 9)[1]).all()
+
+
 def test_another_index_may_be_given() -> None:
     faiss = pytest.importorskip("faiss", reason="the optional faiss-cpu is not installed")
     queries, gallery = clustered(0, 20).float(), clustered(1, 300).float()

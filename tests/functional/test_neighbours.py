@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import cosine_neighbours, full_precision, settle
+from vclr_lightning.functional.neighbours import (
+    cosine_neighbours,
+    exact_similarities,
+    full_precision,
+    settle,
+)
 from vclr_lightning.functional.topk import decode_keys, encode_keys, merge_top, no_keys
 
 
@@ -94,6 +99,39 @@ def test_scale_does_not_matter() -> None:
     scale = torch.rand(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
     scaled = cosine_neighbours(queries * scale, gallery / scale, 3)[1]
     assert (scaled == cosine_neighbours(queries, gallery, 3)[1]).all()
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    power=st.floats(-36, 37),
+    other=st.floats(-36, 37),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_no_magnitude_is_too_small_or_too_large(
+    seed: int, power: float, other: float, dtype: torch.dtype
+) -> None:
+    """Squares and products of such rows are none in float32; some rows are of common size."""
+    queries, gallery = features(seed, 6).to(dtype), features(seed + 1, 20).to(dtype)
+    scaled = queries.clone(), gallery.clone()
+    scaled[0][::2] *= 10.0**power
+    scaled[1][::3] *= 10.0**other
+    similarity, position = cosine_neighbours(*scaled, 5, chunk=4, gallery_chunk=7)
+    expected = ranking(*scaled)[:, :5]
+    assert (position.numpy() == expected).all()
+    values = np.take_along_axis(similarities(*scaled), expected, axis=1)
+    np.testing.assert_allclose(similarity, values, atol=1e-6)
+    exact = exact_similarities(*scaled, position)
+    np.testing.assert_allclose(exact, values, atol=1e-12)
+
+
+def test_magnitudes_that_only_double_precision_holds() -> None:
+    queries, gallery = features(0, 6), features(1, 20)
+    expected = cosine_neighbours(queries, gallery, 5)
+    for scale in (1e-200, 1e200):
+        found = cosine_neighbours(scale * queries, scale * gallery, 5)
+        assert (found[1] == expected[1]).all()
+        torch.testing.assert_close(found[0], expected[0])
 
 
 def test_zeros_are_similar_to_nothing() -> None:

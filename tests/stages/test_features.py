@@ -279,10 +279,31 @@ def test_a_folder_of_other_features_is_refused(build: Build, tmp_path: Path) -> 
     folder = tmp_path / "features"
     build(folder=folder)("val")
     assert len(build(folder=folder)("val")) == 6
-    with pytest.raises(UserError, match="holds features of other weights"):
+    with pytest.raises(UserError, match=r"holds features of other weights \(other random ones\);"):
         build(folder=folder, backbone=small_backbone(1))("val")
-    with pytest.raises(UserError, match="holds features of other transform"):
+    with pytest.raises(UserError, match=r"holds features of other transform \(size 32; now 24\);"):
         build(folder=folder, transform=EvalTransform(size=24, resize=36))("val")
+
+
+def test_a_folder_of_other_weights_is_refused_by_their_names(build: Build, tmp_path: Path) -> None:
+    """No hash that nobody can find again; the untrained twin has a folder of its own."""
+    first, second = (
+        export_backbone(small_backbone(seed), tmp_path / f"{seed}.backbone.safetensors")
+        for seed in (0, 1)
+    )
+    folder = tmp_path / "features"
+    build(folder=folder, weights=first)("val")
+    build(folder=folder, weights=first, untrained=True)("val")
+    assert (folder / "untrained/val/store.json").is_file()
+    with pytest.raises(UserError) as told:
+        build(folder=folder, weights=second)("val")
+    assert f"holds features of other weights ({first}; now {second});" in str(told.value)
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match=r"0\.backbone\.safetensors, which has changed since\);"):
+        build(folder=folder, weights=first)("val")
+
+
+def test_a_folder_of_other_files_is_refused(build: Build, tmp_path: Path) -> None:
     (tmp_path / "notes" / "val").mkdir(parents=True)
     (tmp_path / "notes" / "val" / "a.txt").write_text("a")
     with pytest.raises(UserError, match="holds other files"):

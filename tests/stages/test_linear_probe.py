@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,12 @@ from vclr_lightning.stages.linear_probe import linear_probe
 
 @pytest.fixture(scope="module")
 def features(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
-    cache = tmp_path_factory.mktemp("cache")
+    return extractor(video_folder, tmp_path_factory.mktemp("cache"))
+
+
+def extractor(folder: Path, cache: Path) -> FeatureExtractor:
     data = video_data(
-        root=video_folder,
+        root=folder,
         cache_dir=cache,
         group_regex=r"(\w+_g\d+)_c",
         holdout=0.34,
@@ -61,7 +66,7 @@ class Edited:
     """The features of real videos, of which a test changes something."""
 
     def __init__(self, features: FeatureExtractor, **changes: Any) -> None:
-        self.features, self.changes = features, changes
+        self.features, self.data, self.changes = features, features.data, changes
 
     def test_split(self, name: str | None) -> str:
         return self.features.test_split(name)
@@ -108,6 +113,14 @@ def test_numbers_files_and_page(
 
     page = (tmp_path / "report.html").read_text("utf-8")
     assert page.count('<svg class="confusion"') == 1
+    drawn = [int(number) for number in re.findall(r'<text class="number[^>]*>(\d+)<', page)]
+    assert sum(drawn) == len(unseen)
+    for text in ("told rightly", "taken for another", "of the class&#x27;s videos", "told to be"):
+        assert text.replace("&#x27;", "'") in page
+    network = f"TinyBackbone, its features: {unseen.num_features} numbers for each video"
+    for text in (network, "short edge 36, centre crop 32 x 32"):
+        assert text in page  # in words, no settings as they stand in the file
+    assert "4 of each video, evenly spaced from the first to the last" in page
     assert "http" not in page.replace("http-equiv", "")
     out = capsys.readouterr().out
     for text in ("top-1", "mean class", "by chance", "SVM, C = 1", "grow", "report.html"):
@@ -133,7 +146,7 @@ def test_a_class_missing_in_training_is_said(features: FeatureExtractor, tmp_pat
     linear_probe(features=edited, directory=tmp_path, probe="knn")  # type: ignore[arg-type]
     notes = json.loads((tmp_path / "linear_probe.json").read_text())["notes"]
     count = int((features("val").label == 1).sum())
-    lost = f"{count} test videos are of classes without any training video, and count as wrong"
+    lost = f"{count} test videos of classes without any training video; counted as wrong"
     assert f"{lost}: left." in notes
     left = [row for row in read(tmp_path / "classes.csv") if row["class"] == "left"]
     assert [row["right"] for row in left] == ["0"]
@@ -156,6 +169,31 @@ def test_mistakes_are_one_sentence(features: FeatureExtractor, tmp_path: Path) -
     )
     refuse("has a label", Edited(features, val={"label": lambda label: 0 * label - 1}))
     refuse("are of one class", Edited(features, train={"label": lambda label: 0 * label}))
+
+
+def test_labels_and_settings_are_looked_at_before_features_are_extracted(
+    video_folder: Path, tmp_path: Path
+) -> None:
+    def refuse(sentence: str, folder: Path, **options: Any) -> None:
+        with pytest.raises(UserError, match=sentence):
+            linear_probe(
+                features=extractor(folder, tmp_path / "cache"), directory=tmp_path, **options
+            )
+        assert not (tmp_path / "cache/features").exists()
+
+    flat, one = tmp_path / "flat", tmp_path / "one/grow"
+    for folder in (flat, one):
+        folder.mkdir(parents=True)
+        for file in sorted(video_folder.glob("grow/*.mp4")):
+            shutil.copy(file, folder)
+    refuse(r"none of the \d videos of split val has a label", flat)
+    refuse(r"all \d training videos are of one class; a probe needs two or more", one.parent)
+    refuse(
+        r"are of \d+ groups \(sources\), which cannot be dealt to 50 folds",
+        video_folder,
+        probe=SVMProbe(costs=[1, 2], folds=50),
+    )
+    refuse("device=nowhere of the probe", video_folder, probe=SVMProbe(device="nowhere"))
 
 
 def test_the_command(

@@ -14,7 +14,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.measures import standardized
 from vclr_lightning.evaluation.progress import track
-from vclr_lightning.evaluation.settings import check_count, check_number
+from vclr_lightning.evaluation.settings import check_count, check_number, check_numbers
 from vclr_lightning.functional.accuracy import topk_accuracy
 from vclr_lightning.functional.folds import group_folds
 from vclr_lightning.functional.logistic import fit_logistic
@@ -150,9 +150,9 @@ class SVMProbe(Probe):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("cost", (self.cost,)), ("costs", self.costs or ())):
-            for value in values:
-                check_number(name, value, above=0)
+        check_number("cost", self.cost, above=0)
+        if self.costs is not None:
+            check_numbers("costs", self.costs, above=0)
         _check_folds(self.folds, self.seed)
 
     def check(self, targets: Tensor, groups: Tensor) -> None:
@@ -213,10 +213,7 @@ class LogisticProbe(Probe):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.learning_rates:
-            raise UserError("learning_rates of the probe must name one or more")
-        for rate in self.learning_rates:
-            check_number("learning_rates", rate, above=0)
+        check_numbers("learning_rates", self.learning_rates, above=0)
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
         check_number("momentum", self.momentum, least=0, below=1)

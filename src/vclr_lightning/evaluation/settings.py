@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -75,3 +76,21 @@ def check_number(
     )
     if not fits:
         raise UserError(f"{name}={value} must be a number, {' and '.join(bounds)}")
+
+
+def check_numbers(name: str, values: Any, **bounds: float) -> None:
+    """Refuse what is no list of such numbers as :func:`check_number` accepts.
+
+    Raises:
+        UserError: see above.
+
+    Example:
+        >>> check_numbers("costs", 0.1, above=0)
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: costs=0.1 must be a list of one or more numbers
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise UserError(f"{name}={values} must be a list of one or more numbers")
+    for value in values:
+        check_number(name, value, **bounds)

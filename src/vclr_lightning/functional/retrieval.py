@@ -54,8 +54,12 @@ def largest(ks: Sequence[int]) -> int:
         >>> largest([1, 5])
         5
     """
-    if not ks or any(not hasattr(k, "__index__") or k < 1 for k in ks):
-        raise UserError(f"ks={list(ks)} must name one or more whole numbers of neighbours from 1")
+    try:
+        wrong = not ks or any(not hasattr(k, "__index__") or k < 1 for k in ks)
+    except TypeError:  # no list
+        wrong = True
+    if wrong:
+        raise UserError(f"ks={ks} must name one or more whole numbers of neighbours from 1")
     return max(ks)
 
 

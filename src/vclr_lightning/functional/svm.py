@@ -10,7 +10,9 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.neighbours import full_precision
 from vclr_lightning.functional.svm_dual import solve_duals
-from vclr_lightning.functional.svm_primal import newton
+from vclr_lightning.functional.svm_primal import Turned, newton
+
+_ROWS = 4096  # looked at together
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,20 @@ def fit_linear_svm(
         >>> (x @ fit.weight.T).argmax(1).tolist()
         [0, 0, 1, 1]
     """
-    finite = features.isfinite().all(dim=1)
-    if not bool(finite.all()):
-        bad = int((~finite).nonzero()[0, 0])
-        raise UserError(f"row {bad} of the features is not finite; nothing can be fitted to it")
+    _check_finite(features)
     features = features if features.dtype == torch.float64 else features.float()
     parts: list[SVMFit] = []
     try:
         with full_precision():
             if start is None:
                 start = _least_squares(features, targets, num_classes, cost)
-            start = start.to(features)
+            start, turned = start.to(features), Turned(features)
             for first in range(0, num_classes, class_chunk):
                 end = min(first + class_chunk, num_classes)
                 classes = torch.arange(first, end, device=features.device)
                 sign = torch.where(targets == classes[:, None], 1.0, -1.0).to(features.dtype)
                 some = start[first:end]
-                parts.append(_fit_chunk(features, sign, some, cost, tolerance, max_iterations))
+                parts.append(_fit_chunk(turned, sign, some, cost, tolerance, max_iterations))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise UserError(
             f"the linear machine cannot be solved in {features.dtype} with C = {cost:g}; bring the "
@@ -110,28 +109,40 @@ def fit_linear_svm(
 def _least_squares(x: Tensor, targets: Tensor, num_classes: int, cost: float) -> Tensor:
     """Weights ``(classes, F)`` by which the first rows are chosen: they need not be exact."""
     n, f = x.shape
-    own = (targets[:, None] == torch.arange(num_classes, device=x.device)).to(x.dtype)
-    right = 2 * own - 1  # (N, classes)
     gram = x.T @ x if n >= f else x @ x.T
     # Enough to stay positive definite through rounding.
     small = 1e-5 if x.dtype == torch.float32 else 1e-10
     gram.diagonal().add_(1 / (2 * cost) + small * gram.diagonal().sum())
     factor = torch.linalg.cholesky(gram)
-    if n >= f:
-        return torch.cholesky_solve(x.T @ right, factor).T
+    if n >= f:  # x.T @ y for all classes: no matrix of all rows and classes is needed
+        own = x.new_zeros(num_classes, f).index_add_(0, targets, x)
+        return torch.cholesky_solve((2 * own - x.sum(dim=0)).T, factor).T
+    right = torch.full((n, num_classes), -1.0, dtype=x.dtype, device=x.device)
+    right[torch.arange(n, device=x.device), targets] = 1
     return torch.cholesky_solve(right, factor).T @ x
 
 
+def _check_finite(features: Tensor) -> None:
+    for first, part in zip(
+        range(0, len(features), _ROWS), torch.split(features, _ROWS), strict=True
+    ):
+        if len(bad := (~part.isfinite()).any(dim=1).nonzero()):
+            raise UserError(
+                f"row {first + int(bad[0, 0])} of the features is not finite; nothing can be "
+                "fitted to it"
+            )
+
+
 def _fit_chunk(
-    x: Tensor, sign: Tensor, weight: Tensor, cost: float, tolerance: float, limit: int
+    turned: Turned, sign: Tensor, weight: Tensor, cost: float, tolerance: float, limit: int
 ) -> SVMFit:
-    solved = solve_duals(x, sign, weight, cost=cost, tolerance=tolerance, limit=limit)
+    solved = solve_duals(turned.x, sign, weight, cost=cost, tolerance=tolerance, limit=limit)
     weight, objective, gap = solved.weight, solved.objective, solved.gap
     rest = gap > tolerance * (objective - gap)
     rounds = solved.rounds
     if bool(rest.any()):
         weight[rest], objective[rest], gap[rest], steps = newton(
-            x, sign[rest].T, weight[rest], cost=cost, tolerance=tolerance, limit=limit
+            turned, sign[rest].T, weight[rest], cost=cost, tolerance=tolerance, limit=limit
         )
         rounds += steps
     return SVMFit(weight, objective, gap, rounds)

@@ -12,6 +12,7 @@ from vclr_lightning.functional.pivoting import solve_products
 FIRST = 192  # rows of a class to begin with
 ADDED = 96  # rows added in a round, at least
 LARGEST = 512  # rows taken even where there are fewer features
+CROWDED = 4  # times as many rows inside the margin as may be taken: too many will stay there
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def solve_duals(
 
     over a class's rows of now; those that are left inside the margin are added. The maximum rises
     in every round, so it ends at the solution. It stops where the gap is small enough, where no
-    row is inside the margin, and where a class would need more rows than there are features.
+    row is inside the margin, and where a class would need more rows than there are features; one
+    that shows this at once keeps its ``start``, with a gap of infinity.
 
     Args:
         x: one row per sample.
@@ -68,6 +70,9 @@ def solve_duals(
         alpha, weight[todo], slack = rows.solve(cost)
         objective[todo], gap[todo] = _certificate(weight[todo], slack, alpha, cost)
         left = gap[todo] > tolerance * (objective[todo] - gap[todo])
+        crowded = left & ((slack > 0).sum(1) > CROWDED * largest)
+        weight[todo[crowded]], gap[todo[crowded]] = start[todo[crowded]], torch.inf
+        left &= ~crowded
         if not bool(left.any()) or rows.size == largest:
             break
         todo, slack = todo[left], slack[left]

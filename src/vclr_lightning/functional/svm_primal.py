@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.line_search import hinge_step
 
+_ROWS = 8192  # squared together
+
+
+class Turned:
+    """Rows, and the same along their principal axes, where they do not correlate.
+
+    These are another copy of all rows. It is made when a class first needs it, and then once.
+
+    Args:
+        x: ``(N, F)``.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    @cached_property
+    def axes(self) -> Tensor:
+        """Orthonormal basis ``(F, r)`` of the rows' span, r = min(N, F)."""
+        x, basis = self.x, None
+        if len(x) < x.shape[1]:
+            basis = torch.linalg.qr(x.T).Q  # (F, N)
+            x = x @ basis
+        axes: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors
+        return axes if basis is None else basis @ axes
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """``(N, r)``"""
+        return self.x @ self.axes
+
 
 def newton(
-    x: Tensor, sign: Tensor, start: Tensor, *, cost: float, tolerance: float, limit: int
+    turned: Turned, sign: Tensor, start: Tensor, *, cost: float, tolerance: float, limit: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Minimise the primal problems of :func:`~vclr_lightning.functional.svm.fit_linear_svm`.
 
@@ -18,7 +50,7 @@ def newton(
     batched over classes. The duality gap is half the squared gradient.
 
     Args:
-        x: one row per sample.
+        turned: one row per sample, ``(N, F)``.
         sign: +1 for a class's rows, -1 for others.
         start: weights to begin at.
         cost: C.
@@ -26,16 +58,15 @@ def newton(
         limit: bound on steps.
 
     Shape:
-        - x: ``(N, F)``; sign: ``(N, c)``; start: ``(c, F)``
+        - sign: ``(N, c)``; start: ``(c, F)``
         - returns: weight ``(c, F)``, objective and gap ``(c,)``, and the number of steps
 
     Raises:
         UserError: the gap cannot be reached in this dtype.
     """
-    axes = _principal_axes(x)
-    x, w = x @ axes, (start @ axes).T  # (N, r), (r, c): a nearly diagonal Hessian
+    axes, x = turned.axes, turned.rows  # a nearly diagonal Hessian
+    w = (start @ axes).T  # (r, c)
     slack = 1 - sign * (x @ w)
-    square = x.square()
     stubborn = torch.zeros(sign.shape[1], dtype=torch.bool, device=x.device)
     for iteration in range(limit + 1):
         hinge = slack.clamp(min=0)
@@ -46,7 +77,7 @@ def newton(
         if not bool(todo.any()):
             return (w.T @ axes.T).contiguous(), objective, gap, iteration
         active = (slack > 0).to(x.dtype)
-        scale = 1 + 2 * cost * (square.T @ active)  # diagonal of the Hessian
+        scale = 1 + 2 * cost * _squares(x, active)  # diagonal of the Hessian
         step, solved = _conjugate_gradients(x, active, scale, gradient, cost, todo & ~stubborn)
         stubborn |= todo & ~solved
         for index in (todo & stubborn).nonzero()[:, 0].tolist():
@@ -62,14 +93,12 @@ def newton(
     )
 
 
-def _principal_axes(x: Tensor) -> Tensor:
-    """Orthonormal basis ``(F, min(N, F))`` of the rows' span, along which they do not correlate."""
-    basis: Tensor | None = None
-    if len(x) < x.shape[1]:
-        basis = torch.linalg.qr(x.T).Q  # (F, N)
-        x = x @ basis
-    axes: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors
-    return axes if basis is None else basis @ axes
+def _squares(x: Tensor, active: Tensor) -> Tensor:
+    """``x.square().T @ active``, whose squares need not all be held: ``(r, c)``."""
+    total = torch.zeros(x.shape[1], active.shape[1], dtype=x.dtype, device=x.device)
+    for rows, own in zip(torch.split(x, _ROWS), torch.split(active, _ROWS), strict=True):
+        total.addmm_(rows.square().T, own)
+    return total
 
 
 def _conjugate_gradients(

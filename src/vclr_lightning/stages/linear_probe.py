@@ -136,7 +136,7 @@ def remarks(result: ProbeResult, train: Used, test: Used) -> list[str]:
         *train.remarks(),
         *test.remarks(),
         *missing_classes(result.missing, unseen.label, unseen.classes, count_as="wrong"),
-        *shared_groups(known, unseen, easy="easy"),
+        *shared_groups(known, unseen, easy="easy to tell"),
     ]
 
 

@@ -66,17 +66,27 @@ class Used:
             some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
             there = len(self.unindexed) + len(self.whole) + len(self.whole.rejected)
             found.append(
-                f"{len(self.unindexed):,} of {there:,} {self.what} videos are missing or cannot be "
-                f"opened ({some}) and are left out; they are listed in rejected.csv."
+                f"{len(self.unindexed):,} of {count(there, self.what)} cannot be had ({some}); left "
+                "out, and listed in rejected.csv."
             )
         if self.whole.rejected:
             found.append(
-                f"{len(self.whole.rejected):,} {self.what} videos cannot be read and are left out; "
-                "they are listed in rejected.csv."
+                f"{count(len(self.whole.rejected), self.what)} cannot be read; left out, and listed "
+                "in rejected.csv."
             )
         if self.unlabelled:
-            found.append(f"{self.unlabelled:,} {self.what} videos have no label and are left out.")
+            found.append(f"{count(self.unlabelled, self.what)} without a label; left out.")
         return found
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of videos in words.
+
+    Example:
+        >>> count(1, "test"), count(3783, "training")
+        ('1 test video', '3,783 training videos')
+    """
+    return f"{number:,} {what} video{'' if number == 1 else 's'}"
 
 
 def used(what: str, whole: FeatureStore, data: VideoDataModule, split: str) -> Used:
@@ -120,7 +130,7 @@ def missing_classes(
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     lost = int(torch.isin(labels, torch.tensor(missing)).sum())
     return [
-        f"{lost:,} test videos are of classes without any training video, and count as {count_as}: "
+        f"{count(lost, 'test')} of classes without any training video; counted as {count_as}: "
         f"{', '.join(names[:_SHOWN])}{more}."
     ]
 
@@ -136,8 +146,8 @@ def shared_groups(train: FeatureStore, test: FeatureStore, *, easy: str) -> list
     if not shared:
         return []
     return [
-        f"{shared:,} test videos share their group (source) with a training video, which makes them"
-        f" {easy}."
+        f"{count(shared, 'test')} of the same group (source) as a training video, which is "
+        f"{easy}."
     ]
 
 

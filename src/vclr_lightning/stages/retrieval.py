@@ -22,6 +22,7 @@ from vclr_lightning.evaluation.neighbour_tables import (
 )
 from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.evaluation.outcomes import Measured
+from vclr_lightning.evaluation.settings import check_count
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.stages.features import write_rejected
 from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
@@ -86,8 +87,7 @@ def retrieval(
         ("neighbours", neighbours, 1),
         ("seed", seed, 0),
     ):
-        if value < least:
-            raise UserError(f"{name}={value} of the retrieval must be {least} or more")
+        check_count(name, value, least=least)
     directory = Path(directory)
     test_split = features.test_split(test_split)
     if leave_group_out is None:
@@ -95,7 +95,7 @@ def retrieval(
     # A mistake is told before features are extracted.
     check_options(ks=ks, backend=backend, leave_group_out=leave_group_out)
     options = _on(device, backend)
-    for split in (train_split, test_split):
+    for split in (test_split, train_split):
         labels_of(features.data, split, needed_by="retrieval")
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_first():
