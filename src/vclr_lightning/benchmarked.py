@@ -89,6 +89,7 @@ def benchmarked(
     if "init" in cfg.stage.run:
         cfg.stage.run.init = None
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, str(directory)
+    cfg.trainer.profiler = None
     config = plain(cfg)
     trainer = config["trainer"]
     processes = count_processes(trainer["accelerator"], trainer["devices"])

@@ -34,7 +34,7 @@ values most often given:
   resume=auto|never          continue what is in the run's folder, or set it aside
   logger=wandb logger.wandb.offline=true
 
-groups, GROUP=OPTION (experiment and preset are added: +GROUP=OPTION):
+groups, GROUP=OPTION (experiment, preset, profiler are added: +GROUP=OPTION):
 {groups}
 options:
   --cfg job             print the configuration        --multirun, -m   sweep over values a,b,c
