@@ -125,3 +125,16 @@ def test_how_many_videos_of_how_many_and_chance(tmp_path: Path) -> None:
     page = (tmp_path / "evaluation.html").read_text()
     assert "train: 9 of 9,537 videos<br>test: 18 of 3,783 videos" in page
     assert "<td>25.0</td>" in page
+
+
+def test_links_of_an_evaluation_s_page_lead_from_its_own_folder(tmp_path: Path) -> None:
+    def run(directory: Path) -> dict[str, float]:
+        directory.mkdir()
+        (directory / "report.html").write_text('<title>A</title><a href="film.mp4">film</a>')
+        return {"videos": 4.0}
+
+    one = _evaluation(run=run, pictures=True)
+    assert evaluate(evaluations={"my films": one}, directory=tmp_path, ckpt=None) == {}
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "&lt;base href=&quot;my%20films/&quot; target=&quot;_blank&quot;&gt;" in page
+    assert "<td>pictures</td>" in page

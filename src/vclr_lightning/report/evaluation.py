@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.evaluation.outcomes import COLUMNS, Outcome, Outcomes, remark
@@ -44,9 +45,15 @@ def _body(outcomes: Outcomes, directory: Path) -> Iterator[str]:
         page = directory / row.page
         if row.page and page.is_file():
             yield f"<h2>{escape(row.stage)}, {escape(row.dataset)}</h2>"
-            content = escape(page.read_text("utf-8"), quote=True)
+            content = escape(_within(page.read_text("utf-8"), row.page), quote=True)
             title = escape(f"{row.stage}, {row.dataset}", quote=True)
             yield f'<iframe class="page" title="{title}" srcdoc="{content}"></iframe>'
+
+
+def _within(page: str, path: str) -> str:
+    """Let a page's links lead from its own folder, and open beside it."""
+    folder = "/".join(map(quote, Path(path).parent.parts))
+    return page.replace("<title>", f'<base href="{folder}/" target="_blank">\n<title>', 1)
 
 
 def _summary(outcomes: Outcomes) -> str:

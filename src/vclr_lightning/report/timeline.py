@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.report.charts import line_chart
-from vclr_lightning.report.content import Chart
+from vclr_lightning.report.content import Chart, Score
 from vclr_lightning.report.frame import frame
+from vclr_lightning.report.page import tile
 from vclr_lightning.report.scale import Scale, ticks
 
 WIDTH, LEFT, RIGHT, ROW = 860, 84, 96, 20
@@ -51,7 +52,7 @@ class TimelinePage:
     Attributes:
         title: of the page.
         summary: what was measured, a few sentences.
-        scores: shares by name.
+        scores: shares beside chance.
         chart: recall by average number of proposals.
         notes: what a reader has to know of the numbers.
         heading: which videos are shown.
@@ -60,7 +61,7 @@ class TimelinePage:
 
     title: str
     summary: str
-    scores: Mapping[str, float]
+    scores: Sequence[Score]
     chart: Chart
     notes: Sequence[str]
     heading: str
@@ -82,11 +83,7 @@ def write_timelines(path: str | Path, page: TimelinePage) -> Path:
 def _body(page: TimelinePage) -> Iterator[str]:
     yield f"<h1>{escape(page.title)}</h1>"
     yield f'<p class="lead">{escape(page.summary)}</p>'
-    tiles = "".join(
-        f'<div class="tile">{escape(name)}<b>{100 * share:.2f}%</b></div>'
-        for name, share in page.scores.items()
-    )
-    yield f'<div class="tiles narrow">{tiles}</div>'
+    yield f'<div class="tiles narrow">{"".join(map(tile, page.scores))}</div>'
     for note in page.notes:
         yield f'<p class="note">{escape(note)}</p>'
     yield f'<div class="charts"><figure><h3>{escape(page.chart.title)}</h3>'

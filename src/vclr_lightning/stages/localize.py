@@ -252,6 +252,7 @@ def _results(
         [video for video, _ in measured],
         [found for _, found in measured],
         curve=curve,
+        chance=chance,
         notes=notes,
         pictures=pictures,
         shown=shown,

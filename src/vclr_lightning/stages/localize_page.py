@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from vclr_lightning.functional.average_recall import THRESHOLDS, AverageRecall
 from vclr_lightning.functional.intervals import Floats, temporal_iou
-from vclr_lightning.report.content import Chart
+from vclr_lightning.report.content import Chart, Score
 from vclr_lightning.report.timeline import Proposal, Timeline, TimelinePage, write_timelines
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def write_localization_page(
     proposals: Sequence[Floats],
     *,
     curve: AverageRecall,
+    chance: Mapping[str, float],
     notes: Sequence[str] = (),
     pictures: int = 12,
     shown: int = 5,
@@ -37,6 +38,7 @@ def write_localization_page(
         videos: that were measured.
         proposals: of each.
         curve: recall by average number.
+        chance: the measures of segments drawn at random, by name.
         notes: what a reader has to know of the numbers.
         pictures: videos to show, drawn by the seed.
         shown: proposals of each, those of the highest scores.
@@ -63,9 +65,13 @@ def write_localization_page(
         summary=(
             f"Proposals in {len(videos)} untrimmed videos with {segments} annotated segments. "
             "A segment is found if a proposal overlaps it by the tIoU asked for; AR@AN averages "
-            "the share found over tIoU 0.5 to 0.95, with AN proposals a video on average."
+            "the share found over tIoU 0.5 to 0.95, with AN proposals a video on average. Chance: "
+            "segments drawn at random."
         ),
-        scores={**{f"AR@{n}": curve.at(n) for n in numbers}, "AUC": curve.auc},
+        scores=[
+            *(Score(f"AR@{n}", curve.at(n), chance[f"ar{n}"]) for n in numbers),
+            Score("AUC", curve.auc, chance["auc"]),
+        ],
         chart=Chart("recall by average number of proposals", lines, percent=True),
         notes=notes,
         heading=(
