@@ -12,6 +12,8 @@ from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accurac
 from vclr_lightning.functional.retrieval import chance_recall_at_1, recall_at_k
 from vclr_lightning.functional.svm import fit_linear_svm
 
+_ROWS = 8192  # in double precision at a time
+
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.features import FeatureSet
 
@@ -101,6 +103,8 @@ def linear_probe(
 def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Shift and scale each feature to mean 0 and variance 1 over ``train``; constant ones to 0.
 
+    Computed in double precision, a part of the rows at a time; returned in the dtype of each.
+
     Shape:
         - train: ``(N, F)``; test: ``(M, F)``
 
@@ -108,11 +112,21 @@ def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         >>> standardized(torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0]]))[1]
         tensor([[2.]])
     """
-    mean, spread = train.mean(dim=0), train.std(dim=0, correction=0)
+    parts = torch.split(train, _ROWS)
+    mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(train)
+    squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
+    spread = (torch.stack(squares).sum(dim=0) / len(train)).sqrt()
     # rounding leaves a constant feature a tiny spread, by which it must not be divided
     varies = spread > 1e-6 * mean.abs()
     scale = torch.where(varies, 1 / spread, 0.0)
-    return (train - mean) * scale, (test - mean) * scale
+
+    def scaled(x: Tensor) -> Tensor:
+        found = torch.empty_like(x)
+        for into, part in zip(torch.split(found, _ROWS), torch.split(x, _ROWS), strict=True):
+            into.copy_((part.double() - mean) * scale)
+        return found
+
+    return scaled(train), scaled(test)
 
 
 def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:

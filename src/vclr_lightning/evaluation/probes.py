@@ -373,7 +373,7 @@ def _prepared(
 ) -> tuple[Rows, Tensor]:
     known, unseen = train.features.float(), test.float()
     if standardize:
-        known, unseen = (x.float() for x in standardized(known.double(), unseen.double()))
+        known, unseen = standardized(known, unseen)
     if device is None:
         return Rows(known, train.targets, train.groups, train.classes), unseen
     _check_device(device)

@@ -66,13 +66,13 @@ class Used:
             some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
             there = len(self.unindexed) + len(self.whole) + len(self.whole.rejected)
             found.append(
-                f"{len(self.unindexed):,} of {count(there, self.what)} cannot be had ({some}); left "
-                "out, and listed in rejected.csv."
+                f"{len(self.unindexed):,} of {count(there, self.what)} cannot be had ({some}); "
+                "left out, and listed in rejected.csv."
             )
         if self.whole.rejected:
             found.append(
-                f"{count(len(self.whole.rejected), self.what)} cannot be read; left out, and listed "
-                "in rejected.csv."
+                f"{count(len(self.whole.rejected), self.what)} cannot be read; left out, and "
+                "listed in rejected.csv."
             )
         if self.unlabelled:
             found.append(f"{count(self.unlabelled, self.what)} without a label; left out.")
@@ -146,8 +146,7 @@ def shared_groups(train: FeatureStore, test: FeatureStore, *, easy: str) -> list
     if not shared:
         return []
     return [
-        f"{count(shared, 'test')} of the same group (source) as a training video, which is "
-        f"{easy}."
+        f"{count(shared, 'test')} of the same group (source) as a training video, which is {easy}."
     ]
 
 
