@@ -10,6 +10,7 @@ BENCHMARKS = (
     "decode",
     "prepared",
     "augmentation",
+    "sample",
     "manifest",
     "train_step",
     "trainer_overhead",

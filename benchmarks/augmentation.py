@@ -3,7 +3,9 @@
     python -m benchmarks.augmentation
 
 Both draw their own parameters from the same law and turn decoded frames, ``(H, W, 3)`` uint8
-arrays, into uint8 tensors. A round is a block of pictures.
+arrays, into uint8 tensors; with OpenCV also into normalised float tensors, as torchvision's recipe
+does. Then the worker's part where the device does the rest, against all of it in the worker. A
+round is a block of pictures.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from PIL import Image, ImageFilter
 from torchvision import transforms as tv
 
 from benchmarks.timing import Comparison, compare, report
-from vclr_lightning.data.transforms import PretrainTransform
+from vclr_lightning.data.transforms import Backend, PretrainTransform
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
 
-OURS, TORCHVISION = "vclr_lightning", "torchvision on PIL"
+OURS, OPENCV, TORCHVISION = "vclr_lightning", "vclr_lightning, OpenCV", "torchvision on PIL"
+WHOLE, BEGUN = "all in the worker", "crop in the worker"
+LEAST_FLOAT, LEAST_BEGUN = 4.5, 3.0
 # Height and width of the frame, size of the view, least ratio (the others are for information).
 CASES = {
     "340 x 256 to 224": ((256, 340), 224, 2.2),
@@ -39,28 +44,47 @@ def _frame(height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(soft + rng.normal(0, 6, soft.shape), 0, 255).astype(np.uint8)
 
 
-def _ours(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
-    transform, rng = PretrainTransform(size=size), np.random.default_rng(0)
+def _ours(frame: NDArray[np.uint8], size: int, backend: Backend) -> Callable[[], torch.Tensor]:
+    transform, rng = PretrainTransform(size=size, backend=backend), np.random.default_rng(0)
     return lambda: transform([frame], rng)
 
 
-def _torchvision(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
+def _begun(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
+    transform, rng = PretrainTransform(size=size), np.random.default_rng(0)
+    return lambda: transform.begin([frame], rng)
+
+
+def torchvision(size: int, *, floats: bool) -> Callable[[Image.Image], torch.Tensor]:
+    """The recipe of MoCo v2 as it is published, on PIL pictures."""
+
     def blur(image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
 
     torch.manual_seed(0)
     random.seed(0)
-    transform = tv.Compose(
+    last = [tv.ToTensor(), tv.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    transform: Callable[[Image.Image], torch.Tensor] = tv.Compose(
         [
             tv.RandomResizedCrop(size, scale=(0.2, 1.0)),
             tv.RandomApply([tv.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
             tv.RandomGrayscale(0.2),
             tv.RandomApply([blur], p=0.5),
             tv.RandomHorizontalFlip(),
-            tv.PILToTensor(),
+            *(last if floats else [tv.PILToTensor()]),
         ]
     )
+    return transform
+
+
+def _torchvision(
+    frame: NDArray[np.uint8], size: int, *, floats: bool = False
+) -> Callable[[], object]:
+    transform = torchvision(size, floats=floats)
     return lambda: transform(Image.fromarray(frame))
+
+
+def _normalized(run: Callable[[], torch.Tensor]) -> Callable[[], object]:
+    return lambda: normalize(run())
 
 
 def measure(repeats: int, pictures: int) -> dict[str, Comparison]:
@@ -69,9 +93,13 @@ def measure(repeats: int, pictures: int) -> dict[str, Comparison]:
     def block(run: Callable[[], object]) -> Callable[[int], object]:
         return lambda _: [run() for _ in range(pictures)]
 
-    return {
+    found = {
         f"{name}, {pictures} pictures": compare(
-            {TORCHVISION: block(_torchvision(frame, size)), OURS: block(_ours(frame, size))},
+            {
+                TORCHVISION: block(_torchvision(frame, size)),
+                OURS: block(_ours(frame, size, "torch")),
+                OPENCV: block(_ours(frame, size, "opencv")),
+            },
             baseline=TORCHVISION,
             repeats=repeats,
             targets={OURS: least} if least else None,
@@ -80,6 +108,25 @@ def measure(repeats: int, pictures: int) -> dict[str, Comparison]:
         for name, (shape, size, least) in CASES.items()
         for frame in [_frame(*shape)]
     }
+    frame, size = _frame(256, 340), 224
+    found[f"340 x 256 to 224, floats, {pictures} pictures"] = compare(
+        {
+            TORCHVISION: block(_torchvision(frame, size, floats=True)),
+            OPENCV: block(_normalized(_ours(frame, size, "opencv"))),
+        },
+        baseline=TORCHVISION,
+        repeats=repeats,
+        targets={OPENCV: LEAST_FLOAT},
+        label="floats",
+    )
+    found[f"340 x 256 to 224, the worker's part, {pictures} pictures"] = compare(
+        {WHOLE: block(_ours(frame, size, "torch")), BEGUN: block(_begun(frame, size))},
+        baseline=WHOLE,
+        repeats=repeats,
+        targets={BEGUN: LEAST_BEGUN},
+        label="the worker's part",
+    )
+    return found
 
 
 def main() -> int:

@@ -76,7 +76,7 @@ def _real(clip: Path) -> Iterator[av.VideoFrame]:
             yield frame.reformat(WIDTH, HEIGHT, "yuv420p")
 
 
-def make_clips(folder: Path) -> dict[str, Path]:
+def make_clips(folder: Path, *, quality: str = QUALITY) -> dict[str, Path]:
     """Encode the same content with each spacing of keyframes."""
     real = Path(os.environ.get("VCLR_TEST_DATA", "")) / REAL_CLIP
     source = _real(real) if "VCLR_TEST_DATA" in os.environ and real.is_file() else _synthetic()
@@ -86,7 +86,7 @@ def make_clips(folder: Path) -> dict[str, Path]:
         with av.open(str(clips[name]), "w") as container:
             stream = container.add_stream("libx264", rate=FPS)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            stream.options = {"crf": QUALITY, "g": str(every), "threads": "1"}
+            stream.options = {"crf": quality, "g": str(every), "threads": "1"}
             for pixels in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="yuv420p")))
             container.mux(stream.encode())

@@ -70,7 +70,10 @@ def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> T
             picture = gaussian_blur(picture, augmentation.sigma)
         if augmentation.flip:
             picture = cv2.flip(picture, 1)
-        planes[:, t] = picture if augmentation.gray else cv2.split(picture)
+        if augmentation.gray:
+            planes[:, t] = picture
+        else:
+            cv2.split(picture, list(planes[:, t]))  # into these
     return result
 
 
