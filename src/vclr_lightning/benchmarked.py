@@ -16,6 +16,8 @@ from vclr_lightning.run import plain, with_debug
 if TYPE_CHECKING:
     from vclr_lightning.bench import Parts
 
+_EPOCHS = 10_000  # measuring ends before
+
 
 @dataclass(frozen=True)
 class Benchmarked:
@@ -64,7 +66,8 @@ def benchmarked(
 ) -> Benchmarked:
     """Compose the configuration of a run, and leave out what does not belong to its speed.
 
-    Initial weights, callbacks and loggers are left out; of several processes one is measured.
+    Initial weights, callbacks and loggers are left out, and the run's end; of several processes one
+    is measured.
 
     Args:
         overrides: as of the training command.
@@ -89,7 +92,8 @@ def benchmarked(
     if "init" in cfg.stage.run:
         cfg.stage.run.init = None
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, str(directory)
-    cfg.trainer.profiler = None
+    cfg.trainer.profiler = cfg.trainer.limit_train_batches = None
+    cfg.trainer.overfit_batches, cfg.trainer.max_epochs = 0, _EPOCHS
     config = plain(cfg)
     trainer = config["trainer"]
     processes = count_processes(trainer["accelerator"], trainer["devices"])

@@ -25,6 +25,8 @@ _WORDS = {
     "collate": "collate a batch",
 }
 
+_MUCH = 0.5  # of waiting, for a second of work
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -193,7 +195,14 @@ class Bench:
     def notices(self) -> list[str]:
         """Return lines on what was not measured, and on videos that cannot be read."""
         lines = [f"{m.variant.name}: not measured: {m.reason}" for m in self.variants if m.reason]
-        if rejected := self.sample.rejected:
+        sample = self.sample
+        if sample.wait > _MUCH * sample.cpu:
+            lines.append(
+                f"a sample waits {_ms(sample.wait)} ms beside its {_ms(sample.cpu)} ms of work: for "
+                "a slow disk, or for cores that other programs use; what is said of workers counts "
+                "that in"
+            )
+        if rejected := sample.rejected:
             first = rejected[0]
             lines.append(
                 f"{len(rejected)} of the videos cannot be read and were replaced by others; the "

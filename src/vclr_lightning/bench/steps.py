@@ -167,8 +167,7 @@ def _replayed(
     trainer.fit(parts.module, datamodule=data)
     if watch.counted < 1:
         raise UserError(
-            f"the run ends after {len(watch.ends)} batches, too few to measure; leave out debug, "
-            "trainer.limit_train_batches and trainer.overfit_batches, and take epochs=10 or more"
+            f"the trainer ends after {len(watch.ends)} batches, too few to measure; let it train on"
         )
     return watch
 

@@ -1,0 +1,116 @@
+"""What a sample costs: phases of any reader, which add up."""
+
+from __future__ import annotations
+
+from cProfile import Profile
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vclr_lightning.bench.clock import Clock
+from vclr_lightning.bench.samples import PHASES, sample_cost
+from vclr_lightning.bench.watched import WatchedReader, WatchedTransform, shares_of_reading
+from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
+from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.transforms import PretrainTransform
+
+
+def make(folder: Path, tmp_path: Path, reader: Any = None, **options: Any) -> VideoDataset:
+    frames = "img_{:05d}.jpg" if isinstance(reader, ImageFolderReader) else None
+    table = ensure_manifest(
+        folder, cache_dir=tmp_path / "cache", frames=frames, workers=1, show=False
+    )
+    return VideoDataset(
+        manifest=table,
+        reader=reader or PyAVReader(),
+        samplers=[TupleSampler(num_segments=3)],
+        transform=PretrainTransform(size=32),
+        **options,
+    )
+
+
+def keys(dataset: VideoDataset) -> Any:
+    return ((epoch, row) for epoch in count() for row in range(len(dataset)))
+
+
+@pytest.mark.parametrize("begin_only", [False, True])
+def test_phases_add_up_and_samples_stay_the_same(
+    begin_only: bool, video_folder: Path, tmp_path: Path
+) -> None:
+    dataset = make(video_folder, tmp_path, begin_only=begin_only)
+    told: list[int] = []
+    cost = sample_cost(
+        dataset, keys(dataset), seconds=0, batch=4, update=lambda n, _: told.append(n)
+    )
+    assert tuple(cost.phases) == PHASES
+    assert cost.cpu == pytest.approx(sum(cost.phases.values()))
+    assert all(seconds >= 0 for seconds in cost.phases.values())
+    assert min(cost.phases[name] for name in ("open", "decode", "augment")) > 0
+    assert cost.samples == len(cost.keys) == 8 == told[-1]
+    assert cost.rejected == []
+    name = "begun" if begin_only else "views"
+    for key, sample in zip(cost.keys, cost.samples_kept, strict=True):
+        assert sample[name]["anchor"].equal(dataset[key][name]["anchor"])
+
+
+def test_bad_videos_are_noted(video_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    for file in sorted(video_folder.rglob("*.mp4"))[:4]:
+        (root / file.name).write_bytes(file.read_bytes())
+    dataset = make(root, tmp_path)
+    dataset.manifest.path(1).write_bytes(b"")
+    cost = sample_cost(dataset, keys(dataset), seconds=0, batch=2, update=lambda *_: None)
+    assert {item["reason"] for item in cost.rejected} == {"empty file"}
+
+
+def test_pictures_only_decode(tmp_path: Path) -> None:
+    folder = tmp_path / "frames" / "one"
+    folder.mkdir(parents=True)
+    for number in range(9):
+        Image.new("RGB", (48, 40), (20 * number,) * 3).save(folder / f"img_{number:05d}.jpg")
+    dataset = make(tmp_path / "frames", tmp_path, ImageFolderReader(template="img_{:05d}.jpg"))
+    cost = sample_cost(dataset, keys(dataset), seconds=0, batch=2, update=lambda *_: None)
+    assert cost.phases["seek"] == cost.phases["convert"] == 0
+    assert cost.phases["decode"] > 0
+
+
+def test_reading_divides_by_what_the_reader_does(video_folder: Path) -> None:
+    profile = Profile(builtins=False)
+    reader = WatchedReader(PyAVReader(), Clock(), profile)
+    file = next(video_folder.rglob("*.mp4"))
+    with reader.open(file) as video:
+        video.read([3, 12, 15])
+    shares = shares_of_reading(profile)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) > 0
+
+
+def test_a_watched_video_is_like_the_video(video_folder: Path) -> None:
+    clock = Clock()
+    file = next(video_folder.rglob("*.mp4"))
+    with PyAVReader().open(file) as video, WatchedReader(PyAVReader(), clock).open(file) as watched:
+        assert watched.num_frames == video.num_frames
+        assert np.array_equal(watched.times(), video.times())
+        assert all(map(np.array_equal, watched.read([4, 2]), video.read([4, 2])))
+    assert set(clock.parts) == {"open", "read"}
+
+
+def test_errors_pass_through(video_folder: Path) -> None:
+    clock = Clock()
+    with pytest.raises(VideoError), WatchedReader(PyAVReader(), clock).open(Path("none.mp4")):
+        pass
+    file = next(video_folder.rglob("*.mp4"))
+    with pytest.raises(IndexError), WatchedReader(PyAVReader(), clock).open(file) as video:
+        video.read([10_000])
+    transform = WatchedTransform(PretrainTransform(size=16), clock)
+    assert transform.size == 16
+    with pytest.raises(ValueError, match="0 frames"):
+        transform([], np.random.default_rng(0))
