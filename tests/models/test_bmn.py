@@ -73,3 +73,9 @@ def test_features_of_another_shape_are_refused() -> None:
     model = BMN(num_features=4, positions=T, hidden_1d=8, hidden_2d=4, hidden_3d=6)
     with pytest.raises(UserError, match="takes 4 channels at 12 positions"):
         model(torch.randn(1, 5, T))
+
+
+@pytest.mark.parametrize("wrong", [{"num_features": 101}, {"num_features": 8, "hidden_1d": 6}])
+def test_channels_that_groups_do_not_divide_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"(=101|=6) of the boundary-matching network must be a"):
+        BMN(**wrong)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.boundary_matching import matching_weights
 
+GROUPS = 4  # of the first convolutions
+
 
 class BMNOutput(NamedTuple):
     """Scores of every position and every proposal, all probabilities.
@@ -129,7 +131,8 @@ class BMN(nn.Module):
         ``(B, num_features, T)`` to a :class:`BMNOutput`.
 
     Raises:
-        UserError: features of another number of channels or positions.
+        UserError: features of another number of channels or positions; numbers of channels that
+            four groups do not divide.
 
     Example:
         >>> model = BMN(num_features=8, positions=10, hidden_1d=8, hidden_2d=4, hidden_3d=8)
@@ -149,11 +152,18 @@ class BMN(nn.Module):
         samples: int = 32,
     ) -> None:
         super().__init__()
+        for name, value in (("num_features", num_features), ("hidden_1d", hidden_1d)):
+            if value < 1 or value % GROUPS:
+                raise UserError(
+                    f"{name}={value} of the boundary-matching network must be a multiple of "
+                    f"{GROUPS}, the groups of its convolutions"
+                    + ("; take features of another layer" if name == "num_features" else "")
+                )
         self.num_features, self.positions = num_features, positions
         self.base = nn.Sequential(
-            nn.Conv1d(num_features, hidden_1d, 3, padding=1, groups=4),
+            nn.Conv1d(num_features, hidden_1d, 3, padding=1, groups=GROUPS),
             nn.ReLU(),
-            nn.Conv1d(hidden_1d, hidden_1d, 3, padding=1, groups=4),
+            nn.Conv1d(hidden_1d, hidden_1d, 3, padding=1, groups=GROUPS),
             nn.ReLU(),
         )
         self.start = _boundary_head(hidden_1d)
@@ -194,5 +204,7 @@ class BMN(nn.Module):
 
 def _boundary_head(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv1d(channels, channels, 3, padding=1, groups=4), nn.ReLU(), nn.Conv1d(channels, 1, 1)
+        nn.Conv1d(channels, channels, 3, padding=1, groups=GROUPS),
+        nn.ReLU(),
+        nn.Conv1d(channels, 1, 1),
     )

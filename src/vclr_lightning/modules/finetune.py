@@ -19,6 +19,7 @@ from vclr_lightning.core.types import Batch
 from vclr_lightning.functional.view_scores import average_views
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, evaluating, pixels_of, through
+from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
 from vclr_lightning.modules.pending import StepMeans
 from vclr_lightning.modules.trainer_checks import run_length
@@ -176,6 +177,9 @@ class FinetuneModule(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        # The same on every rank: one that tests, or continues, has no statistics of its own.
+        if not self.frozen:
+            distributed.average_in_place(running_statistics(self.query_encoder))
         self._means.reset()
 
     def on_fit_start(self) -> None:
