@@ -98,6 +98,7 @@ def _pitfalls(folder: Path) -> None:
         (["+experiment=k400", "data.root=nowhere"], ["init=none"]),
         (["trainer=gpu", "data.root={videos}"], ["gpu"]),
         (["data.root={videos}", "num_segments=x"], ["num_segments='x'", "whole number"]),
+        (["-m", "run_dir=mine", "num_segments=2,3"], ["run_dir=mine", "every job", "name=..."]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -149,6 +150,11 @@ def tiny() -> DictConfig:
         ({"batch_size": 0}, ["batch_size=0"]),
         ({"batch_size": 1000}, ["batch_size=1000", "12 training videos"]),
         ({"batch_size": 4.5}, ["batch_size=4.5", "whole number"]),
+        ({"batch_size": "abc"}, ["batch_size='abc'", "whole number"]),
+        ({"optim.base_lr": "foo"}, ["optim.optimizer.lr cannot be", "optim.base_lr='foo'"]),
+        ({"trainer.gradient_clip_val": -1}, ["trainer.gradient_clip_val=-1 must be above 0"]),
+        ({"trainer.limit_train_batches": 0}, ["trainer.limit_train_batches=0", "1 or more"]),
+        ({"trainer.overfit_batches": -1}, ["trainer.overfit_batches=-1", "1 or more"]),
         ({"epochs": 0}, ["epochs=0"]),
         ({"queue_size": 0}, ["size"]),
         ({"trainer.precision": 17}, ["17"]),
@@ -165,7 +171,10 @@ def tiny() -> DictConfig:
         ({"callbacks.checkpoint.mode": "most"}, ["mode=most"]),
         ({"callbacks.online.instance": False}, ["monitor=val/instance_r1"]),
         ({"data.classes": "none", "monitor": "val/knn_r1"}, ["needs labels"]),
-        ({"data.classes": "none", "callbacks.online.knn": True}, ["label"]),
+        (
+            {"data.classes": "none", "callbacks.online.knn": True},
+            ["none of the 12 videos of train has a label", "callbacks.online.knn=false"],
+        ),
     ],
     ids=str,
 )

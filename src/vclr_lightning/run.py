@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
@@ -62,7 +64,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
     if start.checkpoint is not None:
-        check_same_run(start.checkpoint, config=config, given=_given())
+        check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
     if is_first():
         if config["resume"] == "never" and (aside := set_aside(directory)):
             logger.info("the run that was in %s is now in %s", directory, aside)
@@ -94,22 +96,76 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         >>> plain(OmegaConf.create({"a": 1, "b": "${a}"}))
         {'a': 1, 'b': 1}
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")
-    content = OmegaConf.to_container(cfg, resolve=True)
+    for key, least in _COUNTS.items():  # others are computed from these
+        _check_count(key, _value(cfg, key, least), least)
+    try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")
+        content = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationResolutionError as error:
+        raise _not_computed(cfg, error) or error from error
     assert isinstance(content, dict)
     if content.get("init") == "required":
         raise UserError(
             "the weights to start from are missing; give init=moco_v2_200ep_pretrain.pth.tar with"
             " its path, or init=none for random weights"
         )
-    for key, least in _COUNTS.items():
-        value = content.get(key, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     if int(content.get("seed", 0)) >= 2**32:
         raise UserError(f"seed={content['seed']} must be below {2**32}")
     return {str(key): value for key, value in content.items()}
+
+
+def _value(cfg: DictConfig, key: str, default: Any) -> Any:
+    """One value, or the default where it is not there, or made of others that are wrong."""
+    try:
+        return OmegaConf.select(cfg, key, default=default)
+    except InterpolationResolutionError:
+        return default
+
+
+def _check_count(key: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
+
+
+def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserError | None:
+    """Name the values that another one cannot be computed from."""
+    if error.full_key is None:
+        return None
+    *parents, last = error.full_key.split(".")
+    node = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
+    if not isinstance(node, DictConfig) or not OmegaConf.is_interpolation(node, last):
+        return None
+    formula = str(OmegaConf.to_container(node, resolve=False)[last])  # type: ignore[call-overload,index]
+    values = {key: _value(cfg, key, None) for key in re.findall(r"\$\{([\w.]+)\}", formula)}
+    # Words are what nothing can be computed with, as a rule.
+    wrong = {key: v for key, v in values.items() if isinstance(v, str)} or values
+    if not wrong:
+        return None
+    named = " and ".join(f"{key}={value!r}" for key, value in wrong.items())
+    return UserError(f"{error.full_key} cannot be computed from {named}; give a number")
+
+
+def derived_keys(cfg: DictConfig) -> set[str]:
+    """Return the keys whose values are made of others'.
+
+    Example:
+        >>> sorted(derived_keys(OmegaConf.create({"a": 1, "b": {"c": "${a}", "d": ["${a}"]}})))
+        ['b.c', 'b.d.0']
+    """
+    found = set()
+
+    def look(node: Any, prefix: str) -> None:
+        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        for key in keys:
+            name = f"{prefix}{key}"
+            if OmegaConf.is_interpolation(node, key):
+                found.add(name)
+            elif not OmegaConf.is_missing(node, key) and OmegaConf.is_config(node[key]):
+                look(node[key], f"{name}.")
+
+    look(cfg, "")
+    return found
 
 
 def with_debug(cfg: DictConfig) -> DictConfig:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import run_command, tell_failure
 
 if TYPE_CHECKING:
@@ -33,6 +34,32 @@ def failure_told() -> Iterator[None]:
 
         tell_failure(explain(error) or f"{type(error).__name__}: {error}")
         raise
+
+
+def check_sweep(words: Sequence[str]) -> None:
+    """Refuse a sweep all of whose jobs would be in one folder.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        UserError: see above.
+
+    Example:
+        >>> check_sweep(["-m", "run_dir=/runs/mine", "num_segments=3,5"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: run_dir=/runs/mine would be the folder of every ...
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == "run_dir" and "${" not in value and "," not in value:
+            raise UserError(
+                f"run_dir={value} would be the folder of every job of the sweep; give name=..., "
+                "below which each job gets its own"
+            )
 
 
 def needs_command(cfg: DictConfig) -> bool:

@@ -315,6 +315,28 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "run by the file" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "it is empty"),
+        (b"<html>404</html>", "it is a page of text, as a failed download leaves"),
+        (b'{"error": "not found"}', "it is a page of text"),
+        (b"version https://git-lfs.github.com/spec/v1", "it is Git LFS's pointer to the file"),
+        (b"some words", "it does not begin as what torch.save writes"),
+        (b"PK\x03\x04 and no more", "some of its bytes are missing or changed"),
+    ],
+)
+def test_a_damaged_file_is_told_in_words(content: bytes, told: str, tmp_path: Path) -> None:
+    """One sentence, nothing of what the library said."""
+    (file := tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_initial_weights(TinyBackbone(width=8), file)
+    said = f"{file} is damaged or no weights file: {told}"
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith("; get it again")
+    assert "\n" not in str(error.value)
+
+
 def test_report_as_table_and_dict(tmp_path: Path) -> None:
     report = load_initial_weights(pretraining(), save(tmp_path, moco()))
     console = Console(width=300, file=(sink := StringIO()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -41,7 +41,7 @@ class OnlineEvaluation(Callback):
     Args:
         every_n_epochs: epochs between two evaluations.
         instance: measure instance retrieval.
-        knn: measure k-NN; ``"auto"``: where the held-out videos have labels.
+        knn: measure k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
         gallery: where the neighbours are: ``"train"``, or ``"val"``, where those of the video's
             own group do not count.
         gallery_videos: take this many videos of ``"train"``, drawn once by ``seed``; ``None`` for
@@ -139,6 +139,8 @@ class OnlineEvaluation(Callback):
                 f"the evaluation during training lacks something: {error}; hold videos out "
                 "(data.holdout=0.05), or leave it out (callbacks.online=null)"
             ) from error
+        for looked_at in self._frames:
+            self._check_labels(data, looked_at, **self._limit(data, looked_at))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -250,8 +252,22 @@ class OnlineEvaluation(Callback):
     def _wants_knn(self, data: Any) -> bool:
         if self.knn != "auto":
             return self.knn
-        manifest = getattr(data, "manifest", None)
-        if not callable(manifest):
+        if not callable(getattr(data, "manifest", None)):
             return False
-        table = manifest("val")
-        return any(table.label(row) >= 0 for row in range(len(table)))
+        return all(_has_labels(data.manifest(split)) for split in {"val", self.gallery})
+
+    def _check_labels(self, data: Any, split: str, *, rows: Sequence[int] | None = None) -> None:
+        """Refuse videos without labels, where the data module tells which it has."""
+        if not callable(getattr(data, "manifest", None)):
+            return
+        table = data.manifest(split)
+        if not _has_labels(table, rows):
+            number = len(table) if rows is None else len(rows)
+            raise UserError(
+                f"none of the {number} videos of {split} has a label, which k-NN during training "
+                "needs; leave it out (callbacks.online.knn=false)"
+            )
+
+
+def _has_labels(table: Any, rows: Sequence[int] | None = None) -> bool:
+    return any(table.label(row) >= 0 for row in (range(len(table)) if rows is None else rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.damage import CHANGED, damage
 
 MOCO_PREFIX = "module.encoder_q."
 QUERY_PREFIX = "query_encoder."
@@ -136,26 +138,33 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error})") from error
+        raise _unreadable(path, "safetensors") from error
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         # The released code saves its command line beside the weights; a Namespace is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of how the file was written
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "Unsupported global" not in str(error) or damage(path) != CHANGED:
+            raise _unreadable(path) from error
         raise UserError(
             f"{path} is damaged, or holds Python objects besides weights, which are not loaded "
             "since that would run their code; save its state dict alone to another file"
         ) from error
     # A file of another kind fails in the unpickler in many ways.
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise UserError(f"{path} is damaged or no weights file ({error})") from error
+        raise _unreadable(path) from error
     tensors = _find_tensors(content)
     if not tensors:
         raise UserError(f"{path} holds no weights: no state dict is found in it")
     return tensors, _facts(content)
+
+
+def _unreadable(path: Path, kind: str = "weights") -> UserError:
+    return UserError(f"{path} is damaged or no {kind} file: {damage(path)}; get it again")
 
 
 def _find_tensors(content: Any) -> dict[str, Tensor]:

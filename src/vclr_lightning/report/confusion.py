@@ -80,8 +80,7 @@ def confusion_key() -> str:
             for i, share in enumerate(shares)
         )
         rows.append(
-            f'<span><svg viewBox="0 0 170 14" aria-hidden="true">{cells}</svg>'
-            f"{meaning}</span>"
+            f'<span><svg viewBox="0 0 170 14" aria-hidden="true">{cells}</svg>{meaning}</span>'
         )
     percents = "".join(f"<i>{100 * share:.0f}%</i>" for share in shares)
     return (

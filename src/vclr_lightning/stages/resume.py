@@ -115,7 +115,11 @@ def set_aside(directory: Path) -> Path | None:
 
 
 def check_same_run(
-    checkpoint: Path, *, config: Mapping[str, Any], given: Collection[str] | None = None
+    checkpoint: Path,
+    *,
+    config: Mapping[str, Any],
+    given: Collection[str] | None = None,
+    derived: Collection[str] = (),
 ) -> None:
     """Refuse to continue with other values than those a checkpoint was made with.
 
@@ -123,6 +127,7 @@ def check_same_run(
         checkpoint: the file.
         config: of this run.
         given: keys that the command gives, where that is known; see :func:`differences`.
+        derived: keys whose values come from others', which are told instead.
 
     Raises:
         UserError: something that training depends on differs, or the file is no checkpoint.
@@ -148,7 +153,8 @@ def check_same_run(
             *(key, now, was),
         )
     found = [d for d in found if d[0] not in ROUNDING]
-    if found:
+    set_by_hand = [d for d in found if not any(_is_below(d[0], key) for key in derived)]
+    if found := set_by_hand or found:
         named = ", ".join(f"{key}={was} (now {now})" for key, was, now in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise UserError(
@@ -172,7 +178,7 @@ def differences(
     """
     before, after = dict(_leaves(saved)), dict(_leaves(now))
     for key in sorted(before.keys() | after.keys()):
-        if any(key == free or key.startswith(free + ".") for free in FREE):
+        if any(_is_below(key, free) for free in FREE):
             continue
         if given is not None and key not in before and _added_later(key, saved, now, given):
             continue
@@ -200,9 +206,18 @@ def _added_later(
     return parents[:1] != ["objective"] or "_target_" in was
 
 
+def _is_below(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}.")
+
+
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values by dotted key; of a list, one by one where they are more than plain ones."""
     if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        children = list(node.items())
+    elif isinstance(node, list) and any(isinstance(value, Mapping) for value in node):
+        children = list(enumerate(node))
     else:
         yield prefix, node
+        return
+    for key, value in children:
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))

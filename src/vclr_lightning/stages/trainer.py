@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +76,7 @@ def build_trainer(
     }.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more")
+    _check_limits(options)
     torch.set_float32_matmul_precision(matmul_precision)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -109,6 +111,30 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
+
+
+def _check_limits(options: Mapping[str, Any]) -> None:
+    """Refuse numbers that the trainer takes without a word, or for something else."""
+    clip = options.get("gradient_clip_val")
+    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+        raise UserError(f"trainer.gradient_clip_val={clip} must be above 0; null clips nothing")
+    for name, least, otherwise in (
+        ("limit_train_batches", 1, "null takes all"),
+        ("overfit_batches", 0, "0 trains on all"),
+    ):
+        value = options.get(name)
+        if value is None:
+            continue
+        whole = isinstance(value, int)
+        if not _is_number(value) or not (value >= least if whole else 0 < value <= 1):
+            raise UserError(
+                f"trainer.{name}={value} must be a number of batches, {max(least, 1)} or more, or "
+                f"a share of them such as 0.5; {otherwise}"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def count_processes(accelerator: str, devices: int | str | list[int]) -> int:
