@@ -106,11 +106,15 @@ def test_a_loss_that_breaks_on_one_rank_stops_all(
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
 
 
-def test_the_command_launches_the_ranks_of_a_sweep_s_job(
+def test_the_command_launches_the_ranks_of_a_sweep_s_jobs(
     arguments: list[str], command: Callable[..., Any], tmp_path: Path
 ) -> None:
-    done = command(["-m", *arguments, "trainer.devices=2", "num_segments=2"], tmp_path)
+    varied = ["-m", *arguments, "trainer.devices=2", "epochs=1", "num_segments=2,3"]
+    done = command(varied, tmp_path)
     assert done.returncode == 0, done.stderr
-    job = tmp_path / RUN / "job0/last.ckpt"
-    saved = torch.load(job, weights_only=True)
-    assert (saved["epoch"], len(saved["random_states"])) == (2, 2)
+    for number in (2, 3):  # the second job finds nothing of the first one's processes
+        job = tmp_path / RUN / f"num_segments={number}"
+        saved = torch.load(job / "last.ckpt", weights_only=True)
+        assert (saved["epoch"], len(saved["random_states"])) == (1, 2)
+    with (tmp_path / RUN / "sweep.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "done"]
