@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vclr_lightning.core.errors import UserError
 
-_PLUS = ("experiment", "preset", "profiler")
+_PLUS = ("experiment", "preset", "profiler", "suite")
 
 
 def explain(error: BaseException) -> str | None:

@@ -15,7 +15,9 @@ common commands:
   python -m vclr_lightning.train +experiment=k400 data.root=/k400 init=/moco_v2_200ep.pth.tar
   python -m vclr_lightning.train +experiment=ucf101 data.root=/ucf101 init=none
   python -m vclr_lightning.train -m num_segments=1,2,3,5,7 +experiment=k400 ...
-  python -m vclr_lightning.train stage=features ckpt=/k400/last.ckpt data.root=/ucf101
+  python -m vclr_lightning.train stage=evaluate ckpt=/k400/last.ckpt data.root=/ucf101
+  python -m vclr_lightning.train stage=finetune init=/k400/last.ckpt data.root=/ucf101
+  python -m vclr_lightning.train +suite=paper ckpt=/k400/last.ckpt data.roots.ucf101=...
   python -m vclr_lightning.train ... debug=fast     a few batches, to see that all works
   python -m vclr_lightning.train ... --cfg job      print what a command comes to
 The same command again continues a run that was stopped or killed.
@@ -23,7 +25,7 @@ The same command again continues a run that was stopped or killed.
 values most often given:
   data.root=PATH             folder of videos       data.train_list=, data.val_list=, data.manifest=
   init=PATH|none             weights to start from: MoCo v2, torchvision, released VCLR, our own
-  ckpt=PATH|none             weights to measure, where stage is not pretrain or demo
+  ckpt=PATH|none             weights to measure, of a stage that trains nothing
   name=NAME                  of the run, which is in outputs/STAGE/NAME
   batch_size=N               videos per step, over all devices; the learning rate follows
   epochs=N  seed=N  num_segments=N  image_size=PX  queue_size=N
@@ -34,7 +36,7 @@ values most often given:
   resume=auto|never          continue what is in the run's folder, or set it aside
   logger=wandb logger.wandb.offline=true
 
-groups, GROUP=OPTION (experiment, preset, profiler are added: +GROUP=OPTION):
+groups, GROUP=OPTION (experiment, preset, profiler, suite are added: +GROUP=OPTION):
 {groups}
 options:
   --cfg job             print the configuration        --multirun, -m   sweep over values a,b,c

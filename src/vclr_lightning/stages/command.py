@@ -18,7 +18,7 @@ from vclr_lightning.core.processes import run_command
 logger = logging.getLogger(__name__)
 
 _RECORD = "command.json"
-_PLUS = ("experiment", "suite", "preset")
+_PLUS = ("experiment", "preset", "profiler", "suite")
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
 _SPECIAL = ("null", "true", "false", "inf", "nan")
 # What Lightning leaves behind in the process that launched others.

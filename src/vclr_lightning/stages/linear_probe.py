@@ -188,7 +188,7 @@ def _page(
     confusion = result.confusion(_classes(result, test))[present][:, present]
     mistakes = confusions(result.label, result.predicted)[:CONFUSIONS]
     page = ProbePage(
-        title="Linear probe of frozen features",
+        title="Classifier of frozen features",
         summary=(
             f"A classifier ({result.settings}) fitted to {len(train)} training videos tells the "
             f"class of {percent(accuracies['top1'])}% of {len(test)} test videos; by chance it "
