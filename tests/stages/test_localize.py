@@ -210,7 +210,7 @@ def test_untrimmed_videos(main: Main, tmp_path: Path) -> None:
     assert 0 < measured["chance"]["ar1"] < measured["chance"]["ar100"] < 1
     result = json.loads((tmp_path / "outputs/localize/file/result.json").read_text())
     assert result["chance/auc"] == measured["chance"]["auc"]
-    assert (result["train/videos"], result["val/videos"]) == (6, 2)
+    assert (result["train/videos"], result["test/videos"]) == (6, 2)
     plain = main(*network, *size, *videos, "epochs=1", "name=none", "data.holdout=0")
     assert plain.code == 2
     assert "none of the videos has annotated spans" in plain.err

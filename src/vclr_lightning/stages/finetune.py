@@ -92,7 +92,7 @@ def finetune(
     Returns:
         What pretraining returns, and ``top1``, ``top5`` with more than five classes,
         ``mean_class`` of the test videos: shares from 0 to 1; each by chance as ``chance/NAME``;
-        and how many videos there are as ``SPLIT/videos``.
+        and how many videos there are as ``train/videos`` and ``test/videos``.
 
     Raises:
         UserError: the weights do not fit, videos have no labels or more classes than the

@@ -93,7 +93,7 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
 
     Returns:
         Its accuracies, what chance would reach as ``chance/NAME``, and how many videos there are
-        as ``SPLIT/videos``.
+        as ``train/videos`` and ``test/videos``.
 
     Raises:
         UserError: a file cannot be written.
@@ -142,5 +142,5 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
         **accuracies,
         **{f"chance/{name}": share for name, share in chance.items()},
         "train/videos": len(done.train),
-        f"{done.split}/videos": len(result),
+        "test/videos": len(result),
     }

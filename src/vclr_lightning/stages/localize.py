@@ -93,7 +93,7 @@ def localize(
     Returns:
         ``ar1``, ``ar5``, ``ar10``, ``ar100`` and ``auc``, fractions, where there is truth; the
         same of segments drawn at random as ``chance/NAME``; how many videos there are as
-        ``SPLIT/videos``; and the last values that training logged.
+        ``train/videos`` and ``test/videos``; and the last values that training logged.
 
     Raises:
         UserError: there are no annotations or no features of them, or they do not fit together.
@@ -155,7 +155,7 @@ def localize(
     found = _results(
         directory, tested, proposals, notes, about, pictures=pictures, shown=shown, seed=seed
     )
-    counts = {f"{train_split}/videos": len(learned), f"{test_split}/videos": len(tested)}
+    counts = {"train/videos": len(learned), "test/videos": len(tested)}
     return values | found | counts
 
 
