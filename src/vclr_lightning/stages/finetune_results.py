@@ -93,7 +93,8 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
 
     Returns:
         Its accuracies, what chance would reach as ``chance/NAME``, and how many videos there are
-        as ``train/videos`` and ``test/videos``.
+        as ``train/videos`` and ``test/videos``, and how many test videos were left out as
+        ``test/left_out``.
 
     Raises:
         UserError: a file cannot be written.
@@ -143,4 +144,5 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
         **{f"chance/{name}": share for name, share in chance.items()},
         "train/videos": len(done.train),
         "test/videos": len(result),
+        "test/left_out": len(done.scored.rejected),
     }
