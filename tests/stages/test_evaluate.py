@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.stages.evaluate import Evaluation, evaluate
@@ -59,6 +60,23 @@ def test_a_failure_loses_nothing_and_ends_in_an_error(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
     assert rows[0]["status"] == "failed"
     assert rows[1]["values"] == {"r1": 0.5, "r5": 0.75}
+
+
+def test_a_random_network_is_the_same_in_every_evaluation(tmp_path: Path) -> None:
+    """Otherwise each would extract features of its own, and compare with another network."""
+
+    def run(directory: Path) -> dict[str, float]:
+        return {"r1": float(torch.rand(()))}
+
+    values = evaluate(
+        evaluations={name: _evaluation(run=run, untrained=run) for name in "ab"},
+        directory=tmp_path,
+        ckpt=None,
+        untrained=True,
+    )
+    rows = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
+    drawn = [row[kind]["r1"] for row in rows for kind in ("values", "untrained")]
+    assert drawn == 4 * [values["a/r1"]]
 
 
 def test_nothing_at_hand_is_an_error(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
@@ -87,8 +88,10 @@ def evaluate(
     if not chosen:
         raise UserError("there is nothing to evaluate; add +suite=paper")
     rows = []
+    before = random_state()
     with saying_once():  # several read the same videos
         for name, one in chosen.items():
+            set_random_state(before)  # for the same random network, whatever was run before
             logger.info("%s, %s", one.stage, one.dataset)
             rows.append(_outcome(name, one, directory, untrained))
             outcomes = Outcomes(rows, str(ckpt or "untrained"))
@@ -118,12 +121,14 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
     if missing := [key for key, value in one.needs.items() if value is None]:
         given = " ".join(f"{key}=..." for key in missing)
         return Outcome(**about, status="not run", reason=f"give {given}")
+    begin = random_state()
     values, reason = _attempt(one.run, directory / name)
     if values is None:
         logger.error("%s on %s failed: %s", one.stage, one.dataset, reason)
         return Outcome(**about, status="failed", reason=reason)
     random: Mapping[str, float] | None = None
     if untrained and one.untrained is not None:
+        set_random_state(begin)
         random, reason = _attempt(one.untrained, directory / f"{name}_untrained")
         if random is None:
             logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
