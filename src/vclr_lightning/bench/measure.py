@@ -207,6 +207,7 @@ class _Bench:
                 seconds=0.1 * self.seconds,
                 directory=self.folder,
                 update=update,
+                try_small=False,
             )
         return found.per_video
 

@@ -198,9 +198,8 @@ class Bench:
         sample = self.sample
         if sample.wait > _MUCH * sample.cpu:
             lines.append(
-                f"a sample waits {_ms(sample.wait)} ms beside its {_ms(sample.cpu)} ms of work: for "
-                "a slow disk, or for cores that other programs use; what is said of workers counts "
-                "that in"
+                f"a sample waits {_ms(sample.wait)} ms beside {_ms(sample.cpu)} ms of work, for a "
+                "slow disk, or for cores that other programs use; what is said of workers counts it"
             )
         if rejected := sample.rejected:
             first = rejected[0]

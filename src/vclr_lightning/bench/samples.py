@@ -21,6 +21,8 @@ PHASES = ("open", "seek", "decode", "convert", "augment", "draw", "collate")
 """Of a sample, in their order; ``draw`` is choosing frames, and putting the clips together."""
 
 _LEAST, _MOST = 8, 512  # samples
+_SLOW = 3  # samples suffice where eight would take three times as long as is given, or as this:
+_PATIENCE = 2.0  # seconds
 _LOOKED_INTO = 16  # of them, how reading divides
 _KEPT = 64  # for batches to train on
 
@@ -75,7 +77,7 @@ def sample_cost(
     update: Update,
     batch: int,
 ) -> SampleCost:
-    """Make samples until the time is up, at least eight.
+    """Make samples until the time is up, at least eight, or three where they are slow.
 
     Args:
         dataset: of training.
@@ -102,14 +104,15 @@ def sample_cost(
                 continue
             with whole("sample"):
                 sample = watched[key]
-            if number <= _LOOKED_INTO:
+            if number <= (_LOOKED_INTO if time.monotonic() - begin < seconds else 1):
                 looked[key]
             made.append(key)
             rejected += sample["rejected"]
             kept = [*kept, sample][-_KEPT:]
             update(len(made), "samples")
-            late = time.monotonic() - begin > seconds
-            if len(made) >= _MOST or (late and len(made) >= _LEAST):
+            taken = time.monotonic() - begin
+            least = _LEAST if taken < 3 * max(seconds, _PATIENCE) else _SLOW
+            if len(made) >= _MOST or (taken > seconds and len(made) >= least):
                 break
         joined = Clock()
         several = [kept[i % len(kept)] for i in range(min(batch, _KEPT))]

@@ -110,6 +110,7 @@ def step_cost(
     seconds: float,
     directory: Path,
     update: Update,
+    try_small: bool = True,
 ) -> StepCost:
     """Train on batches of samples that are there, as Lightning would.
 
@@ -121,14 +122,15 @@ def step_cost(
             over, smaller ones are measured.
         directory: for what the trainer writes.
         update: is told how many batches there were.
+        try_small: whether a whole batch might take too long.
     """
-    size = min(batch, _SMALL)
-    small = _replayed(parts, samples, size, seconds=0.0, directory=directory, update=update)
-    measured = small
-    whole = small.elapsed / small.counted * batch / size * (_WARMUP + _LEAST)
-    if size < batch and whole <= 3 * seconds:
-        size = batch
-    if size == batch:
+    size, measured = batch, None
+    if try_small and batch > _SMALL:
+        measured = _replayed(parts, samples, _SMALL, seconds=0, directory=directory, update=update)
+        whole = measured.elapsed / measured.counted * batch / _SMALL * (_WARMUP + _LEAST)
+        if whole > 3 * seconds:
+            size = _SMALL
+    if measured is None or size == batch:
         measured = _replayed(
             parts, samples, size, seconds=seconds, directory=directory, update=update
         )
