@@ -66,3 +66,20 @@ def test_a_slower_step_counts_against_the_device() -> None:
     now = option("as it is", 0.02, 0.01)
     device = option("data.augment=device", 0.005, 0.03, "data.augment=device")
     assert advise(now, [device], available=1, on_cpu=False).lines == ()
+
+
+def test_workers_that_share_the_cores_are_spared() -> None:
+    now = option("as it is", 0.2, 0.3)
+    options = [
+        option("data.augment=device", 0.18, 0.4),
+        option("vclr prepare", 0.05, 0.3, "vclr prepare x --out y"),
+    ]
+    advice = advise(now, options, available=1, on_cpu=True, wait=0.32)
+    assert "waited for its data 32% of the time: workers and training share" in advice.text
+    assert "With vclr prepare a sample costs 4.0 times less" in advice.text
+    assert advice.lines == ("vclr prepare x --out y",)
+    without = advise(now, options[:1], available=1, on_cpu=False, wait=0.32)
+    assert "something else uses the cores. Nothing that was measured helps" in without.text
+    assert (
+        advise(now, options, available=1, on_cpu=True, wait=0.05).lines[0] == "data.num_workers=1"
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 _WORTH = 1.05  # times as fast; less is not worth a change
 _SLACK = 1.02  # workers that fall short by so little keep the device busy
+_WAITS = 0.1  # share of the time; less is not worth a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +60,21 @@ class Advice:
     lines: tuple[str, ...] = ()
 
 
-def advise(now: Option, others: Sequence[Option], *, available: int, on_cpu: bool) -> Advice:
+def advise(
+    now: Option, others: Sequence[Option], *, available: int, on_cpu: bool, wait: float = 0.0
+) -> Advice:
     """Return what would make training faster with the workers that there can be.
 
-    Of what keeps the device busy the least work is chosen; where nothing does, the fastest.
+    Of what keeps the device busy the least work is chosen; where nothing does, the fastest. Where
+    enough workers are still waited for, something else keeps them from their cores, and what
+    spares most time of both is chosen.
 
     Args:
         now: as it is.
         others: what might help, the least work first.
         available: workers that a process can have.
         on_cpu: whether the CPU itself trains, so that workers and training share its cores.
+        wait: share of the time that training waited with workers enough, as measured.
 
     Example:
         >>> now = Option(name="as it is", worker=0.08, step=0.01)
@@ -83,6 +89,8 @@ apart."
         if on_cpu
         else ""
     )
+    if now.workers <= available and wait > _WAITS:
+        return _sharing(now, others, wait=wait, on_cpu=on_cpu)
     if now.workers <= available:
         return Advice(
             f"Nothing has to change: training takes {1 / now.step:.3g} videos/s, and "
@@ -102,10 +110,24 @@ apart."
     gain = best.rate(available) / rate
     end = f"{_workers(best.workers)} suffice" if enough else f"though it would take {best.workers}"
     return Advice(
-        f"{begin} {best.name[0].upper()}{best.name[1:]} makes it {gain:.1f} times as fast, "
+        f"{begin} With {best.name} it becomes {gain:.1f} times as fast, "
         f"{best.rate(available):.3g} videos/s; {end}.{shared}",
         (*best.lines, f"data.num_workers={min(best.workers, available)}"),
     )
+
+
+def _sharing(now: Option, others: Sequence[Option], *, wait: float, on_cpu: bool) -> Advice:
+    """What to do where workers suffice on paper, and are waited for."""
+    why = "workers and training share the cores" if on_cpu else "something else uses the cores"
+    text = (
+        f"{_workers(now.workers)} would suffice with cores of their own, yet training waited for "
+        f"its data {wait:.0%} of the time: {why}."
+    )
+    best = min(others, key=lambda option: option.worker + option.step, default=now)
+    if best.worker + best.step > (now.worker + now.step) / _WORTH:
+        return Advice(f"{text} Nothing that was measured helps; more cores do.")
+    cheaper = now.worker / best.worker
+    return Advice(f"{text} With {best.name} a sample costs {cheaper:.1f} times less.", best.lines)
 
 
 def _workers(number: int) -> str:

@@ -110,7 +110,11 @@ class _Bench:
             run_reason=reason,
             variants=measured,
             advice=advise(
-                now, options, available=self.available, on_cpu=step.device.startswith("CPU")
+                now,
+                options,
+                available=self.available,
+                on_cpu=step.device.startswith("CPU"),
+                wait=run.wait if run is not None and run.workers >= now.workers else 0.0,
             ),
             videos=len(parts.data.train),
             seconds=time.monotonic() - self.begin,
