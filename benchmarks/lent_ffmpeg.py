@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -36,18 +38,27 @@ def missing() -> str | None:
     return None
 
 
-def run_again(module: str, arguments: list[str]) -> int | None:
-    """Run ``module`` in a process that finds PyAV's FFmpeg; ``None`` if that cannot help."""
+@contextmanager
+def environment() -> Iterator[dict[str, str] | None]:
+    """Yield an environment in which a process finds PyAV's FFmpeg; ``None`` if that cannot help."""
     libraries = Path(av.__file__).parent.with_name("av.libs")
     if _MARK in os.environ or not libraries.is_dir() or not sys.platform.startswith("linux"):
-        return None
+        yield None
+        return
     with tempfile.TemporaryDirectory() as folder:
         for file in libraries.iterdir():
             name = re.fullmatch(r"(lib(?:av|sw)[a-z]+)-[0-9a-f]+(\.so\.\d+)[\d.]*", file.name)
             if name:
                 (Path(folder) / (name[1] + name[2])).symlink_to(file)
         path = os.pathsep.join(filter(None, (folder, os.environ.get("LD_LIBRARY_PATH"))))
-        environment = {**os.environ, "LD_LIBRARY_PATH": path, _MARK: "1"}
+        yield {**os.environ, "LD_LIBRARY_PATH": path, _MARK: "1"}
+
+
+def run_again(module: str, arguments: list[str]) -> int | None:
+    """Run ``module`` in a process that finds PyAV's FFmpeg; ``None`` if that cannot help."""
+    with environment() as lent:
+        if lent is None:
+            return None
         return subprocess.run(
-            [sys.executable, "-m", module, *arguments], env=environment, check=False
+            [sys.executable, "-m", module, *arguments], env=lent, check=False
         ).returncode

@@ -23,6 +23,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "re-encode videos once, so that training reads them fast",
         "vclr_lightning.commands.prepare",
     ),
+    "shard": (
+        "store videos in a few large files, for object stores and network disks",
+        "vclr_lightning.commands.shard",
+    ),
     "bench": (
         "measure where the time of training goes, and what would help",
         "vclr_lightning.commands.bench",

@@ -11,7 +11,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.manifest import Manifest
-from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
+from vclr_lightning.data.readers import ImageFolderReader, PyAVReader, ShardReader
 from vclr_lightning.data.synthetic import generate
 
 
@@ -44,7 +44,8 @@ def video_data(
             :func:`~vclr_lightning.data.indexing.ensure_manifest`.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
-        reader: of the videos; by default of files, or of pictures where ``frames`` is given.
+        reader: of the videos; by default of files, or of pictures where ``frames`` is given. Videos
+            in shards are handed to it as parts of these.
         loading: the other arguments of :class:`~vclr_lightning.data.datamodule.VideoDataModule`.
 
     Raises:
@@ -75,6 +76,8 @@ def video_data(
     if reader is None:
         template = frames if frames is not None else table.info.frames
         reader = PyAVReader() if template is None else ImageFolderReader(template=template)
+    if table.info.shards and not isinstance(reader, ShardReader):
+        reader = ShardReader(reader)
     own = {name: table.split(name) for name in table.splits}
     splits = own if len(own) > 1 else None  # of a table without splits the share held out
     return VideoDataModule(train=train, val=val, splits=splits, seed=seed, reader=reader, **loading)

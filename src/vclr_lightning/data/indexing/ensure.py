@@ -49,7 +49,8 @@ def ensure_manifest(
     ``manifest`` that is given is taken as it is.
 
     Args:
-        root: the folder of the videos; with a ``manifest``, where they are now.
+        root: the folder of the videos, or of the shards that ``vclr shard`` wrote; with a
+            ``manifest``, where they are now.
         manifest: a file that ``vclr index`` wrote.
         train_list: list file of the split ``train``, ``path [[frames] label]``.
         val_list: list file of the split ``val``.
@@ -81,6 +82,11 @@ def ensure_manifest(
         raise UserError("give root, a folder of videos, or manifest, a file of `vclr index`")
     if classes not in ("folder", "none"):
         raise UserError(f"classes={classes!r} must be 'folder' or 'none'")
+    packed = _path(root) / "manifest.arrow"
+    if packed.is_file() and not listed and not files and dataset is None:
+        stored = Manifest.load(packed)
+        if stored.info.shards:
+            return stored
     source = Source(
         root=_path(root),
         lists=listed,

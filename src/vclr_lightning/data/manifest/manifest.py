@@ -109,11 +109,11 @@ class Manifest:
 
     def relative_path(self, i: int) -> str:
         """Return the path of video ``i`` below the root, with ``/``."""
-        return str(self._value("path", i))
+        return str(self.value("path", i))
 
     def name(self, i: int) -> str:
         """Return the id of video ``i`` as text, by default its file's stem."""
-        return str(self._value("name", i))
+        return str(self.value("name", i))
 
     def video_id(self, i: int) -> int:
         """Return the row of video ``i`` in the full manifest."""
@@ -127,23 +127,23 @@ class Manifest:
 
     def label(self, i: int) -> int:
         """Return the position of video ``i``'s class in :attr:`classes`, -1 for none."""
-        return int(self._value("label", i))
+        return int(self.value("label", i))
 
     def num_frames(self, i: int) -> int | None:
         """Return how many frames of video ``i``'s file decode, where that is known to be right."""
-        return int(self._value("num_frames", i)) if self._value("exact", i) else None
+        return int(self.value("num_frames", i)) if self.value("exact", i) else None
 
     def window(self, i: int) -> tuple[float, float] | None:
         """Return where row ``i`` begins and ends within its file, ``None`` for the whole file.
 
         In seconds from the file's first frame; in frames, where videos are folders of those.
         """
-        start = self._value("start", i)
-        return None if start is None else (float(start), float(self._value("end", i)))
+        start = self.value("start", i)
+        return None if start is None else (float(start), float(self.value("end", i)))
 
     def spans(self, i: int) -> tuple[Span, ...]:
         """Return what is annotated within video ``i``, in order of time."""
-        spans = self._value("spans", i) or ()
+        spans = self.value("spans", i) or ()
         return tuple(Span(span["start"], span["end"], span["label"]) for span in spans)
 
     @property
@@ -242,7 +242,8 @@ class Manifest:
         """Count what this selection holds."""
         return summarise(self)
 
-    def _value(self, column: str, i: int) -> Any:
+    def value(self, column: str, i: int) -> Any:
+        """Return what a column says of video ``i``, ``None`` where that is unknown."""
         return self._columns[column][self.video_id(i)].as_py()
 
 

@@ -112,6 +112,7 @@ class Info:
             video files.
         decoded: whether every video was decoded to the end when it was indexed.
         source: how the manifest was built, for a reader.
+        shards: whether the videos are stored in shards, as ``vclr shard`` writes them.
         package: version of this package that wrote it.
         fingerprint: hash of paths, ids, groups, labels, splits and classes; set by the writer.
     """
@@ -121,6 +122,7 @@ class Info:
     frames: str | None = None
     decoded: bool = False
     source: str = ""
+    shards: bool = False
     package: str = __version__
     fingerprint: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,27 +51,7 @@ class PreparedFolder:
             UserError: it holds something else, lies within the sources or they in it, or cannot
                 be written to.
         """
-        inner, outer = self.out.resolve(), root.resolve()
-        if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-            raise UserError(
-                f"--out {self.out} and the videos in {root} must not lie in one another; give "
-                "another folder"
-            )
-        file = self.out / ".prepare" / "settings.json"
-        settings = {"root": str(outer), **recipe.as_dict()}
-        known = _read(file)
-        if known is None and self.out.exists() and (not self.out.is_dir() or any(_seen(self.out))):
-            raise UserError(f"{self.out} holds something else; give a new or empty folder as --out")
-        differing = {key for key in known or () if settings.get(key) != (known or {})[key]}
-        if differing:
-            held = ", ".join(f"{key} {(known or {})[key]}" for key in sorted(differing))
-            raise UserError(
-                f"{self.out} holds videos prepared otherwise ({held}); give another folder as "
-                "--out, or the same settings to go on"
-            )
-        if known is None:
-            with replacing(file) as sink:
-                sink.write(json.dumps(settings, indent=1).encode())
+        claim_folder(self.out, root, recipe.as_dict(), mark=".prepare")
 
     def clean(self, names: Iterable[str]) -> None:
         """Remove what killed runs left half written in the folders of these videos."""
@@ -79,9 +59,44 @@ class PreparedFolder:
             remove_partial(folder)
 
 
-def _seen(folder: Path) -> Iterable[Path]:
+def claim_folder(out: Path, root: Path, settings: Mapping[str, object], *, mark: str) -> None:
+    """Make the folder of a result, or see that it holds that of the same videos and settings.
+
+    Args:
+        out: the folder.
+        root: folder of the sources.
+        settings: what the result depends on beside them.
+        mark: name of a subfolder, in which they are noted.
+
+    Raises:
+        UserError: it holds something else, lies within the sources or they in it, or cannot be
+            written to.
+    """
+    inner, outer = out.resolve(), root.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise UserError(
+            f"--out {out} and the videos in {root} must not lie in one another; give another folder"
+        )
+    file = out / mark / "settings.json"
+    settings = {"root": str(outer), **settings}
+    known = _read(file)
+    if known is None and out.exists() and (not out.is_dir() or any(_seen(out, mark))):
+        raise UserError(f"{out} holds something else; give a new or empty folder as --out")
+    differing = {key for key in known or () if settings.get(key) != (known or {})[key]}
+    if differing:
+        held = ", ".join(f"{key} {(known or {})[key]}" for key in sorted(differing))
+        raise UserError(
+            f"{out} holds videos prepared otherwise ({held}); give another folder as --out, or the "
+            "same settings to go on"
+        )
+    if known is None:
+        with replacing(file) as sink:
+            sink.write(json.dumps(settings, indent=1).encode())
+
+
+def _seen(folder: Path, mark: str) -> Iterable[Path]:
     """What is in the folder; a first run that was killed at once leaves its own subfolder."""
-    return (entry for entry in folder.iterdir() if entry.name != ".prepare")
+    return (entry for entry in folder.iterdir() if entry.name != mark)
 
 
 def _read(file: Path) -> dict[str, object] | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Rejected
-from vclr_lightning.data.indexing.indexer import index_videos
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores
 from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
-from vclr_lightning.data.indexing.source import Source
 from vclr_lightning.data.manifest import Info, Manifest, write_manifest
 from vclr_lightning.data.prepare.folder import PreparedFolder
 from vclr_lightning.data.prepare.names import clashing_names, prepared_name
@@ -22,6 +20,7 @@ from vclr_lightning.data.prepare.read_cost import read_cost
 from vclr_lightning.data.prepare.recipe import Recipe
 from vclr_lightning.data.prepare.result import Prepared
 from vclr_lightning.data.prepare.rows import prepared_rows
+from vclr_lightning.data.prepare.sources import videos_of
 from vclr_lightning.data.prepare.work import encode_all
 
 
@@ -53,21 +52,10 @@ def prepare(
     recipe = recipe or Recipe()
     folder = PreparedFolder(Path(out).expanduser().absolute())
     workers = workers or cores()
-    manifest = None if _is_folder(source) else _manifest(source)
-    root = Path(str(source)).expanduser().absolute() if manifest is None else manifest.root
-    folder.claim(root, recipe)
+    videos = videos_of(source)
+    folder.claim(videos.root, recipe)
     with locked(folder.manifest, show=show):
-        refused: Sequence[Rejected] = ()
-        if manifest is None:
-            indexed = index_videos(
-                Source(root=root).listing(show=show),
-                root=root,
-                out=folder.source,
-                workers=workers,
-                source="folder",
-                show=show,
-            )
-            manifest, refused = indexed.manifest, indexed.rejected
+        manifest, refused = videos.indexed(folder.source, workers=workers, show=show)
         paths = list(dict.fromkeys(map(manifest.relative_path, range(len(manifest)))))
         clashing = clashing_names(paths)
         folder.clean(prepared_name(path, clashing) for path in paths)
@@ -112,24 +100,6 @@ def prepare(
         made=made,
         cost=read_cost(pairs, show=show) if measure else None,
     )
-
-
-def _is_folder(source: str | Path | Manifest) -> bool:
-    return not isinstance(source, Manifest) and Path(source).expanduser().is_dir()
-
-
-def _manifest(source: str | Path | Manifest) -> Manifest:
-    if not isinstance(source, Manifest):
-        file = Path(source).expanduser()
-        if not file.exists():
-            raise UserError(f"{source} does not exist; give a folder of videos or a manifest")
-        source = Manifest.load(file)
-    if source.info.frames is not None:
-        raise UserError(
-            f"{source.file} lists folders of extracted frames, and only video files can be "
-            "re-encoded; training reads frames as they are"
-        )
-    return source
 
 
 def _seconds(manifest: Manifest) -> dict[str, float]:

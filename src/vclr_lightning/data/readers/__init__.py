@@ -1,7 +1,16 @@
-"""Readers: frames of a video by presentation rank, out of files or folders of pictures."""
+"""Readers: frames of a video by presentation rank, out of files, shards or folders of pictures."""
 
 from vclr_lightning.data.readers.image_folder import ImageFolderReader
 from vclr_lightning.data.readers.probing import VideoProbe, probe
 from vclr_lightning.data.readers.pyav import PyAVReader
+from vclr_lightning.data.readers.shards import ShardReader
+from vclr_lightning.data.readers.torchcodec import TorchcodecReader
 
-__all__ = ["ImageFolderReader", "PyAVReader", "VideoProbe", "probe"]
+__all__ = [
+    "ImageFolderReader",
+    "PyAVReader",
+    "ShardReader",
+    "TorchcodecReader",
+    "VideoProbe",
+    "probe",
+]

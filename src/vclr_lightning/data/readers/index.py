@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class GroupIndex:
         return range(self.starts[number - 1], end)
 
 
-def read_index(container: InputContainer, stream: VideoStream, path: Path) -> GroupIndex | None:
+def read_index(container: InputContainer, stream: VideoStream) -> GroupIndex | None:
     """Return the stream's index, or ``None`` where there is none or it may not tell everything.
 
     It must hold as many packets as the header promises, the last within the file and none left out
@@ -67,7 +66,7 @@ def read_index(container: InputContainer, stream: VideoStream, path: Path) -> Gr
         not flags[0] & _KEY
         or any(flag & _DISCARD for flag in flags)
         or any(a >= b for a, b in pairwise(times))
-        or last.pos + last.size > path.stat().st_size
+        or last.pos + last.size > container.size
     ):
         return None
     return GroupIndex(times, [i for i, flag in enumerate(flags) if flag & _KEY])

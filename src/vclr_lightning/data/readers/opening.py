@@ -1,4 +1,4 @@
-"""Open the video stream of a file, and always close it."""
+"""Open the video stream of a file, or of what stands for one, and always close it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import av
 
 from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.readers.sources import VideoSource, WholeFile, as_source
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_stream(
-    path: Path, *, thread_count: int = 1
+    source: Path | VideoSource, *, thread_count: int = 1
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open ``path`` and its main video stream; close both in the end.
+    """Open a video and its main stream; close both in the end.
 
     Args:
-        path: a video file.
+        source: a video file, or where else a video is.
         thread_count: threads of the decoder; 0: one for each core.
 
     Raises:
         VideoError: the file cannot be opened, or holds no video that can be decoded.
     """
+    source = as_source(source)
     try:
-        # An absolute path, lest a colon in a name be taken for a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="ignore")
+        container = av.open(source.target(), metadata_errors="ignore")
     except (OSError, av.FFmpegError, ValueError) as error:
-        raise VideoError(_reason(path, error)) from error
+        raise VideoError(unreadable(source, error)) from error
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & stream.disposition.attached_pic:
@@ -46,12 +47,17 @@ def open_stream(
         yield container, stream
 
 
-def _reason(path: Path, error: Exception) -> str:
-    if path.is_dir():
+def unreadable(source: VideoSource, error: Exception) -> str:
+    """Return why a video cannot be opened, in words.
+
+    Args:
+        source: where it is.
+        error: what opening it raised.
+    """
+    if isinstance(source, WholeFile) and source.path.is_dir():
         return "a folder, not a video file"
     try:
-        with path.open("rb") as file:
-            head = file.read(12)
+        head = source.head(12)
     except FileNotFoundError:
         return "the file does not exist"
     except OSError as failure:

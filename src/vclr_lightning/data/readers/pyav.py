@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.sources import VideoSource
 from vclr_lightning.data.readers.video import PyAVVideo
 
 
@@ -48,21 +49,22 @@ class PyAVReader:
         self._thread_count = thread_count
 
     @contextmanager
-    def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[PyAVVideo]:
+    def open(
+        self, path: Path | VideoSource, *, num_frames: int | None = None
+    ) -> Iterator[PyAVVideo]:
         """Open a file.
 
         Args:
-            path: a video file.
+            path: a video file, or where else a video is.
             num_frames: the number of frames that decode, where it is known; it is believed over
                 the file's own account. Without it, a file in doubt is decoded once to count.
 
         Raises:
             VideoError: the file is no readable video.
         """
-        path = Path(path)
         with open_stream(path, thread_count=self._thread_count) as (container, stream):
             yield PyAVVideo(
-                path=path,
+                source=path,
                 container=container,
                 stream=stream,
                 num_frames=num_frames,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.data.readers.picture import PictureMaker
+    from vclr_lightning.data.readers.sources import VideoSource
 
 # Past this share of damaged packets, what still comes out of the decoder is no picture of anything.
 _DAMAGE_LIMIT = 0.1
@@ -67,19 +68,19 @@ class SequentialDecoder:
             return []
 
 
-def count_frames(path: Path, *, thread_count: int = 1) -> int:
+def count_frames(source: Path | VideoSource, *, thread_count: int = 1) -> int:
     """Return the number of frames that decode.
 
     Raises:
         VideoError: the file is no readable video, or more than a tenth of it is damaged.
     """
-    _, count = read_sequentially(path, (), None, to_end=True, thread_count=thread_count)
+    _, count = read_sequentially(source, (), None, to_end=True, thread_count=thread_count)
     assert count is not None
     return count
 
 
 def read_sequentially(
-    path: Path,
+    source: Path | VideoSource,
     ranks: Iterable[int],
     picture: PictureMaker | None,
     *,
@@ -89,7 +90,7 @@ def read_sequentially(
     """Decode from the start and keep the frames of ``ranks``.
 
     Args:
-        path: a video file.
+        source: a video file, or where else a video is.
         ranks: presentation ranks.
         picture: turns a frame into an array; not needed without ranks.
         to_end: whether to go on past the last rank, to learn how many frames there are.
@@ -106,7 +107,7 @@ def read_sequentially(
     last = max(wanted, default=-1)
     found: dict[int, NDArray[np.uint8]] = {}
     count = 0
-    with open_stream(path, thread_count=thread_count) as (container, stream):
+    with open_stream(source, thread_count=thread_count) as (container, stream):
         decoder = SequentialDecoder(container, stream)
         for frame in decoder:
             if count in wanted and picture is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from vclr_lightning.data.readers.sources import VideoSource
     from vclr_lightning.data.readers.table import PacketTable
 
 
@@ -39,13 +40,13 @@ class PyAVVideo:
     def __init__(
         self,
         *,
-        path: Path,
+        source: Path | VideoSource,
         container: InputContainer,
         stream: VideoStream,
         num_frames: int | None,
         thread_count: int,
     ) -> None:
-        self._path = path
+        self._source = source
         self._container = container
         self._stream = stream
         self._thread_count = thread_count
@@ -60,7 +61,7 @@ class PyAVVideo:
 
     def _plan_by_index(self) -> bool:
         """Read by the container's index from now on, if it has one that can be believed."""
-        index = read_index(self._container, self._stream, self._path)
+        index = read_index(self._container, self._stream)
         decoder = self._decoder()
         if index is None or not decoder.may_start_within:
             return False
@@ -78,7 +79,7 @@ class PyAVVideo:
         if not self._count_known:
             self._num_frames = table.num_frames
             if stamps_doubt or count_doubt:
-                self._num_frames = count_frames(self._path, thread_count=self._thread_count)
+                self._num_frames = count_frames(self._source, thread_count=self._thread_count)
                 self._count_known = True
         self._planned = None
         if stamps_doubt is None and self._num_frames == table.num_frames:
@@ -102,7 +103,7 @@ class PyAVVideo:
         if not isinstance(self._planned, IndexedReader):
             self._planned = None
             return
-        with open_stream(self._path) as (container, stream):
+        with open_stream(self._source) as (container, stream):
             table = read_table(container, stream)
         promised = self._num_frames
         self._plan_by_table(table)
@@ -133,7 +134,7 @@ class PyAVVideo:
         if index is not None and index.spacing is not None and self._stream.time_base:
             step = index.spacing * self._stream.time_base
             return np.arange(self._num_frames, dtype=np.float64) * float(step)
-        with open_stream(self._path) as (container, stream):
+        with open_stream(self._source) as (container, stream):
             return frame_times(container, stream, num_frames=self._num_frames)
 
     def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
@@ -157,7 +158,7 @@ class PyAVVideo:
                 self._contradicted()
                 to_end = not self._count_known
         pictures, actual = read_sequentially(
-            self._path, wanted, self._picture, to_end=to_end, thread_count=self._thread_count
+            self._source, wanted, self._picture, to_end=to_end, thread_count=self._thread_count
         )
         if actual is not None:
             self._settle(actual)

@@ -1,0 +1,97 @@
+"""Read videos out of shards."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.manifest.shards import ShardPlace, shard_place
+from vclr_lightning.data.protocols import OpenVideo, VideoError
+from vclr_lightning.data.readers.pyav import PyAVReader
+from vclr_lightning.data.readers.sources import Content, FilePart, VideoSource
+
+
+class SourceReader(Protocol):
+    """A reader that opens a stretch of a file, or bytes in memory, as well as files."""
+
+    def open(
+        self, path: Path | VideoSource, *, num_frames: int | None = None
+    ) -> AbstractContextManager[OpenVideo]:
+        """Open a video; see :class:`~vclr_lightning.data.protocols.VideoReader`."""
+        ...
+
+
+class ShardReader:
+    """Reads the videos of a manifest that ``vclr shard`` wrote.
+
+    A shard on a disk, mounted or not, is read where the wanted frames are. From an object store
+    a video is fetched whole, by one request for its stretch of the shard.
+
+    Args:
+        reader: of the videos themselves; by default a :class:`PyAVReader`.
+        url: where the shards are, if not beside the manifest: ``s3://bucket/set``,
+            ``https://host/set`` or whatever else fsspec opens with the packages that are installed.
+
+    Example:
+        >>> import tempfile
+        >>> from vclr_lightning.data.shards import pack
+        >>> from vclr_lightning.data.synthetic import generate
+        >>> videos = generate(Path(tempfile.mkdtemp()), train=1, val=1, untrimmed=0, workers=1)
+        >>> manifest = pack(videos, Path(tempfile.mkdtemp()) / "shards", show=False).manifest
+        >>> with ShardReader().open(manifest.path(0)) as video:
+        ...     frames = video.read([0])
+        >>> len(frames)
+        1
+    """
+
+    def __init__(self, reader: SourceReader | None = None, *, url: str | None = None) -> None:
+        self._reader = reader if reader is not None else PyAVReader()
+        self._url = url.rstrip("/") if url is not None else None
+
+    def open(
+        self, path: Path, *, num_frames: int | None = None
+    ) -> AbstractContextManager[OpenVideo]:
+        """Open a video.
+
+        Args:
+            path: as the manifest of the shards gives it.
+            num_frames: the number of frames that decode, where it is known.
+
+        Raises:
+            UserError: the path is not of a shard, or the package for this kind of ``url`` is
+                missing.
+            VideoError: the video cannot be read.
+        """
+        place = shard_place(path)
+        if place is None:
+            raise UserError(
+                f"{path} is not a video in a shard; ShardReader needs the manifest that "
+                "`vclr shard` wrote"
+            )
+        return self._reader.open(self._source(place), num_frames=num_frames)
+
+    def _source(self, place: ShardPlace) -> VideoSource:
+        if self._url is None:
+            return FilePart(Path(place.folder) / place.shard, place.start, place.size)
+        return Content(_fetched(f"{self._url}/{place.shard}", place.start, place.size))
+
+
+def _fetched(url: str, start: int, size: int) -> bytes:
+    from fsspec.core import url_to_fs
+
+    try:
+        # fsspec keeps the connection, in each process its own.
+        files, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url} cannot be opened: {error}") from error
+    try:
+        content = bytes(files.cat_file(path, start=start, end=start + size))
+    except FileNotFoundError as error:
+        raise VideoError(f"there is no shard {url}") from error
+    except Exception as error:  # whatever the store's own package raises
+        raise VideoError(f"{url} cannot be read: {error or type(error).__name__}") from error
+    if len(content) != size:
+        raise VideoError(f"truncated: {url} ends within the video")
+    return content

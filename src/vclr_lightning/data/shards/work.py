@@ -1,0 +1,115 @@
+"""Write the shards that are not there yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vclr_lightning.core.files import replacing
+from vclr_lightning.data.indexing.progress import progress_bar
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.shards.plan import ShardPlan
+from vclr_lightning.data.shards.tar import ShardWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a shard.
+
+    Attributes:
+        digest: of its plan.
+        size: bytes of the shard.
+        starts: position of each video's first byte, by path.
+        failed: why a video is not in it, by path.
+    """
+
+    digest: str
+    size: int
+    starts: Mapping[str, int]
+    failed: Mapping[str, str]
+
+
+def write_shards(
+    plans: Sequence[ShardPlan],
+    *,
+    root: Path,
+    out: Path,
+    about: Mapping[str, dict[str, Any]],
+    show: bool,
+) -> tuple[list[Written], int]:
+    """Write shards into ``out``; each appears when it is complete.
+
+    Args:
+        plans: what goes where.
+        root: folder of the sources.
+        out: folder of the result.
+        about: what the shards say of each video, by path.
+        show: whether to show progress.
+
+    Returns:
+        What became of each, and how many an earlier run had written.
+
+    Raises:
+        UserError: ``out`` cannot be written to, or is full.
+    """
+    for partial in out.glob(".*.tar.*"):  # what killed runs left half written
+        partial.unlink(missing_ok=True)
+    written: list[Written] = []
+    earlier = done = failed = 0
+    total = sum(len(plan.files) for plan in plans)
+    with progress_bar("storing videos", total, show=show) as update:
+
+        def moved(broken: int) -> None:
+            nonlocal done, failed
+            done, failed = done + 1, failed + broken
+            update(done, f"{failed:,} failed")
+
+        for plan in plans:
+            note = out / ".shards" / f"{plan.name}.json"
+            known = _known(note, out / plan.name, plan.digest())
+            if known is not None:
+                earlier += 1
+                for _ in plan.files:
+                    moved(False)
+            else:
+                starts, refused = {}, {}
+                with replacing(out / plan.name) as sink:
+                    writer = ShardWriter(sink)
+                    for number, file in enumerate(plan.files, plan.first):
+                        try:
+                            starts[file.path] = writer.add(
+                                number, root / file.path, size=file.size, about=about[file.path]
+                            )
+                        except VideoError as error:
+                            refused[file.path] = str(error)
+                        moved(file.path in refused)
+                    writer.finish()
+                    size = sink.tell()
+                known = Written(plan.digest(), size, starts, refused)
+                with replacing(note) as sink:
+                    sink.write(json.dumps(asdict(known)).encode())
+            written.append(known)
+    _remove_others(out, {plan.name for plan in plans})
+    return written, earlier
+
+
+def _known(note: Path, shard: Path, digest: str) -> Written | None:
+    """What an earlier run wrote, if that is what would be written now, and complete."""
+    try:
+        known = Written(**json.loads(note.read_text()))
+        size = shard.stat().st_size
+    except (OSError, ValueError, TypeError):
+        return None
+    same = known.digest == digest and known.size == size and not known.failed
+    return known if same else None
+
+
+def _remove_others(out: Path, names: set[str]) -> None:
+    """Remove shards of an earlier run that no row leads to any more."""
+    for note in (out / ".shards").glob("*.tar.json"):
+        if note.stem not in names:
+            (out / note.stem).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
