@@ -129,6 +129,15 @@ def test_mistakes_are_one_sentence(arguments: list[str], says: str, capsys: Capt
     assert re.search(says, lines[0]), lines[0]
 
 
+def test_too_few_videos_are_told_before_anything_is_measured(
+    video_folder: Path, capsys: Capture
+) -> None:
+    assert (
+        main(["bench", *TINY, "queue_size=16", "batch_size=64", f"data.root={video_folder}"]) == 2
+    )
+    assert "12 training videos" in capsys.readouterr().err
+
+
 def test_options_of_one_s_own(video_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "conf/backbone").mkdir(parents=True)
     (tmp_path / "conf/backbone/mine.yaml").write_text(

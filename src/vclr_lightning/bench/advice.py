@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 _WORTH = 1.05  # times as fast; less is not worth a change
 _SLACK = 1.02  # workers that fall short by so little keep the device busy
+_SHARED = " Workers and training share the cores here, so that both are slower than apart."
 _WAITS = 0.1  # share of the time; less is not worth a word
 
 
@@ -83,12 +84,7 @@ def advise(
         ('vclr prepare', 'data.num_workers=2')
     """
     could = f"{available} worker{'s' if available > 1 else ''}"
-    shared = (
-        " Workers and training share the cores here, so that both are slower than measured \
-apart."
-        if on_cpu
-        else ""
-    )
+    shared = _SHARED if on_cpu else ""
     if now.workers <= available and wait > _WAITS:
         return _sharing(now, others, wait=wait, on_cpu=on_cpu)
     if now.workers <= available:

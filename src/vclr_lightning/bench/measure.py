@@ -25,7 +25,7 @@ from vclr_lightning.bench.variants import (
     with_files,
 )
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.epochs import epoch_order, micro_batch_size
+from vclr_lightning.data.epochs import EpochBatches, epoch_order, micro_batch_size
 from vclr_lightning.data.indexing.progress import progress_bar
 from vclr_lightning.data.workers import default_num_workers
 
@@ -245,8 +245,16 @@ class _Bench:
 
 
 def _micro_batch(parts: Parts) -> int:
+    """Return the videos of a micro-batch.
+
+    Raises:
+        UserError: the batch cannot be shared out, or there are too few videos for it.
+    """
     trainer: Any = parts.trainer(callbacks=[], loggers=[], directory=None)
-    return micro_batch_size(parts.data.batch_size, accumulate=trainer.accumulate_grad_batches)
+    accumulate: int = trainer.accumulate_grad_batches
+    size = parts.data.batch_size
+    EpochBatches(len(parts.data.train), batch_size=size, accumulate=accumulate)
+    return micro_batch_size(size, accumulate=accumulate)
 
 
 def _keys(parts: Parts) -> Iterator[tuple[int, int]]:
