@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,24 @@ PICTURES: dict[str, Callable[[], Picture]] = {
 @pytest.fixture(params=PICTURES)
 def picture(request: pytest.FixtureRequest) -> Picture:
     """One picture ``(H, W, 3)``, read-only."""
-    made = PICTURES[request.param]()
+    return _made(request.param)
+
+
+@cache
+def _made(name: str) -> Picture:
+    made = PICTURES[name]()
     made.flags.writeable = False
     return made
 
 
-@pytest.fixture
-def photo() -> Picture:
+@pytest.fixture(scope="session")
+def _photo() -> Picture:
     return _clouds(256, 340, 4)
+
+
+@pytest.fixture
+def photo(_photo: Picture) -> Picture:
+    return _photo.copy()
 
 
 @pytest.fixture(scope="session")

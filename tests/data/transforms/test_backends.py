@@ -47,7 +47,7 @@ def _in_worker(transform: ClipTransform, clips: list[list[Picture]], seed: int) 
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     options=st.fixed_dictionaries(
         {
