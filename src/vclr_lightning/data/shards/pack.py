@@ -62,9 +62,8 @@ def pack(
         )
         paths = list(dict.fromkeys(map(manifest.relative_path, range(len(manifest)))))
         seen = look_at(manifest.root, paths, folders=False, workers=workers, show=show)
-        seen = [
-            _compared(now, size) for now, size in zip(seen, _sizes(manifest, paths), strict=True)
-        ]
+        sizes = _sizes(manifest)
+        seen = [_compared(now, sizes[now.path]) for now in seen]
         plans = plan_shards((now for now in seen if not now.reason), shard_size)
         written, earlier = write_shards(
             plans, root=manifest.root, out=folder, about=_about(manifest), show=show
