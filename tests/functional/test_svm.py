@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.svm import SVMFit, fit_linear_svm
+from vclr_lightning.functional.svm_dual import solve_duals
+from vclr_lightning.functional.svm_primal import Turned
 
 
 def problem(rows: int, columns: int, classes: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -57,6 +59,34 @@ def test_is_as_near_to_the_minimum_as_it_says(
     assert (value <= best * (1 + 1e-4)).all()
     assert (fit.gap <= 1.01e-4 * fit.objective).all()
     assert torch.allclose(fit.objective.double(), value, rtol=1e-3)
+
+
+def test_classes_with_more_support_vectors_than_features_equal_liblinear() -> None:
+    """Most rows lie inside the margin: no set of as many rows as features can hold them."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(3, size=5000)
+    x = np.maximum(0.2 * rng.standard_normal((3, 30))[label] + rng.standard_normal((5000, 30)), 0)
+    turned = Turned(torch.from_numpy(x))
+    sign = torch.from_numpy(np.where(label == np.arange(3)[:, None], 1.0, -1.0))
+    start = torch.zeros(3, 30, dtype=torch.float64)
+    solved = solve_duals(turned.x, sign, start, cost=1.0, tolerance=1e-4, limit=50)
+    assert solved.rounds == 1
+    assert torch.isinf(solved.gap).all()
+    assert (solved.weight == start).all()
+    assert "rows" not in vars(turned)  # the copy is made when it is first needed
+    fit = fit_linear_svm(turned.x, torch.from_numpy(label), num_classes=3, tolerance=1e-10)
+    theirs = LinearSVC(
+        C=1.0, loss="squared_hinge", dual=False, fit_intercept=False, tol=1e-9, max_iter=20000
+    ).fit(x, label)
+    assert torch.allclose(fit.weight, torch.from_numpy(theirs.coef_), atol=1e-4)
+
+
+@pytest.mark.parametrize("row", [0, 4095, 4096, 4999])
+def test_a_row_that_is_not_finite_is_named_wherever_it_is(row: int) -> None:
+    x = torch.ones(5000, 2)
+    x[row, 1] = torch.inf
+    with pytest.raises(UserError, match=f"row {row} of the features is not finite"):
+        fit_linear_svm(x, torch.arange(5000) % 2, num_classes=2)
 
 
 def test_gradient_vanishes() -> None:

@@ -66,8 +66,8 @@ class Used:
             some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
             there = len(self.unindexed) + len(self.whole) + len(self.whole.rejected)
             found.append(
-                f"{len(self.unindexed):,} of {count(there, self.what)} could not be indexed ({some}); "
-                "left out, and listed in rejected.csv."
+                f"{len(self.unindexed):,} of {count(there, self.what)} could not be indexed "
+                f"({some}); left out, and listed in rejected.csv."
             )
         if self.whole.rejected:
             found.append(
