@@ -42,7 +42,6 @@ class ScoredBackbone(nn.Module):
         return scores
 
 
-
 def finished_network(
     weights: str | Path,
     backbone: nn.Module | None = None,
