@@ -59,6 +59,9 @@ def test_what_helps_little_is_not_advised() -> None:
     assert "Nothing that was measured helps" in advice.text
     assert advice.lines == ()
     assert "share the cores" in advice.text
+    assert "1 worker delivers 2.5; it would take 40." in advice.text
+    unknown = advise(now, [], available=1, on_cpu=False)
+    assert "What would help was not measured." in unknown.text
 
 
 def test_a_slower_step_counts_against_the_device() -> None:

@@ -83,10 +83,15 @@ def advise(
         >>> advise(now, [faster], available=3, on_cpu=False).lines
         ('vclr prepare', 'data.num_workers=2')
     """
-    could = f"{available} worker{'s' if available > 1 else ''}"
+    could = f"{_workers(available)} deliver{'' if available > 1 else 's'}"
+    nothing = (
+        "Nothing that was measured helps; more cores do."
+        if others
+        else "What would help was not measured."
+    )
     shared = _SHARED if on_cpu else ""
     if now.workers <= available and wait > _WAITS:
-        return _sharing(now, others, wait=wait, on_cpu=on_cpu)
+        return _sharing(now, others, wait=wait, on_cpu=on_cpu, nothing=nothing)
     if now.workers <= available:
         return Advice(
             f"Nothing has to change: training takes {1 / now.step:.3g} videos/s, and "
@@ -96,11 +101,11 @@ def advise(
     rate = now.rate(available)
     begin = (
         f"Training waits for its data: it could take {1 / now.step:.3g} videos/s, and {could} "
-        f"deliver {rate:.3g}; it would take {now.workers}."
+        f"{rate:.3g}; it would take {now.workers}."
     )
     worth = [option for option in others if option.rate(available) >= _WORTH * rate]
     if not worth:
-        return Advice(f"{begin} Nothing that was measured helps; more cores do.{shared}")
+        return Advice(f"{begin} {nothing}{shared}")
     enough = [option for option in worth if option.workers <= available]
     best = enough[0] if enough else max(worth, key=lambda option: option.rate(available))
     gain = best.rate(available) / rate
@@ -112,7 +117,9 @@ def advise(
     )
 
 
-def _sharing(now: Option, others: Sequence[Option], *, wait: float, on_cpu: bool) -> Advice:
+def _sharing(
+    now: Option, others: Sequence[Option], *, wait: float, on_cpu: bool, nothing: str
+) -> Advice:
     """What to do where workers suffice on paper, and are waited for."""
     why = "workers and training share the cores" if on_cpu else "something else uses the cores"
     text = (
@@ -121,7 +128,7 @@ def _sharing(now: Option, others: Sequence[Option], *, wait: float, on_cpu: bool
     )
     best = min(others, key=lambda option: option.worker + option.step, default=now)
     if best.worker + best.step > (now.worker + now.step) / _WORTH:
-        return Advice(f"{text} Nothing that was measured helps; more cores do.")
+        return Advice(f"{text} {nothing}")
     cheaper = now.worker / best.worker
     return Advice(f"{text} With {best.name} a sample costs {cheaper:.1f} times less.", best.lines)
 
