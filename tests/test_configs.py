@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.models import TinyBackbone, export_backbone
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.run import plain
 
@@ -212,8 +213,9 @@ def test_ablations_of_losses_and_segments_build(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "backbone"], ids=str)
-def test_backbones_build(path: Path) -> None:
-    backbone = instantiate(composed(f"backbone={path.stem}").backbone)
+def test_backbones_build(path: Path, tmp_path: Path) -> None:
+    weights = export_backbone(TinyBackbone(width=4), tmp_path / "tiny.backbone.safetensors")
+    backbone = instantiate(composed(f"backbone={path.stem}", f"init={weights}").backbone)
     assert backbone.num_features > 0
 
 
