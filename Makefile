@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## create .venv with the package and its development tools
 
-demo: $(STAMP) ## make videos, pretrain on them without labels, evaluate, write a page (ARGS="data.root=...")
+demo: $(STAMP) ## make videos, pretrain on them without labels, evaluate and finetune, write pages (ARGS="data.root=...")
 	$(BIN)/python -m vclr_lightning.train +experiment=demo $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS="tests/core -k queue"), on all cores (JOBS=0 for one process)
