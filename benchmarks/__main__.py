@@ -9,6 +9,8 @@ import sys
 BENCHMARKS = (
     "decode",
     "prepared",
+    "shards",
+    "untrimmed",
     "augmentation",
     "sample",
     "manifest",

@@ -10,8 +10,15 @@ from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.indexing.ensure import default_cache
 from vclr_lightning.data.manifest import Manifest
-from vclr_lightning.data.readers import ImageFolderReader, PyAVReader, ShardReader
+from vclr_lightning.data.readers import (
+    ImageFolderReader,
+    PyAVReader,
+    ShardReader,
+    TorchcodecReader,
+)
+from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.synthetic import generate
 
 
@@ -44,8 +51,8 @@ def video_data(
             :func:`~vclr_lightning.data.indexing.ensure_manifest`.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
-        reader: of the videos; by default of files, or of pictures where ``frames`` is given. Videos
-            in shards are handed to it as parts of these.
+        reader: of the videos; by default of files, or of pictures where ``frames`` is given;
+            ``"torchcodec"`` for that. Videos in shards are handed to it as parts of these.
         loading: the other arguments of :class:`~vclr_lightning.data.datamodule.VideoDataModule`.
 
     Raises:
@@ -71,11 +78,19 @@ def video_data(
         show=is_first(),
     )
     train, val = split_videos(table, holdout=holdout, seed=seed)
+    if reader == "torchcodec":
+        reader = TorchcodecReader()
     if isinstance(reader, str):
-        raise UserError(f"data.reader={reader!r} must have a _target_; leave it out for our own")
+        raise UserError(
+            f"data.reader={reader!r} must have a _target_ or be torchcodec; leave it out for ours"
+        )
     if reader is None:
         template = frames if frames is not None else table.info.frames
-        reader = PyAVReader() if template is None else ImageFolderReader(template=template)
+        if template is not None:
+            reader = ImageFolderReader(template=template)
+        else:
+            cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
+            reader = PyAVReader(tables=TableStore(cache.absolute() / "tables"))
     if table.info.shards and not isinstance(reader, ShardReader):
         reader = ShardReader(reader)
     own = {name: table.split(name) for name in table.splits}

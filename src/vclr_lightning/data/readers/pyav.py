@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.readers.opening import open_stream
-from vclr_lightning.data.readers.sources import VideoSource
+from vclr_lightning.data.readers.sources import VideoSource, as_source
+from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.readers.video import PyAVVideo
 
 
@@ -24,6 +25,7 @@ class PyAVReader:
     Args:
         thread_count: threads of each decoder; 1, where several data workers run, costs the least
             time on the whole. 0: as many as there are cores.
+        tables: where packet tables of long videos are kept, so that opening one again costs little.
 
     Raises:
         UserError: ``thread_count`` is negative.
@@ -43,10 +45,11 @@ class PyAVReader:
         (20, (16, 32, 3))
     """
 
-    def __init__(self, *, thread_count: int = 1) -> None:
+    def __init__(self, *, thread_count: int = 1, tables: TableStore | None = None) -> None:
         if thread_count < 0:
             raise UserError(f"thread_count={thread_count} must not be negative")
         self._thread_count = thread_count
+        self._tables = tables
 
     @contextmanager
     def open(
@@ -64,9 +67,10 @@ class PyAVReader:
         """
         with open_stream(path, thread_count=self._thread_count) as (container, stream):
             yield PyAVVideo(
-                source=path,
+                source=as_source(path),
                 container=container,
                 stream=stream,
                 num_frames=num_frames,
                 thread_count=self._thread_count,
+                tables=self._tables,
             )

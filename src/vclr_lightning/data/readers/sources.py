@@ -23,6 +23,14 @@ class VideoSource(Protocol):
         """
         ...
 
+    def identity(self) -> str | None:
+        """Return what changes with the video's place, size and time, ``None`` for bytes in memory.
+
+        Raises:
+            OSError: it is not there.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
@@ -53,6 +61,10 @@ class FilePart:
             file.seek(self.start)
             return file.read(min(size, self.size))
 
+    def identity(self) -> str:
+        """Return the stretch, and size and time of the file."""
+        return f"{self.start} {self.size} {_identity(self.file)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -71,6 +83,10 @@ class Content:
     def head(self, size: int) -> bytes:
         """Return the first bytes."""
         return self.content[:size]
+
+    def identity(self) -> None:
+        """Return none: only what lies in a file is found again."""
+        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,16 @@ class WholeFile:
         with self.path.open("rb") as file:
             return file.read(size)
 
+    def identity(self) -> str:
+        """Return path, size and time of the file."""
+        return _identity(self.path)
+
 
 def as_source(source: str | Path | VideoSource) -> VideoSource:
     """Return a path as a source, and a source as it is."""
     return WholeFile(Path(source)) if isinstance(source, str | Path) else source
+
+
+def _identity(file: Path) -> str:
+    stat = file.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {file.absolute()}"

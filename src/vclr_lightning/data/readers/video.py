@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
-from vclr_lightning.data.readers.table import read_table
+from vclr_lightning.data.readers.table import PacketTable, read_table
 from vclr_lightning.data.readers.times import frame_times
 from vclr_lightning.data.readers.trust import stream_doubts
 
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from vclr_lightning.data.readers.index import GroupIndex
     from vclr_lightning.data.readers.sources import VideoSource
-    from vclr_lightning.data.readers.table import PacketTable
+    from vclr_lightning.data.readers.tables import TableStore
 
 
 class PyAVVideo:
@@ -40,11 +40,12 @@ class PyAVVideo:
     def __init__(
         self,
         *,
-        source: Path | VideoSource,
+        source: VideoSource,
         container: InputContainer,
         stream: VideoStream,
         num_frames: int | None,
         thread_count: int,
+        tables: TableStore | None = None,
     ) -> None:
         self._source = source
         self._container = container
@@ -54,19 +55,26 @@ class PyAVVideo:
         self._num_frames = num_frames or 0
         self._count_known = num_frames is not None
         self._planned: IndexedReader | PlannedReader | None = None
-        if not self._plan_by_index():
-            self._plan_by_table(read_table(container, stream))
+        self._tables = tables
+        known = tables.load(source) if tables is not None else None
+        self._table_is_kept = isinstance(known, PacketTable)
+        if isinstance(known, PacketTable):
+            self._plan_by_table(known)
+        elif not self._plan_by_index(known):
+            self._plan_by_table(self._read_table(container, stream))
         if self._num_frames < 1:
             raise VideoError("no frame can be decoded")
 
-    def _plan_by_index(self) -> bool:
+    def _plan_by_index(self, known: GroupIndex | None) -> bool:
         """Read by the container's index from now on, if it has one that can be believed."""
-        index = read_index(self._container, self._stream)
+        index = known or read_index(self._container, self._stream)
         decoder = self._decoder()
         if index is None or not decoder.may_start_within:
             return False
         if self._count_known and self._num_frames != len(index):
             return False
+        if known is None and self._tables is not None:
+            self._tables.keep(self._source, index)
         self._num_frames = len(index)
         self._planned = IndexedReader(
             container=self._container, stream=self._stream, index=index, decoder=decoder
@@ -90,6 +98,12 @@ class PyAVVideo:
                 decoder=self._decoder(),
             )
 
+    def _read_table(self, container: InputContainer, stream: VideoStream) -> PacketTable:
+        table = read_table(container, stream)
+        if self._tables is not None:
+            self._tables.keep(self._source, table)
+        return table
+
     def _decoder(self) -> StretchDecoder:
         return StretchDecoder(
             stream=self._stream,
@@ -100,11 +114,16 @@ class PyAVVideo:
 
     def _contradicted(self) -> None:
         """Go by the packet table instead of the index, or by nothing instead of the table."""
+        if self._table_is_kept:  # some containers seek only where they have been read before
+            self._table_is_kept = False
+            self._container.seek(0)
+            self._plan_by_table(self._read_table(self._container, self._stream))
+            return
         if not isinstance(self._planned, IndexedReader):
             self._planned = None
             return
         with open_stream(self._source) as (container, stream):
-            table = read_table(container, stream)
+            table = self._read_table(container, stream)
         promised = self._num_frames
         self._plan_by_table(table)
         if self._num_frames != promised:
