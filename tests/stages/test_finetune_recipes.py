@@ -85,3 +85,9 @@ def test_the_learning_rate_follows_the_batch(experiment: str) -> None:
     lr, batch = RECIPES[experiment][7:9]
     cfg = composed(f"+experiment={experiment}", f"batch_size={batch // 2}")
     assert cfg.optim.optimizer.lr == pytest.approx(lr / 2)
+
+
+@pytest.mark.parametrize("experiment", ["ucf101_finetune", "hmdb51_finetune"])
+def test_recipes_without_a_split_val_train_on_every_training_video(experiment: str) -> None:
+    cfg = composed(f"+experiment={experiment}", "init=none")
+    assert (cfg.data.holdout, cfg.monitor, cfg.callbacks.online) == (0, None, None)

@@ -14,6 +14,7 @@ from typing import Any
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.processes import run_command
+from vclr_lightning.evaluation.outcomes import Measured
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Command:
         values = [f"{key}={quoted(value)}" for key, value in self._values.items()]
         return [*choices, *values, *self._given, f"run_dir={quoted(str(directory))}"]
 
-    def __call__(self, *, directory: str | Path) -> dict[str, float]:
+    def __call__(self, *, directory: str | Path) -> Measured:
         """Run the command, or go on with it; its folder is ``directory``.
 
         Raises:
@@ -95,8 +96,9 @@ class Command:
             _write(record, files)
         run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=_GROUP)
         _write(record, files)  # what was there has been set aside
-        values: dict[str, float] = json.loads((directory / "result.json").read_text())
-        return values
+        return Measured(
+            json.loads((directory / "result.json").read_text()), notes=_notes(directory)
+        )
 
     def _files(self) -> Iterator[tuple[str, list[int]]]:
         """Size and time of every file that is named, by which a change is noticed."""
@@ -104,6 +106,15 @@ class Command:
             if isinstance(value, str) and Path(value).is_file():
                 status = Path(value).stat()
                 yield value, [status.st_size, status.st_mtime_ns]
+
+
+def _notes(directory: Path) -> list[str]:
+    """What the stage's own file says that a reader has to know of its numbers."""
+    found: list[str] = []
+    for file in sorted(directory.glob("*.json")):
+        content = json.loads(file.read_text())
+        found += content.get("notes") or [] if isinstance(content, dict) else []
+    return found
 
 
 def quoted(value: Any) -> str:

@@ -20,6 +20,7 @@ from vclr_lightning.modules.finetune import FinetuneModule
 from vclr_lightning.stages.classes import Classes, classes_of, labelled_only
 from vclr_lightning.stages.finetune_results import Finetuned, write_results
 from vclr_lightning.stages.pretrain import pretrain
+from vclr_lightning.stages.remarks import unindexed
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +102,19 @@ def finetune(
     split = None if test is None else _test_split(data, test_split)
     table = None if split is None else data.split(split)
     classes = classes_of(data.train, table, num_classes=num_classes)
+    whole = len(data.train)
     data.train = labelled_only(data.train)
     notes = list(classes.notes)
     if recipe is not None and recipe.batch_size != data.batch_size:
         notes.append(
             f"learning rate {recipe.scaled(data.batch_size):g}: the recipe's {recipe.lr:g} for "
             f"{recipe.batch_size} videos a step, scaled to batch_size={data.batch_size}"
+        )
+    official = data.splits.get("train", ())
+    if split == "test" and (held := len(official) - whole) > 0:
+        notes.append(
+            f"{held} of {len(official)} training videos are held out to watch val/top1; to train "
+            "on all of them give data.holdout=0 callbacks.online=null monitor=null"
         )
     for note in notes if is_first() else ():
         logger.info("%s", note)
@@ -168,6 +176,7 @@ def _tested(
         classes=classes,
         settings=f"{network.head.upper()}{', frozen' if network.frozen else ''}, {views.words}",
         facts=facts,
+        unindexed=unindexed(data, split),
     )
     return write_results(directory, done)
 

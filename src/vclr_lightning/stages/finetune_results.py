@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from rich.console import Console
 
 from vclr_lightning.callbacks.video_scores import ScoredVideos
 from vclr_lightning.core.files import replacing
-from vclr_lightning.evaluation.neighbour_tables import class_name, percent
+from vclr_lightning.data.indexing.entries import Rejected
+from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES
 from vclr_lightning.evaluation.probe_result import ProbeResult
 from vclr_lightning.evaluation.probe_tables import (
@@ -24,10 +25,14 @@ from vclr_lightning.evaluation.probe_tables import (
     write_confusion,
     write_predictions,
 )
+from vclr_lightning.evaluation.retrieval_result import confusions
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
 from vclr_lightning.stages.classes import Classes
 from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.remarks import unindexed_words
+
+_CONFUSIONS = 12  # pairs of classes on the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class Finetuned:
         classes: of the classifier.
         settings: of classifier and test, in words.
         facts: where the network comes from, as text.
+        unindexed: test videos that did not get into the manifest.
     """
 
     scored: ScoredVideos
@@ -50,6 +56,7 @@ class Finetuned:
     classes: Classes
     settings: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    unindexed: Sequence[Rejected] = ()
 
     @property
     def result(self) -> ProbeResult:
@@ -79,6 +86,9 @@ class Finetuned:
                 f"{bad} test videos cannot be read and are left out; they are listed in "
                 "test_rejected.csv.",
             )
+        if self.unindexed:
+            there = len(self.test)
+            found.insert(0, unindexed_words(self.unindexed, there, "test", "test_rejected.csv"))
         shared = torch.isin(torch.tensor(self.test.group_ids), torch.tensor(self.train.group_ids))
         if count := int(shared.sum()):
             found.append(
@@ -116,9 +126,11 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
     write_predictions(directory / "predictions.csv", result, paths=done.paths, classes=names)
     write_confusion(directory / "confusion.csv", confusion, names)
     write_class_results(directory / "classes.csv", result, names)
-    write_rejected(directory / "test_rejected.csv", {done.split: done.scored.rejected})
+    lost = [{"video_id": "", "path": one.path, "reason": one.reason} for one in done.unindexed]
+    write_rejected(directory / "test_rejected.csv", {done.split: [*lost, *done.scored.rejected]})
     present = torch.unique(torch.cat([result.label, result.predicted]))
     accuracies, chance = result.accuracies, result.chance
+    mistakes = confusions(result.label, result.predicted)[:_CONFUSIONS]
     page = ProbePage(
         title="Finetuned classification",
         summary=(
@@ -129,6 +141,7 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
         scores=[Score(MEASURES[name], share, chance[name]) for name, share in accuracies.items()],
         notes=done.notes,
         confusion=confusion[present][:, present],
+        confusions=confusion_rows(mistakes, names, taken="told to be") if mistakes else (),
         names=[class_name(label, names) for label in present.tolist()],
         classes=class_rows(result.by_class(), names),
         facts=done.facts,
@@ -144,5 +157,5 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
         **{f"chance/{name}": share for name, share in chance.items()},
         "train/videos": len(done.train),
         "test/videos": len(result),
-        "test/left_out": len(done.scored.rejected),
+        "test/left_out": len(done.unindexed) + len(done.scored.rejected),
     }

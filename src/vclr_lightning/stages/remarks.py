@@ -62,13 +62,8 @@ class Used:
         """Say what is left out, a sentence for each reason."""
         found = []
         if self.unindexed:
-            reasons = Counter(one.reason for one in self.unindexed).most_common(_REASONS)
-            some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
-            there = len(self.unindexed) + len(self.whole) + len(self.whole.rejected)
-            found.append(
-                f"{len(self.unindexed):,} of {count(there, self.what)} could not be indexed "
-                f"({some}); left out, and listed in rejected.csv."
-            )
+            there = len(self.whole) + len(self.whole.rejected)
+            found.append(unindexed_words(self.unindexed, there, self.what))
         if self.whole.rejected:
             found.append(
                 f"{count(len(self.whole.rejected), self.what)} cannot be read; left out, and "
@@ -111,6 +106,25 @@ def unindexed(data: VideoDataModule, split: str) -> list[Rejected]:
         return []
     listed = read_rejects(rejects_file(table.file))
     return [one for one in listed if one.lost and one.split == split]
+
+
+def unindexed_words(
+    lost: Sequence[Rejected], there: int, what: str, file: str = "rejected.csv"
+) -> str:
+    """Say how many of a split's videos did not get into its manifest, and why.
+
+    Args:
+        lost: these videos.
+        there: how many did.
+        what: ``"training"`` or ``"test"``, for a reader.
+        file: that lists them.
+    """
+    reasons = Counter(one.reason for one in lost).most_common(_REASONS)
+    some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
+    return (
+        f"{len(lost):,} of {count(there + len(lost), what)} could not be indexed ({some}); left "
+        f"out, and listed in {file}."
+    )
 
 
 def missing_classes(
