@@ -254,7 +254,7 @@ def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path:
         ("queue_size=24", ["queue_size=16 (now 24)"]),
         ("num_segments=2", ["num_segments=3 (now 2)"]),
         ("batch_size=2", ["batch_size=4 (now 2)"]),
-        ("objective=inter", ["module.weights"]),
+        ("objective=inter", ["objective.weights"]),
         ("seed=1", ["seed=0 (now 1)"]),
         ("trainer.precision=bf16-mixed", ["precision"]),
         ("data.holdout=0.5", ["data.holdout"]),

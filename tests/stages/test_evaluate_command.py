@@ -242,7 +242,7 @@ def test_the_demo_ends_in_it(main: Main, tmp_path: Path) -> None:
         "queue_size=16",
         "data.synthetic.train=2",
         "data.synthetic.val=1",
-        "data.synthetic.untrimmed=8",
+        "data.synthetic.untrimmed=12",
         "data.num_workers=0",
         "suite.finetune.run.set.epochs=1",
         "++suite.localize.run.set.epochs=1",
