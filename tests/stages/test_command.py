@@ -38,7 +38,7 @@ def test_every_value_arrives_as_it_is(value: object) -> None:
     assert _plain(read.value()) == value
 
 
-def test_what_the_command_line_says_wins() -> None:
+def test_groups_of_the_command_line_win_and_values_of_the_evaluation() -> None:
     command = Command(
         choose={"stage": "finetune", "trainer": "cpu", "suite": "frozen"},
         set={"epochs": 3, "data": {"root": "a b"}},
@@ -46,8 +46,8 @@ def test_what_the_command_line_says_wins() -> None:
         given="trainer=ddp 'data.root=\"/my videos\"'",
     )
     assert command.arguments("out") == [
-        *("stage=finetune", "+suite=frozen", "epochs=4", "data.root='a b'"),
-        *("trainer=ddp", 'data.root="/my videos"', "run_dir=out"),
+        *("stage=finetune", "+suite=frozen", "trainer=ddp", 'data.root="/my videos"'),
+        *("epochs=4", "data.root='a b'", "run_dir=out"),
     ]
 
 

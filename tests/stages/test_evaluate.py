@@ -128,9 +128,10 @@ def test_a_fault_of_the_program_does_not_lose_what_is_done(tmp_path: Path) -> No
 
 def test_numbers_stay_where_only_the_untrained_network_fails(tmp_path: Path) -> None:
     one = _evaluation(untrained=_fail)
-    values = evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None, untrained=True)
-    assert values == {"a/r1": 0.5, "a/r5": 0.75}
+    with pytest.raises(UserError, match="1 of 1 evaluations failed; the first, a: untrained: the"):
+        evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None, untrained=True)
     (row,) = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
+    assert row["values"] == {"r1": 0.5, "r5": 0.75}
     assert row["reason"] == "untrained: the videos have no labels"
 
 

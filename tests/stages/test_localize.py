@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from vclr_lightning import train
+from vclr_lightning.data.localization.snippets import read_snippets
 from vclr_lightning.data.synthetic import generate
 
 Main = Callable[..., SimpleNamespace]
@@ -145,6 +147,8 @@ def test_what_is_left_out_is_listed(main: Main, published: Path, tmp_path: Path)
     # Proposals are made for all, and measured where there is truth.
     assert len(json.loads((run / "proposals.json").read_text())["results"]) == 4
     assert json.loads((run / "localization.json").read_text())["videos"] == 3
+    result = json.loads((run / "result.json").read_text())
+    assert (result["test/videos"], result["test/left_out"]) == (3, 2)
 
 
 def test_a_run_continues_as_if_it_had_never_stopped(
@@ -211,6 +215,12 @@ def test_untrimmed_videos(main: Main, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "outputs/localize/file/result.json").read_text())
     assert result["chance/auc"] == measured["chance"]["auc"]
     assert (result["train/videos"], result["test/videos"]) == (6, 2)
+    (root / "more").mkdir()
+    shutil.copy(root / "untrimmed_0001.mp4", root / "more/untrimmed_0000.mp4")
+    twice = main(*network, *size, *by_file, *videos, "epochs=1", "name=twice")
+    assert twice.code == 2
+    assert "two files are called untrimmed_0000" in twice.err
+    shutil.rmtree(root / "more")
     plain = main(*network, *size, *videos, "epochs=1", "name=none", "data.holdout=0")
     assert plain.code == 2
     assert "none of the videos has annotated spans" in plain.err
@@ -247,3 +257,36 @@ def test_a_run_of_other_features_is_not_continued(
         changed.write_text(before)
     assert done.code == 2
     assert "other features or annotations" in done.err
+
+
+def test_a_file_that_cannot_be_read_is_left_out(
+    main: Main, published: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(published / "csv", folder)
+    (folder / "v_00.csv").write_text("a,b\n1,not a number\n")
+    done = main(
+        "snippets=files",
+        *(f"snippets.folder={folder}", f"annotations={published}/good.json", "epochs=1", "name=a"),
+    )
+    assert done.code == 0, done.err
+    with (tmp_path / "outputs/localize/a/left_out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["video"] == "00"
+    assert "v_00.csv is no table of features" in row["reason"]
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "other.npy").write_bytes(b"")
+    none = main(
+        "snippets=files",
+        *(f"snippets.folder={folder}", f"annotations={published}/good.json", "name=none"),
+    )
+    assert none.code == 2
+    assert f"the first, 00: it has no file in {folder}" in none.err
+    assert (tmp_path / "outputs/localize/none/left_out.csv").is_file()
+
+
+@pytest.mark.parametrize("heading", ["", "a,b,c\n", "0,1,2\n", "1,2,3\n"])
+def test_a_table_with_and_without_a_heading(heading: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(heading + "0.5,1,2\n3,4,5\n")
+    assert read_snippets(tmp_path / "a.csv").tolist() == [[0.5, 1, 2], [3, 4, 5]]

@@ -35,7 +35,8 @@ class Command:
     Args:
         choose: options of groups, by group.
         set: values, by key; keys may be nested.
-        given: further arguments as they stand on a command line, or that line; they win.
+        given: further arguments as they stand on a command line, or that line. Their groups win
+            over those of ``choose``, values of ``set`` over theirs.
         changes: values that replace those of ``set``.
 
     Example:
@@ -46,9 +47,9 @@ class Command:
         ... )
         >>> print(*command.arguments("out"), sep="\\n")
         +experiment=ucf101_finetune
+        trainer.devices=2
         init='/my runs/last.ckpt'
         optim.base_lr=0.1
-        trainer.devices=2
         run_dir=out
     """
 
@@ -73,7 +74,7 @@ class Command:
             if group not in said
         ]
         values = [f"{key}={quoted(value)}" for key, value in self._values.items()]
-        return [*choices, *values, *self._given, f"run_dir={quoted(str(directory))}"]
+        return [*choices, *self._given, *values, f"run_dir={quoted(str(directory))}"]
 
     def __call__(self, *, directory: str | Path) -> Measured:
         """Run the command, or go on with it; its folder is ``directory``.
@@ -84,11 +85,12 @@ class Command:
         directory = Path(directory)
         record, files = directory / _RECORD, dict(self._files())
         afresh = self._values.get("resume") == "never"
-        if record.is_file() and not afresh and (old := json.loads(record.read_text())) != files:
+        if record.is_file() and not afresh and (old := _read(record)) != files:
             changed = [path for path in files if files[path] != old.get(path)] or list(old)
+            what = changed[0] if changed else "its files"
             raise UserError(
-                f"{directory} holds a run of other content of {changed[0]}; give another name=, "
-                "or resume=never to run it anew"
+                f"{directory} holds a run of other content of {what}; give another name=, or "
+                "resume=never to run it anew"
             )
         arguments = self.arguments(directory)
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
@@ -102,8 +104,9 @@ class Command:
 
     def _files(self) -> Iterator[tuple[str, list[int]]]:
         """Size and time of every file that is named, by which a change is noticed."""
-        for value in self._values.values():
-            if isinstance(value, str) and Path(value).is_file():
+        given = (word.partition("=")[2].strip("'\"") for word in self._given)
+        for value in [*_strings(list(self._values.values())), *given]:
+            if value and Path(value).is_file():
                 status = Path(value).stat()
                 yield value, [status.st_size, status.st_mtime_ns]
 
@@ -112,9 +115,25 @@ def _notes(directory: Path) -> list[str]:
     """What the stage's own file says that a reader has to know of its numbers."""
     found: list[str] = []
     for file in sorted(directory.glob("*.json")):
-        content = json.loads(file.read_text())
-        found += content.get("notes") or [] if isinstance(content, dict) else []
+        found += _read(file).get("notes") or []
     return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a file of plain values holds; nothing where it is damaged."""
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
 
 
 def quoted(value: Any) -> str:

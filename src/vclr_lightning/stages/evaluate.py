@@ -99,7 +99,10 @@ def evaluate(
                 page = _write(outcomes, directory, metadata or {})
     if is_first():
         _print(outcomes, page)
-    failed = [row for row in rows if row.status == "failed"]
+    # What is done has a reason only where its untrained twin failed.
+    failed = [
+        row for row in rows if row.status == "failed" or (row.status == "done" and row.reason)
+    ]
     if failed:
         raise UserError(
             f"{len(failed)} of {len(rows)} evaluations failed; the first, {failed[0].name}: "

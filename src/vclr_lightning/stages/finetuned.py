@@ -15,7 +15,7 @@ from vclr_lightning.models import load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.modules.finetune import FinetuneModule
 
-_KEPT = ("head", "dropout", "frozen", "shift_divisions")
+_KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std")
 
 
 def is_finetuned(path: str | Path) -> bool:

@@ -92,8 +92,9 @@ def localize(
 
     Returns:
         ``ar1``, ``ar5``, ``ar10``, ``ar100`` and ``auc``, fractions, where there is truth; the
-        same of segments drawn at random as ``chance/NAME``; how many videos there are as
-        ``train/videos`` and ``test/videos``; and the last values that training logged.
+        same of segments drawn at random as ``chance/NAME``; how many videos are trained
+        on and measured as ``train/videos`` and ``test/videos``, and how many are not as
+        ``train/left_out`` and ``test/left_out``; and the last values that training logged.
 
     Raises:
         UserError: there are no annotations or no features of them, or they do not fit together.
@@ -116,9 +117,15 @@ def localize(
         )
         left_out += more
         if not len(placed):
+            names = {video.name for video in videos}
+            lost = next((one for one in left_out if one.video in names), None)
+            if is_first():
+                write_left_out(directory / "left_out.csv", left_out)
             raise UserError(
                 f"none of the {len(videos)} videos of split {split} has features"
-                + (f"; the first, {more[0].video}: {more[0].reason}" if more else "")
+                + (f"; the first, {lost.video}: {lost.reason}" if lost else "")
+                + f"; {directory / 'left_out.csv'} lists all: names of annotations and of files "
+                "have to be the same"
             )
         sets.append(placed)
     learned, tested = sets
@@ -155,7 +162,11 @@ def localize(
     found = _results(
         directory, tested, proposals, notes, about, pictures=pictures, shown=shown, seed=seed
     )
-    counts = {"train/videos": len(learned), "test/videos": len(tested)}
+    used = {train_split: len(learned), test_split: sum(bool(len(v.spans)) for v in tested.videos)}
+    counts: dict[str, float] = {}
+    for role, split in (("train", train_split), ("test", test_split)):
+        there = sum(video.split == split for video in known)
+        counts |= {f"{role}/videos": used[split], f"{role}/left_out": there - used[split]}
     return values | found | counts
 
 
@@ -227,6 +238,8 @@ def _results(
     _say(f"wrote {directory / 'proposals.json'}")
     if not measured:
         logger.info("none of the %d videos is annotated: nothing is measured", len(tested))
+        for file in ("localization.json", "report.html"):  # of an earlier measure
+            (directory / file).unlink(missing_ok=True)
         return {}
     metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
     metric.update([found for _, found in measured], [video.spans for video, _ in measured])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,25 +54,49 @@ class NetworkSnippets:
         return videos
 
     def open(self, videos: Sequence[AnnotatedVideo]) -> SnippetSet:
-        """Return the features of these videos, from every split that has some of them."""
+        """Return the features of these videos, from every split that has some of them.
+
+        Raises:
+            UserError: two files are of one annotated video's name.
+        """
         wanted = {video.name for video in videos}
         read, left_out, provenance = {}, {}, {}
-        for split in self.features.splits:
+        for split, names in self._places(wanted).items():
             table = self.features.data.split(split)
-            names = [_name(table, i) for i in range(len(table))]
-            if wanted.isdisjoint(names):
-                continue
             store = self.features(split)
             provenance[split] = dict(store.provenance)
             for position, row in enumerate(store.index.tolist()):
-                read[names[row]] = partial(store.video, position)
-            ids = {table.video_id(i): names[i] for i in range(len(table))} if store.rejected else {}
-            left_out.update({ids[r["video_id"]]: r["reason"] for r in store.rejected})
+                if row in names:
+                    read[names[row]] = partial(store.video, position)
+            ids = {table.video_id(row): name for row, name in names.items()}
+            lost = ((r["video_id"], r["reason"]) for r in store.rejected)
+            left_out.update({ids[number]: reason for number, reason in lost if number in ids})
         missing = [
             LeftOut(name, "video left out", left_out.get(name, "it is not among the videos"))
             for name in sorted(wanted - read.keys())
         ]
         return SnippetSet(read, False, missing, provenance)
+
+    def _places(self, wanted: Set[str]) -> dict[str, dict[int, str]]:
+        """Return, by split and row, which annotated videos are where."""
+        places: dict[str, dict[int, str]] = {}
+        files: dict[str, Path] = {}
+        for split in self.features.splits:
+            table = self.features.data.split(split)
+            for row in range(len(table)):
+                stem = str(table.name(row)) if isinstance(table, Manifest) else ""
+                # Files of ActivityNet put v_ before the id; ids may begin with v_ themselves.
+                names = (name for name in (stem, stem.removeprefix("v_")) if name in wanted)
+                if (name := next(names, None)) is None:
+                    continue
+                path = table.path(row)
+                if (other := files.setdefault(name, path)) != path:
+                    raise UserError(
+                        f"two files are called {name}, {other} and {path}, and the annotations "
+                        "name one video; rename one, or leave it out"
+                    )
+                places.setdefault(split, {})[row] = name
+        return places
 
 
 def _name(table: object, row: int) -> str:

@@ -85,7 +85,8 @@ def place(
     """Bring the features of videos to ``positions`` positions along them.
 
     What results is in a file without a name, mapped into memory, so that it may be larger than
-    that. Videos whose features are not finite are left out, as are those without any.
+    that. Videos whose features cannot be read, or are not finite, are left out, as are those
+    without any.
 
     Args:
         videos: which are wanted.
@@ -102,7 +103,11 @@ def place(
     wanted = [video for video in videos if video.name in snippets.read]
     features: Any = None
     for video in track(wanted):
-        rows = snippets.read[video.name]().float()
+        try:
+            rows = snippets.read[video.name]().float()
+        except UserError as error:
+            left_out.append(LeftOut(video.name, "video left out", str(error)))
+            continue
         if features is None:
             shape = (len(wanted), positions, rows.shape[1])
             with tempfile.TemporaryFile(dir=folder) as file:

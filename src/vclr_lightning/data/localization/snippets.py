@@ -51,9 +51,9 @@ class SnippetSource(Protocol):
 class SnippetFiles:
     """Features in a folder, a file for each video: ``v_ID.csv``, ``ID.npy`` and so on.
 
-    A ``.csv`` has a line for each snippet and a heading, as the authors of BMN and mmaction2
-    publish them; a ``.npy`` holds ``(m, F)``. Files of as many rows as the network has positions
-    are taken as they are; others are resampled.
+    A ``.csv`` has a line for each snippet below a heading, as the authors of BMN and mmaction2
+    publish them, or without one; a ``.npy`` holds ``(m, F)``. Files of as many rows as the network
+    has positions are taken as they are; others are resampled.
 
     Args:
         folder: of the files.
@@ -109,10 +109,22 @@ def read_snippets(file: Path) -> Tensor:
         if file.suffix == ".npy":
             array = np.load(file)
         else:
-            array = np.loadtxt(file, dtype=np.float32, delimiter=",", skiprows=1, ndmin=2)
+            skipped = int(_has_heading(file))
+            array = np.loadtxt(file, dtype=np.float32, delimiter=",", skiprows=skipped, ndmin=2)
         array = np.asarray(array, dtype=np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file} is no table of features: {error}") from error
     if array.ndim != 2 or not array.size:
         raise UserError(f"{file} has the shape {array.shape}, not (snippets, features)")
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _has_heading(file: Path) -> bool:
+    """Whether a table's first line names its columns, by words or by counting them."""
+    with file.open() as source:
+        cells = source.readline().strip().split(",")
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        return True
+    return any(numbers == list(range(first, first + len(cells))) for first in (0, 1))
