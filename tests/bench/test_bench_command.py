@@ -112,6 +112,7 @@ def test_weights_that_a_run_needs_are_not_needed(video_folder: Path, capsys: Cap
     [
         (["--seconds", "0"], "--seconds 0 must be 1 or more"),
         (["--out", "none/bench.json"], "there is no folder"),
+        (["--out", "."], "is a folder; give a file"),
         ([], "no videos are named"),
         (["data.root=nowhere"], "nowhere does not exist"),
         (["backbon=tiny"], "no backbon in the configuration; did you mean backbone"),

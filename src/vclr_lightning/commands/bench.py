@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--seconds {args.seconds:g} must be {_LEAST:g} or more")
     if args.out is not None and not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
+    if args.out is not None and args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; give a file")
     try:
         found = _measure(args)
     except KeyboardInterrupt:
@@ -67,12 +69,19 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise UserError(sentence) from error
     text = json.dumps({"overrides": args.overrides, **found.as_dict()}, indent=1)
-    if args.out is not None:
-        args.out.write_text(text + "\n")
     if args.json:
         print(text)
     else:
-        _print(found, args.out)
+        _print(found)
+    if args.out is not None:
+        try:
+            args.out.write_text(text + "\n")
+        except OSError as error:
+            raise UserError(
+                f"--out {args.out} cannot be written ({error.strerror}); give another file"
+            ) from error
+        if not args.json:
+            print(f"written to {args.out}")
 
 
 def _measure(args: argparse.Namespace) -> Bench:
@@ -93,7 +102,7 @@ def _measure(args: argparse.Namespace) -> Bench:
         )
 
 
-def _print(found: Bench, out: Path | None) -> None:
+def _print(found: Bench) -> None:
     from rich.console import Console
 
     console = Console()
@@ -105,5 +114,3 @@ def _print(found: Bench, out: Path | None) -> None:
     console.print(found.advice.text, markup=False, highlight=False)
     for line in found.advice.lines:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    if out is not None:
-        console.print(f"written to {out}", markup=False, highlight=False, soft_wrap=True)

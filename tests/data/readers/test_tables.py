@@ -67,7 +67,9 @@ def test_a_wrong_table_changes_nothing(
             opened.read([0])
     one, two = sorted(tables.iterdir())
     swapped = one.read_bytes(), two.read_bytes()
-    for content in ((swapped[1], swapped[0]), (b"no table", b"")):
+    middle = len(swapped[0]) // 2  # of the compressed numbers
+    broken = swapped[0][:middle] + b"\xff" * 40 + swapped[0][middle + 40 :]
+    for content in ((swapped[1], swapped[0]), (b"no table", b""), (broken, broken)):
         one.write_bytes(content[0])
         two.write_bytes(content[1])
         for file in (path, other):

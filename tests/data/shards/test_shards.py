@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -320,3 +321,42 @@ def test_what_cannot_be_stored(
         pack(root, root / "out", show=False)
     with pytest.raises(UserError, match="at least 1"):
         pack(root, tmp_path / "out", shard_size=0, show=False)
+
+
+def test_a_change_withdraws_the_manifest_before_the_shards(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _pack(root, out)
+    first = sorted(root.rglob("*.mp4"))[0]
+    (first.parent / "! the first.mp4").write_bytes(first.read_bytes())
+
+    def stopped(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vclr_lightning.data.shards.work.ShardWriter", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _pack(root, out)
+    assert not (out / "manifest.arrow").exists()  # its rows would lead into other videos
+    monkeypatch.undo()
+    assert len(_pack(root, out)) == len(sorted(root.rglob("*.mp4")))
+
+
+def test_shards_of_another_manifest_s_rows_are_written_again(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = ensure_manifest(root, cache_dir=tmp_path / "one", show=False)
+    _pack(manifest, out)
+    plain = ensure_manifest(root, cache_dir=tmp_path / "two", classes="none", show=False)
+    again = pack(plain, out, shard_size=SIZE, workers=1, show=False)
+    assert again.earlier == 0
+
+
+@pytest.mark.parametrize(
+    "option", [{"group_regex": "g0"}, {"classes": "none"}, {"decode": True}], ids=str
+)
+def test_what_shards_cannot_be_asked_is_refused(
+    option: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    _pack(root, tmp_path / "out")
+    with pytest.raises(UserError, match=f"{next(iter(option))} cannot change what the shards in"):
+        ensure_manifest(tmp_path / "out", cache_dir=tmp_path / "cache", show=False, **option)

@@ -86,6 +86,17 @@ def ensure_manifest(
     if packed.is_file() and not listed and not files and dataset is None:
         stored = Manifest.load(packed)
         if stored.info.shards:
+            given = {
+                "group_regex": group_regex,
+                "frames": frames,
+                "classes": None if classes == "folder" else classes,
+                "decode": decode or None,
+            }
+            if late := [name for name, value in given.items() if value is not None]:
+                raise UserError(
+                    f"{late[0]} cannot change what the shards in {root} hold; give it to `vclr "
+                    "index` and make shards of that manifest"
+                )
             return stored
     source = Source(
         root=_path(root),

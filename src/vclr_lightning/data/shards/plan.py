@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.manifest.shards import shard_name
@@ -30,9 +31,13 @@ class ShardPlan:
         """What the shard is called."""
         return shard_name(self.number)
 
-    def digest(self) -> str:
-        """Return a hash of everything that the shard's bytes depend on."""
-        files = [(file.path, file.size, file.mtime_ns) for file in self.files]
+    def digest(self, about: Mapping[str, Any]) -> str:
+        """Return a hash of everything that the shard's bytes depend on.
+
+        Args:
+            about: what the shard says of each video, by path.
+        """
+        files = [(one.path, one.size, one.mtime_ns, about[one.path]) for one in self.files]
         return hashlib.sha256(json.dumps([self.first, files]).encode()).hexdigest()[:32]
 
 

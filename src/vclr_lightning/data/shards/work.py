@@ -69,12 +69,14 @@ def write_shards(
 
         for plan in plans:
             note = out / ".shards" / f"{plan.name}.json"
-            known = _known(note, out / plan.name, plan.digest())
+            digest = plan.digest(about)
+            known = _known(note, out / plan.name, digest)
             if known is not None:
                 earlier += 1
                 for _ in plan.files:
                     moved(False)
             else:
+                _withdraw(out)
                 starts, refused = {}, {}
                 with replacing(out / plan.name) as sink:
                     writer = ShardWriter(sink)
@@ -88,7 +90,7 @@ def write_shards(
                         moved(file.path in refused)
                     writer.finish()
                     size = sink.tell()
-                known = Written(plan.digest(), size, starts, refused)
+                known = Written(digest, size, starts, refused)
                 with replacing(note) as sink:
                     sink.write(json.dumps(asdict(known)).encode())
             written.append(known)
@@ -107,9 +109,15 @@ def _known(note: Path, shard: Path, digest: str) -> Written | None:
     return known if same else None
 
 
+def _withdraw(out: Path) -> None:
+    """Remove the manifest of an earlier run, whose rows would lead into other videos."""
+    (out / "manifest.arrow").unlink(missing_ok=True)
+
+
 def _remove_others(out: Path, names: set[str]) -> None:
     """Remove shards of an earlier run that no row leads to any more."""
     for note in (out / ".shards").glob("*.tar.json"):
         if note.stem not in names:
+            _withdraw(out)
             (out / note.stem).unlink(missing_ok=True)
             note.unlink(missing_ok=True)
