@@ -12,15 +12,8 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation import FeatureSet, linear_probe
 from vclr_lightning.evaluation.probe_result import ProbeResult, run_probe
-from vclr_lightning.evaluation.probes import (
-    KNNProbe,
-    LogisticProbe,
-    Probe,
-    Rows,
-    SVMProbe,
-    cross_validate,
-    fit_svm,
-)
+from vclr_lightning.evaluation.probes import KNNProbe, LogisticProbe, SVMProbe, fit_svm
+from vclr_lightning.evaluation.probing import Probe, Rows, cross_validate
 
 PROBES = [SVMProbe(), LogisticProbe(epochs=10, folds=3), KNNProbe(k=3)]
 

@@ -60,6 +60,7 @@ def features(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         choose={"stage": "features", "trainer": "cpu"},
         set={
             "ckpt": str(weights),
+            "resume": "auto",  # as of a stage that trains
             "image_size": 32,
             "features": {"num_frames": 2},
             "data": {"root": str(video_folder), "num_workers": 0},

@@ -23,7 +23,8 @@ from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TinyBackbone, TorchvisionVideo, export_backbone
 from vclr_lightning.stages import extraction
 from vclr_lightning.stages.data import video_data
-from vclr_lightning.stages.features import FeatureExtractor, extract
+from vclr_lightning.stages.extract import extract
+from vclr_lightning.stages.features import FeatureExtractor
 from vclr_lightning.stages.hardware import Hardware
 
 Build = Callable[..., FeatureExtractor]

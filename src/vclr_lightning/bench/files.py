@@ -63,7 +63,10 @@ def choose_sources(table: VideoTable, rows: Sequence[int], *, number: int) -> li
         if len(found) >= 3 * number:
             break
     if not found:
-        raise UserError("none of these is a video file that can be re-encoded")
+        raise UserError(
+            "none of the videos is a file that can be re-encoded; of shards, measure it on the "
+            "videos that they were made of"
+        )
     middle = statistics.median(source.seconds for source in found)
     return sorted(found, key=lambda source: abs(source.seconds - middle))[:number]
 

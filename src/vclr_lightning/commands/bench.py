@@ -2,7 +2,8 @@
 
 Takes the overrides of `python -m vclr_lightning.train` and measures the run that they describe:
 samples as a data worker makes them, training steps, both together, and what would help: re-encoding
-(a few videos, into a temporary folder), and other ways to augment. Trains nothing, writes nothing.
+(a few videos, into a temporary folder), and other ways to augment. Leaves no run; what training
+keeps in its cache, the videos' index, is kept.
 Options come before the overrides or after them.
 
   vclr bench data.root=/videos batch_size=64
@@ -61,8 +62,6 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} is a folder; give a file")
     try:
         found = _measure(args)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

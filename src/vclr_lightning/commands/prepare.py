@@ -13,22 +13,16 @@ that have changed are done again. What fails is listed beside the manifest.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from vclr_lightning.commands.copying import add_source, copy_and_tell, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vclr prepare``."""
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="folder of videos, as `vclr index` takes it without options, or a manifest",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where to write; the tree is kept"
-    )
-    parser.add_argument(
-        "--root", type=Path, help="folder of a manifest's videos, where it has moved"
+    add_source(
+        parser,
+        out="where to write; the tree is kept",
+        workers="processes (default: all cores)",
     )
     parser.add_argument(
         "--short-edge",
@@ -54,49 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="quality of H.264: 0 lossless, less is better and larger (default: 18)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
-    parser.add_argument(
-        "--max-failed",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="end with status 2 where more than this share of the files fails (default: 0.1)",
-    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Prepare the data set, and print what came of it."""
-    from rich.console import Console
-
-    from vclr_lightning.core.errors import UserError
-    from vclr_lightning.data.manifest import Manifest
     from vclr_lightning.data.prepare import Recipe, prepare
 
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers} must be at least 1")
-    if not 0 <= args.max_failed <= 1:
-        raise UserError(f"--max-failed {args.max_failed:g} must be a share, 0 to 1")
-    if args.root is not None and args.source.is_dir():
-        raise UserError("--root belongs to a manifest; a folder of videos is its own root")
+    source = source_of(args)
     recipe = Recipe(
         short_edge=args.short_edge,
         keyframe_every=1 if args.intra else args.keyframe_every,
         crf=args.crf,
     )
-    source = args.source if args.root is None else Manifest.load(args.source, args.root)
-    try:
-        prepared = prepare(source, args.out, recipe, workers=args.workers)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("the same command continues from here")
-        raise
-    console = Console()
-    console.print(prepared.table())
-    for line in prepared.notices():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    file = prepared.manifest.file
-    console.print(f"train with: data.manifest={file}", highlight=False, soft_wrap=True)
-    if prepared.failed_share > args.max_failed:
-        raise UserError(
-            f"{len(prepared.failed):,} of {len(prepared.failed) + len(prepared.made):,} files "
-            f"failed, more than --max-failed {args.max_failed:g} allows; the others are prepared"
-        )
+    copy_and_tell(
+        lambda: prepare(source, args.out, recipe, workers=args.workers),
+        max_failed=args.max_failed,
+        are_done="prepared",
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.measures import columns_of
-from vclr_lightning.evaluation.probes import Probe, Rows, Search
+from vclr_lightning.evaluation.probing import Probe, Rows, Search
 from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accuracy
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vclr_lightning.evaluation.probe_result import ClassResult, ProbeResult
-    from vclr_lightning.evaluation.probes import Search
+    from vclr_lightning.evaluation.probing import Search
 
 TOP = 5  # scores of each video in predictions.csv
 

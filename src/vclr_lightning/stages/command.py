@@ -84,7 +84,7 @@ class Command:
         """
         directory = Path(directory)
         record, files = directory / _RECORD, dict(self._files())
-        afresh = self._values.get("resume") == "never"
+        afresh = self._values.get("resume", "never") == "never"  # what trains nothing begins anew
         if record.is_file() and not afresh and (old := _read(record)) != files:
             changed = [path for path in files if files[path] != old.get(path)] or list(old)
             what = changed[0] if changed else "its files"

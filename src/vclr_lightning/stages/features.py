@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,6 @@ from vclr_lightning import __version__
 from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
 from vclr_lightning.core.notices import is_new
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.frames import FramesDataset
@@ -293,72 +289,3 @@ class FeatureExtractor:
             description=f"features, {split}",
             show=self.show,
         )
-
-
-def extract(
-    *,
-    features: FeatureExtractor,
-    directory: str | Path,
-    splits: Sequence[str] | str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
-    """Extract the features of some splits, and list what was left out.
-
-    Args:
-        features: extracts, or finds what was extracted before.
-        directory: the run's folder; ``features.json``, where the features of each split are and
-            what they are of, and ``rejected.csv`` are written there.
-        splits: names; ``None`` for all.
-        metadata: plain values to keep with the result.
-
-    Returns:
-        For each split ``NAME/videos`` and ``NAME/rejected``.
-
-    Raises:
-        UserError: a split has no videos.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    names = [splits] if isinstance(splits, str) else list(splits or features.splits)
-    for name in names:
-        features.data.split(name)  # a mistake is told before hours of work
-    table = Table(title=f"features of {escape(features.weights)}", title_justify="left")
-    for column in ("split", "videos", "left out", "labels", "features", "folder"):
-        table.add_column(column, overflow="fold")
-    values: dict[str, float] = {}
-    rejected: dict[str, Any] = {}
-    content: dict[str, Any] = {"version": (metadata or {}).get("version")}
-    for name in names:
-        store = features(name)
-        content[name] = {"folder": str(store.folder.absolute()), **store.provenance}
-        rejected[name] = store.rejected
-        values |= {f"{name}/videos": len(store), f"{name}/rejected": len(store.rejected)}
-        shape = " x ".join(map(str, store.features.shape))
-        labels = int((store.label >= 0).sum())
-        counts = (len(store), len(store.rejected), labels)
-        table.add_row(name, *map(str, counts), shape, escape(str(store.folder)))
-    with replacing(Path(directory) / "features.json") as sink:
-        sink.write(json.dumps(content, indent=1).encode())
-    write_rejected(Path(directory) / "rejected.csv", rejected)
-    Console().print(table)
-    return values
-
-
-def write_rejected(path: Path, rejected: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Write the videos of each split that could not be read, if there are any.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if not any(rejected.values()):
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("split", "video_id", "path", "reason"))
-    for split, items in rejected.items():
-        writer.writerows((split, r["video_id"], r["path"], r["reason"]) for r in items)
-    with replacing(path) as sink:
-        sink.write(text.getvalue().encode())

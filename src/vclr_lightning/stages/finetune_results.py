@@ -29,7 +29,7 @@ from vclr_lightning.evaluation.retrieval_result import confusions
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
 from vclr_lightning.stages.classes import Classes
-from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.rejected import write_rejected
 from vclr_lightning.stages.remarks import unindexed_words
 
 _CONFUSIONS = 12  # pairs of classes on the page

@@ -28,12 +28,13 @@ from vclr_lightning.evaluation.probe_tables import (
     write_confusion,
     write_predictions,
 )
-from vclr_lightning.evaluation.probes import PROBES, Probe
+from vclr_lightning.evaluation.probes import PROBES
+from vclr_lightning.evaluation.probing import Probe
 from vclr_lightning.evaluation.retrieval_result import confusions
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
 from vclr_lightning.stages.facts import feature_facts
-from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.rejected import write_rejected
 from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -16,7 +16,7 @@ from torch import nn
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.random import numpy_generator, seed_of
+from vclr_lightning.core.random import seed_of
 from vclr_lightning.data.localization import (
     AnnotatedVideo,
     LeftOut,
@@ -28,22 +28,13 @@ from vclr_lightning.data.localization import (
     place,
     read_annotations,
 )
-from vclr_lightning.evaluation.average_recall_metric import NUMBERS, AverageRecallAtAN
-from vclr_lightning.evaluation.outcomes import MEASURES
 from vclr_lightning.evaluation.progress import track
-from vclr_lightning.functional.proposals import random_proposals
 from vclr_lightning.stages.hardware import Hardware
-from vclr_lightning.stages.localize_page import write_localization_page
+from vclr_lightning.stages.localize_results import write_results
 from vclr_lightning.stages.pretrain import pretrain
-from vclr_lightning.stages.proposing import propose, write_json, write_left_out, write_submission
-
-if TYPE_CHECKING:
-    from vclr_lightning.functional.intervals import Floats
+from vclr_lightning.stages.proposing import propose, write_left_out
 
 logger = logging.getLogger(__name__)
-
-_PROPOSALS = 100  # of a video, as many as a network's at most
-_DRAWS = 8
 
 
 def localize(
@@ -159,7 +150,7 @@ def localize(
         network, tested, hardware=hardware or Hardware(), batch_size=batch_size, show=True
     )
     about = {"version": (metadata or {}).get("version"), "features": dict(features.provenance)}
-    found = _results(
+    found = write_results(
         directory, tested, proposals, notes, about, pictures=pictures, shown=shown, seed=seed
     )
     used = {train_split: len(learned), test_split: sum(bool(len(v.spans)) for v in tested.videos)}
@@ -210,98 +201,3 @@ def _notes(left_out: Sequence[LeftOut], train: PositionSet, test: PositionSet) -
     if shared:
         notes.append(f"{len(shared)} videos are trained on and measured, both.")
     return notes
-
-
-def _results(
-    directory: Path,
-    tested: PositionSet,
-    proposals: Sequence[Floats],
-    notes: Sequence[str],
-    about: Mapping[str, Any],
-    *,
-    pictures: int,
-    shown: int,
-    seed: int,
-) -> dict[str, float]:
-    """Write the files of a finished run, show its table, and return the measures."""
-    write_submission(
-        directory / "proposals.json",
-        tested.videos,
-        proposals,
-        details="features of a network trained on other videos",
-    )
-    measured = [
-        (video, found)
-        for video, found in zip(tested.videos, proposals, strict=True)
-        if len(video.spans)
-    ]
-    _say(f"wrote {directory / 'proposals.json'}")
-    if not measured:
-        logger.info("none of the %d videos is annotated: nothing is measured", len(tested))
-        for file in ("localization.json", "report.html"):  # of an earlier measure
-            (directory / file).unlink(missing_ok=True)
-        return {}
-    metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
-    metric.update([found for _, found in measured], [video.spans for video, _ in measured])
-    values = {name: float(value) for name, value in metric.compute().items()}
-    curve = metric.curve()
-    chance = _chance([video for video, _ in measured], seed=seed)
-    write_json(
-        directory / "localization.json",
-        {
-            **values,
-            "chance": chance,
-            "videos": len(measured),
-            "segments": sum(len(video.spans) for video, _ in measured),
-            "average_number": curve.average_number.tolist(),
-            "average_recall": curve.curve.tolist(),
-            "notes": list(notes),
-            **about,
-        },
-    )
-    _print(values, chance, videos=len(measured))
-    page = write_localization_page(
-        directory / "report.html",
-        [video for video, _ in measured],
-        [found for _, found in measured],
-        curve=curve,
-        chance=chance,
-        notes=notes,
-        pictures=pictures,
-        shown=shown,
-        seed=seed,
-    )
-    _say(f"wrote {page}")
-    return values | {f"chance/{name}": value for name, value in chance.items()}
-
-
-def _chance(videos: Sequence[AnnotatedVideo], *, seed: int) -> dict[str, float]:
-    """Return the measures of segments drawn at random, averaged over some draws."""
-    draws = []
-    for draw in range(_DRAWS):
-        metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
-        for video in videos:
-            found = random_proposals(numpy_generator(seed, "chance", draw, video.name), _PROPOSALS)
-            found[:, :2] *= video.covered
-            metric.update([found], [video.spans])
-        draws.append({name: float(value) for name, value in metric.compute().items()})
-    return {name: sum(draw[name] for draw in draws) / len(draws) for name in draws[0]}
-
-
-def _print(values: Mapping[str, float], chance: Mapping[str, float], *, videos: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"proposals on {videos} videos, %", title_justify="left")
-    table.add_column("")
-    for name in values:
-        table.add_column(MEASURES[name], justify="right")
-    for title, numbers in (("the network's", values), ("at random", chance)):
-        table.add_row(title, *(f"{100 * value:.2f}" for value in numbers.values()))
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.entries import Rejected
-from vclr_lightning.data.indexing.rejects import read_rejects, rejects_file
+from vclr_lightning.data.indexing.rejects import read_rejects, reasons_of, rejects_file
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.evaluation.neighbour_tables import class_name
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from vclr_lightning.evaluation.store import FeatureStore
 
 _SHOWN = 5  # classes named in a sentence
-_REASONS = 3  # told in a sentence
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Used:
 
     @property
     def listed(self) -> list[Mapping[str, Any]]:
-        """What cannot be read, for :func:`~vclr_lightning.stages.features.write_rejected`."""
+        """What cannot be read, for :func:`~vclr_lightning.stages.rejected.write_rejected`."""
         lost = ({"video_id": "", "path": r.path, "reason": r.reason} for r in self.unindexed)
         return [*lost, *self.whole.rejected]
 
@@ -119,11 +117,9 @@ def unindexed_words(
         what: ``"training"`` or ``"test"``, for a reader.
         file: that lists them.
     """
-    reasons = Counter(one.reason for one in lost).most_common(_REASONS)
-    some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
     return (
-        f"{len(lost):,} of {count(there + len(lost), what)} could not be indexed ({some}); left "
-        f"out, and listed in {file}."
+        f"{len(lost):,} of {count(there + len(lost), what)} could not be indexed "
+        f"({reasons_of(lost)}); left out, and listed in {file}."
     )
 
 

@@ -148,8 +148,8 @@ def check_same_run(
     found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
     for key, was, now in (d for d in found if d[0] in ROUNDING and is_first()):
         logger.info(
-            "%s=%s (was %s): sums may be rounded otherwise from here on, so the result need not be"
-            " bit-equal to that of a run that was never stopped",
+            "%s=%s (was %s): numbers may be rounded otherwise from here on, so the result need not"
+            " be bit-equal to that of a run that was never stopped",
             *(key, now, was),
         )
     found = [d for d in found if d[0] not in ROUNDING]

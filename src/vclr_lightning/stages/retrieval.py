@@ -24,7 +24,7 @@ from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.evaluation.outcomes import Measured
 from vclr_lightning.evaluation.settings import check_count
 from vclr_lightning.functional.retrieval import KS
-from vclr_lightning.stages.features import write_rejected
+from vclr_lightning.stages.rejected import write_rejected
 from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
 from vclr_lightning.stages.retrieval_page import write_retrieval_page
 

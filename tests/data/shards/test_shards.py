@@ -19,6 +19,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -360,3 +361,44 @@ def test_what_shards_cannot_be_asked_is_refused(
     _pack(root, tmp_path / "out")
     with pytest.raises(UserError, match=f"{next(iter(option))} cannot change what the shards in"):
         ensure_manifest(tmp_path / "out", cache_dir=tmp_path / "cache", show=False, **option)
+
+
+class _Flaky(MemoryFileSystem):
+    """A store that refuses every second request, and may send more than was asked for."""
+
+    protocol = "flaky"
+    asked = 0
+    whole = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("flaky://", "memory://")))
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **options: Any) -> bytes:
+        type(self).asked += 1
+        if self.asked % 2:
+            raise TimeoutError("too busy")
+        if self.whole:
+            start = end = None
+        return super().cat_file(path, start=start, end=end, **options)
+
+
+def test_a_store_that_fails_once_is_asked_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vclr_lightning.data.readers.shards._PAUSES", (0.0,))
+    fsspec.register_implementation("flaky", _Flaky, clobber=True)
+    out = tmp_path / "out"
+    manifest = _pack(root, out)
+    files = fsspec.filesystem("flaky")
+    for shard in out.glob("*.tar"):
+        files.pipe_file(f"/set/{shard.name}", shard.read_bytes())
+    reader = ShardReader(url="flaky://set")
+    with ShardReader().open(manifest.path(0)) as one, reader.open(manifest.path(0)) as two:
+        assert np.array_equal(one.read([1])[0], two.read([1])[0])
+    monkeypatch.setattr("vclr_lightning.data.readers.shards._PAUSES", ())
+    with pytest.raises(VideoError, match="cannot be read: too busy"):
+        reader.open(manifest.path(0))
+    monkeypatch.setattr(_Flaky, "whole", True)
+    with pytest.raises(VideoError, match="sent whole where a part is asked for"):
+        reader.open(manifest.path(0))

@@ -14,7 +14,7 @@ from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.known import known_outcomes
 from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
-from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
+from vclr_lightning.data.indexing.rejects import reasons_of, rejects_file, write_rejects
 from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, write_manifest
 from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
 
@@ -55,12 +55,10 @@ class Indexed:
         """Return one line on what was rejected: how many, why, where, and what remains."""
         if not self.rejected:
             return ""
-        reasons = Counter(reject.reason for reject in self.rejected).most_common(3)
-        some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
         kept = ", ".join(f"{split} {n:,}" for split, n in self.summary.splits.items())
         return (
-            f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: {some}; "
-            f"there remain {kept}"
+            f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: "
+            f"{reasons_of(self.rejected)}; there remain {kept}"
         )
 
     def left_out_notice(self) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.indexing.entries import Rejected
 
 COLUMNS = ("path", "reason", "size", "mtime_ns", "split")
+_REASONS = 3  # told in a line
+_NAMED = 5  # files
 
 
 def rejects_file(manifest: Path) -> Path:
@@ -21,6 +24,34 @@ def rejects_file(manifest: Path) -> Path:
         'k400.rejected.csv'
     """
     return manifest.with_suffix(".rejected.csv")
+
+
+def failed_lines(failed: Sequence[Rejected], file: Path) -> list[str]:
+    """Say how many files failed, why, where they are listed, and name the first ones.
+
+    Example:
+        >>> failed_lines([Rejected("a.mp4", "empty file")], Path("m.rejected.csv"))
+        ['1 failed, listed in m.rejected.csv: 1 x empty file', '  a.mp4: empty file']
+    """
+    if not failed:
+        return []
+    more = len(failed) - _NAMED
+    return [
+        f"{len(failed):,} failed, listed in {file}: {reasons_of(failed)}",
+        *(f"  {one.path}: {one.reason}" for one in failed[:_NAMED]),
+        *([f"  and {more:,} more"] if more > 0 else []),
+    ]
+
+
+def reasons_of(rejected: Iterable[Rejected]) -> str:
+    """Return the most frequent reasons, with their numbers.
+
+    Example:
+        >>> reasons_of([Rejected("a", "empty file"), Rejected("b", "empty file")])
+        '2 x empty file'
+    """
+    reasons = Counter(one.reason for one in rejected).most_common(_REASONS)
+    return "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
 
 
 def write_rejects(file: Path, rejected: Iterable[Rejected]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vclr_lightning.data.indexing.rejects import failed_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from vclr_lightning.data.manifest import Manifest
     from vclr_lightning.data.prepare.read_cost import ReadCost
     from vclr_lightning.data.prepare.recipe import Recipe
-
-_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +53,9 @@ class Prepared:
         return sum(int(o.values["size"]) for o in self.made if o.values is not None)
 
     @property
-    def failed_share(self) -> float:
-        """Failed files as a share of all."""
-        return len(self.failed) / (len(self.failed) + len(self.made))
+    def done(self) -> int:
+        """How many files are re-encoded."""
+        return len(self.made)
 
     @property
     def kept_size(self) -> int:
@@ -95,14 +94,7 @@ class Prepared:
                 f"{self.kept_size:,} are smaller than {self.recipe.short_edge} pixels and keep "
                 "their size"
             )
-        if self.failed:
-            reasons = Counter(reject.reason for reject in self.failed).most_common(3)
-            some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
-            lines.append(f"{len(self.failed):,} failed, listed in {self.failed_file}: {some}")
-            lines += [f"  {reject.path}: {reject.reason}" for reject in self.failed[:_LISTED]]
-            if len(self.failed) > _LISTED:
-                lines.append(f"  and {len(self.failed) - _LISTED:,} more")
-        return lines
+        return [*lines, *failed_lines(self.failed, self.failed_file)]
 
 
 def _bytes(number: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
 from vclr_lightning.data.readers.index import GroupIndex
 from vclr_lightning.data.readers.table import PacketTable
 
@@ -84,15 +85,11 @@ class TableStore:
                 "whole": np.array([table.stamped, table.intact]),
             }
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if len(os.listdir(self._folder)) >= self._most:
+            if self._folder.is_dir() and len(os.listdir(self._folder)) >= self._most:
                 return
-            with tempfile.NamedTemporaryFile(
-                dir=self._folder, suffix=".part", delete=False
-            ) as sink:
+            with replacing(file) as sink:
                 np.savez_compressed(sink, allow_pickle=False, **arrays)
-            os.replace(sink.name, file)
-        except OSError:
+        except (OSError, UserError):
             return
 
     def _file(self, source: VideoSource) -> Path | None:

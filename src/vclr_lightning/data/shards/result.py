@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vclr_lightning.data.indexing.rejects import failed_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from vclr_lightning.data.indexing.entries import Rejected
     from vclr_lightning.data.manifest import Manifest
-
-_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,9 @@ class Packed:
     failed_file: Path
 
     @property
-    def failed_share(self) -> float:
-        """Failed files as a share of all."""
-        return len(self.failed) / (len(self.failed) + self.files)
+    def done(self) -> int:
+        """How many files are stored."""
+        return self.files
 
     def table(self) -> Table:
         """Return the figures, for the terminal."""
@@ -62,11 +61,4 @@ class Packed:
         lines = []
         if self.earlier:
             lines.append(f"{self.earlier:,} shards were written by an earlier run")
-        if self.failed:
-            reasons = Counter(reject.reason for reject in self.failed).most_common(3)
-            some = "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
-            lines.append(f"{len(self.failed):,} failed, listed in {self.failed_file}: {some}")
-            lines += [f"  {reject.path}: {reject.reason}" for reject in self.failed[:_LISTED]]
-            if len(self.failed) > _LISTED:
-                lines.append(f"  and {len(self.failed) - _LISTED:,} more")
-        return lines
+        return [*lines, *failed_lines(self.failed, self.failed_file)]
