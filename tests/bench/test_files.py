@@ -90,7 +90,7 @@ def test_pictures_cannot_be_encoded(tmp_path: Path, table: Manifest) -> None:
         def path(self, i: int) -> Path:
             return tmp_path
 
-    with pytest.raises(UserError, match="none of these is a video file"):
+    with pytest.raises(UserError, match="none of the videos is a file that can be re-encoded"):
         choose_sources(Folders(table, Reencoded({}, 1)), [0, 1], number=2)
 
 

@@ -304,6 +304,7 @@ def test_from_python(trained: SimpleNamespace, video_folder: Path, tmp_path: Pat
         ),
         (["ckpt={tsn}", "videos=[{file}]", "stage.run.passes=1"], "passes=1 of Grad-CAM must be 2"),
         (["ckpt={tsn}", "videos=[{bad}]"], "none of the 1 videos can be read; the first"),
+        (["ckpt={tsn}", "videos=[{cut}]"], "truncated: the header promises 50 frames"),
         (["ckpt={tsn}", "others={{tsn/last: {tsm}}}", "videos=[{file}]"], "two networks of one na"),
     ],
 )
@@ -318,6 +319,7 @@ def test_mistakes(
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     known = {
+        "cut": _cut(tmp_path / "cut.avi"),
         "file": min(video_folder.rglob("*.mp4")),
         "root": f"{video_folder} data.cache_dir={trained.cache}",
         "bad": bad,
@@ -330,6 +332,19 @@ def test_mistakes(
     error = done.err[done.err.rindex("error:") :]
     assert len(error.strip().splitlines()) == 1
     assert re.search(says, error), error
+
+
+def _cut(path: Path) -> Path:
+    """Half of a video of 50 frames."""
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pictures = np.random.default_rng(0).integers(256, size=(50, 48, 64, 3), dtype=np.uint8)
+        for picture in pictures:
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        sink.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
 
 
 def test_a_classifier_that_does_not_know_the_class_says_so(

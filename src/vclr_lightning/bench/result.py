@@ -173,19 +173,20 @@ class Bench:
         return table
 
     def _variant_table(self) -> Table:
-        table = _table(f"what would help, with {self.available} workers")
+        workers = f"{self.available} worker{'' if self.available == 1 else 's'}"
+        table = _table(f"what would help, with {workers}")
         table.add_column("")
         for title in ("worker's CPU", "bytes", "workers needed", "videos/s"):
             table.add_column(title, justify="right")
         now = self.now
-        table.add_row(now.name, "1", "1", f"{now.workers}", f"{now.rate(self.available):.3g}")
+        table.add_row(now.name, "1 x", "1 x", f"{now.workers}", f"{now.rate(self.available):.3g}")
         for measured in self.variants:
             option = measured.option
             if option is None:
                 continue
             table.add_row(
                 option.name,
-                f"1 / {measured.cheaper:.1f}",
+                f"{1 / measured.cheaper:.2f} x",
                 f"{measured.bytes_ratio:.2g} x",
                 f"{option.workers}",
                 f"{option.rate(self.available):.3g}",

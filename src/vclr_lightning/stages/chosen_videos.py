@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.readers import PyAVReader, probe
 
 if TYPE_CHECKING:
     from vclr_lightning.data.datamodule import VideoDataModule
@@ -86,8 +86,13 @@ class Files:
         return -1
 
     def num_frames(self, i: int) -> int | None:
-        """Return ``None``: nothing was counted."""
-        return None
+        """Return the number of frames, or ``None`` where it is not sure.
+
+        Raises:
+            VideoError: the file is no readable video, or is truncated.
+        """
+        found = probe(self._paths[i])
+        return found.num_frames if found.exact else None
 
     def window(self, i: int) -> tuple[float, float] | None:
         """Return ``None``: the whole file."""
