@@ -148,13 +148,14 @@ def test_wrong_known_count_is_put_right(video: Make) -> None:
         assert len(opened.read([49])) == 1
 
 
+@pytest.mark.parametrize("later", [0, 1024])
 def test_times_of_decoding_in_the_place_of_presentation(
-    video: Make, plain: Plain, remux: Any, tmp_path: Path
+    later: int, video: Make, plain: Plain, remux: Any, tmp_path: Path
 ) -> None:
     """Frames come reordered, but all their times rise: only decoding tells the ranks."""
 
     def flatten(number: int, packet: av.Packet) -> av.Packet:
-        packet.pts = packet.dts = number * 512
+        packet.pts, packet.dts = number * 512, number * 512 - later
         return packet
 
     for suffix in (".mp4", ".mkv"):

@@ -108,7 +108,7 @@ def test_mean_of_a_tall_bright_picture() -> None:
 @settings(deadline=None)
 @given(st.floats(-10, 10))
 def test_fixed_point_is_close_and_fits_16_bits(value: float) -> None:
-    gain, shift = map(int, fixed_point(value))
+    gain, shift = fixed_point(value)
     assert abs(gain) <= 128
     assert 0 <= shift <= 15
     assert abs(gain / 2**shift - value) <= max(abs(value) / 128, 2**-15)

@@ -35,6 +35,8 @@ class IndexedReader:
         stream: its video stream.
         index: the stream's index.
         decoder: of this stream.
+        stamps_in_doubt: whether frames are reordered and the container's times of presentation may
+            yet be those of decoding. Then a group whose times rise is a contradiction, too.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class IndexedReader:
         stream: VideoStream,
         index: GroupIndex,
         decoder: StretchDecoder,
+        stamps_in_doubt: bool,
     ) -> None:
         # An MP4 says of every packet what FFmpeg's parser would otherwise work out from its bytes.
         container.flags |= _NO_FILLIN | _NO_PARSE
@@ -51,7 +54,7 @@ class IndexedReader:
         self._stream = stream
         self._index = index
         self._decoder = decoder
-        self._reorders = bool(stream.codec_context.has_b_frames)
+        self._stamps_in_doubt = stamps_in_doubt
         self._held = 0
         # Seeking asks for times of presentation; the first packet shows by how much they are later.
         self._delay = max(0, (stream.start_time or 0) - index.times[0])
@@ -89,7 +92,7 @@ class IndexedReader:
         order = sorted(range(len(stamps)), key=stamps.__getitem__)
         if order[0] != 0:
             raise ContradictionError("a group of pictures is open")
-        if self._reorders and len(order) > 1 and order == list(range(len(order))):
+        if self._stamps_in_doubt and len(order) > 1 and order == list(range(len(order))):
             raise ContradictionError("frames are reordered, but not by their presentation times")
         positions = {order[rank - group.start]: rank for rank in ranks}
         stop = max(positions) + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
@@ -65,11 +66,12 @@ class PyAVReader:
         Raises:
             VideoError: the file is no readable video.
         """
-        with open_stream(path, thread_count=self._thread_count) as (container, stream):
+        source = as_source(path)
+        with ExitStack() as opened:
+            attach = partial(open_stream, source, thread_count=self._thread_count)
             yield PyAVVideo(
-                source=as_source(path),
-                container=container,
-                stream=stream,
+                source=source,
+                attach=lambda *, probed=True: opened.enter_context(attach(probed=probed)),
                 num_frames=num_frames,
                 thread_count=self._thread_count,
                 tables=self._tables,

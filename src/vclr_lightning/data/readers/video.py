@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers.decoding import ContradictionError, StretchDecoder
-from vclr_lightning.data.readers.index import read_index
+from vclr_lightning.data.readers.index import GroupIndex, read_index
 from vclr_lightning.data.readers.indexed import IndexedReader
-from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.opening import is_mp4, open_stream
+from vclr_lightning.data.readers.order import shows_as_decoded
 from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
@@ -24,9 +25,21 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
-    from vclr_lightning.data.readers.index import GroupIndex
     from vclr_lightning.data.readers.sources import VideoSource
     from vclr_lightning.data.readers.tables import TableStore
+
+
+class Attach(Protocol):
+    """Opens the video once more, for as long as the reader has it open.
+
+    Args:
+        probed: as of :func:`~vclr_lightning.data.readers.opening.open_stream`.
+
+    Raises:
+        VideoError: it is no readable video.
+    """
+
+    def __call__(self, *, probed: bool = True) -> tuple[InputContainer, VideoStream]: ...
 
 
 class PyAVVideo:
@@ -41,43 +54,75 @@ class PyAVVideo:
         self,
         *,
         source: VideoSource,
-        container: InputContainer,
-        stream: VideoStream,
+        attach: Attach,
         num_frames: int | None,
         thread_count: int,
         tables: TableStore | None = None,
     ) -> None:
         self._source = source
-        self._container = container
-        self._stream = stream
+        self._attach = attach
         self._thread_count = thread_count
         self._picture = PictureMaker()
         self._num_frames = num_frames or 0
         self._count_known = num_frames is not None
         self._planned: IndexedReader | PlannedReader | None = None
         self._tables = tables
-        known = tables.load(source) if tables is not None else None
-        self._table_is_kept = isinstance(known, PacketTable)
-        if isinstance(known, PacketTable):
-            self._plan_by_table(known)
-        elif not self._plan_by_index(known):
-            self._plan_by_table(self._read_table(container, stream))
+        self._known = tables.load(source) if tables is not None else None
+        self._table_is_kept = isinstance(self._known, PacketTable)
+        if isinstance(self._known, PacketTable):
+            self._container, self._stream = attach()
+            self._plan_by_table(self._known)
+        elif not self._plan_by_header():
+            self._container, self._stream = attach()
+            in_doubt = bool(self._stream.codec_context.has_b_frames)
+            if not self._plan_by_index(self._index(), stamps_in_doubt=in_doubt):
+                self._plan_by_table(self._read_table())
         if self._num_frames < 1:
             raise VideoError("no frame can be decoded")
 
-    def _plan_by_index(self, known: GroupIndex | None) -> bool:
+    def _index(self) -> GroupIndex | None:
+        if isinstance(self._known, GroupIndex):
+            return self._known
+        return read_index(self._container, self._stream)
+
+    def _plan_by_header(self) -> bool:
+        """Read by the container's index as below, if nothing need be decoded to believe it.
+
+        What probing would tell of an H.264 stream is whether frames are reordered. That is known
+        where the container's times of presentation show it (then FFmpeg says so, unprobed), where
+        each frame is a group on its own, and where the stream's header says that they are not.
+        """
+        if not is_mp4(self._source):
+            return False
+        self._container, self._stream = self._attach(probed=False)
+        context = self._stream.codec_context
+        extradata = context.extradata or b""
+        if context.codec.canonical_name != "h264" or extradata[:1] != b"\x01":
+            return False
+        index = self._index()
+        if index is None:
+            return False
+        alone = len(index.starts) == len(index)
+        if not (alone or context.has_b_frames or shows_as_decoded(extradata)):
+            return False
+        return self._plan_by_index(index, stamps_in_doubt=False)
+
+    def _plan_by_index(self, index: GroupIndex | None, *, stamps_in_doubt: bool) -> bool:
         """Read by the container's index from now on, if it has one that can be believed."""
-        index = known or read_index(self._container, self._stream)
         decoder = self._decoder()
         if index is None or not decoder.may_start_within:
             return False
         if self._count_known and self._num_frames != len(index):
             return False
-        if known is None and self._tables is not None:
+        if self._tables is not None and index is not self._known:
             self._tables.keep(self._source, index)
         self._num_frames = len(index)
         self._planned = IndexedReader(
-            container=self._container, stream=self._stream, index=index, decoder=decoder
+            container=self._container,
+            stream=self._stream,
+            index=index,
+            decoder=decoder,
+            stamps_in_doubt=stamps_in_doubt,
         )
         return True
 
@@ -98,8 +143,8 @@ class PyAVVideo:
                 decoder=self._decoder(),
             )
 
-    def _read_table(self, container: InputContainer, stream: VideoStream) -> PacketTable:
-        table = read_table(container, stream)
+    def _read_table(self) -> PacketTable:
+        table = read_table(self._container, self._stream)
         if self._tables is not None:
             self._tables.keep(self._source, table)
         return table
@@ -117,15 +162,14 @@ class PyAVVideo:
         if self._table_is_kept:  # some containers seek only where they have been read before
             self._table_is_kept = False
             self._container.seek(0)
-            self._plan_by_table(self._read_table(self._container, self._stream))
+            self._plan_by_table(self._read_table())
             return
         if not isinstance(self._planned, IndexedReader):
             self._planned = None
             return
-        with open_stream(self._source) as (container, stream):
-            table = self._read_table(container, stream)
         promised = self._num_frames
-        self._plan_by_table(table)
+        self._container, self._stream = self._attach()
+        self._plan_by_table(self._read_table())
         if self._num_frames != promised:
             raise FrameCountChangedError(self._num_frames)
 

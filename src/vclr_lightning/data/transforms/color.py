@@ -27,18 +27,17 @@ _LUMA = (19595, 38470, 7471)
 _LUMA_256 = (np.uint16(77), np.uint16(150), np.uint16(29))
 
 
-def fixed_point(value: float) -> tuple[np.int16, np.int16]:
+def fixed_point(value: float) -> tuple[int, int]:
     """Return gain and shift with ``value`` about ``gain / 2**shift`` and ``|gain| <= 128``.
 
     The product of such a gain and a difference of two pixels fits 16 bits.
 
     Example:
-        >>> gain, shift = fixed_point(-0.4)
-        >>> int(gain), int(shift)
+        >>> fixed_point(-0.4)
         (-102, 8)
     """
     shift = min(15, max(0, 7 - math.frexp(value)[1]))
-    return np.int16(round(value * (1 << shift))), np.int16(shift)
+    return round(value * (1 << shift)), shift
 
 
 def adjust_brightness(planes: Planes, factor: float) -> Planes:
@@ -116,7 +115,7 @@ def mean_luma(planes: Planes) -> float:
     return float(np.dot(sums, _LUMA) / (65536 * planes[0].size))
 
 
-def _finish(planes: Planes, moved: Planes, shift: np.int16, factor: float) -> Planes:
+def _finish(planes: Planes, moved: Planes, shift: int, factor: float) -> Planes:
     moved >>= shift
     moved += planes
     if factor > 1:  # a mixture of the two never leaves the range

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from vclr_lightning.data.transforms.augmentation import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
 def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) -> Tensor:
-    """Cut ``box`` out of ``frame`` and resize it, bilinear with antialiasing.
-
-    What PIL's ``crop`` and ``resize(..., BILINEAR)`` give, but for a few pixels off by 1.
+    """Cut ``box`` out of ``frame`` and resize it; :func:`resized_crops` of one frame.
 
     Shape:
         - frame: ``(H, W, 3)`` uint8, which may be read-only
@@ -29,14 +29,36 @@ def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) ->
         >>> resized_crop(frame, Box(0, 10, 200, 150), 224, 224).shape
         torch.Size([3, 224, 224])
     """
+    return resized_crops([frame], box, height, width)[0]
+
+
+def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, width: int) -> Tensor:
+    """Cut ``box`` out of every frame and resize it, bilinear with antialiasing.
+
+    What PIL's ``crop`` and ``resize(..., BILINEAR)`` give, but for a few pixels off by 1.
+
+    Shape:
+        - clip: ``T`` frames ``(H, W, 3)`` uint8, which may be read-only
+        - result: ``(T, 3, height, width)`` uint8, stored pixel by pixel
+
+    Example:
+        >>> clip = [np.zeros((256, 340, 3), np.uint8)] * 2
+        >>> resized_crops(clip, Box(0, 10, 200, 150), 224, 224).shape
+        torch.Size([2, 3, 224, 224])
+    """
     bottom, right = box.top + box.height, box.left + box.width
     # Copied, because torch refuses arrays that are read-only or stepped through backwards.
-    cut = torch.from_numpy(np.array(frame[None, box.top : bottom, box.left : right], order="C"))
+    cuts = np.empty((len(clip), box.height, box.width, 3), np.uint8)
+    for cut, frame in zip(cuts, clip, strict=True):
+        cut[:] = frame[box.top : bottom, box.left : right]
     # Handed over as stored, pixel by pixel: torch takes half as long as on separate planes.
-    pictures = cut.permute(0, 3, 1, 2)
     return F.interpolate(
-        pictures, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )[0]
+        torch.from_numpy(cuts.transpose(0, 3, 1, 2)),
+        size=(height, width),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
 
 
 def short_edge_size(height: int, width: int, short: int) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def adjust_hue(planes: NDArray[np.int16], turns: float) -> NDArray[np.int16]:
 
     move = hi - lo
     move *= gain
-    move += np.int16((1 << int(shift)) >> 1)  # rounds; of the 255 shifts none exceeds 16 bits
+    move += (1 << shift) >> 1  # rounds; of the 255 shifts none exceeds 16 bits
     move >>= shift
 
     turned = np.empty_like(planes)

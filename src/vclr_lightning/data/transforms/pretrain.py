@@ -26,7 +26,7 @@ from vclr_lightning.data.transforms.color import (
     adjust_saturation,
     luma,
 )
-from vclr_lightning.data.transforms.geometry import resized_crop
+from vclr_lightning.data.transforms.geometry import resized_crop, resized_crops
 from vclr_lightning.data.transforms.hue import adjust_hue
 
 if TYPE_CHECKING:
@@ -182,10 +182,9 @@ class PretrainTransform:
         """
         height, width = checks.frame_size(clip)
         drawn = self.sample(height, width, rng)
-        edges = (self.size, self.size)
-        crops = [resized_crop(frame, drawn.crop, *edges).permute(1, 2, 0) for frame in clip]
+        crops = resized_crops(clip, drawn.crop, self.size, self.size)
         parameters = packing.pack(drawn, packing.columns(self.blur_sigma[1]))
-        return torch.stack(crops), parameters
+        return crops.permute(0, 2, 3, 1), parameters
 
     def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
         """Do the rest for many clips at once, on the device on which they are.
