@@ -48,6 +48,24 @@ def arguments(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     ]
 
 
+@pytest.fixture(scope="module")
+def whole(
+    arguments: list[str], fork_ranks: Ranks, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of two ranks that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    ranks = fork_ranks(arguments, folder)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
+    return folder
+
+
+def _assert_same_state(one: Path, other: Path) -> None:
+    a, b = (torch.load(f / RUN / "last.ckpt", weights_only=True) for f in (one, other))
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+
+
 def _rows(folder: Path) -> list[dict[str, str]]:
     with (folder / RUN / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -56,15 +74,13 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 def test_ranks_stop_together_and_continue_exactly(
     arguments: list[str],
+    whole: Path,
     fork_ranks: Ranks,
     wait_for_rows: Callable[..., bool],
     fork: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    ranks = fork_ranks(arguments, whole)
-    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
-
+    stopped = tmp_path / "stopped"
     ranks = fork_ranks(arguments, stopped)
     assert wait_for_rows(ranks[0], stopped / RUN / "metrics.csv", 1)
     ranks[1].send(signal.SIGTERM)  # to one of them
@@ -79,10 +95,16 @@ def test_ranks_stop_together_and_continue_exactly(
     ranks = fork_ranks(arguments, stopped)
     assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
     assert _rows(stopped) == _rows(whole)
-    a, b = (torch.load(f / RUN / "last.ckpt", weights_only=True) for f in (whole, stopped))
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][name]), name
+    _assert_same_state(stopped, whole)
+
+
+def test_ranks_that_augment_on_their_devices_end_as_those_whose_workers_do(
+    arguments: list[str], whole: Path, fork_ranks: Ranks, tmp_path: Path
+) -> None:
+    ranks = fork_ranks([*arguments, "data.augment=device"], tmp_path)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
+    assert _rows(tmp_path) == _rows(whole)
+    _assert_same_state(tmp_path, whole)
 
 
 def test_a_loss_that_breaks_on_one_rank_stops_all(

@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.replay import Replay, batch_of
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.finishing import finishing_time
 from vclr_lightning.data.indexing.progress import Update
 
 _WARMUP = 2  # batches: the first ones choose algorithms and allocate
@@ -74,9 +75,11 @@ class _Watch(Callback):
         self.update = update
         self.begins: list[float] = []
         self.ends: list[float] = []
+        self.finished: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, *_unused: Any) -> None:
         self.begins.append(time.perf_counter())
+        self.finished.append(finishing_time(trainer.datamodule))  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: Trainer, *_unused: Any) -> None:
         if trainer.strategy.root_device.type == "cuda":
@@ -99,7 +102,8 @@ class _Watch(Callback):
     @property
     def waited(self) -> float:
         pairs = zip(self.begins[self.skip :], self.ends[self.skip - 1 :], strict=False)
-        return sum(begin - end for begin, end in pairs)
+        between = sum(begin - end for begin, end in pairs)
+        return between - (self.finished[-1] - self.finished[self.skip - 1])
 
 
 def step_cost(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # What the files of the readers do while frames are read; all others decode.
 _SEEKING = {
-    *("bitstream", "index", "indexed", "opening", "plan", "planned", "shards", "sources"),
-    *("table", "trust", "video"),
+    *("bitstream", "index", "indexed", "opening", "order", "plan", "planned", "shards"),
+    *("sources", "table", "trust", "video"),
 }
 _CONVERTING = {"picture"}
 

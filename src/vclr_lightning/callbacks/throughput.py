@@ -8,13 +8,16 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vclr_lightning.data.finishing import finishing_time
+
 
 class Throughput(Callback):
     """Logs ``perf/videos_per_s``, ``perf/data_wait`` and the learning rate used, ``train/lr``.
 
     Speed counts the samples of all ranks over wall time since it was last logged; the data wait is
-    the share of that time between the end of one batch and the start of the next. Values appear
-    with the trainer's ``log_every_n_steps``. Works with any LightningModule.
+    the share of that time between the end of one batch and the start of the next, without what was
+    spent there on augmentation that the workers left to the device. Values appear with the
+    trainer's ``log_every_n_steps``. Works with any LightningModule.
 
     Example:
         >>> samples_in({"video_id": __import__("torch").zeros(4)})
@@ -23,10 +26,12 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._started = self._batch_ended = self._epoch_ended = self._waited = 0.0
+        self._finished = 0.0
         self._samples = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
+        self._finished = finishing_time(getattr(trainer, "datamodule", None))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_ended = time.perf_counter()
@@ -41,7 +46,9 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._waited += time.perf_counter() - self._batch_ended
+        finished = finishing_time(getattr(trainer, "datamodule", None))
+        self._waited += time.perf_counter() - self._batch_ended - (finished - self._finished)
+        self._finished = finished
         self._samples += samples_in(batch) * trainer.world_size
         if trainer.optimizers and trainer._logger_connector.should_update_logs:
             self._log(trainer, {"train/lr": float(trainer.optimizers[0].param_groups[0]["lr"])})

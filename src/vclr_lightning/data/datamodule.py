@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -130,6 +131,7 @@ class VideoDataModule(LightningDataModule):
         held = {} if val is None else {"val": val}
         self.splits = dict(splits) if splits is not None else {"train": train, **held}
         self._train_loader: EpochLoader | None = None
+        self.finishing_time = 0.0
 
     def draw_with(
         self,
@@ -269,7 +271,10 @@ class VideoDataModule(LightningDataModule):
         Lightning calls it; in a loop of one's own it is called for each training batch.
         """
         if isinstance(batch, Mapping) and "begun" in batch:
-            return finish_batch(batch, cast("SplitTransform", self._transform), device)
+            begun = time.perf_counter()
+            finished = finish_batch(batch, cast("SplitTransform", self._transform), device)
+            self.finishing_time += time.perf_counter() - begun
+            return finished
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def teardown(self, stage: str) -> None:

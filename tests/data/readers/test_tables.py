@@ -95,8 +95,10 @@ def test_what_is_kept(video: Callable[..., Path], tmp_path: Path) -> None:
     assert opened(path, least=1) == 1
     changed = tmp_path / "changed.mp4"
     changed.write_bytes(content)
-    assert opened(changed, least=1, most=1) == 1  # full
-    assert opened(changed, least=1) == 2
+    (first,) = folder.iterdir()
+    assert opened(changed, least=1, most=1) == 1  # full: the oldest goes
+    assert not first.exists()
+    assert opened(path, least=1, most=2) == 2
     assert opened(FilePart(changed, 0, len(content)), least=1) == 3
     folder.rename(tmp_path / "elsewhere")
     folder.write_text("in the way")

@@ -35,7 +35,7 @@ class TableStore:
     Args:
         folder: where they are kept.
         least: packets of the shortest video whose table is.
-        most: files in the folder, past which nothing is added.
+        most: files in the folder; when there are as many, the tenth that is oldest goes.
     """
 
     def __init__(self, folder: Path, *, least: int = _LEAST, most: int = _MOST_FILES) -> None:
@@ -85,12 +85,19 @@ class TableStore:
                 "whole": np.array([table.stamped, table.intact]),
             }
         try:
-            if self._folder.is_dir() and len(os.listdir(self._folder)) >= self._most:
-                return
+            self._make_room()
             with replacing(file) as sink:
                 np.savez_compressed(sink, allow_pickle=False, **arrays)
         except (OSError, UserError):
             return
+
+    def _make_room(self) -> None:
+        if not self._folder.is_dir() or len(os.listdir(self._folder)) < self._most:
+            return
+        with os.scandir(self._folder) as entries:  # other processes may make room, too
+            ages = sorted((e.stat().st_mtime, e.path) for e in entries if e.name.endswith(".npz"))
+        for _, path in ages[: max(1, len(ages) // 10)]:
+            Path(path).unlink(missing_ok=True)
 
     def _file(self, source: VideoSource) -> Path | None:
         try:
