@@ -166,4 +166,4 @@ class EpochBatches:
         epoch = self.epoch if self._fixed_epoch is None else self._fixed_epoch
         order = epoch_order(self._num_videos, seed=self._seed, epoch=epoch)
         for rows in rank_batches(order, self._batch_size, **self._share)[start:]:
-            yield [(epoch, int(row)) for row in rows]
+            yield [(epoch, row) for row in rows.tolist()]
