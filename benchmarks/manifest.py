@@ -221,8 +221,8 @@ def main(argv: list[str] | None = None) -> int:
         grown = max(grown, grown_looking)
         console.print(
             f"an epoch's order and batches: {took:.2f} s (at most {EPOCH_LIMIT:g}; torch's "
-            f"samplers over the list: {of_list:.2f}); with every row looked up, which the workers share: "
-            f"{looking:.2f} s; memory grows by {grown:.2f} MB in {EPOCHS} epochs"
+            f"samplers over the list: {of_list:.2f}); with every row looked up, which the "
+            f"workers share: {looking:.2f} s; memory grows by {grown:.2f} MB in {EPOCHS} epochs"
         )
         reached &= took < EPOCH_LIMIT and grown < MEMORY_LIMIT
     return 0 if reached else 1
