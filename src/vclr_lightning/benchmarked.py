@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.overrides import readable
 from vclr_lightning.run import plain, with_debug
 
 if TYPE_CHECKING:
@@ -118,4 +119,4 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
             raise UserError(f"--config-dir {config_dir} is no folder")
         more.append(f"hydra.searchpath=['file://{config_dir.absolute()}']")
     with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
-        return compose("config", overrides=[*overrides, *more])
+        return compose("config", overrides=[*readable(overrides), *more])

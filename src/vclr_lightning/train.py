@@ -55,6 +55,7 @@ def main() -> None:
         return
     import hydra
 
+    from vclr_lightning.core.overrides import readable
     from vclr_lightning.sweep import check_sweep, failure_told
     from vclr_lightning.sweep_callback import sweep_shown
 
@@ -62,6 +63,7 @@ def main() -> None:
     # Hydra then hands its own errors on, instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with _mistakes_explained(), failure_told(), sweep_shown(tracebacks=_TRACEBACKS):
+        sys.argv[1:] = readable(sys.argv[1:])
         check_sweep(sys.argv[1:])
         hydra.main(
             version_base="1.3", config_path="pkg://vclr_lightning.conf", config_name="config"

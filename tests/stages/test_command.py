@@ -6,36 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import TinyBackbone, export_backbone
-from vclr_lightning.stages.command import Command, quoted
-
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="$"))
-NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXT, lambda v: st.lists(v, max_size=3), max_leaves=5
-)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, QuotedString):
-        return value.text
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-@example("null")
-@example("-1")
-@example("1e5")
-@example("/a/b-c_1.txt")
-@given(VALUES)
-def test_every_value_arrives_as_it_is(value: object) -> None:
-    read = OverridesParser.create().parse_override(f"key={quoted(value)}")
-    assert _plain(read.value()) == value
+from vclr_lightning.stages.command import Command
 
 
 def test_groups_of_the_command_line_win_and_values_of_the_evaluation() -> None:

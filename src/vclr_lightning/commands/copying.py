@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.overrides import typed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +103,8 @@ def copy_and_tell(copy: Callable[[], Copied], *, max_failed: float, are_done: st
     for line in copied.notices():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     file = copied.manifest.file
-    console.print(f"train with: data.manifest={file}", highlight=False, soft_wrap=True)
+    override = typed("data.manifest", file)
+    console.print(f"train with: {override}", markup=False, highlight=False, soft_wrap=True)
     failed = len(copied.failed)
     there = failed + copied.done
     if failed > max_failed * there:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.overrides import quoted
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.evaluation.outcomes import Measured
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "command.json"
 _PLUS = ("experiment", "preset", "profiler", "suite")
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
-_SPECIAL = ("null", "true", "false", "inf", "nan")
 # What Lightning leaves behind in the process that launched others.
 _GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
 
@@ -134,30 +132,6 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _strings(item)
-
-
-def quoted(value: Any) -> str:
-    """Return a value as it stands on Hydra's command line.
-
-    Example:
-        >>> quoted("it's"), quoted(None), quoted([1, "a b"]), quoted(True)
-        ("'it\\\\'s'", 'null', "[1,'a b']", 'true')
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(quoted, value)) + "]"
-    if isinstance(value, str):
-        if _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL:
-            return value
-        # Backslashes stand for themselves, except before a quote.
-        inner = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), value)
-        return f"'{inner}'"
-    return str(value)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

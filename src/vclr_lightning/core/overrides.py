@@ -1,0 +1,71 @@
+"""Values on Hydra's command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
+_SPECIAL = ("null", "true", "false", "inf", "nan")
+_MEANT = re.compile(r"[\"',{}\[\]]|\$\{")  # a list, a sweep, an interpolation or quotes
+
+
+def quoted(value: Any) -> str:
+    """Return a value as it stands on Hydra's command line.
+
+    Example:
+        >>> quoted("it's"), quoted(None), quoted([1, "a b"]), quoted(True)
+        ("'it\\\\'s'", 'null', "[1,'a b']", 'true')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL:
+            return value
+        # Backslashes stand for themselves, except before a quote.
+        inner = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), value)
+        return f"'{inner}'"
+    return str(value)
+
+
+def typed(key: str, value: object) -> str:
+    """Return an override as one types it into a shell.
+
+    Example:
+        >>> print(typed("data.root", "/videos/ucf101"), typed("data.root", "/my videos, new"))
+        data.root=/videos/ucf101 'data.root='"'"'/my videos, new'"'"''
+    """
+    return shlex.quote(f"{key}={quoted(str(value))}")
+
+
+def readable(arguments: Iterable[str]) -> list[str]:
+    """Put quotes around values that Hydra cannot read without, as those of many paths.
+
+    Values that hold quotes, commas, brackets or interpolations stay: what is meant is not told.
+
+    Example:
+        >>> readable(["-m", "data.root=/Vidéos/a=b (1)", "num_segments=2,3", "seed=1"])
+        ['-m', "data.root='/Vidéos/a=b (1)'", 'num_segments=2,3', 'seed=1']
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    found = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and not argument.startswith("-") and not _MEANT.search(value):
+            try:
+                parser.parse_override(argument)
+            except HydraException:
+                argument = f"{key}={quoted(value)}"
+        found.append(argument)
+    return found
