@@ -59,7 +59,7 @@ def test_what_may_mean_something_else_stays(argument: str) -> None:
     assert readable([argument]) == [argument]
 
 
-@given(TEXT.filter(bool))
+@given(TEXT.filter(bool) | TEXT.map("/{}".format))
 def test_what_is_shown_can_be_typed(value: str) -> None:
     (argument,) = readable(shlex.split(typed("data.manifest", value)))
     assert _plain(OverridesParser.create().parse_override(argument).value()) == value

@@ -109,7 +109,8 @@ def advise(
     enough = [option for option in worth if option.workers <= available]
     best = enough[0] if enough else max(worth, key=lambda option: option.rate(available))
     gain = best.rate(available) / rate
-    end = f"{_workers(best.workers)} suffice" if enough else f"though it would take {best.workers}"
+    suffice = f"{_workers(best.workers)} suffice{'' if best.workers > 1 else 's'}"
+    end = suffice if enough else f"though it would take {best.workers}"
     return Advice(
         f"{begin} With {best.name} it becomes {gain:.1f} times as fast, "
         f"{best.rate(available):.3g} videos/s; {end}.{shared}",

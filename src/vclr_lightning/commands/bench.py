@@ -88,8 +88,10 @@ def _measure(args: argparse.Namespace) -> Bench:
 
     from vclr_lightning.bench import bench
     from vclr_lightning.benchmarked import benchmarked
+    from vclr_lightning.core.notices import saying_once
 
-    with tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
+    # The run is built more than once.
+    with saying_once(), tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
         run = benchmarked(args.overrides, config_dir=args.config_dir, directory=Path(folder))
         return bench(
             run.build,

@@ -11,6 +11,8 @@ _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
 _SPECIAL = ("null", "true", "false", "inf", "nan")
 _MEANT = re.compile(r"[\"',{}\[\]]|\$\{")  # a list, a sweep, an interpolation or quotes
 
+_PATH = re.compile(r"/([^\\]*[^\\\s])?")  # nothing of it is lost where it stands unquoted
+
 
 def quoted(value: Any) -> str:
     """Return a value as it stands on Hydra's command line.
@@ -37,13 +39,15 @@ def quoted(value: Any) -> str:
 
 
 def typed(key: str, value: object) -> str:
-    """Return an override as one types it into a shell.
+    """Return an override as one types it into a shell, for a command that :func:`readable` is of.
 
     Example:
-        >>> print(typed("data.root", "/videos/ucf101"), typed("data.root", "/my videos, new"))
-        data.root=/videos/ucf101 'data.root='"'"'/my videos, new'"'"''
+        >>> print(typed("data.root", "/videos"), typed("data.root", "/my vidéos"))
+        data.root=/videos 'data.root=/my vidéos'
     """
-    return shlex.quote(f"{key}={quoted(str(value))}")
+    text = str(value)
+    plain = _PATH.fullmatch(text) and not _MEANT.search(text)
+    return shlex.quote(f"{key}={text if plain else quoted(text)}")
 
 
 def readable(arguments: Iterable[str]) -> list[str]:
