@@ -117,18 +117,22 @@ class SweepTable:
         return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
 
     def table(self) -> Table:
-        """Return the table for the terminal, with the first measures."""
+        """Return the table for the terminal, with the first measures and the folders' names."""
         from rich.table import Table
         from rich.text import Text
 
         measures = self.measures[:_SHOWN]
         table = Table(title=f"sweep of {len(self.jobs)} jobs", title_justify="left")
+        parents = {Path(job.folder).parent for job in self.jobs}
         for title in self.header(measures):
             right = title == "job" or title in measures
             table.add_column(title, justify="right" if right else "left", overflow="fold")
         for job in self.jobs:
             style = "red" if job.status == "failed" else ""
-            table.add_row(*map(Text, self.cells(job, measures, 4)), style=style)
+            cells = self.cells(job, measures, 4)
+            if len(parents) == 1:  # where it is, is told beside the files of the table
+                cells[-1] = Path(job.folder).name
+            table.add_row(*map(Text, cells), style=style)
         return table
 
     def write(self, folder: Path) -> tuple[Path, Path]:
