@@ -64,7 +64,8 @@ def _pack(source: Path | Manifest, out: Path, size: int = SIZE) -> Manifest:
 
 def test_a_row_keeps_all_but_its_path(root: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(_vclr(root, "--out", tmp_path / "öut put", "--shard-size", SIZE / 2**20)) == 0
-    assert "train with: data.manifest=" in capsys.readouterr().out
+    manifest = tmp_path / "öut put" / "manifest.arrow"
+    assert f"train with: 'data.manifest={manifest}'" in capsys.readouterr().out
     files = ensure_manifest(root, cache_dir=tmp_path / "cache", workers=1, show=False)
     shards = Manifest.load(tmp_path / "öut put" / "manifest.arrow")
     assert len(_shards(shards.root)) > 3
