@@ -12,7 +12,7 @@ from vclr_lightning.data.readers.decoding import ContradictionError, StretchDeco
 from vclr_lightning.data.readers.index import GroupIndex, read_index
 from vclr_lightning.data.readers.indexed import IndexedReader
 from vclr_lightning.data.readers.opening import is_mp4, open_stream
-from vclr_lightning.data.readers.order import shows_as_decoded
+from vclr_lightning.data.readers.order import parameter_sets, shows_as_decoded
 from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
@@ -91,6 +91,8 @@ class PyAVVideo:
         What probing would tell of an H.264 stream is whether frames are reordered. That is known
         where the container's times of presentation show it (then FFmpeg says so, unprobed), where
         each frame is a group on its own, and where the stream's header says that they are not.
+        Colours that the header tells stay in force for parts that tell none, when the decoder has
+        seen the header's first: with those, the file is probed.
         """
         if not is_mp4(self._source):
             return False
@@ -99,11 +101,14 @@ class PyAVVideo:
         extradata = context.extradata or b""
         if context.codec.canonical_name != "h264" or extradata[:1] != b"\x01":
             return False
+        sets = parameter_sets(extradata)
+        if sets is None or any(one.colours for one in sets):
+            return False
         index = self._index()
         if index is None:
             return False
         alone = len(index.starts) == len(index)
-        if not (alone or context.has_b_frames or shows_as_decoded(extradata)):
+        if not (alone or context.has_b_frames or shows_as_decoded(sets)):
             return False
         return self._plan_by_index(index, stamps_in_doubt=False)
 
