@@ -50,16 +50,25 @@ class Benchmarked:
         Raises:
             UserError: whatever a part of the run finds wrong.
         """
+        from hydra.errors import InstantiationException
         from hydra.utils import instantiate
 
         from vclr_lightning.bench import parts_of
+        from vclr_lightning.explain import explain
         from vclr_lightning.stages.arguments import check_arguments
 
         cfg = self.cfg.copy()
         for key, value in values.items():
             OmegaConf.update(cfg, key, value)
         check_arguments(plain(cfg))
-        return parts_of(instantiate(cfg.stage.run), Path(cfg.run_dir))
+        try:
+            stage = instantiate(cfg.stage.run)
+        except InstantiationException as error:  # Hydra's, whatever a part of the run raised
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            raise UserError(sentence) from error
+        return parts_of(stage, Path(cfg.run_dir))
 
 
 def benchmarked(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytorch_lightning import LightningDataModule
 
+from vclr_lightning.bench import steps
 from vclr_lightning.bench.parts import parts_of
 from vclr_lightning.bench.replay import batch_of
 from vclr_lightning.bench.samples import PHASES
@@ -168,3 +171,30 @@ def test_a_batch_repeats_its_samples() -> None:
 
     samples = [{"x": torch.tensor(i), "rejected": [], "valid": True} for i in range(3)]
     assert batch_of(samples, 7, pinned=False)["x"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_what_cannot_be_loaded_is_not_measured_and_the_rest_is(
+    video_folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "vclr_lightning.data.transforms.opencv", raising=False)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # importing it fails
+    arguments = ["--seconds", "1", *TINY, "queue_size=16", "data.num_workers=0"]
+    assert main(["bench", *arguments, f"data.root={video_folder}"]) == 0
+    shown = capsys.readouterr().out
+    assert "data.augment=opencv: not measured: OpenCV cannot be loaded" in shown
+    assert "vclr prepare --intra" in shown
+
+
+def test_an_interruption_of_training_stays_one(
+    video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_unused: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(steps._Watch, "on_train_batch_end", interrupted)
+    arguments = ["--seconds", "1", *TINY, "queue_size=16", f"data.root={video_folder}"]
+    try:
+        assert main(["bench", *arguments]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning turns off

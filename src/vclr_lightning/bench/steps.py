@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.replay import Replay, batch_of
@@ -170,12 +170,22 @@ def _replayed(
     trainer = parts.trainer(callbacks=[watch], loggers=[], directory=directory)
     pinned = trainer.strategy.root_device.type == "cuda"
     data = Replay(parts.data, batch_of(samples, size, pinned=pinned), _WARMUP + _MOST)
-    trainer.fit(parts.module, datamodule=data)
+    _fit(trainer, parts.module, data)
     if watch.counted < 1:
         raise UserError(
             f"the trainer ends after {len(watch.ends)} batches, too few to measure; let it train on"
         )
     return watch
+
+
+def _fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> None:
+    """Train; an interruption stays one, which Lightning turns into the end of the process."""
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from end
+        raise
 
 
 def run_cost(
@@ -196,7 +206,7 @@ def run_cost(
     """
     watch = _Watch(skip=max(1, workers), seconds=seconds, update=update)
     trainer = parts.trainer(callbacks=[watch], loggers=[], directory=directory)
-    trainer.fit(parts.module, datamodule=parts.data)
+    _fit(trainer, parts.module, parts.data)
     if watch.counted < 1:
         return None
     return RunCost(

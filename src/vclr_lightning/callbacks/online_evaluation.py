@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Literal, cast
 
 import torch
@@ -211,7 +211,9 @@ class OnlineEvaluation(Callback):
             if None not in problems:
                 raise UserError(f"the evaluation during training: {problems[0]}")
             found[split] = gather(own)
-            if problem is not None:  # perhaps there is nothing on this rank alone
+            # Of few videos none may be this rank's, which is no problem.
+            none_here = isinstance(loader, Sized) and len(loader) == 0
+            if problem is not None and not none_here:
                 logger.warning(
                     "evaluation during training, %s, rank %d: %s", split, rank(), problem
                 )

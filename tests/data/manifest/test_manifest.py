@@ -227,6 +227,11 @@ def test_summary_of_unprobed_rows(tmp_path: Path) -> None:
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no manifest"):
         Manifest.load(tmp_path / "none.arrow")
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    (folder / "manifest.arrow").touch()
+    with pytest.raises(UserError, match=r"is a folder; give the manifest in it, .*prepared"):
+        Manifest.load(folder)
     text = tmp_path / "text.arrow"
     text.write_text("not arrow")
     with pytest.raises(UserError, match="is no manifest"):

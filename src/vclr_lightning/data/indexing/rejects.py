@@ -49,9 +49,14 @@ def reasons_of(rejected: Iterable[Rejected]) -> str:
     Example:
         >>> reasons_of([Rejected("a", "empty file"), Rejected("b", "empty file")])
         '2 x empty file'
+        >>> reasons_of([Rejected(name, f"damaged at {name}") for name in "abcde"])
+        '1 x damaged at a; 1 x damaged at b; 1 x damaged at c; 2 x others'
     """
-    reasons = Counter(one.reason for one in rejected).most_common(_REASONS)
-    return "; ".join(f"{number:,} x {reason}" for reason, number in reasons)
+    reasons = Counter(one.reason for one in rejected)
+    told = [f"{number:,} x {reason}" for reason, number in reasons.most_common(_REASONS)]
+    if others := sum(number for _, number in reasons.most_common()[_REASONS:]):
+        told.append(f"{others:,} x others")
+    return "; ".join(told)
 
 
 def write_rejects(file: Path, rejected: Iterable[Rejected]) -> None:

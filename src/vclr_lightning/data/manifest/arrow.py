@@ -23,6 +23,8 @@ def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
     """
     import pyarrow as pa
 
+    if (inside := file / "manifest.arrow").is_file():
+        raise UserError(f"{file} is a folder; give the manifest in it, {inside}")
     if not file.is_file():
         raise UserError(f"there is no manifest {file}; make one with `vclr index`")
     try:
