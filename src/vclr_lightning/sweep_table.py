@@ -130,7 +130,9 @@ class SweepTable:
         for job in self.jobs:
             style = "red" if job.status == "failed" else ""
             cells = self.cells(job, measures, 4)
-            if len(parents) == 1:  # where it is, is told beside the files of the table
+            if (
+                len(parents) == 1
+            ):  # the files of the table lie there, too, and their paths are shown
                 cells[-1] = Path(job.folder).name
             table.add_row(*map(Text, cells), style=style)
         return table

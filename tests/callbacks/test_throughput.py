@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from vclr_lightning.callbacks.throughput import Throughput, samples_in
 
@@ -50,8 +50,8 @@ class _Finishing(LightningDataModule):
         self.finishing_time = 0.0
         self._says = says
 
-    def train_dataloader(self) -> DataLoader[torch.Tensor]:
-        return DataLoader(torch.zeros(6, 4), batch_size=2)  # type: ignore[arg-type]
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return DataLoader(TensorDataset(torch.zeros(6, 4)), batch_size=2)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int = 0) -> Any:
         time.sleep(0.1)
@@ -65,8 +65,8 @@ class _Least(LightningModule):
         super().__init__()
         self.layer = torch.nn.Linear(4, 1)
 
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return self.layer(batch).sum()
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.layer(batch[0]).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)

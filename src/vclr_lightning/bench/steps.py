@@ -79,7 +79,7 @@ class _Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, *_unused: Any) -> None:
         self.begins.append(time.perf_counter())
-        self.finished.append(finishing_time(trainer.datamodule))  # type: ignore[attr-defined]
+        self.finished.append(finishing_time(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, *_unused: Any) -> None:
         if trainer.strategy.root_device.type == "cuda":

@@ -31,7 +31,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
-        self._finished = finishing_time(getattr(trainer, "datamodule", None))
+        self._finished = finishing_time(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_ended = time.perf_counter()
@@ -46,7 +46,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        finished = finishing_time(getattr(trainer, "datamodule", None))
+        finished = finishing_time(trainer)
         self._waited += time.perf_counter() - self._batch_ended - (finished - self._finished)
         self._finished = finished
         self._samples += samples_in(batch) * trainer.world_size

@@ -10,6 +10,8 @@ from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
     from vclr_lightning.data.protocols import SplitTransform
 
 
@@ -50,17 +52,18 @@ def finish_batch(
     return {"views": views, **moved}
 
 
-def finishing_time(data: object) -> float:
-    """Seconds of this process spent on finishing batches so far; 0 for data that does not.
+def finishing_time(trainer: Trainer) -> float:
+    """Seconds that this process has spent on finishing batches; 0 for data that are whole.
 
     What lies between two training steps is waiting for data but for this. On a GPU it is short, as
     the work is only handed over.
 
     Args:
-        data: a data module.
+        trainer: whose data module keeps the time as ``finishing_time``, if it finishes batches.
 
     Example:
-        >>> finishing_time(None)
+        >>> from pytorch_lightning import Trainer
+        >>> finishing_time(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
         0.0
     """
-    return float(getattr(data, "finishing_time", 0.0))
+    return float(getattr(getattr(trainer, "datamodule", None), "finishing_time", 0.0))

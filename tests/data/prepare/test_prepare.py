@@ -15,6 +15,7 @@ import pytest
 
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
 from vclr_lightning.data.prepare import Recipe, prepare
 from vclr_lightning.data.readers import PyAVReader
@@ -127,6 +128,28 @@ def test_a_manifest_keeps_all_it_says(root: Path, tmp_path: Path) -> None:
     assert prepared.bytes_after == sum(size for size, _ in _videos(tmp_path / "out").values())
     assert prepared.cost is not None
     assert prepared.cost.videos == 2
+
+
+def test_the_folder_stands_for_its_manifest(root: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    lists = {"train": tmp_path / "train.txt", "val": tmp_path / "val.txt"}
+    lists["train"].write_text("run/ä b.avi 0\nwalk/c.avi 1\n")
+    lists["val"].write_text("run/c%d.avi 0\n")
+    source = ensure_manifest(
+        root,
+        train_list=lists["train"],
+        val_list=lists["val"],
+        cache_dir=cache,
+        workers=1,
+        show=False,
+    )
+    prepared = prepare(source, out, Recipe(), workers=1, show=False).manifest
+    (out / "run" / "gone.mp4").write_bytes((out / "walk" / "c.mp4").read_bytes())
+    found = ensure_manifest(out, cache_dir=cache, workers=1, show=False)
+    assert found.fingerprint == prepared.fingerprint
+    assert found.splits == ("train", "val")
+    anew = ensure_manifest(out, group_regex=".", cache_dir=cache, workers=1, show=False)
+    assert len(anew) == 4
 
 
 def test_failures_are_listed_and_only_many_are_an_error(

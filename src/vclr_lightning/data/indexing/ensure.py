@@ -16,6 +16,9 @@ from vclr_lightning.data.manifest import Manifest
 
 PathLike = str | Path
 
+PREPARED = ".prepare"
+"""Folder within one that ``vclr prepare`` made, with what it keeps for itself."""
+
 
 def default_cache() -> Path:
     """Return ``$XDG_CACHE_HOME/vclr_lightning``, by default below ``~/.cache``."""
@@ -85,18 +88,21 @@ def ensure_manifest(
     packed = _path(root) / "manifest.arrow"
     if packed.is_file() and not listed and not files and dataset is None:
         stored = Manifest.load(packed)
-        if stored.info.shards:
-            given = {
-                "group_regex": group_regex,
-                "frames": frames,
-                "classes": None if classes == "folder" else classes,
-                "decode": decode or None,
-            }
-            if late := [name for name, value in given.items() if value is not None]:
-                raise UserError(
-                    f"{late[0]} cannot change what the shards in {root} hold; give it to `vclr "
-                    "index` and make shards of that manifest"
-                )
+        given = {
+            "group_regex": group_regex,
+            "frames": frames,
+            "classes": None if classes == "folder" else classes,
+            "decode": decode or None,
+        }
+        late = [name for name, value in given.items() if value is not None]
+        if stored.info.shards and late:
+            raise UserError(
+                f"{late[0]} cannot change what the shards in {root} hold; give it to `vclr "
+                "index` and make shards of that manifest"
+            )
+        # Prepared videos have their sources' labels and splits, which their folders may not tell.
+        prepared = (packed.parent / PREPARED).is_dir() and not late
+        if stored.info.shards or prepared:
             return stored
     source = Source(
         root=_path(root),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.data.indexing.ensure import PREPARED
 from vclr_lightning.data.indexing.journal import Journal
 from vclr_lightning.data.prepare.encoder import remove_partial
 from vclr_lightning.data.prepare.recipe import Recipe
@@ -34,11 +35,11 @@ class PreparedFolder:
     @property
     def source(self) -> Path:
         """The manifest of the source, where a folder was given."""
-        return self.out / ".prepare" / "source.arrow"
+        return self.out / PREPARED / "source.arrow"
 
     def journal(self) -> Journal:
         """What came of each source."""
-        return Journal(self.out / ".prepare" / "journal", {"form": _FORM})
+        return Journal(self.out / PREPARED / "journal", {"form": _FORM})
 
     def claim(self, root: Path, recipe: Recipe) -> None:
         """Make the folder, or see that it holds the same videos, prepared in the same way.
@@ -51,7 +52,7 @@ class PreparedFolder:
             UserError: it holds something else, lies within the sources or they in it, or cannot
                 be written to.
         """
-        claim_folder(self.out, root, recipe.as_dict(), mark=".prepare")
+        claim_folder(self.out, root, recipe.as_dict(), mark=PREPARED)
 
     def clean(self, names: Iterable[str]) -> None:
         """Remove what killed runs left half written in the folders of these videos."""

@@ -21,7 +21,8 @@ class PyAVReader:
     seeks only where a later keyframe lies in between, and leaves out frames that no other frame
     refers to. Every frame equals, bit by bit, the one that decoding the whole file gives at the
     same rank; where the file's own account of its frames is in doubt, the file is decoded from the
-    start. Frames come upright, as the file's display matrix says.
+    start (``docs/design.md`` names the files whose account misleads unnoticed). Frames come
+    upright, as the file's display matrix says.
 
     Args:
         thread_count: threads of each decoder; 1, where several data workers run, costs the least

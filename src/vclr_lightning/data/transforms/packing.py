@@ -57,14 +57,13 @@ def pack(augmentation: Augmentation, length: int) -> NDArray[np.int32]:
         >>> row[[FLIP, GRAY]].tolist(), row[TAPS:].tolist()
         ([1, 0], [104, 61, 14, 1, 0, 0, 0])
     """
-    row = [0] * length  # filled as a list, which takes half as long as an array
+    row = np.zeros(length, np.int32)
     row[FLIP], row[GRAY] = augmentation.flip, augmentation.gray
-    start = STEPS
-    for op, amount in augmentation.jitter:
+    for number, (op, amount) in enumerate(augmentation.jitter):
         moves, amount = hue_shift(amount) if op == "hue" else (0, amount - 1)
+        start = STEPS + STEP * number
         row[start : start + STEP] = (COLOR_OPS.index(op) + 1, *fixed_point(amount), moves)
-        start += STEP
     if augmentation.sigma:
         taps = blur_taps(augmentation.sigma)
         row[TAPS : TAPS + len(taps)] = taps
-    return np.array(row, np.int32)
+    return row
