@@ -120,7 +120,7 @@ def measure(repeats: int) -> dict[str, Comparison]:
 def main() -> int:
     """Measure, print, and return the exit status: 1 where a target was missed."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=21, help="rounds that count")
+    parser.add_argument("--repeats", type=int, default=41, help="rounds that count")
     options = parser.parse_args()
     torch.set_num_threads(1)
     return report(measure(options.repeats))
