@@ -135,6 +135,22 @@ def test_every_switch_arrives_where_it_acts() -> None:
     assert found["optim"]["scheduler"]["eta_min"] == 1e-6
 
 
+def test_the_released_stretch_is_that_of_kinetics_alone() -> None:
+    """Section 6: snippets of localisation are cut out of frames of their own shape."""
+    of = ("+preset=released", "ckpt=a.ckpt", "data.root=/x")
+    assert values("stage=linear_probe", *of)["features"]["transform"]["stretch"] == [256, 340]
+    for stage in (("stage=features", "features=snippets"), ("stage=localize", "init=a.ckpt")):
+        transform = values(*stage, *of)["features"]["transform"]
+        assert (transform["size"], transform["resize"]) == (256, 256)
+        assert transform["stretch"] is None
+
+
+def test_the_paper_s_localisation_is_of_the_classifier_s_scores() -> None:
+    row = values("+suite=paper", "ckpt=a.ckpt")["suite"]["activitynet_localize"]
+    for one in (row["run"], row["untrained"]):
+        assert one["set"]["features"]["layer"] == "classifier"
+
+
 def test_k400_is_the_paper_s_recipe() -> None:
     """Section 5 of the method, value by value."""
     found = values("+experiment=k400")

@@ -18,28 +18,29 @@ from vclr_lightning.modules import FinetuneModule
 from vclr_lightning.run import plain
 
 # Section 6 of the method: classes, segments, test frames, crops and size, crop, flip, rate, global
-# batch, weight decay, epochs, milestones, clip of the gradient, dropout, head.
+# batch, weight decay, epochs, milestones, clip of the gradient, dropout, head, standard deviation
+# of the classifier's first weights.
 AREA, FIVE, THIRTEEN = AreaCrop(), MultiScaleCrop(), MultiScaleCrop(positions=13)
 RECIPES: dict[str, tuple[Any, ...]] = {
     "ucf101_finetune": (
         *(101, 3, 25, "center", 256, AREA, 0.5),
-        *(0.01, 256, 5e-4, 300, [120, 240], 40, 0.4, "tsn"),
+        *(0.01, 256, 5e-4, 300, [120, 240], 40, 0.4, "tsn", 0.001),
     ),
     "hmdb51_finetune": (
         *(51, 8, 8, "center", 256, AREA, 0.5),
-        *(0.025, 256, 1e-4, 50, [20, 40], 40, 0.4, "tsn"),
+        *(0.025, 256, 1e-4, 50, [20, 40], 40, 0.4, "tsn", 0.01),
     ),
     "sthv2_tsn": (
         *(174, 8, 8, "ten", 224, FIVE, 0.0),
-        *(0.02, 128, 1e-4, 50, [20, 40], 40, 0.5, "tsn"),
+        *(0.02, 128, 1e-4, 50, [20, 40], 40, 0.5, "tsn", 0.01),
     ),
     "sthv2_tsm": (
         *(174, 8, 8, "center", 224, THIRTEEN, 0.0),
-        *(0.0075, 48, 5e-4, 50, [20, 40], 20, 0.5, "tsm"),
+        *(0.0075, 48, 5e-4, 50, [20, 40], 20, 0.5, "tsm", 0.001),
     ),
     "activitynet_finetune": (
         *(200, 8, 25, "three", 256, AREA, 0.5),
-        *(0.01, 64, 1e-4, 50, [20, 40], 40, 0.8, "tsn"),
+        *(0.01, 64, 1e-4, 50, [20, 40], 40, 0.8, "tsn", 0.01),
     ),
 }
 
@@ -73,7 +74,9 @@ def test_recipes_build_with_every_value(
         *(group["lr"], built["data"].batch_size, group["weight_decay"], trainer.max_epochs),
         *(scheduler.milestones, trainer.gradient_clip_val, module.dropout.p, module.head),
     )
-    assert found == RECIPES[experiment]
+    assert found == RECIPES[experiment][:-1]
+    std = float(module.classifier.weight.detach().std())  # of at least 100,000 values
+    assert std == pytest.approx(RECIPES[experiment][-1], rel=0.02)
     assert (transform.size, transform.resize, test.transform.resize) == (224, 256, 256)
     assert (group["momentum"], scheduler.gamma) == (0.9, 0.1)
     assert values["backbone"]["name"] == "resnet50"

@@ -25,6 +25,7 @@ from vclr_lightning.modules.pending import StepMeans
 from vclr_lightning.modules.trainer_checks import run_length
 
 Head = Literal["tsn", "tsm"]
+INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
 
 
 class FinetuneModule(LightningModule):
@@ -45,7 +46,8 @@ class FinetuneModule(LightningModule):
         head: ``"tsn"`` or ``"tsm"``.
         dropout: chance that a feature is dropped before the classifier.
         frozen: train the classifier alone; the backbone stays as it is, BatchNorm and all.
-        init_std: standard deviation of the classifier's first weights; its biases begin at 0.
+        init_std: standard deviation of the classifier's first weights; ``None``: 0.01, and 0.001 of
+            ``"tsm"``. Its biases begin at 0.
         shift_divisions: of ``"tsm"``: 8 shifts an eighth of the channels each way.
         mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
         std: of each channel; likewise.
@@ -87,7 +89,7 @@ class FinetuneModule(LightningModule):
         head: Head = "tsn",
         dropout: float = 0.5,
         frozen: bool = False,
-        init_std: float = 0.01,
+        init_std: float | None = None,
         shift_divisions: int = 8,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -107,7 +109,8 @@ class FinetuneModule(LightningModule):
         self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(backbone_number(backbone, "num_features"), num_classes)
-        nn.init.normal_(self.classifier.weight, std=init_std)
+        first = INIT_STD[head] if init_std is None else init_std
+        nn.init.normal_(self.classifier.weight, std=first)
         nn.init.zeros_(self.classifier.bias)
         self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
         self.class_names = tuple(class_names)

@@ -31,6 +31,7 @@ FREE = (
     "stage.run",
     "suite",  # what follows training
     "untrimmed",
+    "module.init_std",  # of the start alone
     "test",
     "annotations",  # of localisation: features and spans are compared by their hash
     "snippets.folder",
