@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,29 @@ def test_a_full_disk_loses_no_earlier_checkpoint(fit: Any, tmp_path: Path) -> No
     fit(tmp_path / "whole")
     _, rows = _final(tmp_path)
     assert rows == _final(tmp_path / "whole")[1]
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_follows_them(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk, rows_at_checkpoints = [0], []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        file = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if file.name == "metrics.csv":
+            on_disk.append(file.read_bytes().count(b"\n") - 1)
+
+    def replaced(source: Any, target: Any) -> None:
+        replace(source, target)
+        if Path(target).name == "last.ckpt":
+            rows_at_checkpoints.append(on_disk[-1])
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    fit(tmp_path, every_n_steps=3)
+    assert rows_at_checkpoints == [3, 5, 6, 9, 10, 12, 15]
 
 
 def test_another_number_of_processes_is_refused(fit: Any, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ class ResumableCheckpoint(Checkpoint):
     With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
     best. Files are written atomically when the trainer has
     :class:`~vclr_lightning.callbacks.checkpoint_io.AtomicCheckpointIO` among its plugins.
-    Loggers that have ``rewind(step)`` are told at the start to forget rows from ``step`` on, which
-    is 0 for a run that begins.
+    Loggers that have ``rewind(step)`` forget at the start the rows from ``step`` on, which is 0 for
+    a run that begins; those that have ``sync()`` put their rows onto the disk before a checkpoint.
 
     Args:
         directory: where the files go.
@@ -145,6 +145,8 @@ class ResumableCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer, *, boundary: str) -> None:
         for logger in trainer.loggers:
             logger.save()
+            if callable(sync := getattr(logger, "sync", None)):
+                sync()  # what the checkpoint says was logged is on the disk before it is
         self._boundary, self._random_states = boundary, gather_objects(random_state())
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self._boundary = self._random_states = None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,22 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
+
+logger = logging.getLogger(__name__)
 
 _FIRST = ["step", "epoch"]
+_LONGEST = 1 << 20  # bytes of a line; what is longer is damaged
 
 
 class CSVLogger(Logger):
     """Writes ``metrics.csv``: one row a step, one column a metric, numbers in full precision.
 
     What is logged at one step in several calls shares a row; a metric seen for the first time adds
-    a column. Each row is in the file when the call returns. An existing file is continued;
-    :meth:`rewind` cuts it back to where a checkpoint stands. Works with any ``Trainer``.
+    a column. Each row is in the file when the call returns, and on the disk after :meth:`sync`. An
+    existing file is continued; :meth:`rewind` cuts it back to where a checkpoint stands. Rows that
+    a power cut or an editor damaged are dropped; a file that is no table of metrics at all is kept
+    under another name. The file is never held in memory. Works with any ``Trainer``.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,7 +52,7 @@ class CSVLogger(Logger):
     def __init__(self, *, directory: str | Path) -> None:
         super().__init__()
         self.path = Path(directory) / "metrics.csv"
-        self._columns: list[str] | None = None
+        self._columns: list[str] = []
         self._row: dict[str, str] = {}
         self._row_start = 0
 
@@ -65,61 +75,93 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add ``metrics`` to the row of ``step``."""
-        self._open()
-        assert self._columns is not None
         values = {"step": str(step if step is not None else 0)}
-        values |= {name: _text(value) for name, value in metrics.items() if name != "step"}
-        try:
+        named = ((" ".join(name.split()), value) for name, value in metrics.items())
+        values |= {name: _text(value) for name, value in named if name != "step"}
+        with self._writing():
+            if not self._columns:
+                self._continue(math.inf)
             if self._row.get("step") == values["step"]:
                 self._row |= values
             else:
                 self._row, self._row_start = values, self.path.stat().st_size
             if new := [name for name in values if name not in self._columns]:
                 self._columns += new
-                rows = _read(self.path)[1]
-                self._rewrite([row for row in rows if row["step"] != values["step"]])
-                self._row_start = self.path.stat().st_size
-            self._write_row()
+                commas = b"," * len(new)
+                rows = (row + commas for row, _ in self._rows(end=self._row_start))
+                self._row_start = self._rewrite(rows)
+            line = _line([self._row.get(name, "") for name in self._columns])
+            with self.path.open("r+b") as file:
+                os.pwrite(file.fileno(), line, self._row_start)
+                file.truncate(self._row_start + len(line))
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Forget the rows of ``step`` and of all later ones."""
+        with self._writing():
+            self._continue(step)
+
+    @rank_zero_only
+    def sync(self) -> None:
+        """Make what is written survive a power cut."""
+        if self.path.exists():
+            with self._writing(), self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}; free some space on its disk and give"
                 " the same command again"
             ) from error
 
-    @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Forget the rows of ``step`` and of all later ones."""
-        self._open()
-        self._rewrite([row for row in _read(self.path)[1] if int(row["step"]) < step])
-        self._row = {}
-
-    @rank_zero_only
-    def sync(self) -> None:
-        """Make what is written survive a power cut."""
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
-
-    def _open(self) -> None:
-        if self._columns is not None:
+    def _continue(self, before: float) -> None:
+        """Take up the file that is there, with its whole rows of earlier steps than ``before``."""
+        header, columns = _header(self.path)
+        if header.strip(b"\0") and not columns:
+            names = (self.path.with_name(f"metrics.damaged{n or ''}.csv") for n in count())
+            aside = next(name for name in names if not name.exists())
+            os.replace(self.path, aside)
+            logger.warning("%s is no table of metrics; it is now %s", self.path, aside)
+        self._columns, self._row = columns or list(_FIRST), {}
+        if not columns or before <= 0:
+            self._rewrite([])
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns, rows = _read(self.path)
-        self._columns = columns or list(_FIRST)
-        self._rewrite(rows)
 
-    def _write_row(self) -> None:
-        line = _line([self._row.get(name, "") for name in self._columns or []])
-        with self.path.open("r+b") as file:
-            os.pwrite(file.fileno(), line, self._row_start)
-            file.truncate(self._row_start + len(line))
+        commas = len(self._columns) - 1
+        size = end = len(header)
+        damaged = 0
+        for row, at in self._rows():
+            step = _step(row, commas)
+            damaged += step is None
+            if step is not None and step < before:
+                size, end = size + len(row) + 1, at
+        if damaged:
+            logger.warning("%d damaged lines of %s are dropped", damaged, self.path)
+        if size == end and header == _line(self._columns):
+            os.truncate(self.path, end)  # what goes is all at the end
+            return
+        rows = ((row, _step(row, commas)) for row, _ in self._rows())
+        self._rewrite(row for row, step in rows if step is not None and step < before)
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        columns = self._columns or []
-        lines = [_line(columns), *(_line([row.get(c, "") for c in columns]) for row in rows)]
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_bytes(b"".join(lines))
-        os.replace(partial, self.path)
+    def _rows(self, end: float = math.inf) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines below the header that a line break ends, and where each ends."""
+        with self.path.open("rb") as file:
+            at = len(file.readline(_LONGEST))
+            while (line := file.readline(_LONGEST)) and (at := at + len(line)) <= end:
+                if line.endswith(b"\n"):
+                    yield line.rstrip(b"\r\n"), at
+
+    def _rewrite(self, rows: Iterable[bytes]) -> int:
+        """Replace the file, a row at a time; return where it ends."""
+        with replacing(self.path) as sink:
+            sink.write(_line(self._columns))
+            for row in rows:
+                sink.write(row + b"\n")
+            return sink.tell()
 
 
 def _text(value: float) -> str:
@@ -132,11 +174,22 @@ def _line(values: list[str]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and whole rows: a line that was cut off by a kill is left out."""
+def _step(row: bytes, commas: int) -> int | None:
+    """The step of a row; none where it is damaged."""
+    number = row.partition(b",")[0]
+    whole = row.count(b",") == commas and number.isdigit() and b"\0" not in row
+    return int(number) if whole else None
+
+
+def _header(path: Path) -> tuple[bytes, list[str]]:
+    """The first line as it is, and the columns that it names; none if it is no header."""
     if not path.exists():
-        return [], []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1].decode()
-    columns, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
-    return columns, [dict(zip(columns, r, strict=True)) for r in rows if len(r) == len(columns)]
+        return b"", []
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST)
+    try:
+        columns = next(csv.reader([line.decode("utf-8-sig")]), [])
+    except (UnicodeDecodeError, csv.Error):
+        return line, []
+    known = columns[:1] == ["step"] and len({*columns}) == len(columns) and line.endswith(b"\n")
+    return line, columns if known and "\0" not in line.decode() else []
