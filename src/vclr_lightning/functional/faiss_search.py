@@ -64,7 +64,7 @@ def faiss_neighbours(
 
 def _unit(rows: Tensor, what: str) -> Any:
     cpu = rows.detach().cpu()
-    return normalize(divided(cpu, divisors(cpu, what)), dim=1).contiguous().numpy()
+    return normalize(divided(cpu, divisors(cpu, what)[0]), dim=1).contiguous().numpy()
 
 
 def load_faiss() -> ModuleType:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.row_norms import divided, divisors, inverse_norms
+from vclr_lightning.functional.row_norms import divided, divisors
 from vclr_lightning.functional.topk import decode_keys, merge_top, no_keys
 
 MARGIN = 16  # neighbours beyond k whose order is settled in double precision, too
 NEAR = 1e-5  # similarities this close are compared in double precision; float32 errs by less
-_FIRST = 256  # rows of the first block; each is twice the one before
 _NUMBERS = 1 << 17  # of double precision, multiplied at a time
 _TINY = 1e-300
 
@@ -27,7 +26,7 @@ def cosine_neighbours(
     *,
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
-    chunk: int = 512,
+    chunk: int = 1024,
     gallery_chunk: int = 1024,
     device: torch.device | str | None = None,
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
@@ -72,13 +71,15 @@ def cosine_neighbours(
         raise UserError("there is nothing to look among: the gallery is empty")
     where = torch.device(queries.device if device is None else device)
     k = min(k, len(gallery))
-    query_divisor = torch.cat([divisors(part, "query") for part in torch.split(queries, chunk)])
+    parts = [divisors(part, "query") for part in torch.split(queries, chunk)]
+    query_divisor, query_scale = (torch.cat(column) for column in zip(*parts, strict=True))
     best = no_keys(len(queries), min(k + MARGIN, len(gallery)), device=where)
     with full_precision():
-        for rows in progress(list(_blocks(len(gallery), gallery_chunk))):
+        starts = range(0, len(gallery), gallery_chunk)
+        for rows in progress([slice(start, start + gallery_chunk) for start in starts]):
             block = gallery[rows].to(where)
-            block = divided(block, divisors(block, "gallery"))
-            scale = inverse_norms(block)
+            divisor, scale = divisors(block, "gallery")
+            block = divided(block, divisor)
             own = None if gallery_groups is None else gallery_groups[rows].to(where)
             for start in range(0, len(queries), chunk):
                 some = slice(start, start + chunk)
@@ -90,14 +91,10 @@ def cosine_neighbours(
                     similarity.masked_fill_(groups[:, None] == own, -torch.inf)
                 best[some] = merge_top(best[some], similarity, rows.start)
     found = []
-    for part, keys, divisor in zip(
-        torch.split(queries, chunk),
-        torch.split(best, chunk),
-        torch.split(query_divisor, chunk),
-        strict=True,
+    for part, keys, scale in zip(
+        *(torch.split(whole, chunk) for whole in (queries, best, query_scale)), strict=True
     ):
         similarity, position = (x.to(queries.device) for x in decode_keys(keys))
-        scale = inverse_norms(divided(part, divisor))
         found.append(settle(part, gallery, similarity * scale[:, None], position, k))
     similarities, positions = zip(*found, strict=True)
     return torch.cat(similarities), torch.cat(positions)
@@ -122,6 +119,25 @@ def settle(
         - returns: similarity and position ``(Q, k)``
     """
     close = similarity[:, :-1] - similarity[:, 1:] <= NEAR  # false between two that are none
+    unsettled = close.any(dim=1).nonzero()[:, 0]  # few rows, as a rule
+    values, places = similarity[:, :k].clamp(-1, 1), position[:, :k]
+    if len(unsettled):
+        first, second = _settled(
+            queries[unsettled.to(queries.device)],
+            gallery,
+            similarity[unsettled],
+            position[unsettled],
+            close[unsettled],
+        )
+        values, places = values.clone(), places.clone()
+        values[unsettled], places[unsettled] = first[:, :k], second[:, :k]
+    return values.masked_fill(places < 0, -torch.inf), places
+
+
+def _settled(
+    queries: Tensor, gallery: Tensor, similarity: Tensor, position: Tensor, close: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Order all candidates, those next to a close one by double precision."""
     none = close.new_zeros(len(close), 1)
     near = torch.cat([close, none], dim=1) | torch.cat([none, close], dim=1)
     exact = similarity.double()
@@ -130,9 +146,8 @@ def settle(
         exact[rows, columns] = _cosines(queries, gallery, rows, position[rows, columns])
     by_position = position.argsort(dim=1)
     order = exact.gather(1, by_position).argsort(dim=1, descending=True, stable=True)
-    order = by_position.gather(1, order)[:, :k]
-    exact, position = exact.gather(1, order).clamp(-1, 1).float(), position.gather(1, order)
-    return exact.masked_fill(position < 0, -torch.inf), position
+    order = by_position.gather(1, order)
+    return exact.gather(1, order).clamp(-1, 1).float(), position.gather(1, order)
 
 
 def exact_similarities(queries: Tensor, gallery: Tensor, position: Tensor) -> Tensor:
@@ -180,18 +195,11 @@ def _cosines(queries: Tensor, gallery: Tensor, rows: Tensor, positions: Tensor) 
     """Cosine similarity of pairs, to 12 decimals: ``(P,)`` and ``(P,)`` to ``(P,)`` float64."""
     first = queries[rows].double()
     second = gallery[positions.to(gallery.device)].double().to(first.device)
-    first, second = (
-        x / x.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for x in (first, second)
-    )
+    if torch.float64 in (queries.dtype, gallery.dtype):  # squares of others are within its range
+        first, second = (
+            x / x.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) for x in (first, second)
+        )
     product = (first * second).sum(dim=1)
     norms = first.norm(dim=1) * second.norm(dim=1)
     cosine: Tensor = product / norms.clamp(min=_TINY)
     return cosine.round(decimals=12)
-
-
-def _blocks(length: int, size: int) -> Iterator[slice]:
-    """Blocks that grow up to ``size``: the first shows which values are worth looking at."""
-    start, width = 0, min(_FIRST, size)
-    while start < length:
-        yield slice(start, min(start + width, length))
-        start, width = start + width, min(2 * width, size)
