@@ -13,6 +13,8 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from vclr_lightning.data.encoding import x264_options
+
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -32,7 +34,7 @@ def write_video() -> WriteVideo:
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(path), "w") as container:
-            options = {"g": str(gop), "crf": "16", "preset": "veryfast", "threads": "1"}
+            options = x264_options(crf=16, keyframe_every=gop) | {"bf": "3"}
             stream = container.add_stream("libx264", rate=fps, options=options)
             stream.height, stream.width = frames[0].shape[:2]
             stream.pix_fmt = "yuv420p"

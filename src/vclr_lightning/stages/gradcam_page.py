@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.synthetic.encode import write_video
+from vclr_lightning.data.encoding import write_video
 from vclr_lightning.report.attention import AttentionPage, AttentionStrip, write_attention
 from vclr_lightning.report.heat import StripRow, film, overlay, png, strip
 from vclr_lightning.stages.explaining import Explained, Plan
@@ -44,11 +43,7 @@ def write_video_files(directory: Path, one: Explained, *, fps: int) -> None:
     columns = {"frames": pictures}
     for view in one.views:
         columns[view.name] = overlay(pictures, _in_time(view.heat[:, 0]))
-    path = directory / f"{one.stem}.mp4"
-    try:
-        write_video(path, film(columns), fps=fps)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_video(directory / f"{one.stem}.mp4", film(columns), fps=fps)
 
 
 def strip_png(one: Explained) -> bytes:

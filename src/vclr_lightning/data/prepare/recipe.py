@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.encoding import x264_options
 
 _CRF_MOST = 51  # of H.264 with 8 bits
 _SMALLEST = 16  # pixels; what no video is smaller than after it was scaled
@@ -62,14 +63,7 @@ class Recipe:
 
     def options(self) -> dict[str, str]:
         """Return the options of the encoder."""
-        return {
-            "crf": str(self.crf),
-            "preset": "veryfast",
-            "g": str(self.keyframe_every),
-            "keyint_min": str(self.keyframe_every),
-            "sc_threshold": "0",
-            "bf": "0",
-        }
+        return x264_options(crf=self.crf, keyframe_every=self.keyframe_every)
 
     def as_dict(self) -> dict[str, int]:
         """Return the values by name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from vclr_lightning.data.prepare.encoder import Encoder, writing
+from vclr_lightning.data.encoding import Encoder, writing
 from vclr_lightning.data.prepare.pictures import Scaler
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
@@ -87,8 +87,9 @@ def _write(
             time = times.next(frame)
             picture = scale(frame)
             picture.pts, picture.time_base = time, time_base
-            if encoder is None:
-                encoder = Encoder(sink, picture, recipe=recipe, time_base=time_base, rate=rate)
+            encoder = encoder or Encoder(
+                sink, picture, options=recipe.options(), time_base=time_base, rate=rate
+            )
             encoder.add(picture)
         decoder.refuse_damage()
         if encoder is None:

@@ -16,10 +16,10 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.synthetic.actions import ACTIONS
-from vclr_lightning.data.synthetic.encode import write_video
+from vclr_lightning.data.encoding import write_video
 from vclr_lightning.data.synthetic.render import draw_progress, render
 
-_VERSION = 1  # of the drawing: another one makes other pictures
+_VERSION = 2  # of drawing and encoding: another one makes other files
 _RECORD = "synthetic.json"
 _SECONDS = (2.0, 4.0)
 _IDLE_SECONDS = (1.5, 4.0)
@@ -91,7 +91,8 @@ def generate(
     if record.exists():
         if json.loads(record.read_text()) != made:
             raise UserError(
-                f"{root} holds a synthetic set made with other values; give another folder"
+                f"{root} holds a synthetic set made with other values or by another version; give "
+                "another folder, or remove that one"
             )
         return root / "videos"
     clips = [

@@ -1,4 +1,4 @@
-"""Write decoded frames as H.264, in a file that is whole or not there at all."""
+"""Write frames as H.264, in a file that is whole or not there at all."""
 
 from __future__ import annotations
 
@@ -11,29 +11,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 from av.video.frame import PictureType
+from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import VideoError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-    from vclr_lightning.data.prepare.recipe import Recipe
-
 PARTIAL = ".part"  # suffix of files that are being written
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+}
+
+
+def x264_options(*, crf: int, keyframe_every: int) -> dict[str, str]:
+    """Return the options by which the same frames give the same bytes, on any processor.
+
+    No B-frames, and keyframes at even distances. The macroblock tree is left out: with AVX-512 its
+    choices depend on what happens to lie in memory, and with keyframes this close it gains nothing
+    (12 real clips, short edge 256, a keyframe every 8 frames: 12 % more bytes at 0.4 dB more; at
+    equal PSNR equally many).
+
+    Args:
+        crf: quality, 0 (lossless) to 51 (worst).
+        keyframe_every: frames from one keyframe to the next.
+    """
+    return {
+        "crf": str(crf),
+        "preset": "veryfast",
+        "g": str(keyframe_every),
+        "keyint_min": str(keyframe_every),
+        "sc_threshold": "0",
+        "bf": "0",
+        "mbtree": "0",
+        "threads": "1",  # several would make the bytes depend on their number
+    }
 
 
 class Encoder:
-    """Encodes frames of one size into an MP4 file, each with its own time.
+    """Encodes frames of one size, each with its own time.
 
     Args:
         container: the file, open for writing.
         first: the first frame, already of its final size, whose colour description holds for all.
-        recipe: how to encode.
+        options: of x264, see :func:`x264_options`.
         time_base: unit of the frames' times, seconds.
         rate: frames per second, to which the encoder fits its effort.
     """
@@ -43,16 +72,15 @@ class Encoder:
         container: OutputContainer,
         first: av.VideoFrame,
         *,
-        recipe: Recipe,
+        options: Mapping[str, str],
         time_base: Fraction,
         rate: Fraction,
     ) -> None:
         self._container = container
-        stream: VideoStream = container.add_stream("libx264", rate=rate, options=recipe.options())
+        stream: VideoStream = container.add_stream("libx264", rate=rate, options=dict(options))
         context = stream.codec_context
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
         context.time_base = stream.time_base = time_base
-        context.thread_count = 1  # several would make the bytes depend on their number
         context.colorspace, context.color_range = first.colorspace, first.color_range
         self._stream = stream
 
@@ -64,6 +92,38 @@ class Encoder:
     def finish(self) -> None:
         """Write what the encoder still holds."""
         self._container.mux(self._stream.encode())
+
+
+def write_video(
+    path: Path, frames: NDArray[np.uint8], *, fps: int, keyframe_interval: int = 8
+) -> None:
+    """Encode RGB frames; the same frames give the same file, byte by byte, with the same encoder.
+
+    Args:
+        path: of the new file, its suffix names the container.
+        frames: even height and width.
+        fps: frames per second.
+        keyframe_interval: frames from one keyframe to the next.
+
+    Shape:
+        ``frames``: ``(n, H, W, 3)`` uint8.
+
+    Raises:
+        UserError: the folder cannot be written to, or is full.
+    """
+    options = x264_options(crf=18, keyframe_every=keyframe_interval)
+    unit = Fraction(1, fps)
+    with writing(path) as partial, av.open(str(partial), "w", format=path.suffix[1:]) as container:
+        encoder: Encoder | None = None
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, unit
+            encoder = encoder or Encoder(
+                container, frame, options=options, time_base=unit, rate=1 / unit
+            )
+            encoder.add(frame)
+        if encoder is not None:
+            encoder.finish()
 
 
 @contextmanager
