@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.data.encoding import remove_partial
 from vclr_lightning.data.indexing.ensure import PREPARED
 from vclr_lightning.data.indexing.journal import Journal
-from vclr_lightning.data.encoding import remove_partial
 from vclr_lightning.data.prepare.recipe import Recipe
 
 _FORM = 2  # changes when files of an earlier version are no longer what would be made now

@@ -15,8 +15,8 @@ from typing import Any
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.synthetic.actions import ACTIONS
 from vclr_lightning.data.encoding import write_video
+from vclr_lightning.data.synthetic.actions import ACTIONS
 from vclr_lightning.data.synthetic.render import draw_progress, render
 
 _VERSION = 2  # of drawing and encoding: another one makes other files
