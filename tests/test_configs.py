@@ -201,7 +201,8 @@ def test_experiments_build(
 ) -> None:
     where = (f"data.root={video_folder}", f"data.cache_dir={tmp_path}", f"run_dir={tmp_path}/run")
     names = (f"+experiment={experiment}", f"+preset={preset}")
-    cfg = composed(*names, "data.holdout=0.34", *SMALL, *where)
+    videos = ("data.dataset=null", "data.holdout=0.34")
+    cfg = composed(*names, *videos, *SMALL, *where)
     assert plain(cfg)
     stage = instantiate(cfg.stage.run)
     assert isinstance(stage.keywords["module"], PretrainModule)

@@ -13,10 +13,10 @@ usage: python -m vclr_lightning.train [KEY=VALUE ...] [GROUP=OPTION ...] [option
 common commands:
   python -m vclr_lightning.train data.root=/videos backbone=resnet18 batch_size=64 epochs=100
   python -m vclr_lightning.train +experiment=k400 data.root=/k400 init=/moco_v2_200ep.pth.tar
-  python -m vclr_lightning.train +experiment=ucf101 data.root=/ucf101 init=none
+  python -m vclr_lightning.train +experiment=ucf101 data.root=/ucf101 data.annotations=/lists
   python -m vclr_lightning.train -m num_segments=1,2,3,5,7 +experiment=k400 ...
-  python -m vclr_lightning.train stage=evaluate ckpt=/k400/last.ckpt data.root=/ucf101
-  python -m vclr_lightning.train stage=finetune init=/k400/last.ckpt data.root=/ucf101
+  python -m vclr_lightning.train stage=evaluate ckpt=/k400/last.ckpt data.root=/videos
+  python -m vclr_lightning.train stage=finetune init=/k400/last.ckpt data.root=/videos
   python -m vclr_lightning.train +suite=paper ckpt=/k400/last.ckpt data.roots.ucf101=...
   python -m vclr_lightning.train ... debug=fast     a few batches, to see that all works
   python -m vclr_lightning.train ... --cfg job      print what a command comes to

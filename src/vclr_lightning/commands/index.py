@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.data.indexing import Source, index_videos
+    from vclr_lightning.data.manifest.holdout import leaks
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers} must be at least 1")
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
     console = Console()
     console.print(_table(indexed))
     console.print(f"written to {indexed.manifest.file}", highlight=False, soft_wrap=True)
-    for line in indexed.notices():
+    for line in [*indexed.notices(), *leaks(indexed.manifest)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.notices import say
 from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.datasets import DATASETS
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.ensure import default_cache
+from vclr_lightning.data.indexing.groups import known_source
 from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.manifest.holdout import leaks
 from vclr_lightning.data.readers import (
     ImageFolderReader,
     PyAVReader,
@@ -20,6 +24,11 @@ from vclr_lightning.data.readers import (
 )
 from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.synthetic import generate
+
+WHOLE = "whole"
+"""Given as the data set: take a published one as its folder has it, test videos and all."""
+
+_SAMPLE = 512  # videos whose names tell the data set
 
 
 def video_data(
@@ -48,7 +57,9 @@ def video_data(
     Args:
         root, manifest, train_list, val_list, kinetics, dataset, annotations, split_number, view,
             classes, group_regex, frames, decode, cache_dir: see
-            :func:`~vclr_lightning.data.indexing.ensure_manifest`.
+            :func:`~vclr_lightning.data.indexing.ensure_manifest`. A folder of a published data set,
+            known by its names, is refused without its official lists, unless ``dataset`` is
+            ``"whole"``.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
         reader: of the videos; by default of files, or of pictures where ``frames`` is given;
@@ -66,7 +77,7 @@ def video_data(
         train_list=train_list,
         val_list=val_list,
         kinetics=kinetics,
-        dataset=dataset,
+        dataset=None if dataset == WHOLE else dataset,
         annotations=annotations,
         split_number=split_number,
         view=view,
@@ -77,6 +88,10 @@ def video_data(
         cache_dir=cache_dir,
         show=is_first(),
     )
+    if dataset != WHOLE:
+        check_official(table)
+    for line in leaks(table) if is_first() else ():
+        say(line)
     train, val = split_videos(table, holdout=holdout, seed=seed)
     if reader == "torchcodec":
         reader = TorchcodecReader()
@@ -116,6 +131,34 @@ def synthetic_data(
     if root is None and manifest is None:
         root = generate(**synthetic, progress=is_first())
     return video_data(root=root, manifest=manifest, **options)
+
+
+def check_official(table: Manifest) -> None:
+    """Refuse to train on what must be the test videos of a published data set.
+
+    Of videos that were listed as a folder has them. The official test sets of UCF101 are the groups
+    1 to 7, 8 to 14 and 15 to 21 of each class; names of HMDB51 tell the data set, not the side.
+
+    Raises:
+        UserError: whichever official split is meant, some of its test videos are in ``train``.
+    """
+    if table.info.source.split(";")[0] != "folder":
+        return
+    paths = table.column("path")
+    sample = [known_source(path)[0] for path in paths[:: -(-len(paths) // _SAMPLE)]]
+    name = max(sample, key=sample.count)
+    if name == "ucf101" and "train" in table.splits:
+        sources = {known_source(path)[1] for path in table.split("train").column("path")}
+        numbers = {int(source.rpartition("_g")[2]) for source in sources if source}
+        tested = {(number - 1) // 7 for number in numbers if number <= 21} == {0, 1, 2}
+    else:
+        tested = name == "hmdb51" and len(table.splits) == 1
+    if tested:
+        raise UserError(
+            f"by their names, the videos in {table.root} are those of {DATASETS[name].title}, test "
+            f"videos among them, and no list says which; give data={name} with data.annotations="
+            f"FOLDER of its official lists, or data.dataset={WHOLE} to take all of them"
+        )
 
 
 def split_videos(table: Manifest, *, holdout: float, seed: int) -> tuple[Manifest, Manifest | None]:

@@ -17,8 +17,10 @@ def test_names_that_say_so() -> None:
         "v_Run_g25_c07.avi",
         "zumba/--6bJUbfpnQ_000017_000027.mp4",
         "other/clip_01.mp4",
+        "shoot_ball/A_shoot_out_shoot_ball_u_nm_np1_fr_goo_3.avi",
     )
-    assert groups(*paths) == ["v_HandstandPushups_g01", "v_Run_g25", "--6bJUbfpnQ", ""]
+    sources = ["v_HandstandPushups_g01", "v_Run_g25", "--6bJUbfpnQ", "", "A_shoot_out"]
+    assert groups(*paths) == sources
 
 
 def test_regex_on_the_path_without_suffix() -> None:

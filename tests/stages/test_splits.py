@@ -1,0 +1,76 @@
+"""Videos of a test set are not trained on unawares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
+from vclr_lightning.stages.data import check_official, video_data
+
+UCF101 = [f"Run/v_Run_g{group:02}_c01.avi" for group in range(1, 26)]
+HMDB51 = [f"sit/Film{k}_sit_u_nm_np{k % 3}_ba_med_{k}.avi" for k in range(6)]
+
+
+def table(folder: Path, rows: Sequence[Row], source: str = "folder") -> Manifest:
+    return Manifest.load(write_manifest(folder / "m.arrow", rows, Info(root=folder, source=source)))
+
+
+@pytest.mark.parametrize("paths", [UCF101, HMDB51])
+@pytest.mark.parametrize("source", ["folder", "folder; prepared from /ucf101"])
+def test_a_published_set_without_its_lists_is_refused(
+    tmp_path: Path, paths: list[str], source: str
+) -> None:
+    name = "ucf101" if paths is UCF101 else "hmdb51"
+    with pytest.raises(UserError, match=rf"data={name} with data\.annotations.*dataset=whole"):
+        check_official(table(tmp_path, [Row(path=path) for path in paths], source))
+
+
+def test_what_an_official_split_allows_is_taken(tmp_path: Path) -> None:
+    """The training videos of split 2, as a folder of their own or beside the others."""
+    tested = {f"g{group:02}" for group in range(8, 15)}
+    rows = [Row(path=p, split="test" if p[10:13] in tested else "train") for p in UCF101]
+    check_official(table(tmp_path, rows))
+    check_official(table(tmp_path, [row for row in rows if row.split == "train"]))
+    check_official(table(tmp_path, [Row(path=p) for p in UCF101], "lists train=mine.txt"))
+    check_official(table(tmp_path, [Row(path=p) for p in UCF101[::12]]))
+    check_official(table(tmp_path, [Row(path=f"{k}.mp4") for k in range(30)]))
+    halves = [Row(path=p, split="train" if k % 2 else "test") for k, p in enumerate(HMDB51)]
+    check_official(table(tmp_path, halves))
+
+
+def test_a_group_on_two_sides_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        *(Row(path=f"{k}.mp4", group=g) for k, g in enumerate("abab")),
+        *(Row(path=f"{k}.mp4", group=g, split="test") for k, g in enumerate("acc", 4)),
+        Row(path="9.mp4", group="d", split="val"),
+    ]
+    data = {
+        "samplers": [TupleSampler()],
+        "transform": PretrainTransform(size=32),
+        "eval_transform": EvalTransform(size=32, resize=36),
+        "batch_size": 2,
+        "num_workers": 0,
+    }
+    file = table(tmp_path, rows, "").file
+    video_data(manifest=file, **data)
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "1 of 3 videos of test are of 1 groups (sources) that train has" in said
+    assert "such as a:" in said
+    assert "of val" not in said
+    video_data(manifest=table(tmp_path, [r for r in rows if r.split != "test"]).file, **data)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_experiment_asks_for_the_lists(tmp_path: Path) -> None:
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        data = compose("config", overrides=["+experiment=ucf101", f"data.root={tmp_path}"]).data
+    with pytest.raises(UserError, match="official files of UCF101 are missing"):
+        video_data(root=data.root, dataset=data.dataset, annotations=data.annotations)
