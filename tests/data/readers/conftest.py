@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+PYAV = int(av.__version__.split(".")[0])
 Pictures = list[NDArray[np.uint8]]
 
 
@@ -75,9 +76,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def plain() -> Callable[[Path], Pictures]:
     """Decode a whole file packet by packet, upright, with nothing of the reader's own code."""
 
+    any_text: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}
+
     def decode(path: Path) -> Pictures:
         pictures = []
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path), **any_text) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for packet in container.demux(stream):
@@ -105,6 +108,8 @@ def remux() -> Callable[..., Path]:
     ) -> Path:
         with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
             template = old.streams.video[0]
+            if PYAV < 15 and template.codec_context.extradata:
+                pytest.skip("PyAV 14 does not copy all of a codec's header")
             stream = new.add_stream_from_template(template)
             packets = [packet for packet in old.demux(template) if packet.size]
             for number, packet in enumerate(packets):

@@ -16,6 +16,7 @@ from vclr_lightning.data.readers import PyAVReader, opening
 from vclr_lightning.data.readers.order import ParameterSet, parameter_sets, shows_as_decoded
 
 Make = Callable[..., Path]
+HAS_INDEX = hasattr(av.stream.Stream, "index_entries")
 X264 = {"threads": "1", "g": "12"}
 IN_ORDER = X264 | {"bf": "0"}
 NO_COLOURS = {"movflags": "-write_colr"}
@@ -138,6 +139,7 @@ def test_nonsense_is_no_answer(data: bytes) -> None:
     assert parameter_sets(b"\x01" + data[:4] + b"\xe1\x00\x08\x67" + data[:3]) is None
 
 
+@pytest.mark.skipif(not HAS_INDEX, reason="this PyAV tells no index")
 def test_colours_of_the_first_part_stay_in_force(
     video: Make, plain: Callable[[Path], list[Any]], tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_only_what_needs_it_is_probed(
     monkeypatch.setattr(opening.av, "open", watched)
     with PyAVReader().open(path, num_frames=50) as opened:
         frames = opened.read([0, 1, 13, 49])
-    assert seen == openings
+    # Before PyAV 17 an index cannot be read, and whatever is not probed at first is probed then.
+    assert seen == (openings if HAS_INDEX or openings[-1] else [*openings, True])
     for rank, frame in zip((0, 1, 13, 49), frames, strict=True):
         np.testing.assert_array_equal(frame, truth[rank])

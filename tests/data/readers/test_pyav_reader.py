@@ -21,6 +21,7 @@ from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.readers.picture import upright
 
+HAS_INDEX = hasattr(av.stream.Stream, "index_entries")
 H264 = {"options": {"threads": "1", "g": "12"}}
 Make = Callable[..., Path]
 Plain = Callable[[Path], list[Any]]
@@ -91,10 +92,12 @@ def test_damaged_packet_costs_one_frame(
         truth = plain(path)
         assert len(truth) == 49
         with PyAVReader().open(path) as opened:
-            assert opened.num_frames == 50  # as the index says
-            with pytest.raises(FrameCountChangedError) as info:
-                opened.read([0, number + 1])
-            assert info.value.actual == opened.num_frames == 49
+            if HAS_INDEX:
+                assert opened.num_frames == 50  # as the index says
+                with pytest.raises(FrameCountChangedError) as info:
+                    opened.read([0, number + 1])
+                assert info.value.actual == 49
+            assert opened.num_frames == 49
             frames = opened.read([0, 30, 48])
         for rank, frame in zip([0, 30, 48], frames, strict=True):
             np.testing.assert_array_equal(frame, truth[rank])
@@ -119,8 +122,8 @@ def test_mostly_damaged_file_is_refused(video: Make, packet_places: Any, tmp_pat
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with (
-        PyAVReader().open(path) as opened,
         pytest.raises(VideoError, match="damaged: 10 of 50 packets"),
+        PyAVReader().open(path) as opened,
     ):
         opened.read([0, 15, 49])
 
@@ -249,7 +252,7 @@ def test_metadata_in_another_encoding(video: Make, tmp_path: Path) -> None:
     at = source.read_bytes().index(b"Langstrumpf")
     path = _overwrite(source, tmp_path / "b.avi", at + 1, b"\xe4")
     with pytest.raises(UnicodeDecodeError):
-        av.open(str(path))
+        path.read_bytes()[at : at + 11].decode()
     with PyAVReader().open(path) as opened:
         assert len(opened.read([0])) == 1
 

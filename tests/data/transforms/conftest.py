@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as tv
 
+from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.transforms import Augmentation
 
 Picture = NDArray[np.uint8]
@@ -93,10 +94,9 @@ def real_frames() -> list[Picture]:
     root = os.environ.get("VCLR_TEST_DATA")
     if not root or not (Path(root) / "clips").is_dir():
         pytest.skip("real videos are looked for in $VCLR_TEST_DATA/clips; there are none")
-    av = pytest.importorskip("av")
     frames = []
     for path in sorted((Path(root) / "clips").glob("torchvision__*"))[:8]:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_stream(path) as (container, _):
             frames.append(next(container.decode(video=0)).to_ndarray(format="rgb24"))
     return frames
 

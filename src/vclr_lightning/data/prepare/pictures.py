@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import av
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from vclr_lightning.data.readers.picture import PictureMaker
-
-# From PyAV 17 on the conversion runs in as many threads as there are cores unless told otherwise.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+from vclr_lightning.data.readers.picture import ONE_THREAD, PictureMaker
 
 
 class Scaler:
@@ -39,5 +34,5 @@ class Scaler:
             height=self._height,
             format="yuv420p",
             interpolation=Interpolation.AREA if far else Interpolation.BICUBIC,
-            **_ONE_THREAD,
+            **ONE_THREAD,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -15,6 +15,11 @@ from vclr_lightning.data.readers.sources import VideoSource, WholeFile, as_sourc
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+PYAV = int(av.__version__.split(".")[0])
+
+# Until PyAV 19, which has no such argument, metadata in another encoding than UTF-8 is an error.
+_ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}
 
 # FFmpeg opens decoders to look into the first packets of a file, for what most headers tell, too.
 _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
@@ -38,7 +43,7 @@ def open_stream(
     source = as_source(source)
     try:
         options = {} if probed else _UNPROBED
-        container = av.open(source.target(), metadata_errors="ignore", container_options=options)
+        container = av.open(source.target(), container_options=options, **_ANY_TEXT)
     except (OSError, av.FFmpegError, ValueError) as error:
         raise VideoError(unreadable(source, error)) from error
     with container:

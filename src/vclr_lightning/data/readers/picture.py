@@ -10,11 +10,13 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
+from vclr_lightning.data.readers.opening import PYAV
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # From PyAV 17 on the conversion runs in as many threads as there are cores unless told otherwise.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 
 
 def upright(picture: NDArray[np.uint8], matrix: Sequence[int]) -> NDArray[np.uint8]:
@@ -55,7 +57,7 @@ class PictureMaker:
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return ``(H, W, 3)`` uint8, upright; rows may be padded."""
-        rgb = self._converter.reformat(frame, format="rgb24", **_ONE_THREAD)
+        rgb = self._converter.reformat(frame, format="rgb24", **ONE_THREAD)
         picture = cast("NDArray[np.uint8]", rgb.to_ndarray())
         if turn := frame.rotation:
             if turn not in self._matrices:
@@ -67,6 +69,6 @@ class PictureMaker:
 
 def _display_matrix(frame: av.VideoFrame) -> list[int]:
     # Asking a frame for its side data ties it into a reference cycle, so a tiny copy is asked.
-    copy = VideoReformatter().reformat(frame, width=16, height=16, format="gray", **_ONE_THREAD)
+    copy = VideoReformatter().reformat(frame, width=16, height=16, format="gray", **ONE_THREAD)
     side_data: Any = copy.side_data
     return [int(number) for number in np.frombuffer(side_data[Type.DISPLAYMATRIX], np.int32)]
