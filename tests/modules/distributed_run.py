@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from conftest import Network, build_batch, build_module
 from vclr_lightning.core.random import torch_generator
-from vclr_lightning.modules.encoding import Pixels, through
+from vclr_lightning.modules.encoding import Pixels, encoded
 from vclr_lightning.modules.key_batchnorm import shuffle_videos
 
 GLOBAL_BATCH, STEPS = 8, 5
@@ -79,14 +79,14 @@ def shuffle(rank: int, world: int) -> dict[str, Any]:
     network = Network(norm=True).double()
     groups: list[Tensor] = []
 
-    def encode(clips: Tensor) -> Tensor:
+    def encode(clips: Tensor) -> dict[str, Tensor]:
         groups.append(clips.clone())
-        return through(network, clips, pixels=Pixels(2, (0.5,) * 3, (0.25,) * 3))
+        return encoded(network, clips, pixels=Pixels(2, (0.5,) * 3, (0.25,) * 3), maps=True)
 
     with torch.no_grad():
         for step in range(2):
-            features = shuffle_videos(videos, encode, rng=torch_generator(0, "shuffle", step))
-    return {"videos": videos, "groups": groups, "features": features}
+            found = shuffle_videos(videos, encode, rng=torch_generator(0, "shuffle", step))
+    return {"videos": videos, "groups": groups, **found}
 
 
 def process(

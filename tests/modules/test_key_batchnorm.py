@@ -23,9 +23,9 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def __call__(self, clips: Tensor) -> Tensor:
+    def __call__(self, clips: Tensor) -> dict[str, Tensor]:
         self.batches.append(clips[:, 0, 0].tolist())
-        return clips[..., :1].float()
+        return {"features": clips[..., :1].float(), "maps": clips.float()}
 
 
 @settings(deadline=None, max_examples=40)
@@ -36,7 +36,8 @@ def test_split_normalises_groups_of_different_videos_apart_in_order(
     clips = torch.arange(videos)[:, None, None].expand(-1, 2, 3)
     record = Recorder()
     out = split_videos(clips, record, groups=groups, rng=torch.Generator().manual_seed(seed))
-    assert out[:, :, 0].tolist() == [[v, v] for v in range(videos)]
+    assert out["features"][:, :, 0].tolist() == [[v, v] for v in range(videos)]
+    assert torch.equal(out["maps"], clips.float())
     assert len(record.batches) == min(groups, videos)
     assert sorted(video for batch in record.batches for video in batch) == list(range(videos))
     sizes = [len(batch) for batch in record.batches]
@@ -58,11 +59,12 @@ def test_split_batchnorm_uses_the_statistics_of_the_group() -> None:
     norm = nn.BatchNorm1d(3, momentum=1.0)
     groups: list[Tensor] = []
 
-    def encode(x: Tensor) -> Tensor:
+    def encode(x: Tensor) -> dict[str, Tensor]:
         groups.append(x)
-        return norm(x.flatten(0, 1)).view_as(x)
+        return {"features": norm(x.flatten(0, 1)).view_as(x)}
 
-    out = split_videos(clips, encode, groups=2, rng=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    out = split_videos(clips, encode, groups=2, rng=rng)["features"]
     assert not torch.allclose(out, norm(clips.flatten(0, 1)).view_as(clips), atol=1e-3)
     for group in groups:
         flat = group.flatten(0, 1)

@@ -15,8 +15,8 @@ from vclr_lightning.objectives.inter_frame import frame_requests
 
 FRAME = frame_requests()
 TUPLE = {
-    "query": Request("query", ("anchor",), group="tuple"),
-    "key": Request("key", ("positive",), group="tuple"),
+    "query": Request("query", ("anchor",)),
+    "key": Request("key", ("positive",)),
 }
 CLIPS = {"anchor": 3, "positive": 3, "second": 1, "extra": 0}
 ROWS = {"x1": 1, "others": 2}
@@ -43,8 +43,18 @@ def test_vclr_encodes_three_query_and_six_key_frames() -> None:
 
 def test_the_released_code_encodes_four_and_six() -> None:
     plan = plan_encodings({"inter": FRAME, "video": TUPLE}, share_encodings=False)
-    assert sorted(encoded(plan, "query")) == [1, 3]
-    assert sorted(encoded(plan, "key")) == [3, 3]
+    assert encoded(plan, "query") == [1, 3]
+    assert encoded(plan, "key") == [1, 2, 3]
+    assert [f.apart for f in plan.forwards] == [False, True, False, False, False]  # x2 | x3
+
+
+def test_another_objective_leaves_the_released_batchnorm_batches_alone() -> None:
+    reader = {"all": Request("query", ("anchor", "second")), "key": Request("key", ("anchor",))}
+    alone = plan_encodings({"inter": FRAME, "video": TUPLE}, share_encodings=False)
+    both = plan_encodings({"mine": reader, "inter": FRAME, "video": TUPLE}, share_encodings=False)
+    assert set(alone.forwards) < set(both.forwards)
+    for where, read in alone.reads.items():
+        assert alone.forwards[read.forward] == both.forwards[both.reads[where].forward]
 
 
 def test_single_losses_encode_only_what_they_read() -> None:
@@ -58,7 +68,7 @@ def test_single_losses_encode_only_what_they_read() -> None:
 
 def test_keys_run_before_queries() -> None:
     plan = plan_encodings({"video": TUPLE, "inter": FRAME}, share_encodings=False)
-    assert [forward.encoder for forward in plan.forwards] == ["key", "key", "query", "query"]
+    assert [forward.encoder for forward in plan.forwards] == ["key"] * 3 + ["query"] * 2
 
 
 def test_a_selection_from_a_whole_view_is_taken_after_encoding() -> None:
@@ -85,6 +95,7 @@ def test_maps_and_features_share_a_forward() -> None:
     plan = plan_encodings({"video": TUPLE, "dense": maps})
     (query,) = [forward for forward in plan.forwards if forward.encoder == "query"]
     assert query.maps
+    assert query.features
     assert not plan.reads["dense", "map"].pooled
     assert plan.reads["video", "query"].pooled
 
@@ -112,7 +123,7 @@ requests = st.builds(
     encoder=st.sampled_from(["query", "key"]),
     views=st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "c"), ("c", "a")]),
     rows=st.sampled_from([None, None, "r", "s"]),
-    group=st.sampled_from(["frame", "tuple"]),
+    apart=st.booleans(),
 )
 
 
@@ -149,3 +160,9 @@ def test_every_request_finds_its_clips_and_no_view_is_encoded_twice(
         assert not set(whole) & set(selected)
     if share:
         assert len(plan.forwards) == len({forward.encoder for forward in plan.forwards})
+        return
+    for where, request in asked.items():  # exactly the clips that it names
+        read = plan.reads[where]
+        assert read.rows is None
+        assert read.sources == tuple(range(len(plan.forwards[read.forward].sources)))
+        assert plan.forwards[read.forward].apart == request.apart

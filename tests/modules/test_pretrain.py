@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vclr_lightning.models import TinyBackbone, WrappedBackbone
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame, Objective, VideoLevel
 
@@ -113,8 +114,82 @@ def test_every_frame_is_encoded_once(make_module: Make, make_batch: MakeBatch) -
 def test_the_released_code_encodes_frames_again(make_module: Make, make_batch: MakeBatch) -> None:
     module: Any = make_module(share_encodings=False)
     module.training_step(make_batch(range(4)), 0)
-    assert sorted(module.query_encoder.calls) == [4, 12]
-    assert sorted(module.key_encoder.calls) == [12, 12]
+    assert module.query_encoder.calls == [4, 12]  # x1, then the tuple
+    assert module.key_encoder.calls == [4, 4, 4, 12]  # x1', x2, x3, then the tuple
+
+
+def normalised(module: Any, clips: Tensor, statistics: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Features of one BatchNorm batch ``(N, C, 1, H, W)``, by hand; adds its statistics."""
+    encoder = module.query_encoder
+    x = pictures(clips.transpose(1, 2)[None])[0]
+    maps = torch.nn.functional.conv2d(x, encoder.conv.weight, encoder.conv.bias, stride=3)
+    values = maps.transpose(0, 1).flatten(1)  # (F, N h w)
+    statistics.append((values.mean(1), values.var(1)))
+    shape = (1, -1, 1, 1)
+    spread = (values.var(1, unbiased=False) + encoder.norm.eps).sqrt()
+    maps = (maps - values.mean(1).view(shape)) / spread.view(shape)
+    return torch.nn.functional.gelu(maps).flatten(2).mean(2)
+
+
+@torch.no_grad()
+def test_the_released_code_normalises_each_frame_of_the_batch_by_itself(
+    make_module: Make, make_batch: MakeBatch
+) -> None:
+    """Section 9 of the method; the query encoder and its copy have the same weights here."""
+    module: Any = make_module(norm=True, share_encodings=False, key_batchnorm="none").double()
+    features: dict[str, Any] = {}
+    for name, objective in module.objectives.items():
+        objective.register_forward_pre_hook(lambda _m, a, n=name: features.update({n: a[0]}))
+    batch = make_batch(range(4))
+    module.training_step(batch, 0)
+    views, every = batch["views"], torch.arange(4)
+    others = batch["rows"]["others"]
+    keys: list[tuple[Tensor, Tensor]] = []
+    queries: list[tuple[Tensor, Tensor]] = []
+    expected = {
+        "second": normalised(module, views["second"][:, 0], keys)[:, None],
+        "others": torch.stack(
+            [normalised(module, views["anchor"][every, others[:, i]], keys) for i in (0, 1)], 1
+        ),
+        "key": normalised(module, views["positive"].flatten(0, 1), keys).view(4, 3, -1),
+        "x1": normalised(module, views["anchor"][every, batch["rows"]["x1"][:, 0]], queries),
+        "tuple": normalised(module, views["anchor"].flatten(0, 1), queries).view(4, 3, -1),
+    }
+    close = {"atol": 1e-12, "rtol": 0.0}
+    for name in ("inter", "intra"):
+        for request in ("second", "others"):
+            torch.testing.assert_close(features[name][request], expected[request], **close)
+        torch.testing.assert_close(features[name]["query"][:, 0], expected["x1"], **close)
+    for name in ("video", "order"):
+        torch.testing.assert_close(features[name]["key"], expected["key"], **close)
+        torch.testing.assert_close(features[name]["query"], expected["tuple"], **close)
+    for encoder, batches in ((module.query_encoder, queries), (module.key_encoder, keys)):
+        mean, var = torch.zeros(6).double(), torch.ones(6).double()
+        for own_mean, own_var in batches:  # in the order that the released code encodes them
+            mean, var = 0.9 * mean + 0.1 * own_mean, 0.9 * var + 0.1 * own_var
+        torch.testing.assert_close(encoder.norm.running_mean, mean, **close)
+        torch.testing.assert_close(encoder.norm.running_var, var, **close)
+
+
+def test_each_released_key_has_a_shuffle_of_its_own(
+    make_module: Make, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vclr_lightning.modules import key_batchnorm
+
+    orders: list[list[int]] = []
+    draw = torch.randperm
+
+    def drawn(*args: Any, **options: Any) -> Tensor:
+        orders.append((order := draw(*args, **options)).tolist())
+        return order
+
+    monkeypatch.setattr(key_batchnorm.torch, "randperm", drawn)
+    module: Any = make_module(norm=True, share_encodings=False)
+    for step in (0, 0, 1):
+        module.training_step(make_batch(range(16)), step)
+    first, again, other = orders[:4], orders[4:8], orders[8:]
+    assert first == again  # a function of the step
+    assert len({tuple(order) for order in first + other}) == 8
 
 
 def test_split_batchnorm_encodes_keys_in_groups(make_module: Make, make_batch: MakeBatch) -> None:
@@ -396,7 +471,66 @@ def test_maps_without_a_momentum_encoder(make_module: Make, make_batch: MakeBatc
     out = module.training_step(make_batch(range(4)), 0)
     assert module.objectives["dense"].seen == {"map": (4, 3, 6, 3, 3), "features": (4, 1, 6)}
     assert out["loss"].item() == pytest.approx(0, abs=1e-10)
-    assert module.query_encoder.calls == [12]
+    assert module.query_encoder.calls == [12, 12]  # its features might be another thing
+
+
+class Head(nn.Module):
+    """Features that are no average of the map, dropout between them, and BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body(x).flatten(2).amax(2))
+        return y
+
+
+def headed() -> WrappedBackbone:
+    net = Head()
+    net.maps = net.body.forward  # type: ignore[assignment]
+    return WrappedBackbone(net, num_features=6, map_method="maps")
+
+
+class Maps(Objective):
+    """Reads maps of everything that the video-level loss reads features of."""
+
+    def __init__(self, *, num_features: int) -> None:
+        super().__init__()
+
+    def requests(self) -> dict[str, Request]:
+        return {
+            "query": Request("query", ("anchor",), pooled=False),
+            "key": Request("key", ("positive",), pooled=False),
+        }
+
+    def forward(self, features: Any, batch: Batch) -> ObjectiveOutput:
+        assert features["query"].shape[:2] == features["key"].shape[:2] == (4, 3)
+        assert features["query"].ndim == 5
+        return ObjectiveOutput(0 * features["query"].sum())
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("backbone", [lambda: TinyBackbone(width=8, stages=1), headed])
+def test_a_request_for_maps_changes_no_feature_of_others(
+    make_module: Make, make_batch: MakeBatch, backbone: Callable[[], nn.Module], share: bool
+) -> None:
+    video = partial(VideoLevel, embedding_dim=4, queue_size=8)
+    seen, states = [], []
+    for others in ({}, {"dense": Maps}):
+        torch.manual_seed(0)
+        module: Any = make_module(
+            objectives={"video": video, **others},
+            backbone=backbone(),
+            share_encodings=share,
+            channels_last=True,
+        )
+        optimizer = module.configure_optimizers()
+        seen.append([step(module, optimizer, make_batch(range(4)), i) for i in range(2)])
+        states.append(module.state_dict())
+    assert seen[0] == seen[1]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 class Clips(nn.Module):

@@ -113,15 +113,15 @@ class Request:
         views: the views read, concatenated along their clips; a view of 0 clips adds none.
         rows: name of the selection in ``Batch["rows"]``, or ``None`` for all clips.
         pooled: features ``(B, r, F)``; otherwise the map before pooling ``(B, r, F, ...)``.
-        group: BatchNorm group: requests of one group are normalised together when encodings are
-            not shared.
+        apart: where encodings are not shared, each clip is a BatchNorm batch of its own, with the
+            same clip of the other videos; otherwise all clips of the request are one.
     """
 
     encoder: str
     views: tuple[str, ...]
     rows: str | None = None
     pooled: bool = True
-    group: str = "frame"
+    apart: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Batch
 from vclr_lightning.functional.order import reorder
 from vclr_lightning.functional.pixels import normalize, pixel_statistics
+from vclr_lightning.models.backbone import Backbone
 from vclr_lightning.modules.plan import Forward, Plan, Source
 
 
@@ -100,78 +100,120 @@ def read_clips(batch: Batch, source: Source) -> Tensor:
             f"the batch has no view {' or '.join(source.views)}, only "
             f"{', '.join(sorted(batch['views']))}; give the data module a sampler that yields it"
         )
-    clips = views[0] if len(views) == 1 else torch.cat(views, dim=1)
+    clips = joined(views, dim=1)
     return clips if source.rows is None else reorder(clips, _rows(batch, source.rows))
 
 
+Encoded = Mapping[str, Tensor]
+"""``features`` ``(B, n, F)`` and ``maps`` ``(B, n, F, ...)``, as far as they are wanted."""
+
+
 def encode_plan(
-    plan: Plan,
-    batch: Batch,
-    *,
-    encode: Callable[[Forward, Tensor], Tensor],
-    pool: Callable[[Tensor], Tensor],
+    plan: Plan, batch: Batch, *, encode: Callable[[Forward, str, Tensor], Encoded]
 ) -> dict[str, dict[str, Tensor]]:
     """Run all forwards of ``plan``, and return each objective's features by request.
 
     Args:
         plan: what to encode.
         batch: where the clips come from.
-        encode: takes a forward and clips ``(B, n, C, T, H, W)``, returns features ``(B, n, F)``,
-            or maps ``(B, n, F, ...)`` where the forward wants them.
-        pool: takes maps ``(N, F, ...)`` to features ``(N, F)``.
+        encode: takes a forward, and name and clips ``(B, n, C, T, H, W)`` of a BatchNorm batch;
+            returns what the forward wants.
     """
     encoded = [_encode_forward(forward, batch, encode) for forward in plan.forwards]
     features: dict[str, dict[str, Tensor]] = {}
     for (objective, name), read in plan.reads.items():
-        parts = [encoded[read.forward][i] for i in read.sources if i in encoded[read.forward]]
-        joined = _join(parts)
+        kind = "features" if read.pooled else "maps"
+        found = encoded[read.forward]
+        parts = _join([found[i][kind] for i in read.sources if i in found])
         if read.rows is not None:
-            joined = reorder(joined, _rows(batch, read.rows))
-        if read.pooled and plan.forwards[read.forward].maps:
-            joined = pool(joined.flatten(0, 1)).view(*joined.shape[:3])
-        features.setdefault(objective, {})[name] = joined
+            parts = reorder(parts, _rows(batch, read.rows))
+        features.setdefault(objective, {})[name] = parts
     return features
 
 
 def through(
+    encoder: nn.Module, clips: Tensor, *, pixels: Pixels, chunk: int | None = None
+) -> Tensor:
+    """Return an encoder's features of clips, ``(B, n, F)``; see :func:`encoded`."""
+    return encoded(encoder, clips, pixels=pixels, chunk=chunk)["features"]
+
+
+def encoded(
     encoder: nn.Module,
     clips: Tensor,
     *,
     pixels: Pixels,
+    features: bool = True,
     maps: bool = False,
     chunk: int | None = None,
-) -> Tensor:
-    """Put clips through an encoder, ``chunk`` at a time if given.
+) -> dict[str, Tensor]:
+    """Return an encoder's features of clips, their maps before pooling, or both.
+
+    With ``chunk``, the encoder is given so many clips at a time. Features are the same to the last bit whether or not maps are asked for beside them.
 
     Shape:
-        ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)``, or to maps ``(B, n, F, ...)``.
+        ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)`` and ``(B, n, F, ...)``.
     """
     dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
-    run = cast(Callable[[Tensor], Tensor], encoder.forward_map if maps else encoder)
     flat = clips.flatten(0, 1)
-    parts = [run(pixels(part, dtype)) for part in torch.split(flat, chunk or max(1, len(flat)))]
-    features = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return features.view(*clips.shape[:2], *features.shape[1:])
+    parts = [
+        _encoded(encoder, pixels(part, dtype), features=features, maps=maps)
+        for part in torch.split(flat, chunk or max(1, len(flat)))
+    ]
+    whole = {kind: joined([part[kind] for part in parts]) for kind in parts[0]}
+    return {kind: x.view(*clips.shape[:2], *x.shape[1:]) for kind, x in whole.items()}
+
+
+def _encoded(encoder: Any, x: Tensor, *, features: bool, maps: bool) -> dict[str, Tensor]:
+    if not maps:
+        return {"features": encoder(x)}
+    if not features:
+        return {"maps": encoder.forward_map(x)}
+    if type(encoder).forward is Backbone.forward:
+        found = encoder.forward_map(x)
+        return {"features": encoder.pool(found), "maps": found}
+    # Features of another network need not be the pooled map. A second pass leaves no trace.
+    pooled = encoder(x)
+    own = [(layer, dict(layer._buffers)) for layer in encoder.modules()]
+    for layer, buffers in own:
+        layer._buffers.update({n: b if b is None else b.clone() for n, b in buffers.items()})
+    try:
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            return {"features": pooled, "maps": encoder.forward_map(x)}
+    finally:
+        for layer, buffers in own:
+            layer._buffers.update(buffers)
 
 
 def _encode_forward(
-    forward: Forward, batch: Batch, encode: Callable[[Forward, Tensor], Tensor]
-) -> dict[int, Tensor]:
+    forward: Forward, batch: Batch, encode: Callable[[Forward, str, Tensor], Encoded]
+) -> Mapping[int, Encoded]:
     """Encode the sources of a forward, by position; clips of one shape go together."""
     clips = {
         i: read_clips(batch, source)
         for i, source in enumerate(forward.sources)
         if source.rows is not None or source.views[0] in batch["views"]
     }
-    by_shape: dict[torch.Size, list[int]] = {}
-    for i, some in clips.items():
-        by_shape.setdefault(some.shape[2:], []).append(i)
-    encoded: dict[int, Tensor] = {}
-    for members in by_shape.values():
-        features = encode(forward, _join([clips[i] for i in members]))
+    found: dict[int, dict[str, Tensor]] = {}
+    for shape in dict.fromkeys(some.shape[2:] for some in clips.values()):
+        members = [i for i, some in clips.items() if some.shape[2:] == shape]
+        together = _join([clips[i] for i in members])
+        if forward.apart:
+            each = enumerate(torch.split(together, 1, dim=1))
+            batches = [encode(forward, f"{forward.name}[{i}]", clip) for i, clip in each]
+        else:
+            batches = [encode(forward, forward.name, together)]
         counts = [clips[i].shape[1] for i in members]
-        encoded |= dict(zip(members, torch.split(features, counts, dim=1), strict=True))
-    return encoded
+        for kind in batches[0]:
+            values = joined([one[kind] for one in batches], dim=1)
+            for i, part in zip(members, torch.split(values, counts, dim=1), strict=True):
+                found.setdefault(i, {})[kind] = part
+    return found
+
+
+def joined(parts: Sequence[Tensor], *, dim: int = 0) -> Tensor:
+    """Concatenate tensors; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
@@ -180,7 +222,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
             "an objective reads only views that the batch does not hold; give the data module a "
             "sampler that yields them"
         )
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+    return joined(parts, dim=1)
 
 
 def _rows(batch: Batch, name: str) -> Tensor:
@@ -206,15 +248,3 @@ def backbone_number(backbone: nn.Module, name: str) -> int:
             "vclr_lightning.models.WrappedBackbone(net, num_features=...), which says both"
         )
     return value
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into evaluation mode for a while; every layer returns to its own mode."""
-    modes = {layer: layer.training for layer in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes.items():
-            layer.training = training

@@ -16,9 +16,10 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
+from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.view_scores import average_views
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.encoding import backbone_number, evaluating, pixels_of, through
+from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
 from vclr_lightning.modules.pending import StepMeans
@@ -151,7 +152,7 @@ class FinetuneModule(LightningModule):
         Shape:
             ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
         """
-        with evaluating(self), torch.no_grad():
+        with evaluation_mode(self), torch.no_grad():
             logits = torch.stack([self(view) for view in views.unbind(1)], dim=1).float()
         return average_views(logits, averaging="logits" if self.head == "tsn" else "probabilities")
 

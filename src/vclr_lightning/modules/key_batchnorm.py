@@ -6,7 +6,7 @@ On several ranks videos are shuffled over the ranks before the key encoder and b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
 import torch
@@ -20,8 +20,8 @@ from vclr_lightning.core.momentum import momentum_copy
 KeyBatchNorm = Literal["auto", "shuffle", "split", "sync", "none"]
 MODES = ("auto", "shuffle", "split", "sync", "none")
 
-Encode = Callable[[Tensor], Tensor]
-"""Encodes videos: ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F, ...)``."""
+Encode = Callable[[Tensor], Mapping[str, Tensor]]
+"""Encodes videos: ``(B, n, C, T, H, W)`` uint8 to tensors ``(B, n, F, ...)`` by name."""
 
 
 def check_key_options(momentum: float, mode: str, groups: int, chunk: int | None) -> None:
@@ -105,7 +105,7 @@ def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> 
 
 def encode_apart(
     clips: Tensor, encode: Encode, *, mode: KeyBatchNorm, groups: int, rng: torch.Generator
-) -> Tensor:
+) -> Mapping[str, Tensor]:
     """Encode the keys of a batch as ``mode`` (resolved) says, and return them in their order.
 
     Shape:
@@ -118,7 +118,9 @@ def encode_apart(
     return encode(clips)
 
 
-def split_videos(clips: Tensor, encode: Encode, *, groups: int, rng: torch.Generator) -> Tensor:
+def split_videos(
+    clips: Tensor, encode: Encode, *, groups: int, rng: torch.Generator
+) -> Mapping[str, Tensor]:
     """Encode random groups of different videos apart, and return all in their order.
 
     Args:
@@ -134,11 +136,12 @@ def split_videos(clips: Tensor, encode: Encode, *, groups: int, rng: torch.Gener
     if groups <= 1:
         return encode(clips)
     order = torch.randperm(len(clips), generator=rng).to(clips.device)
-    features = torch.cat([encode(clips[part]) for part in order.tensor_split(groups)])
-    return features[order.argsort()]
+    parts = [encode(clips[part]) for part in order.tensor_split(groups)]
+    back = order.argsort()
+    return {kind: torch.cat([part[kind] for part in parts])[back] for kind in parts[0]}
 
 
-def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Tensor:
+def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Mapping[str, Tensor]:
     """Encode the videos on random ranks, and return the features on their own, in their order.
 
     Every rank sends its videos to the ranks in equal shares (the first ones elsewhere, where they
@@ -159,8 +162,11 @@ def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Te
     send = torch.bincount(routes[rank], minlength=world).tolist()
     receive = (routes == rank).sum(1).tolist()
     here = distributed.exchange(clips[leaving], send=send, receive=receive)
-    back = distributed.exchange(encode(here), send=receive, receive=send)
-    return back[leaving.argsort()]
+    back = leaving.argsort()
+    return {
+        kind: distributed.exchange(values, send=receive, receive=send)[back]
+        for kind, values in encode(here).items()
+    }
 
 
 def shuffle_routes(videos: int, world_size: int, rng: torch.Generator) -> Tensor:

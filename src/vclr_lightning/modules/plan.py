@@ -22,19 +22,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Forward:
-    """One pass through an encoder, over all clips of its sources at once.
+    """One BatchNorm batch of an encoder: all clips of its sources; or, ``apart``, one of each clip.
 
     Attributes:
         encoder: ``"query"`` or ``"key"``.
-        group: name of the BatchNorm group.
-        maps: whether maps before pooling are wanted, besides pooled features.
+        name: of the BatchNorm batch, by which its shuffle is drawn.
         sources: what is encoded, in order.
+        apart: whether every clip is a BatchNorm batch of its own, over the videos.
+        features: whether pooled features are wanted.
+        maps: whether maps before pooling are wanted.
     """
 
     encoder: str
-    group: str
-    maps: bool
+    name: str
     sources: tuple[Source, ...]
+    apart: bool = False
+    features: bool = True
+    maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,38 +88,46 @@ def plan_encodings(
 
     Args:
         requests: by objective, then by the request's name.
-        share_encodings: one forward per encoder (BatchNorm sees all clips together); otherwise
-            one per encoder and group, as the released code has it.
+        share_encodings: all clips of an encoder are one BatchNorm batch; otherwise those of each
+            request, as the released code has it. Equal requests are encoded once even so.
 
     Raises:
         UserError: a request names an unknown encoder, or no view.
 
     Example:
         >>> x1 = Request("query", ("anchor",), rows="x1")
-        >>> tuple_ = Request("query", ("anchor",), group="tuple")
+        >>> tuple_ = Request("query", ("anchor",))
         >>> plan = plan_encodings({"inter": {"query": x1}, "video": {"query": tuple_}})
         >>> [forward.sources for forward in plan.forwards]
         [(Source(views=('anchor',), rows=None),)]
         >>> plan.reads["inter", "query"].rows
         'x1'
     """
-    wanted: dict[tuple[str, str], list[tuple[tuple[str, str], Request]]] = {}
+    wanted: dict[tuple[str, str, bool], list[tuple[tuple[str, str], Request]]] = {}
     for objective, named in requests.items():
         for name, request in named.items():
             _check(request, f"{objective}.{name}")
-            group = "all" if share_encodings else request.group
-            wanted.setdefault((request.encoder, group), []).append(((objective, name), request))
+            batch = ("all", False) if share_encodings else (_name(request), request.apart)
+            wanted.setdefault((request.encoder, *batch), []).append(((objective, name), request))
 
     forwards: list[Forward] = []
     reads: dict[tuple[str, str], Read] = {}
-    for encoder, group in sorted(wanted, key=lambda key: ENCODERS.index(key[0])):
-        asked = wanted[encoder, group]
+    for encoder, batch_name, apart in sorted(wanted, key=lambda key: ENCODERS.index(key[0])):
+        asked = wanted[encoder, batch_name, apart]
         sources = _sources(request for _, request in asked)
-        maps = any(not request.pooled for _, request in asked)
         for where, request in asked:
             reads[where] = _read(request, sources, forward=len(forwards))
-        forwards.append(Forward(encoder, group, maps, sources))
+        pooled = {request.pooled for _, request in asked}
+        forwards.append(
+            Forward(
+                encoder, batch_name, sources, apart, features=True in pooled, maps=False in pooled
+            )
+        )
     return Plan(tuple(forwards), reads)
+
+
+def _name(request: Request) -> str:
+    return "+".join(request.views) + ("" if request.rows is None else f":{request.rows}")
 
 
 def _check(request: Request, where: str) -> None:

@@ -17,10 +17,12 @@ from vclr_lightning.core.momentum import copy_state, momentum_update, paired_par
 from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
+from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.modules.encoding import (
+    Encoded,
     backbone_number,
     encode_plan,
-    evaluating,
+    encoded,
     pixels_of,
     through,
 )
@@ -60,8 +62,10 @@ class PretrainModule(LightningModule):
             ``"split"`` into groups normalised apart, ``"sync"`` over all ranks (CUDA only),
             ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.
         batchnorm_groups: number of groups of ``"split"``.
-        share_encodings: encode a frame once for all objectives; otherwise frame-level and
-            tuple-level objectives encode apart, as the released code does.
+        share_encodings: encode a frame once for all objectives, all frames of an encoder as one
+            BatchNorm batch. Otherwise as the released code: x1 by itself and the tuple by itself
+            through the query encoder; its second view, x2, x3 and the tuple one after another
+            through the key encoder, each a BatchNorm batch with a shuffle of its own.
         key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
             chunk apart. ``None`` for all at once.
         mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
@@ -149,7 +153,7 @@ class PretrainModule(LightningModule):
         Shape:
             ``(M, C, T, H, W)`` uint8 to ``(M, F)``.
         """
-        with evaluating(self.query_encoder), torch.no_grad():
+        with evaluation_mode(self.query_encoder), torch.no_grad():
             return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)
 
     def reset_key_encoder(self) -> None:
@@ -162,7 +166,7 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the weighted ``loss``, and each objective's own under ``losses``."""
         encode = partial(self._encode, step=(self.current_epoch, batch_idx))
-        features = encode_plan(self.plan, batch, encode=encode, pool=self._pool)
+        features = encode_plan(self.plan, batch, encode=encode)
         outputs = {
             name: objective(features.get(name, {}), batch) for name, objective in self._objectives()
         }
@@ -218,27 +222,19 @@ class PretrainModule(LightningModule):
         if batch_idx == 0 and self.current_epoch == 0 and self._trainer is not None:
             warn_of_long_queues(self.trainer, self._objectives(), videos=len(batch["video_id"]))
 
-    def _encode(self, forward: Forward, clips: Tensor, step: tuple[int, int]) -> Tensor:
+    def _encode(self, forward: Forward, name: str, clips: Tensor, step: tuple[int, int]) -> Encoded:
+        """Encode one BatchNorm batch of this ``name``."""
+        encode = partial(encoded, pixels=self.pixels, features=forward.features, maps=forward.maps)
         if forward.encoder == "query":
-            return through(self.query_encoder, clips, pixels=self.pixels, maps=forward.maps)
+            return encode(self.query_encoder, clips)
         assert self.key_encoder is not None
-        encode = partial(
-            through,
-            self.key_encoder,
-            pixels=self.pixels,
-            maps=forward.maps,
-            chunk=self.key_chunk,
-        )
+        encode = partial(encode, self.key_encoder, chunk=self.key_chunk)
         mode = resolve_mode(
             self.key_batchnorm, world_size=distributed.world_size(), encoder=self.key_encoder
         )
-        rng = torch_generator(self.seed, "key_batchnorm", forward.group, *step)
+        rng = torch_generator(self.seed, "key_batchnorm", name, *step)
         with torch.no_grad():
             return encode_apart(clips, encode, mode=mode, groups=self.batchnorm_groups, rng=rng)
-
-    def _pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.query_encoder.pool(maps)  # type: ignore[operator]
-        return features
 
     def _objectives(self) -> Iterator[tuple[str, Objective]]:
         for name, objective in self.objectives.items():

@@ -73,9 +73,12 @@ class InterFrame(QueuedObjective):
 
 
 def frame_requests() -> dict[str, Request]:
-    """Return what the frame-level losses read: x1 by the query, x1 again, x2 and x3 by the key."""
+    """Return what the frame-level losses read: x1 by the query, x1 again, x2 and x3 by the key.
+
+    The released code encodes these frames one by one.
+    """
     return {
         "query": Request("query", ("anchor",), rows="x1"),
         "second": Request("key", ("second",)),
-        "others": Request("key", ("anchor", "extra"), rows="others"),
+        "others": Request("key", ("anchor", "extra"), rows="others", apart=True),
     }

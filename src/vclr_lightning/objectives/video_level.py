@@ -79,8 +79,8 @@ class VideoLevel(QueuedObjective):
 
     def requests(self) -> Mapping[str, Request]:
         return {
-            "query": Request("query", ("anchor",), group="tuple"),
-            "key": Request("key", ("positive",), group="tuple"),
+            "query": Request("query", ("anchor",)),
+            "key": Request("key", ("positive",)),
         }
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
