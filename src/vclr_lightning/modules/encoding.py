@@ -149,7 +149,8 @@ def encoded(
 ) -> dict[str, Tensor]:
     """Return an encoder's features of clips, their maps before pooling, or both.
 
-    With ``chunk``, the encoder is given so many clips at a time. Features are the same to the last bit whether or not maps are asked for beside them.
+    With ``chunk``, the encoder is given so many clips at a time. Features are the same to the
+    last bit whether or not maps are asked for beside them.
 
     Shape:
         ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)`` and ``(B, n, F, ...)``.
