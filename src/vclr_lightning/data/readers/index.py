@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
+from operator import attrgetter, lt, sub
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class GroupIndex:
     @property
     def spacing(self) -> int | None:
         """Time from each packet to the next, where that is the same for all."""
-        steps = {b - a for a, b in pairwise(self.times)}
+        steps = set(map(sub, islice(self.times, 1, None), self.times))
         return steps.pop() if len(steps) == 1 else None
 
     def group(self, position: int) -> range:
@@ -60,12 +61,13 @@ def read_index(container: InputContainer, stream: VideoStream) -> GroupIndex | N
     codec = context.codec.canonical_name
     if codec == "vp8" or (codec == "mpeg4" and context.has_b_frames):
         return None  # not every packet gives one frame
-    times, flags = map(list, zip(*((e.timestamp, e.flags) for e in entries), strict=True))
+    read = list(map(attrgetter("timestamp", "flags"), entries))
+    times, flags = [time for time, _ in read], [flag for _, flag in read]
     last = entries[-1]
     if (
         not flags[0] & _KEY
-        or any(flag & _DISCARD for flag in flags)
-        or any(a >= b for a, b in pairwise(times))
+        or any(flag & _DISCARD for flag in set(flags))
+        or not all(map(lt, times, islice(times, 1, None)))
         or last.pos + last.size > container.size
     ):
         return None
