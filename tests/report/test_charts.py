@@ -6,13 +6,15 @@ import math
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.report import Chart, charts_of
 from vclr_lightning.report.charts import HEIGHT, WIDTH, bar_chart, line_chart
-from vclr_lightning.report.scale import Scale, smooth, tick_text, ticks
+from vclr_lightning.report.curve import Curve
+from vclr_lightning.report.scale import Scale, tick_text, ticks
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -64,7 +66,39 @@ def test_many_points_are_drawn_once_more_smooth() -> None:
     svg = line_chart(Chart("t", {"a": values}))
     assert len(points(svg)) == 200
     assert svg.count("c0 raw") == 1
-    assert all(0.3 < value < 0.7 for _, value in smooth(values, width=9)[4:-4])
+
+
+@given(st.lists(numbers, min_size=1, max_size=200))
+def test_an_average_is_that_of_a_twentieth_of_the_points(values: list[float]) -> None:
+    half = len(values) // 20 // 2 if len(values) // 20 % 2 else (len(values) // 20 | 1) // 2
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    found = Curve(list(enumerate(values))).average()
+    assert [step for step, _ in found] == list(range(len(values)))
+    means = [math.fsum(window) / len(window) for window in windows]
+    assert [value for _, value in found] == pytest.approx(means, rel=1e-9, abs=1e-9)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_extremes() -> None:
+    steps = np.arange(200_000.0)
+    rng = np.random.default_rng(0)
+    values = np.exp(-steps / 50_000) + rng.normal(0, 0.05, len(steps))
+    values[[77_777, 150_001]] = 9, -3
+    values[[5, 90_000]] = math.nan, math.inf
+    given = np.column_stack([steps, values])
+    curve = Curve(given)
+    assert len([*curve]) <= 1024
+    high, low = max(curve, key=lambda p: p[1]), min(curve, key=lambda p: p[1])
+    assert (high[1], low[1]) == (9, -3)
+    assert abs(high[0] - 77_777) < 512
+    assert abs(low[0] - 150_001) < 512
+    smooth = curve.average()
+    truth = np.exp(-np.array([step for step, _ in smooth]) / 50_000)
+    assert np.abs(np.array([value for _, value in smooth]) - truth)[20:-20].max() < 0.005
+    pieces = Curve()
+    for part in np.array_split(given, 37):
+        pieces.extend(part)
+    assert [*pieces] == [*curve]
+    assert len(line_chart(Chart("t", {"a": curve}))) < 40_000
 
 
 def test_names_cannot_break_the_page() -> None:
@@ -85,7 +119,8 @@ def test_bars_are_as_long_as_their_mean() -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [tick_text(v) for v in (0, 0.125, 25000, -3)] == ["0", "0.125", "25k", "-3"]
+    numbers = (0, 0.125, 25000, 2.5e6, -3)
+    assert [tick_text(v) for v in numbers] == ["0", "0.125", "25k", "2.5M", "-3"]
     assert Scale(1, 3, 10, 30)(2) == 20
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -166,7 +167,9 @@ def test_a_run_tells_what_it_left(runs: list[Path]) -> None:
     run = read_run(runs[1])
     assert run.facts == {"seed": "1", "epochs": "4", "backbone": "Tiny(width=8)"}
     assert [s.name for s in run.scores][1] == "told which tuples are shuffled"
-    assert run.charts[1].lines == {"loss": [(0.0, 4.5), (10.0, 3.0)]}
+    assert {name: [*line] for name, line in run.charts[1].lines.items()} == {
+        "loss": [(0.0, 4.5), (10.0, 3.0)]
+    }
     (runs[1] / "results.json").unlink()
     (runs[1] / "config.yaml").unlink()
     bare = read_run(runs[1])
@@ -199,6 +202,36 @@ def test_other_tables_are_refused(tmp_path: Path, content: str) -> None:
     file.write_bytes(content.encode("latin1"))
     with pytest.raises(UserError, match=r"metrics\.csv"):
         read_metrics(file)
+
+
+def test_damaged_lines_cost_themselves_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A byte order mark, Windows' line breaks, NUL bytes, a torn line, a cell that is no number."""
+    file = tmp_path / "metrics.csv"
+    torn = [b"2,\0\0\0", b"3,1.5", b"4,x,1", b"5,nan,1", b"6,,2", b"7,3."]
+    rows = [b"\xef\xbb\xbfstep,a,b", b"0,1,", b"1,2,", *torn]
+    file.write_bytes(b"\r\n".join(rows))
+    curves = {name: [*curve] for name, curve in read_metrics(file).items()}
+    assert curves == {"a": [(0.0, 1.0), (1.0, 2.0)], "b": [(5.0, 1.0), (6.0, 2.0)]}
+    assert "4 damaged lines" in caplog.text
+
+
+def test_a_long_run_is_read_in_parts(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    names = [f"m{i}" for i in range(20)]
+    with file.open("w") as sink:
+        sink.write(",".join(["step", *names]) + "\n")
+        sink.writelines(f"{i},{','.join([repr(i / 7)] * 20)}\n" for i in range(20_000))
+    tracemalloc.start()
+    try:
+        curves = read_metrics(file)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [*curves] == names
+    assert max([*curves["m7"]]) == (pytest.approx(19_999, abs=64), 19_999 / 7)
+    assert held < 25 * 2**20  # where 400,000 pairs of floats are 45 MB
 
 
 def test_damaged_results_are_named(runs: list[Path]) -> None:

@@ -7,7 +7,8 @@ from html import escape
 from statistics import mean
 
 from vclr_lightning.report.content import Chart
-from vclr_lightning.report.scale import Scale, smooth, tick_text, ticks
+from vclr_lightning.report.curve import Curve, Point
+from vclr_lightning.report.scale import Scale, tick_text, ticks
 
 WIDTH, HEIGHT = 320, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 26
@@ -22,8 +23,11 @@ def line_chart(chart: Chart) -> str:
         >>> svg.startswith("<svg"), "polyline" in svg
         (True, True)
     """
-    lines = {name: finite(points) for name, points in chart.lines.items()}
-    lines = {name: points for name, points in lines.items() if points}
+    curves = {
+        name: points if isinstance(points, Curve) else Curve(points)
+        for name, points in chart.lines.items()
+    }
+    lines = {name: points for name, curve in curves.items() if (points := [*curve])}
     if not lines:
         return ""
     steps = [step for points in lines.values() for step, _ in points]
@@ -45,21 +49,21 @@ def line_chart(chart: Chart) -> str:
             f'text-anchor="end">chance {tick_text(chart.chance, percent=chart.percent)}</text>'
         )
     for number, (name, points) in enumerate(lines.items()):
-        parts.append(_curve(name, points, x, y, number, chart.percent))
+        average = curves[name].average() if len(points) > MANY else []
+        parts.append(_curve(name, points, average, x, y, number, chart.percent))
     return _svg(WIDTH, HEIGHT, chart.title, parts)
 
 
-def finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Leave out what cannot be drawn: values that are not finite."""
-    return [(step, value) for step, value in points if abs(value) < float("inf")]
-
-
 def _curve(
-    name: str, points: list[tuple[float, float]], x: Scale, y: Scale, number: int, percent: bool
+    name: str,
+    points: list[Point],
+    average: list[Point],
+    x: Scale,
+    y: Scale,
+    number: int,
+    percent: bool,
 ) -> str:
-    drawn = [(name, points, "")]
-    if len(points) > MANY:
-        drawn = [("", points, " raw"), (name, smooth(points, width=len(points) // 20 | 1), "")]
+    drawn = [("", points, " raw"), (name, average, "")] if average else [(name, points, "")]
     parts = []
     for title, some, style in drawn:
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in some)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -14,13 +14,14 @@ class Chart:
 
     Attributes:
         title: what is drawn.
-        lines: ``(step, value)`` pairs by name.
+        lines: ``(step, value)`` pairs by name; a
+            :class:`~vclr_lightning.report.curve.Curve` where they are many.
         chance: a level to compare with, if there is one.
         percent: the values are shares.
     """
 
     title: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]
+    lines: Mapping[str, Iterable[tuple[float, float]]]
     chance: float | None = None
     percent: bool = False
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.report.content import Chart
+from vclr_lightning.report.curve import Curve, Point
 
-Points = list[tuple[float, float]]
+logger = logging.getLogger(__name__)
+
+_LONGEST = 1 << 20  # bytes of a header
+_AT_ONCE = 1 << 22  # bytes of rows
 LOSS_NAMES = {
     "inter": "inter-frame loss",
     "intra": "intra-frame loss",
@@ -18,30 +25,49 @@ LOSS_NAMES = {
 }
 
 
-def read_metrics(path: str | Path) -> dict[str, Points]:
-    """Read a ``metrics.csv`` into ``(step, value)`` pairs by name.
+def read_metrics(path: str | Path) -> dict[str, Curve]:
+    """Read a ``metrics.csv`` into curves by name, a part at a time.
+
+    Damaged lines are left out with a warning.
 
     Raises:
         UserError: the file is missing, or is none of that kind.
     """
     path = Path(path)
+    curves: dict[str, Curve] = {}
+    good = bad = 0
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open("rb") as file:
+            header = file.readline(_LONGEST).decode("utf-8-sig")
+            columns = next(csv.reader([header]), [])
+            if "step" not in columns:
+                raise UserError(f"{path} is no table of metrics with a column step")
+            while lines := file.readlines(_AT_ONCE):
+                rows = [row for line in lines if len(row := _numbers(line)) == len(columns)]
+                good, bad = good + len(rows), bad + len(lines) - len(rows)
+                table = np.array(rows).reshape(-1, len(columns))
+                for number, name in enumerate(columns):
+                    points = table[:, [columns.index("step"), number]]
+                    if name not in ("step", "epoch") and np.isfinite(points[:, 1]).any():
+                        curves.setdefault(name, Curve()).extend(points)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); give the folder of a run") from error
-    metrics: dict[str, Points] = {}
+    if bad and not good:
+        raise UserError(f"{path} is no table of metrics: none of its {bad} lines holds numbers")
+    if bad:
+        logger.warning("%d damaged lines of %s are left out", bad, path)
+    return curves
+
+
+def _numbers(line: bytes) -> list[float]:
+    """The values of a line, NaN where there is none; nothing of a damaged one."""
     try:
-        for row in rows:
-            for name, value in row.items():
-                if name not in ("step", "epoch") and value:
-                    metrics.setdefault(name, []).append((float(row["step"]), float(value)))
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no table of metrics with a column step") from error
-    return metrics
+        return [float(cell or b"nan") for cell in line.rstrip(b"\r\n").split(b",")]
+    except ValueError:
+        return []
 
 
-def charts_of(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> list[Chart]:
+def charts_of(metrics: Mapping[str, Iterable[Point]]) -> list[Chart]:
     """Arrange logged metrics in charts: losses, what they tell apart, and online measures.
 
     ``train/loss``, ``train/NAME/loss``, ``train/NAME/top1`` or ``accuracy`` with ``chance``, and
@@ -81,5 +107,5 @@ def charts_of(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> list[Char
     return charts
 
 
-def _last(points: Sequence[tuple[float, float]] | None) -> float | None:
-    return points[-1][1] if points else None
+def _last(points: Iterable[Point] | None) -> float | None:
+    return [*points][-1][1] if points is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -50,27 +49,13 @@ def tick_text(value: float, *, percent: bool = False) -> str:
     """Return a number as short as it can be told.
 
     Example:
-        >>> tick_text(2000), tick_text(0.25, percent=True), tick_text(-1.5)
-        ('2k', '25%', '-1.5')
+        >>> tick_text(2000), tick_text(7.5e6), tick_text(0.25, percent=True), tick_text(-1.5)
+        ('2k', '7.5M', '25%', '-1.5')
     """
     if percent:
         return f"{100 * value:.3g}%"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g}M"
     if abs(value) >= 1000:
         return f"{value / 1000:.3g}k"
     return f"{value:.3g}"
-
-
-def smooth(points: Sequence[tuple[float, float]], *, width: int) -> list[tuple[float, float]]:
-    """Average each value with its neighbours, ``width`` in all, fewer at the ends.
-
-    Example:
-        >>> smooth([(0, 0.0), (1, 3.0), (2, 0.0)], width=3)
-        [(0, 1.5), (1, 1.0), (2, 1.5)]
-    """
-    half = width // 2
-    values = [value for _, value in points]
-    averaged = []
-    for i, (step, _) in enumerate(points):
-        near = values[max(0, i - half) : i + half + 1]
-        averaged.append((step, sum(near) / len(near)))
-    return averaged
