@@ -576,14 +576,38 @@ def test_any_number_of_segments(
     assert trainer.callback_metrics["train/loss"].isfinite()
 
 
-def test_queues_longer_than_an_epoch_are_told(
-    make_module: Make, make_batch: MakeBatch, fit: Fit, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({"max_epochs": 3}, "24 keys, 3 times"),  # queue_size
+        ({"max_epochs": 2}, "16 keys, 2 times"),  # all that the run yields
+        ({"max_epochs": 1}, None),
+        ({"max_epochs": -1, "max_steps": 2}, None),
+        ({"max_epochs": 9, "max_steps": 3}, "12 keys, 1.5 times"),
+        ({"max_epochs": 9, "max_steps": 1, "accumulate_grad_batches": 2}, None),
+        ({"max_epochs": 2, "limit_train_batches": 1}, None),  # two batches of two
+        ({"max_epochs": 3, "limit_train_batches": 1}, "12 keys, 1.5 times"),
+        ({"max_epochs": 4, "overfit_batches": 1}, "16 keys, 4 times"),
+    ],
+)
+def test_queues_that_will_hold_a_video_s_older_keys_are_warned_of(
+    make_module: Make,
+    make_batch: MakeBatch,
+    fit: Fit,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, Any],
+    warned: str | None,
 ) -> None:
     batches = [make_batch(range(4)), make_batch(range(4, 8))]
+    video = partial(VideoLevel, embedding_dim=4, queue_size=24)
+    module: Any = make_module(objectives={"video": video})
     with caplog.at_level(logging.WARNING, logger="vclr_lightning"):
-        fit(make_module(queue_size=24), batches)
-    assert len(caplog.messages) == 1  # the inter-frame queue holds just an epoch's
-    assert "'video' holds 24 keys, but an epoch yields only 8" in caplog.messages[0]
+        fit(module, batches, **options)
+    said = [f"The queue of 'video' will hold {warned} what one pass"] if warned else []
+    assert [message.partition(" over")[0] for message in caplog.messages] == said
+    ids = module.objectives["video"].queue.ids
+    if "limit_train_batches" not in options:  # this loader does not shuffle
+        assert (int(ids[ids >= 0].bincount().max()) > 1) == (warned is not None)
 
 
 @pytest.mark.parametrize(

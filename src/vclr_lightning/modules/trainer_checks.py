@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
+from operator import length_hint
 
 import torch
 from pytorch_lightning import Trainer
@@ -59,26 +60,34 @@ def run_length(trainer: Trainer) -> tuple[int, float]:
 def warn_of_long_queues(
     trainer: Trainer, objectives: Iterable[tuple[str, Objective]], *, videos: int
 ) -> None:
-    """Say which queues hold more keys than an epoch yields: every video's own keys among them.
+    """Warn of queues that will hold more keys than one pass over the videos yields.
+
+    A run that ends within its first pass fills no queue so far, however long it is.
 
     Args:
-        trainer: tells the length of an epoch.
+        trainer: knows the videos and the length of the run.
         objectives: by name.
         videos: of one rank's micro-batch.
     """
-    if math.isinf(trainer.num_training_batches):
+    if math.isinf(trainer.num_training_batches) or not trainer.is_global_zero:
         return
-    seen = trainer.num_training_batches * videos * trainer.world_size
+    batches = int(trainer.num_training_batches)
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    ends = [epochs * batches] if epochs is not None and epochs >= 0 else []
+    ends += [steps * trainer.accumulate_grad_batches] if steps >= 0 else []
+    # Of few batches an epoch, the next epoch's are of other videos, unless they are overfitted.
+    same = bool(getattr(trainer, "overfit_batches", 0))
+    seen = batches if same else length_hint(trainer.train_dataloader, batches)
     for name, objective in objectives:
-        if not isinstance(objective, QueuedObjective) or not trainer.is_global_zero:
+        if not isinstance(objective, QueuedObjective):
             continue
-        yielded = int(seen * objective.keys_per_video)
-        if objective.queue.size > yielded:
+        once, run = (
+            n * videos * trainer.world_size * objective.keys_per_video
+            for n in (seen, min(ends, default=math.inf))
+        )
+        if (held := min(objective.queue.size, run)) > once:
             logger.warning(
-                "The queue of %r holds %d keys, but an epoch yields only %d: it holds several keys "
-                "of most videos, some of them old. A queue_size of at most %d avoids that.",
-                name,
-                objective.queue.size,
-                yielded,
-                yielded,
+                "The queue of %r will hold %d keys, %.3g times what one pass over the videos "
+                "yields: older keys of the same videos are among them. queue_size=%d avoids that.",
+                *(name, held, held / once, once),
             )
