@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from vclr_lightning.functional.bmn_labels import bmn_labels
 from vclr_lightning.functional.bmn_losses import (
+    bmn_losses,
     classification_loss,
-    regression_cells,
     regression_loss,
+    regression_weights,
     weighted_logistic,
 )
 from vclr_lightning.functional.proposals import candidate_proposals, random_proposals, soft_nms
@@ -70,13 +72,66 @@ def test_regression_takes_all_high_cells_and_about_as_many_of_the_others() -> No
     iou[:, :10, :10], iou[:, 10:50], iou[:, 50:90] = 0.8, 0.5, 0.1
     valid = torch.ones(100, 100)
     valid[:, 90:] = 0
-    cells = regression_cells(iou, valid, generator=torch.Generator().manual_seed(0))
+    cells = regression_weights(iou, valid, generator=torch.Generator().manual_seed(0))
     high = int(((iou > 0.7) * cells).sum())
     assert high == 40 * 100
     for low, top in ((0.3, 0.7), (0.0, 0.3)):
         drawn = int(((iou > low) * (iou <= top) * cells).sum())
         assert abs(drawn - high) < 5 * math.sqrt(high)
     assert not cells[:, :, 90:].any()
+
+
+# Cells (d, s) of one video on four positions, and what MMAction2's BMNLoss gives at the scores
+# below for the regression. In the first two cases it takes every cell.
+ORIGINAL = [
+    (  # four high cells, one middle one, two low ones; (3, 1) ends past the video
+        {(0, 0): 0.95, (0, 1): 0.9, (0, 2): 0.8, (0, 3): 0.75, (1, 0): 0.5, (1, 1): 0.2}
+        | {(2, 0): 0.1, (3, 1): 0.9},
+        {0.2479474545},
+    ),
+    (  # no middle one
+        {(0, 0): 0.95, (0, 1): 0.9, (0, 2): 0.8, (0, 3): 0.75, (1, 0): 0.2, (1, 1): 0.2}
+        | {(2, 0): 0.1, (3, 1): 0.9},
+        {0.2428567708},
+    ),
+    ({(0, 0): 0.95, (0, 1): 0.5, (0, 2): 0.2}, {0.1260524541}),  # one of each: no draw
+    (  # two high cells, one middle one, and half of four low ones: 16 draws
+        {(0, 0): 0.95, (0, 1): 0.8, (1, 0): 0.5, (0, 2): 0.2, (0, 3): 0.1, (1, 1): 0.2}
+        | {(2, 0): 0.1},
+        {0.1973458976, 0.1577424556, 0.1822438240, 0.1746841520, 0.2147592604, 0.1491438597}
+        | {0.1828945428, 0.1884473115, 0.2050314695, 0.1760722995, 0.2194143981, 0.2099171728}
+        | {0.1418455243, 0.1912842542, 0.1503791064, 0.1677924991},
+    ),
+]
+
+
+@pytest.mark.parametrize(("cells", "regression"), ORIGINAL)
+def test_losses_are_the_original_s_also_where_high_cells_are_the_most(
+    cells: dict[tuple[int, int], float], regression: set[float]
+) -> None:
+    at = torch.arange(4).double()
+    iou = torch.zeros(1, 4, 4).double()
+    for where, value in cells.items():
+        iou[0, where[0], where[1]] = value
+    cell = torch.arange(16).view(1, 4, 4).double()
+    found: list[float] = []
+    for seed in range(64 * len(regression)):
+        losses = bmn_losses(
+            torch.stack([0.5 + 0.4 * cell.sin(), 0.5 + 0.3 * cell.cos()], dim=1),
+            0.5 + 0.4 * at.sin()[None],
+            0.5 + 0.4 * at.cos()[None],
+            iou=iou,
+            start_label=torch.tensor([[0.9, 0, 0, 0]]).double(),
+            end_label=torch.tensor([[0, 0, 0, 0.8]]).double(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        assert losses.boundary.item() == pytest.approx(2.9089701820)
+        assert losses.classification.item() == pytest.approx(0.4916100741)
+        value = losses.regression.item()
+        found.append(min(regression, key=lambda expected: abs(value - expected)))
+        assert value == pytest.approx(found[-1], rel=2e-7)  # the original sums in float32
+    share = [found.count(one) / len(found) * len(regression) for one in regression]
+    assert all(0.5 < s < 1.6 for s in share)  # equally likely
 
 
 def test_classification_ignores_cells_past_the_end() -> None:

@@ -32,52 +32,54 @@ def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5)
     return -loss.mean()
 
 
-def regression_cells(
+def regression_weights(
     iou: Tensor, valid: Tensor, *, generator: torch.Generator, high: float = 0.7, low: float = 0.3
 ) -> Tensor:
-    """Choose the cells whose IoU is regressed: all high ones, about as many of the others each.
+    """Weigh the cells whose IoU is regressed: all high ones, about as many of the others each.
 
     Cells above ``high`` are all taken; those in ``(low, high]`` and those in ``(0, low]`` are drawn
-    with the chance that gives about as many.
+    with the chance that gives about as many. Where the high cells outnumber such a pool, the
+    authors' draw passes every cell of the grid, inside the pool or not; the published numbers were
+    made so. Cells taken more than once weigh as often.
 
     Shape:
         ``iou``: ``(..., T, T)``; ``valid``: ``(T, T)``, 1 where the cell ends inside the video;
-        returns 0 and 1 in ``iou``'s shape.
+        returns 0, 1, 2 or 3 in ``iou``'s shape.
 
     Example:
         >>> iou = torch.tensor([[0.8, 0.5], [0.1, 0.0]])
-        >>> cells = regression_cells(
-        ...     iou, torch.ones(2, 2), generator=torch.Generator().manual_seed(0)
-        ... )
-        >>> cells.tolist()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> regression_weights(iou, torch.ones(2, 2), generator=rng).tolist()
         [[1.0, 1.0], [1.0, 0.0]]
+        >>> iou[0, 1] = 0.8  # two high ones, none between
+        >>> regression_weights(iou, torch.ones(2, 2), generator=rng).tolist()
+        [[3.0, 3.0], [2.0, 2.0]]
     """
     inside = valid.expand_as(iou) > 0
     top = (iou > high) & inside
     middle = (iou <= high) & (iou > low) & inside
     bottom = (iou <= low) & (iou > 0) & inside
-    wanted = top.sum()
-    chosen = top
+    weights = top.to(iou.dtype)
     for pool in (middle, bottom):
-        chance = wanted / pool.sum().clamp_min(1)
+        chance = top.sum() / pool.sum()  # infinite, or not a number, of an empty pool
         draw = torch.rand(iou.shape, generator=generator, device=iou.device)
-        chosen = chosen | (pool & (draw < chance))
-    return chosen.to(iou.dtype)
+        weights = weights + ((pool & (draw < chance)) | (chance > 1))
+    return weights
 
 
-def regression_loss(scores: Tensor, iou: Tensor, cells: Tensor) -> Tensor:
-    """Half the mean squared error over the chosen cells.
+def regression_loss(scores: Tensor, iou: Tensor, weights: Tensor) -> Tensor:
+    """Half the sum of squared weighted errors, by the sum of the weights.
 
     Shape:
-        ``scores``, ``iou``, ``cells`` (0 or 1): the same shape; returns a scalar.
+        ``scores``, ``iou``, ``weights``: the same shape; returns a scalar.
 
     Example:
         >>> one = torch.ones(2, 2)
         >>> regression_loss(0.5 * one, one, torch.eye(2)).item()
         0.125
     """
-    error = ((scores - iou) * cells).square()
-    return 0.5 * error.sum() / cells.sum().clamp_min(1)
+    error = ((scores - iou) * weights).square()
+    return 0.5 * error.sum() / weights.sum().clamp_min(1)
 
 
 def classification_loss(
@@ -146,9 +148,9 @@ def bmn_losses(
         ``maps``: ``(B, 2, T, T)``; ``iou``: ``(B, T, T)``; all others ``(B, T)``.
     """
     valid = valid_cells(iou.shape[-1]).to(iou.device)
-    cells = regression_cells(iou, valid, generator=generator)
+    weights = regression_weights(iou, valid, generator=generator)
     return BMNLosses(
         boundary=weighted_logistic(start, start_label) + weighted_logistic(end, end_label),
-        regression=regression_loss(maps[:, 0], iou, cells),
+        regression=regression_loss(maps[:, 0], iou * valid, weights),
         classification=classification_loss(maps[:, 1], iou, valid),
     )
