@@ -1,7 +1,8 @@
-"""Files that are whole or not there at all."""
+"""Files that are written whole or not at all, and text of any usual encoding."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,3 +49,40 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise UserError(f"cannot write {file}: {error.strerror or error}") from error
         raise
+
+
+_MARKS = {  # the longer ones first
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(file: Path) -> str:
+    """Return what a text file says: UTF-8, UTF-16 or UTF-32 by its mark, or else Latin-1.
+
+    Line ends are left as they are.
+
+    Raises:
+        UserError: the file cannot be read, or is no text.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> _ = file.write_text("caf\u00e9", encoding="utf-16")
+        >>> read_text(file)
+        'caf\u00e9'
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1") if encoding == "utf-8" else "\0"
+    if "\0" in text:
+        raise UserError(f"{file} is no text file, or of an unknown encoding; save it as UTF-8")
+    return text

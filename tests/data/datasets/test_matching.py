@@ -13,6 +13,18 @@ NAMES = st.sampled_from(["a", "b-", "b_", "B", "c d", "c&d", "e"])
 WINDOWS = st.sampled_from([(None, None), (0.0, 1.0), (0.5, 2.0)])
 
 
+def test_names_are_one_however_their_accents_are_spelt() -> None:
+    apart, whole = "cafe\u0301", "caf\u00e9"
+    found = Found([f"x/{apart}.mp4", f"y/{whole}1.mp4", f"z/{apart}/b.mp4", "a/b.mp4"])
+    videos = [
+        Named(stems=(whole,), split="train"),
+        Named(stems=(f"{apart}1",), split="train"),
+        Named(stems=("b",), split="train", folder=whole),
+    ]
+    listing = match(Official(videos=videos), found)
+    assert [e.path for e in listing.entries] == [found.paths[0], found.paths[1], found.paths[2]]
+
+
 @st.composite
 def named(draw: st.DrawFn, window: tuple[float | None, float | None]) -> Named:
     name, split = draw(NAMES), draw(st.sampled_from(["train", "test"]))

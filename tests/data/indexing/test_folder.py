@@ -20,6 +20,12 @@ def test_first_folder_is_the_class() -> None:
     ]
 
 
+def test_one_class_however_its_accents_are_spelt() -> None:
+    listing = listing_of_folder(Found(["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"]))
+    assert listing.classes == ("caf\u00e9",)
+    assert [entry.path for entry in listing.entries] == ["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"]
+
+
 def test_without_classes() -> None:
     assert listed("run/a.mp4", with_classes=False) == [("train", None)]
 

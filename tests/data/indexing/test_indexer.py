@@ -142,6 +142,59 @@ def test_a_name_that_is_no_text(root: Path, tmp_path: Path) -> None:
     assert os.fsencode(strange.name) in done.rejected_file.read_bytes()
 
 
+def test_a_repaired_file_is_taken_though_size_and_time_are_the_same(
+    root: Path, tmp_path: Path
+) -> None:
+    good, file = root / "run/b.mp4", root / "run/a.mp4"
+    content, stat = file.read_bytes(), file.stat()
+    file.write_bytes(bytes(len(content)))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert len(index(root, tmp_path / "m.arrow").rejected) == 2
+    assert index(root, tmp_path / "m.arrow").probed == 0  # nothing has changed
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = index(root, tmp_path / "m.arrow")
+    assert again.probed == 1
+    assert [reject.path for reject in again.rejected] == ["walk/bad.mp4"]
+    good.chmod(0o600)  # of a file that is taken, size and time tell enough
+    assert index(root, tmp_path / "m.arrow").probed == 0
+
+
+def test_what_the_system_could_not_read_is_tried_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system whose reads fail, by a library that stands before the real one."""
+    source, library = tmp_path / "eio.c", tmp_path / "eio.so"
+    source.write_text(_FAILING_READ)
+    built = subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=False)
+    if built.returncode:
+        pytest.skip("no C compiler")
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    refused = {one.path: one.size for one in index(root, tmp_path / "m.arrow").rejected}
+    assert refused["run/a.mp4"] == -1
+    monkeypatch.delenv("LD_PRELOAD")
+    again = index(root, tmp_path / "m.arrow")
+    assert again.probed == 1
+    assert [reject.path for reject in again.rejected] == ["walk/bad.mp4"]
+
+
+_FAILING_READ = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+ssize_t read(int fd, void *to, size_t count) {
+    char link[64], name[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    readlink(link, name, sizeof name - 1);
+    if (strstr(name, "run/a.mp4")) { errno = EIO; return -1; }
+    return ((ssize_t (*)(int, void *, size_t))dlsym(RTLD_NEXT, "read"))(fd, to, count);
+}
+"""
+
+
 def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
     import av
 
@@ -167,7 +220,9 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
     assert reasons.keys() == {"walk/gap", "walk/text"}
     assert reasons["walk/gap"] == "img_00002.jpg is missing"
     assert reasons["walk/text"].startswith("img_00001.jpg cannot be decoded")
-    assert index(frames, tmp_path / "m.arrow", frames="img_{:05d}.jpg").probed == 0
+    shutil.copy(frames / "run/a/img_00001.jpg", frames / "walk/text/img_00001.jpg")
+    again = index(frames, tmp_path / "m.arrow", frames="img_{:05d}.jpg")
+    assert (again.probed, len(again.manifest)) == (2, 3)  # the folder's own time stays
 
 
 _RUN = """

@@ -65,7 +65,7 @@ def test_files_as_they_are_found(tmp_path: Path) -> None:
 
 def test_bad_list_files(tmp_path: Path) -> None:
     file = tmp_path / "l.txt"
-    with pytest.raises(UserError, match=r"cannot read the list .*l\.txt: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*l\.txt: No such file"):
         read_list(file)
     file.write_text("\n \n")
     with pytest.raises(UserError, match="names no videos"):
@@ -137,8 +137,8 @@ def test_repeated_and_foreign_paths_are_rejected(tmp_path: Path) -> None:
     reasons = [(r.path, r.reason.split(" ")[0], r.reason.split(" ")[-1]) for r in result.rejected]
     assert reasons == [
         ("x/a.mp4", "listed", "train"),
-        (str(outside), "lies", str(tmp_path / "videos")),
-        ("../z.mp4", "lies", str(tmp_path / "videos")),
+        (str(outside), "lies", "root"),
+        ("../z.mp4", "lies", "root"),
         ("x/a.mp4", "listed", "train"),
     ]
 
@@ -149,3 +149,31 @@ def test_consistent_numbers_lose_nothing(numbers: list[int], offset: int) -> Non
     classes, labels = labels_of_numbers([number + offset for number in numbers], folders)
     assert [classes[label] for label in labels] == folders
     assert classes == tuple(sorted(set(folders)))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"]
+)
+def test_lists_of_other_encodings(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "l.txt"
+    text = "\ufeff" * (encoding == "utf-16-le") + "caf\u00e9/a.mp4 0\r\nx/b.mp4 1\r\n"
+    file.write_bytes(text.encode(encoding))
+    assert [line.path for _, line in read_list(file)] == ["caf\u00e9/a.mp4", "x/b.mp4"]
+
+
+def test_a_list_that_is_no_text_is_said_to_be_none(tmp_path: Path) -> None:
+    file = tmp_path / "l.txt"
+    for content in ("a.mp4 0".encode("utf-16-be"), b"\0\x01\x02", b"\xff\xfea"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"l\.txt is no text file, .*UTF-8"):
+            read_list(file)
+
+
+def test_a_list_finds_names_as_the_disk_spells_them(tmp_path: Path) -> None:
+    real = "cafe\u0301/e\u0301te\u0301.mp4"
+    (tmp_path / "videos" / real).parent.mkdir(parents=True)
+    (tmp_path / "videos" / real).touch()
+    result = listing(tmp_path, train="caf\u00e9/\u00e9t\u00e9.mp4 0\n", val=f"{real} 0\nx.mp4 1\n")
+    assert [entry.path for entry in result.entries] == [real, "x.mp4"]
+    assert [one.reason.split(" by ")[0] for one in result.rejected] == ["listed again"]
+    assert result.classes == ("0", "1")

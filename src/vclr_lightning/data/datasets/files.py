@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import read_text
 
 
 def find_file(folder: Path, *patterns: str) -> Path | None:
@@ -55,7 +56,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     Raises:
         UserError: the file cannot be read or has no such line.
     """
-    text = _text(file)
+    text = read_text(file)
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"{file} is empty")
@@ -69,7 +70,7 @@ def read_json(file: Path) -> Any:
         UserError: it cannot be read.
     """
     try:
-        return json.loads(_text(file))
+        return json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise UserError(f"{file} is no JSON file: {error}") from error
 
@@ -82,7 +83,7 @@ def read_table(
     Raises:
         UserError: it cannot be read, lacks a column, or a line is too short.
     """
-    reader = csv.reader(line.rstrip("\r") for line in _text(file).split("\n"))
+    reader = csv.reader(line.rstrip("\r") for line in read_text(file).split("\n"))
     header = [name.strip() for name in next(reader, [])]
     lacking = [name for name in columns if name not in header]
     if lacking:
@@ -94,12 +95,3 @@ def read_table(
         if len(row) <= max(places):
             raise UserError(f"{file}, line {reader.line_num}: expected {', '.join(columns)}")
         yield reader.line_num, [row[place].strip() for place in places]
-
-
-def _text(file: Path) -> str:
-    try:
-        # Without newline="" carriage returns would count as line ends of their own.
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source:
-            return source.read()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error

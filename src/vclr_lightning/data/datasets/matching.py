@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES
+from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.indexing.folder import SPLIT_NAMES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def match(official: Official, found: Found) -> Listing:
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in found.paths:
-        by_stem[stem_of(path)].append(path)
+        by_stem[same_name(stem_of(path))].append(path)
     loose = _loose_names(official, by_stem) if official.loose else {}
     entries: list[Entry] = []
     rejected = list(official.rejected)
@@ -56,7 +56,6 @@ def match(official: Official, found: Found) -> Listing:
         entries=entries,
         classes=official.classes,
         rejected=rejected,
-        others=found.others,
         unlisted=len(found.paths) - len({entry.path for entry in entries}),
         left_out=official.left_out,
     )
@@ -90,14 +89,14 @@ def _entry(path: str, named: Named) -> Entry:
 def _paths(
     named: Named, by_stem: dict[str, list[str]], loose: dict[str, list[str]]
 ) -> Sequence[str]:
-    for stem in named.stems:
+    for stem in map(same_name, named.stems):
         if stem in by_stem:  # asking a defaultdict would grow it
             return by_stem[stem]
     return loose.get(_loose(named.stems[0]), ()) if loose else ()
 
 
 def _loose(stem: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", stem.casefold())
+    return re.sub(r"[^a-z0-9]+", "", same_name(stem).casefold())
 
 
 def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -105,7 +104,7 @@ def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str,
 
     Only where these belong to one official name and one file's.
     """
-    exact = {stem for named in official.videos for stem in named.stems}
+    exact = {same_name(stem) for named in official.videos for stem in named.stems}
     once = Counter(_loose(stem) for stem in exact)
     stems: dict[str, list[str]] = defaultdict(list)
     for stem in by_stem:
@@ -120,6 +119,6 @@ def _best(paths: Sequence[str], named: Named) -> str:
 
 def _agreement(path: str, named: Named) -> int:
     parts = path.split("/")[:-1]
-    folders = [part.replace("_", " ") for part in parts]
+    folders = [same_name(part).replace("_", " ") for part in parts]
     of_split = any(SPLIT_NAMES.get(part) == named.split for part in parts)
-    return 2 * of_split + (named.folder.replace("_", " ") in folders)
+    return 2 * of_split + (same_name(named.folder).replace("_", " ") in folders)

@@ -8,7 +8,7 @@ from pathlib import Path
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets.files import find_file, need_file, read_lines
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import Found, is_video_name
+from vclr_lightning.data.indexing.files import Found, is_video_name, same_name
 
 VIEWS = ("plain", "offset")
 _SPLITS = ("train", "val", "test")
@@ -38,7 +38,7 @@ def listing_of_mmaction2(
     if view == "offset" and not frames:
         raise UserError("offsets count frames, so view=offset needs the frames' template")
     names = _label_map(folder)
-    here = set(found.paths)
+    here = {same_name(path): path for path in found.paths}
     entries: dict[tuple[str, float | None, float | None], Entry] = {}
     rejected, numbers = [], set()
     for split, file in _lists(folder, split_number, frames).items():
@@ -46,20 +46,20 @@ def listing_of_mmaction2(
             path, start, end, label = _parse(line, view, f"{file}, line {number}")
             if names and label >= len(names):
                 raise UserError(f"{file}, line {number}: class {label} is not in the label map")
-            place = (path, start, end)
-            if path not in here:
+            real = here.get(same_name(path))
+            place = (real or "", start, end)
+            if real is None:
                 rejected.append(Rejected(path, "no such video", split=split))
             elif place in entries:
                 rejected.append(Rejected(path, f"listed again by {file.name}, line {number}"))
             else:
-                entries[place] = Entry(path=path, split=split, label=label, start=start, end=end)
+                entries[place] = Entry(path=real, split=split, label=label, start=start, end=end)
             numbers.add(label)
     classes = names or tuple(str(number) for number in range(max(numbers) + 1))
     return Listing(
         entries=list(entries.values()),
         classes=classes,
         rejected=rejected,
-        others=found.others,
         unlisted=len(here) - len({path for path, _, _ in entries}),
     )
 

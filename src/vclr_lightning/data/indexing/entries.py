@@ -43,6 +43,8 @@ class Rejected:
         size: bytes; -1 where there is no file, or it was not looked at.
         mtime_ns: time of its last change, likewise.
         split: that it would be of, where that is known.
+        ctime_ns: when the file was last written, repaired or given other rights; a file system
+            changes it whatever time the file is then given.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Rejected:
     size: int = -1
     mtime_ns: int = -1
     split: str = ""
+    ctime_ns: int = -1
 
     @property
     def lost(self) -> bool:
@@ -67,7 +70,8 @@ class Listing:
         rejected: what the source names but cannot be used.
         others: files in the folder that are no videos by their name, counted by suffix.
         unlisted: videos in the folder that no list names.
-        left_out: what the source names and is not wanted, counted by why.
+        left_out: what is not wanted, counted by why.
+        notes: what else is to be said, a line each.
     """
 
     entries: list[Entry]
@@ -76,3 +80,4 @@ class Listing:
     others: Counter[str] = field(default_factory=Counter)
     unlisted: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)

@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.indexing.entries import Rejected
 from vclr_lightning.data.readers.image_folder import frame_pattern
 
 _SUFFIXES = """
-    3g2 3gp asf avi divx f4v flv gif h264 h265 hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts
-    mxf ogm ogv ts vob webm wmv y4m
+    264 265 3g2 3gp 3gp2 3gpp amv apng asf avi avs2 avs3 cine divx dv dvr-ms evo f4v flc fli flv gif
+    gxf h261 h263 h264 h265 hevc ismv ivf lxf m1v m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4
+    mpe mpeg mpg mpv mts mxf nsv nut nuv obu ogm ogv qt rm rmvb roq tod trp ts vc1 vob vro webm wmv
+    wtv y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+
+# Kinds of video that are not taken: pictures without a header, what FFmpeg cannot decode, and small
+# copies of other files.
+_NOT_TAKEN = {
+    *(".yuv", ".rgb", ".avif", ".heics", ".webp", ".braw", ".crm", ".r3d", ".swf"),
+    *(".insv", ".lrv"),
+}
+
+# Folders that systems and archives make for themselves, beside hidden ones.
+_SYSTEM = {
+    *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+    *("__macosx", "network trash folder", "temporary items"),
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+}
 
 
 @dataclass
 class Found:
-    """Videos found, as sorted paths relative to the root, and other files by suffix."""
+    """What there is below a root.
+
+    Attributes:
+        paths: videos, sorted, relative to the root.
+        others: files that are no videos by their name, counted by suffix.
+        rejected: folders that cannot be listed.
+        left_out: videos by their name that are not taken, counted by why.
+        notes: what else is to be said, a line each.
+    """
 
     paths: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
 
 def is_video_name(name: str) -> bool:
@@ -36,10 +65,23 @@ def is_video_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
 
 
+def same_name(name: str) -> str:
+    """Return one spelling of names that look alike: macOS takes letters and their accents apart.
+
+    Example:
+        >>> same_name("cafe\\u0301") == same_name("caf\\u00e9")
+        True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def find_videos(
     root: Path, *, frames: str | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Found:
-    """Walk ``root``, links followed, hidden folders left out.
+    """Walk ``root``, links followed; hidden folders and those of the system are left out.
+
+    A folder that is reached by several names is there under each of them; a link back to a folder
+    above is not followed.
 
     Args:
         root: an existing folder.
@@ -48,21 +90,29 @@ def find_videos(
         progress: called with the number of videos found so far, once per folder.
 
     Raises:
-        UserError: a folder cannot be listed.
+        UserError: ``root`` itself cannot be listed.
     """
     pattern = None if frames is None else frame_pattern(frames)
     found = Found()
-    seen: set[tuple[int, int]] = set()
-    pending = [""]
+    first: dict[tuple[int, int], str] = {}
+    again: list[tuple[str, str]] = []
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
-        below = pending.pop()
+        below, above = pending.pop()
         here = root / below
-        stat = here.stat()
-        if (stat.st_dev, stat.st_ino) in seen:  # a link back to a folder above
+        try:
+            stat = here.stat()
+            place = (stat.st_dev, stat.st_ino)
+            if place in above:
+                continue
+            folders, files = _listing(here, below, found)
+        except OSError as error:
+            if not below:
+                raise UserError(f"cannot list {here}: {error.strerror}") from error
+            found.rejected.append(Rejected(below, f"cannot be listed: {error.strerror}"))
             continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders, files = _listing(here)
-        pending.extend(f"{below}{name}/" for name in folders if not name.startswith("."))
+        pending.extend((f"{below}{name}/", (*above, place)) for name in folders)
+        before = len(found.paths)
         if pattern is None:
             rest = []
             for name in files:
@@ -74,19 +124,40 @@ def find_videos(
             rest = [name for name in files if not pattern.fullmatch(name)]
             if below and len(rest) < len(files):
                 found.paths.append(below.rstrip("/"))
-        found.others.update(os.path.splitext(name)[1].lower() or name for name in rest)
+        if len(found.paths) > before and first.setdefault(place, below) != below:
+            again.append((first[place], below))
+        for name in rest:
+            suffix = os.path.splitext(name)[1].lower()
+            found.others[suffix or name] += 1
+            if pattern is None and suffix in _NOT_TAKEN:
+                found.left_out[f"{suffix} file, a kind of video that is not read"] += 1
         progress(len(found.paths))
+    if again:
+        one, other = sorted(again[0])
+        found.notes.append(
+            f"{len(again):,} folders are links to others, such as {one} and {other}, which are one:"
+            " their videos are there under both names"
+        )
     found.paths.sort()
     return found
 
 
-def _listing(folder: Path) -> tuple[list[str], list[str]]:
+def _listing(folder: Path, below: str, found: Found) -> tuple[list[str], list[str]]:
+    """Return the folders and files of a folder, hidden ones and the system's own left out."""
     folders: list[str] = []
     files: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                (folders if entry.is_dir() else files).append(entry.name)
-    except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror}") from error
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link to itself, or into a folder that cannot be listed
+                reason = f"cannot be looked at: {error.strerror}"
+                found.rejected.append(Rejected(below + entry.name, reason))
+                continue
+            if not is_folder:
+                files.append(entry.name)
+            elif entry.name.lower() not in _SYSTEM:
+                folders.append(entry.name)
     return folders, files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vclr_lightning.data.indexing.entries import Entry, Listing
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.files import Found, same_name
 
 _SPLITS = {
     "train": ("train", "training", "train_256"),
@@ -30,13 +30,13 @@ def listing_of_folder(found: Found, *, with_classes: bool = True, split: str = "
     parts = [path.split("/")[:-1] for path in found.paths]
     splits = all(part and part[0] in SPLIT_NAMES for part in parts)
     names = [part[int(splits) :] for part in parts]
-    folders = [name[0] if name and with_classes else None for name in names]
+    folders = [same_name(name[0]) if name and with_classes else None for name in names]
     classes, labels = labels_of_names(folders)
     entries = [
         Entry(path=path, split=SPLIT_NAMES[part[0]] if splits else split, label=label)
         for path, part, label in zip(found.paths, parts, labels, strict=True)
     ]
-    return Listing(entries=entries, classes=classes, others=found.others)
+    return Listing(entries=entries, classes=classes)
 
 
 def labels_of_names(names: Sequence[str | None]) -> tuple[tuple[str, ...], list[int]]:

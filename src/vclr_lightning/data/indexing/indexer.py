@@ -30,7 +30,8 @@ class Indexed:
         probed: files that were opened; the others were known from an earlier run.
         others: files that are no videos by their name, by suffix.
         unlisted: videos in the folder that no list names.
-        left_out: what the source names and is not wanted, counted by why.
+        left_out: what is not wanted, counted by why.
+        notes: what else is to be said, a line each.
     """
 
     manifest: Manifest
@@ -40,6 +41,7 @@ class Indexed:
     others: Counter[str]
     unlisted: int
     left_out: Counter[str]
+    notes: Sequence[str] = ()
 
     @cached_property
     def summary(self) -> Summary:
@@ -49,7 +51,8 @@ class Indexed:
     def notices(self) -> list[str]:
         """Return a line on each kind of what was left out, and on classes not to be learned."""
         untrained = self.summary.untrained_notice()
-        return [line for line in (self.notice(), self.left_out_notice(), untrained) if line]
+        lines = (self.notice(), self.left_out_notice(), *self.notes, untrained)
+        return [line for line in lines if line]
 
     def notice(self) -> str:
         """Return one line on what was rejected: how many, why, where, and what remains."""
@@ -138,12 +141,13 @@ def index_videos(
         others=listing.others,
         unlisted=listing.unlisted,
         left_out=listing.left_out,
+        notes=listing.notes,
     )
 
 
 def _rejected(outcomes: Sequence[Outcome], split_of: Mapping[str, str]) -> list[Rejected]:
     return [
-        Rejected(o.path, o.reason, o.size, o.mtime_ns, split_of[o.path])
+        Rejected(o.path, o.reason, o.size, o.mtime_ns, split_of[o.path], o.ctime_ns)
         for o in outcomes
         if o.reason
     ]

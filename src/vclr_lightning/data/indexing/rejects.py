@@ -11,7 +11,7 @@ from pathlib import Path
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.indexing.entries import Rejected
 
-COLUMNS = ("path", "reason", "size", "mtime_ns", "split")
+COLUMNS = ("path", "reason", "size", "mtime_ns", "split", "ctime_ns")
 _REASONS = 3  # told in a line
 _NAMED = 5  # files
 
@@ -84,8 +84,8 @@ def read_rejects(file: Path) -> list[Rejected]:
         return []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as source:
         reader = csv.DictReader(source)
-        if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1]):  # once without splits
-            return []
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1], COLUMNS[:-2]):
+            return []  # of an older form they have fewer columns
         return [
             Rejected(
                 line["path"],
@@ -93,6 +93,7 @@ def read_rejects(file: Path) -> list[Rejected]:
                 int(line["size"]),
                 int(line["mtime_ns"]),
                 line.get("split") or "",
+                int(line.get("ctime_ns") or -1),
             )
             for line in reader
         ]

@@ -72,23 +72,24 @@ class Source:
         Raises:
             UserError: there are none, or a list cannot be read.
         """
+        clips = {file: read_kinetics(file) for file in self.kinetics}
+        found = Found() if self.lists else self._find(show)
         if self.lists:
             listing = listing_of_lists(self.lists, self.root, with_classes=self.with_classes)
         elif self.kinetics:
-            clips = {file: read_kinetics(file) for file in self.kinetics}
-            found = self._find(show)
             listing = listing_of_kinetics(clips, found, with_classes=self.with_classes)
         elif self.dataset is not None:
             from vclr_lightning.data.datasets import listing_of_dataset
 
-            wanted, found = self._wanted(), self._find(show)
             with progress_bar("reading the official files", show=show):
                 listing = listing_of_dataset(
-                    self.dataset, wanted, found, with_classes=self.with_classes
+                    self.dataset, self._wanted(), found, with_classes=self.with_classes
                 )
         else:
-            found = self._find(show)
             listing = listing_of_folder(found, with_classes=self.with_classes, split=self.split)
+        listing.rejected += found.rejected
+        listing.others, listing.notes = found.others, found.notes
+        listing.left_out += found.left_out
         if not listing.entries:
             raise UserError(self._none(listing))
         listing.entries = with_groups(listing.entries, self.group_regex)
@@ -123,8 +124,10 @@ class Source:
             return found
         wanted = self.frames or ".mp4, .avi, .mkv, .webm and the like"
         seen = ", ".join(f"{n} {suffix}" for suffix, n in found.others.most_common(5))
+        refused = [f"{one.path}, which {one.reason}" for one in found.rejected[:1]]
         raise UserError(
-            f"there are no videos in {self.root}: looked for {wanted}; found {seen or 'no files'}"
+            f"there are no videos in {self.root}: looked for {wanted}; found "
+            f"{', '.join([seen] * bool(seen) + refused) or 'no files'}"
         )
 
     def describe(self) -> str:

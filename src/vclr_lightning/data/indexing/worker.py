@@ -1,8 +1,9 @@
 """A process that probes one file after another, so that a crashing decoder takes only itself down.
 
 It reads lines of JSON: first the settings, which it answers with ``ready``, then a path each, which
-it answers with ``{"values": ...}`` or ``{"reason": ...}``. :mod:`vclr_lightning.data.indexing.pool`
-starts it. A module that does other work on files answers likewise, by :func:`serve`.
+it answers with ``{"values": ...}`` or ``{"reason": ...}``, with ``"passing"`` where it may be read
+another time. :mod:`vclr_lightning.data.indexing.pool` starts it. A module that does other work
+on files answers likewise, by :func:`serve`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,19 @@ def answer(path: Path, *, decode: bool, frames: str | None) -> dict[str, Any]:
             return {"values": probe_frames(path, frames)}
         return {"values": asdict(probe(path, decode=decode))}
     except VideoError as error:
-        return {"reason": str(error)}
+        reason = {"reason": str(error)}
+        return reason | {"passing": True} if _may_pass(error) else reason
     except Exception as error:  # whatever a library raises, the file cannot be used
         return {"reason": f"{type(error).__name__}: {error}"}
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the system failed, rather than the file: another time it may be read."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+            return True
+        error = error.__cause__
+    return False
 
 
 def main() -> None:

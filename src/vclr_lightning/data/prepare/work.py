@@ -82,6 +82,7 @@ def encode_all(
             if "fatal" in answer:
                 raise UserError(f"{answer['fatal']}; the same command continues from here")
             now = new[path]
+            answer.pop("passing", None)  # whatever failed is tried again
             outcome = Outcome(now.path, now.size, now.mtime_ns, **answer)
             journal.add(outcome)
             done[now.path] = outcome
