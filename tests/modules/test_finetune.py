@@ -49,6 +49,18 @@ def test_tsn_classifies_the_mean_of_the_features() -> None:
         torch.testing.assert_close(module(clips), module.classifier(features.mean(1)))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_network_in_evaluation_mode_is_trained_unless_frozen(frozen: bool) -> None:
+    module = module_of(backbone=TinyBackbone(width=8, stages=2).eval(), frozen=frozen)
+    tracked = module.query_encoder.stem_norm.num_batches_tracked
+    module.training_step(
+        {"views": {"segments": clips_of(2, 3, 3, 1, 16, 16)}, "label": torch.tensor([0, 1])}, 0
+    )
+    assert int(tracked) == (0 if frozen else 1)
+    assert all(layer.training is not frozen for layer in module.query_encoder.modules())
+    assert module.classifier.training
+
+
 def test_tsm_averages_the_scores_of_shifted_frames() -> None:
     module = module_of(head="tsm").eval()
     other = TinyBackbone(width=8, stages=2).eval()

@@ -437,6 +437,21 @@ def test_bf16_mixed(make_module: Make, make_batch: MakeBatch, fit: Fit) -> None:
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
 
 
+def test_a_network_in_evaluation_mode_is_trained(
+    make_module: Make, make_batch: MakeBatch, fit: Fit, make_network: Any
+) -> None:
+    """As ``load_backbone`` gives it: by a loop of one's own, and by a trainer."""
+    module: Any = make_module(backbone=make_network(norm=True).eval())
+    module.training_step(make_batch(range(4)), 0)
+    for encoder in (module.query_encoder, module.key_encoder):
+        assert encoder.training
+        assert int(encoder.norm.num_batches_tracked) > 0
+    module = make_module(backbone=make_network(norm=True)).eval()  # for its encode, say
+    fit(module, [make_batch(range(4)), make_batch(range(4, 8))])
+    assert int(module.query_encoder.norm.num_batches_tracked) == 2
+    assert int(module.key_encoder.norm.num_batches_tracked) == 2 * 4  # groups of keys
+
+
 def test_compiling_keeps_the_names(make_module: Make) -> None:
     compiled = make_module(compile=True)
     assert compiled.state_dict().keys() == make_module().state_dict().keys()

@@ -119,6 +119,7 @@ class FinetuneModule(LightningModule):
             self.query_encoder.requires_grad_(False)
         self._optimizer, self._scheduler = optimizer, scheduler
         self._means = StepMeans()
+        self.train()  # a loaded backbone is in evaluation mode
 
     @property
     def required_views(self) -> frozenset[str]:
@@ -188,7 +189,7 @@ class FinetuneModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._means.reset()
-        super().train()  # a loaded backbone is in evaluation mode, and Lightning leaves it so
+        super().train()  # Lightning leaves modes as they are
 
     def on_train_start(self) -> None:
         self.train()  # Lightning has warned by now of what is not in training mode

@@ -55,6 +55,9 @@ class LocalizationModule(LightningModule):
         """Return the network's scores of every position and proposal."""
         return self.model(features)
 
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning leaves modes as they are
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         output = self.model(batch["features"])
         keys = (self.current_epoch, batch_idx, distributed.rank())

@@ -122,7 +122,8 @@ class PretrainModule(LightningModule):
             {name: objective.requests() for name, objective in built.objectives.items()},
             share_encodings=share_encodings,
         )
-        self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
+        # One that was loaded comes in evaluation mode.
+        self.query_encoder = backbone.to(memory_format=self.pixels.memory_format).train()
         self.key_encoder: nn.Module | None = None
         if self.plan.uses("key"):
             self.key_encoder = key_copy(self.query_encoder, key_batchnorm)
@@ -207,6 +208,7 @@ class PretrainModule(LightningModule):
         self._pending.commit(self._objectives(), self.global_step)
 
     def on_fit_start(self) -> None:
+        self.train()  # Lightning leaves modes as they are
         check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
         if self.key_encoder is not None:
             resolve_mode(
