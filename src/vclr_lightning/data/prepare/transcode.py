@@ -75,7 +75,7 @@ def _write(
     scale = Scaler(*size)
     index_first = {"movflags": "faststart"}
     with (
-        open_stream(source) as (container, stream),
+        open_stream(source, watched=True) as (container, stream),
         av.open(str(partial), "w", format="mp4", container_options=index_first) as sink,
     ):
         rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import av
 
 from vclr_lightning.data.readers.decoding import ContradictionError, Stretch
+from vclr_lightning.data.readers.opening import read_packets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ class IndexedReader:
         """Yield the packets of a group, each held against the index."""
         times = self._index.times
         position = -1
-        for packet in self._container.demux(self._stream):
+        for packet in read_packets(self._container, self._stream):
             if position < 0:
                 if packet.dts is None or packet.dts > times[group.start]:
                     break

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.readers.sources import VideoSource, WholeFile, as_source
+from vclr_lightning.data.readers.sources import VideoSource, as_source, head
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,7 +28,11 @@ _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
 
 @contextmanager
 def open_stream(
-    source: Path | VideoSource, *, thread_count: int = 1, probed: bool = True
+    source: Path | VideoSource,
+    *,
+    thread_count: int = 1,
+    probed: bool = True,
+    watched: bool = False,
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video and its main stream; close both in the end.
 
@@ -36,32 +41,92 @@ def open_stream(
         thread_count: threads of the decoder; 0: one for each core.
         probed: whether FFmpeg decodes the first frames to learn what the header may not tell, such
             as whether frames are reordered. Without, opening takes a third of the time.
+        watched: whether the bytes are read by Python, which notices every error in reading them.
+            FFmpeg takes some for the end of the file, or for damage; so a file that it cannot open
+            is opened again like this.
 
     Raises:
-        VideoError: the file cannot be opened, or holds no video that can be decoded.
+        VideoError: the file cannot be opened, or holds no video that can be decoded; or, at the
+            end, bytes could not be read.
     """
     source = as_source(source)
+    how: dict[str, Any] = {"container_options": {} if probed else _UNPROBED, **_ANY_TEXT}
+    container, file = _open(source, how, watched=watched)
     try:
-        options = {} if probed else _UNPROBED
-        container = av.open(source.target(), container_options=options, **_ANY_TEXT)
-    except (OSError, av.FFmpegError, ValueError) as error:
-        raise VideoError(unreadable(source, error)) from error
-    with container:
-        stream = container.streams.best("video")
-        if stream is None or stream.disposition & stream.disposition.attached_pic:
-            raise VideoError("no video stream")
-        context = stream.codec_context
-        if context is None:
-            raise VideoError("no decoder for the codec of the video stream")
-        context.thread_count = thread_count
-        context.thread_type = "NONE" if thread_count == 1 else "AUTO"
-        yield container, stream
+        with container:
+            stream: Any = container.streams.best("video")
+            if stream is None or stream.disposition & stream.disposition.attached_pic:
+                raise VideoError("no video stream")
+            context = stream.codec_context
+            if context is None:
+                raise VideoError("no decoder for the codec of the video stream")
+            context.thread_count = thread_count
+            context.thread_type = "NONE" if thread_count == 1 else "AUTO"
+            yield container, stream
+    finally:
+        if file is not None:
+            file.close()
+            if file.error is not None:
+                raise VideoError(unreadable(source, file.error)) from file.error
+
+
+def _open(
+    source: VideoSource, how: dict[str, Any], *, watched: bool
+) -> tuple[InputContainer, _Watched | None]:
+    target = source.target()
+    if not watched and isinstance(target, str):
+        with suppress(OSError, av.FFmpegError):
+            return av.open(target, **how), None
+    file = None
+    try:
+        file = _Watched(source)
+        return av.open(file, **how), file
+    except (OSError, av.FFmpegError) as error:
+        cause = error
+        if file is not None:
+            file.close()
+            cause = file.error or error
+        raise VideoError(unreadable(source, cause)) from cause
+
+
+class _Watched:
+    """A file that FFmpeg reads, and that knows whether reading it failed."""
+
+    def __init__(self, source: VideoSource) -> None:
+        self._file = source.opened()
+        self.name = str(source.target())  # FFmpeg looks at the suffix, too
+        self.error: OSError | None = None
+        self.tell, self.close = self._file.tell, self._file.close
+
+    def read(self, size: int) -> bytes:
+        """Return some bytes, none past the end."""
+        try:
+            return self._file.read(size)
+        except OSError as error:  # raised here, PyAV might report it of another file
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Return the new position, -1 where there is none."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):  # before the first byte of an empty file
+            return -1
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """Yield the packets of ``stream`` from where ``container`` stands, without empty ones."""
+    # Until PyAV 19 that is how a file ends in which further streams begin later on.
+    with suppress(IndexError):
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
 
 
 def is_mp4(source: VideoSource) -> bool:
     """Return whether a video lies in an MP4, by its first bytes; ``False`` if none can be read."""
     try:
-        return source.head(8)[4:] == b"ftyp"
+        return head(source, 8)[4:] == b"ftyp"
     except OSError:
         return False
 
@@ -73,17 +138,19 @@ def unreadable(source: VideoSource, error: Exception) -> str:
         source: where it is.
         error: what opening it raised.
     """
-    if isinstance(source, WholeFile) and source.path.is_dir():
-        return "a folder, not a video file"
-    try:
-        head = source.head(12)
-    except FileNotFoundError:
+    if isinstance(error, FileNotFoundError):
         return "the file does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a video file"
+    if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+        return f"the file cannot be read: {error.strerror or error}"
+    try:
+        first = head(source, 12)
     except OSError as failure:
-        return f"the file cannot be read: {failure.strerror}"
-    if not head:
+        return unreadable(source, failure)
+    if not first:
         return "empty file"
-    if head[4:8] == b"ftyp":
+    if first[4:8] == b"ftyp":
         return "truncated or unfinished: the index (moov) of the MP4 is missing"
     detail = getattr(error, "strerror", None) or str(error)
     return f"no video format that can be read: {detail}"

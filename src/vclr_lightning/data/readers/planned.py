@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from vclr_lightning.data.readers.decoding import ContradictionError, Stretch
+from vclr_lightning.data.readers.opening import read_packets
 from vclr_lightning.data.readers.plan import Run, plan_runs
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class PlannedReader:
         """Return the pictures of a run by position."""
         try:
             self._container.seek(self._stamps[run.start], stream=self._stream)
-            packets = (p for p in self._container.demux(self._stream) if p.size)
+            packets = read_packets(self._container, self._stream)
             first = next(packets, None)
         except av.FFmpegError as error:
             raise ContradictionError(f"seeking fails: {error}") from error

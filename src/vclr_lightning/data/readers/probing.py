@@ -99,7 +99,7 @@ def probe(path: Path, *, decode: bool = False) -> VideoProbe:
 
 def _look(path: Path, *, to_end: bool) -> _Glance:
     """Decode the first frame, or all."""
-    with open_stream(path) as (container, stream):
+    with open_stream(path, watched=True) as (container, stream):
         decoder = SequentialDecoder(container, stream)
         frames = iter(decoder)
         first = next(frames, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import av
 
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.opening import open_stream, read_packets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +53,7 @@ class SequentialDecoder:
 
     def _packets(self) -> Iterator[av.Packet]:
         try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:  # an empty one would tell the decoder that the stream has ended
-                    yield packet
+            yield from read_packets(self._container, self._stream)
         except av.FFmpegError:
             return
 
@@ -107,7 +105,7 @@ def read_sequentially(
     last = max(wanted, default=-1)
     found: dict[int, NDArray[np.uint8]] = {}
     count = 0
-    with open_stream(source, thread_count=thread_count) as (container, stream):
+    with open_stream(source, thread_count=thread_count, watched=True) as (container, stream):
         decoder = SequentialDecoder(container, stream)
         for frame in decoder:
             if count in wanted and picture is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 
 class VideoSource(Protocol):
@@ -15,11 +16,11 @@ class VideoSource(Protocol):
         """Return what FFmpeg opens: its name for the place, or a stream."""
         ...
 
-    def head(self, size: int) -> bytes:
-        """Return the first bytes.
+    def opened(self) -> IO[bytes]:
+        """Return its bytes, as a file that can be sought in.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: it cannot be opened.
         """
         ...
 
@@ -55,11 +56,9 @@ class FilePart:
         end = self.start + self.size
         return f"subfile,,start,{self.start},end,{end},,:{self.file.absolute()}"
 
-    def head(self, size: int) -> bytes:
-        """Return the first bytes."""
-        with self.file.open("rb") as file:
-            file.seek(self.start)
-            return file.read(min(size, self.size))
+    def opened(self) -> IO[bytes]:
+        """Return the stretch as a file."""
+        return io.BufferedReader(_Stretch(self.file, self.start, self.size))
 
     def identity(self) -> str:
         """Return the stretch, and size and time of the file."""
@@ -80,9 +79,7 @@ class Content:
         """Return a stream at its beginning."""
         return io.BytesIO(self.content)
 
-    def head(self, size: int) -> bytes:
-        """Return the first bytes."""
-        return self.content[:size]
+    opened = target
 
     def identity(self) -> None:
         """Return none: only what lies in a file is found again."""
@@ -103,10 +100,9 @@ class WholeFile:
         """Return the path; absolute, lest a colon in a name be taken for a protocol."""
         return str(self.path.absolute())
 
-    def head(self, size: int) -> bytes:
-        """Return the first bytes."""
-        with self.path.open("rb") as file:
-            return file.read(size)
+    def opened(self) -> IO[bytes]:
+        """Open the file."""
+        return self.path.open("rb")
 
     def identity(self) -> str:
         """Return path, size and time of the file."""
@@ -116,6 +112,44 @@ class WholeFile:
 def as_source(source: str | Path | VideoSource) -> VideoSource:
     """Return a path as a source, and a source as it is."""
     return WholeFile(Path(source)) if isinstance(source, str | Path) else source
+
+
+def head(source: VideoSource, size: int) -> bytes:
+    """Return the first bytes.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    with source.opened() as file:
+        return file.read(size)
+
+
+class _Stretch(io.RawIOBase):
+    """Bytes ``start`` to ``start + size`` of a file."""
+
+    def __init__(self, file: Path, start: int, size: int) -> None:
+        self._file = file.open("rb", buffering=0)
+        self._bounds = (start, start + size)
+        self._file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = max(0, self._bounds[1] - self._file.tell())
+        return self._file.readinto(memoryview(buffer)[:left])
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start, end = self._bounds
+        origin = (start, self._file.tell(), end)[whence]
+        return self._file.seek(max(start, origin + offset)) - start
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _identity(file: Path) -> str:

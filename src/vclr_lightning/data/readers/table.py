@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from vclr_lightning.data.readers.bitstream import fills_packet, length_prefix
+from vclr_lightning.data.readers.opening import read_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -73,12 +74,11 @@ def read_table(container: InputContainer, stream: VideoStream) -> PacketTable:
     rows: list[tuple[int | None, int, bool, bool]] = []
     intact = True
     try:
-        for packet in container.demux(stream):
-            if packet.size:
-                if packet.is_corrupt or (width and not fills_packet(packet, packet.size, width)):
-                    intact = False
-                kept = not packet.is_discard and (not hides or _shown(packet))
-                rows.append((packet.pts, packet.size, packet.is_keyframe, kept))
+        for packet in read_packets(container, stream):
+            if packet.is_corrupt or (width and not fills_packet(packet, packet.size, width)):
+                intact = False
+            kept = not packet.is_discard and (not hides or _shown(packet))
+            rows.append((packet.pts, packet.size, packet.is_keyframe, kept))
     except av.FFmpegError:
         intact = False
     pts, size, key, kept_all = zip(*rows, strict=True) if rows else ((), (), (), ())

@@ -40,8 +40,8 @@ def frame_times(
     doubt, _ = stream_doubts(table, container.format.name, stream)
     if doubt is None and table.num_frames == num_frames and stream.time_base:
         stamps = table.pts[table.positions()]
-        seconds: NDArray[np.float64] = (stamps - stamps[0]) * float(stream.time_base)
-        return seconds
+        unit = np.float64(stream.time_base)
+        return (stamps - stamps[:1]) * unit
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise VideoError("the file does not tell when its frames are shown")

@@ -15,7 +15,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers.opening import unreadable
 from vclr_lightning.data.readers.pyav import PyAVReader
-from vclr_lightning.data.readers.sources import VideoSource, as_source
+from vclr_lightning.data.readers.sources import VideoSource, as_source, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +77,10 @@ class TorchcodecReader:
     def _decoder(self, source: VideoSource) -> Any:
         """Return a decoder, or ``None`` for a file that is not for torchcodec."""
         try:
-            head = source.head(12)
+            first = head(source, 12)
         except OSError as error:
             raise VideoError(unreadable(source, error)) from error
-        if head[4:8] != b"ftyp" and head[:4] != _MATROSKA:
+        if first[4:8] != b"ftyp" and first[:4] != _MATROSKA:
             return None
         try:
             decoder = _decoder_class()(
