@@ -104,6 +104,22 @@ def test_found_again_and_said(build: Build, caplog: pytest.LogCaptureFixture) ->
     assert (again.folder / "features.npy").stat().st_mtime_ns == written
 
 
+def test_damaged_features_of_the_cache_are_made_anew(
+    build: Build, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    first = build()("val")
+    expected, file = first.mean.clone(), first.folder / "features.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(build()("val").mean, expected)
+    assert "features.npy is not what was written" in caplog.text
+    shutil.copytree(first.folder, tmp_path / "mine" / "val")
+    (tmp_path / "mine" / "val" / "features.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"features.npy is not what was written.*extract"):
+        build(folder=tmp_path / "mine")("val")
+
+
 def test_the_same_weights_in_another_file_are_found_again(build: Build, tmp_path: Path) -> None:
     exported = export_backbone(small_backbone(), tmp_path / "b.safetensors")
     torch.save({"state_dict": small_backbone().state_dict()}, tmp_path / "a.pth")

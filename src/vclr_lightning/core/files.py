@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
+import mmap
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from vclr_lightning.core.errors import UserError
+
+_PIECE = 1 << 22  # bytes
+_THREADS = 16
 
 
 @contextmanager
@@ -51,38 +56,23 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-_MARKS = {  # the longer ones first
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
-def read_text(file: Path) -> str:
-    """Return what a text file says: UTF-8, UTF-16 or UTF-32 by its mark, or else Latin-1.
-
-    Line ends are left as they are.
-
-    Raises:
-        UserError: the file cannot be read, or is no text.
+def checksum(*parts: bytes | memoryview) -> int:
+    """Return a CRC of bytes, computed on all cores; how they are divided into parts matters.
 
     Example:
-        >>> file = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> _ = file.write_text("caf\u00e9", encoding="utf-16")
-        >>> read_text(file)
-        'caf\u00e9'
+        >>> checksum(b"whole") == checksum(b"whola")
+        False
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        text = content.decode("latin-1") if encoding == "utf-8" else "\0"
-    if "\0" in text:
-        raise UserError(f"{file} is no text file, or of an unknown encoding; save it as UTF-8")
-    return text
+    views = [memoryview(part).cast("B") for part in parts]
+    pieces = [v[k : k + _PIECE] for v in views for k in range(0, len(v), _PIECE)]
+    if len(pieces) == 1:
+        return zlib.crc32(pieces[0])
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        sums = threads.map(zlib.crc32, pieces)
+        return zlib.crc32(b"".join(value.to_bytes(4, "little") for value in sums))
+
+
+def checksum_of(file: Path) -> int:
+    """Return :func:`checksum` of the content of a file, which is mapped and not held."""
+    with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return checksum(memoryview(view))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.arrays import map_array
+from vclr_lightning.core.arrow import map_arrow
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import checksum_of
+from vclr_lightning.core.reading import read_text, unsealed
 from vclr_lightning.evaluation.features import FACTS, FeatureSet, segment_means
 
 if TYPE_CHECKING:
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 FEATURES, ROWS, ABOUT = "features.npy", "rows.arrow", "store.json"
 FORMAT = 1
-FORMS = ("mean", "frames", "ragged")
 
 
 class FeatureStore:
@@ -54,21 +56,33 @@ class FeatureStore:
         self._keep = keep
 
     @classmethod
-    def open(cls, folder: str | Path) -> FeatureStore:
+    def open(cls, folder: str | Path, *, verify: bool = True) -> FeatureStore:
         """Open the folder of a finished extraction.
 
+        Args:
+            folder: where the files are.
+            verify: compare the features with the checksum that was taken when they were written.
+
         Raises:
-            UserError: there are no features, or not all of them, or of another version.
+            UserError: there are no features, or not all of them, they are damaged, or of another
+                version.
         """
         folder = Path(folder)
-        if not (folder / ABOUT).is_file():
+        file = folder / ABOUT
+        if not file.is_file():
             raise UserError(f"{folder} holds no features; extract them with stage=features")
         try:
-            about = json.loads((folder / ABOUT).read_text())
-            wanted = about["format"], tuple(about["shape"]), about["videos"]
+            about = unsealed(read_text(file), file)
             store = cls(folder, about)
-            found = FORMAT, tuple(store._stored.shape), len(store._table["index"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            wanted = about["format"], tuple(about["shape"]), about["videos"]
+            rows, _ = map_arrow(folder / ROWS, title="table of videos", verify=verify)
+            found = FORMAT, tuple(store._stored.shape), len(rows)
+            if verify:
+                _check(about, rows, store._stored)
+                known = about.get("checksum_of_features")  # older stores have none
+                if known is not None and known != checksum_of(folder / FEATURES):
+                    raise ValueError(f"{FEATURES} is not what was written")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"the features in {folder} are damaged ({error}); delete the folder and extract "
                 "them again"
@@ -207,10 +221,7 @@ class FeatureStore:
 
     @cached_property
     def _stored(self) -> Tensor:
-        import numpy as np
-
-        # Copy-on-write: torch knows no arrays that must not be written to.
-        return torch.from_numpy(np.load(self.folder / FEATURES, mmap_mode="c"))
+        return torch.from_numpy(map_array(self.folder / FEATURES))
 
     @cached_property
     def _offsets(self) -> Tensor:
@@ -219,10 +230,7 @@ class FeatureStore:
 
     @cached_property
     def _table(self) -> Mapping[str, Any]:
-        import pyarrow as pa
-
-        with pa.memory_map(str(self.folder / ROWS)) as source:
-            batch = pa.ipc.open_file(source).get_batch(0)
+        batch, _ = map_arrow(self.folder / ROWS, title="table of videos", verify=False)
         return dict(zip(batch.schema.names, batch.columns, strict=True))
 
     def _column(self, name: str) -> Tensor:
@@ -234,3 +242,23 @@ class FeatureStore:
         if self._keep is not None:
             words = words.take(self._keep.numpy())
         return [str(word) for word in words.to_pylist()]
+
+
+def _check(about: Mapping[str, Any], rows: Any, features: Tensor) -> None:
+    """Raise ``ValueError`` where files that can be read hold what :func:`assemble` never writes."""
+    import pyarrow as pa
+
+    columns = [(name, pa.int64()) for name in (*FACTS, "count")]
+    schema = pa.schema([*columns, ("name", pa.string()), ("path", pa.string())])
+    if not rows.schema.equals(schema) or any(column.null_count for column in rows.columns):
+        raise ValueError(f"{ROWS} has other columns")
+    label, count = (rows.column(name).to_numpy() for name in ("label", "count"))
+    if not -1 <= label.min(initial=-1) <= label.max(initial=-1) < len(about["classes"]):
+        raise ValueError("a label is none of its classes")
+    stored = {"mean": (2, len(rows)), "frames": (3, len(rows)), "ragged": (2, count.sum())}
+    if (features.ndim, len(features)) != stored[about["form"]] or count.min(initial=0) < 0:
+        raise ValueError("the numbers of features and of videos differ")
+    if features.dtype != torch.float32 or not all(
+        {"path", "reason"} <= r.keys() for r in about["rejected"]
+    ):
+        raise ValueError("its values are of other kinds")

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.arrow import write_arrow
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import checksum_of
+from vclr_lightning.core.reading import sealed, unsealed, write_record
 from vclr_lightning.evaluation.features import FACTS
 from vclr_lightning.evaluation.store import ABOUT, FEATURES, FORMAT, ROWS
 
@@ -98,7 +101,7 @@ class Journal:
         }
         try:
             self._features.write(content)
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(sealed(json.dumps(line)) + "\n")
             self._lines.flush()
         except OSError as error:
             raise UserError(f"cannot write {self._lines.name}: {error.strerror}") from error
@@ -116,17 +119,17 @@ def read_journals(folder: Path) -> dict[tuple[int, ...], Record]:
         file, offset = journal.with_suffix(".bin"), 0
         size = file.stat().st_size if file.is_file() else 0
         content = np.memmap(file, mode="r") if size else np.zeros(0, np.uint8)
-        for line in journal.read_text().splitlines():
+        for line in journal.read_bytes().decode("ascii", "replace").splitlines():
             try:
-                entry = json.loads(line)
-            except ValueError:  # the process was killed while it wrote this line
+                entry = unsealed(line, journal)
+                end = offset + entry["bytes"]
+                if end > size or zlib.crc32(content[offset:end].tobytes()) != entry["crc"]:
+                    break
+                records[tuple(entry["block"])] = Record(
+                    file, offset, entry["width"], entry["facts"], entry["rejected"]
+                )
+            except (UserError, KeyError, TypeError):  # killed while it wrote this line, or damaged
                 break
-            end = offset + entry["bytes"]
-            if end > size or zlib.crc32(content[offset:end].tobytes()) != entry["crc"]:
-                break
-            records[tuple(entry["block"])] = Record(
-                file, offset, entry["width"], entry["facts"], entry["rejected"]
-            )
             offset = end
     return records
 
@@ -186,10 +189,8 @@ def assemble(
     try:
         _write_features(work / FEATURES, records, shape)
         _write_rows(work / ROWS, facts, names=names, paths=paths)
-        with (work / ABOUT).open("w") as sink:
-            json.dump(about, sink, indent=1)
-            sink.flush()
-            os.fsync(sink.fileno())
+        about["checksum_of_features"] = checksum_of(work / FEATURES)
+        write_record(work / ABOUT, about)
         for journal in (*work.glob("*.bin"), *work.glob("*.jsonl")):
             journal.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,5 +238,5 @@ def _write_rows(
         "path": pa.array([paths[i] for i in index], pa.string()),
     }
     batch = pa.record_batch(list(columns.values()), names=list(columns))
-    with file.open("wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    with file.open("wb") as sink:
+        write_arrow(sink, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,13 +177,15 @@ class FeatureExtractor:
             if first:
                 with locked(target, show=self.show):
                     if not self._is_whole(target, about):
+                        if self.folder is None:
+                            shutil.rmtree(target, ignore_errors=True)  # our own, damaged
                         self._extract(split, table, work=work, target=target, about=about)
             else:
                 self._job(split, table, work).run()
             gather_objects(None)  # nobody opens it before it is there
         elif first:
             logger.info("%s: reusing the features in %s", split, target)
-        store = FeatureStore.open(target)
+        store = FeatureStore.open(target, verify=False)  # which the first process has done
         if store.rejected and first:
             item = store.rejected[0]
             notice = (
@@ -233,13 +236,21 @@ class FeatureExtractor:
         """Whether the features are there.
 
         Raises:
-            UserError: others are.
+            UserError: others are, or they are damaged, in a folder that the user named.
         """
         if not (target / ABOUT).is_file():
             if target.is_dir() and any(target.iterdir()):
                 raise UserError(f"{target} holds other files; give another features.folder")
             return False
-        if other := difference(FeatureStore.open(target).provenance, about):
+        try:
+            store = FeatureStore.open(target)
+        except UserError as error:
+            if self.folder is not None:
+                raise
+            if is_new(str(error)):
+                logger.warning("%s", error)
+            return False
+        if other := difference(store.provenance, about):
             raise UserError(
                 f"{target} holds features of {other}; give another features.folder, or delete "
                 "this one"

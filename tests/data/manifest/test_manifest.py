@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from vclr_lightning.core.arrow import map_arrow, write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 
@@ -248,6 +249,47 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
         writer.write_table(table)
     with pytest.raises(UserError, match="another version"):
         Manifest.load(other)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("label", [0, 2], "a label is none of its 2 classes"),
+        ("label", [0, None], "a row has no label"),
+        ("start", [3.0, None], "a clip does not begin before it ends"),
+        ("start", [None, None], "a clip does not begin before it ends"),
+        ("spans", [[{"start": 0.0, "end": None, "label": 0}], None], "a span has no time or label"),
+    ],
+)
+def test_values_that_no_manifest_has_are_refused(
+    column: str, values: list[object], words: str, tmp_path: Path
+) -> None:
+    rows = [Row(path="a.mp4", start=1.0, end=2.0), Row(path="b.mp4")]
+    file = write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path, classes=CLASSES))
+    batch, _ = map_arrow(file, title="manifest")
+    place = batch.schema.names.index(column)
+    made = pa.array(values, batch.schema.field(column).type)
+    changed = [*batch.columns[:place], made, *batch.columns[place + 1 :]]
+    other = tmp_path / "other.arrow"
+    with other.open("wb") as sink:
+        write_arrow(sink, pa.record_batch(changed, schema=batch.schema))
+    with pytest.raises(UserError, match=words):
+        Manifest.load(other)
+
+
+def test_rows_of_an_older_manifest_are_compared_with_its_fingerprint(file: Path) -> None:
+    batch = pa.ipc.open_file(file.read_bytes()).get_batch(0)
+    kept = {k: v for k, v in batch.schema.metadata.items() if k != b"vclr_checksum"}
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_file(content, batch.schema.with_metadata(kept)) as writer:
+        writer.write_batch(batch.replace_schema_metadata(kept))
+    written = content.getvalue().to_pybytes()
+    older, changed = file.with_name("older.arrow"), file.with_name("changed.arrow")
+    older.write_bytes(written)
+    assert Manifest.load(older).name(0) == "v0"
+    changed.write_bytes(written.replace(b"run/v0.mp4", b"run/v1.mp4"))
+    with pytest.raises(UserError, match="its rows are not those that were written"):
+        Manifest.load(changed)
 
 
 def test_writer_refuses_what_makes_no_manifest(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.reading import read_json
 from vclr_lightning.data.datasets.files import (
     find_file,
     need_file,
-    read_json,
     read_lines,
     read_table,
 )

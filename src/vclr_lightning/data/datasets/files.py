@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import read_text
+from vclr_lightning.core.reading import read_rows, read_text
 
 
 def find_file(folder: Path, *patterns: str) -> Path | None:
@@ -63,18 +60,6 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def read_json(file: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is no JSON file: {error}") from error
-
-
 def read_table(
     file: Path, columns: Sequence[str], *, title: str
 ) -> Iterator[tuple[int, list[str]]]:
@@ -83,15 +68,13 @@ def read_table(
     Raises:
         UserError: it cannot be read, lacks a column, or a line is too short.
     """
-    reader = csv.reader(line.rstrip("\r") for line in read_text(file).split("\n"))
-    header = [name.strip() for name in next(reader, [])]
+    rows = read_rows(file)
+    header = [name.strip() for name in next(rows, (0, []))[1]]
     lacking = [name for name in columns if name not in header]
     if lacking:
         raise UserError(f"{file} is no file of {title}: it lacks columns {', '.join(lacking)}")
     places = [header.index(name) for name in columns]
-    for row in reader:
-        if not row:
-            continue
+    for number, row in rows:
         if len(row) <= max(places):
-            raise UserError(f"{file}, line {reader.line_num}: expected {', '.join(columns)}")
-        yield reader.line_num, [row[place].strip() for place in places]
+            raise UserError(f"{file}, line {number}: expected {', '.join(columns)}")
+        yield number, [row[place].strip() for place in places]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datasets.files import find_file, need_file, read_json, read_lines
+from vclr_lightning.core.reading import read_json
+from vclr_lightning.data.datasets.files import find_file, need_file, read_lines
 from vclr_lightning.data.datasets.named import Named, Official
 
 _FILES = {"train": "*train*.json", "val": "*validation*.json", "test": "*test.json"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import read_text
+from vclr_lightning.core.reading import read_rows
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
 from vclr_lightning.data.indexing.files import Found, same_name
 from vclr_lightning.data.indexing.folder import SPLIT_NAMES, labels_of_names
@@ -46,29 +44,26 @@ def read_kinetics(file: Path) -> list[Clip]:
     Raises:
         UserError: the file cannot be read, lacks a column, has a bad line, or is empty.
     """
-    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    try:
-        lacking = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise UserError(f"{file} is no Kinetics CSV: it lacks columns {', '.join(lacking)}")
-        clips = [_clip(file, reader.line_num, line) for line in reader]
-    except csv.Error as error:
-        raise UserError(f"cannot read the Kinetics CSV {file}: {error}") from error
+    rows = read_rows(file)
+    header = next(rows, (0, []))[1]
+    if lacking := [name for name in REQUIRED if name not in header]:
+        raise UserError(f"{file} is no Kinetics CSV: it lacks columns {', '.join(lacking)}")
+    clips = [_clip(file, number, dict(zip(header, row, strict=False))) for number, row in rows]
     if not clips:
         raise UserError(f"the Kinetics CSV {file} names no videos")
     return clips
 
 
-def _clip(file: Path, number: int, line: Mapping[str, str | None]) -> Clip:
+def _clip(file: Path, number: int, line: Mapping[str, str]) -> Clip:
     try:
-        youtube_id, start, end, split = (str(line[name] or "").strip() for name in REQUIRED)
+        youtube_id, start, end, split = (line.get(name, "").strip() for name in REQUIRED)
         if not youtube_id or not split:
             raise ValueError
-        label = (line.get("label") or "").strip() or None
+        label = line.get("label", "").strip() or None
         return Clip(
             youtube_id, round(float(start)), round(float(end)), SPLIT_NAMES.get(split, split), label
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(
             f"{file}, line {number}: expected {', '.join(REQUIRED)}, not {dict(line)}"
         ) from error

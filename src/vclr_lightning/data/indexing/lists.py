@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import read_text
+from vclr_lightning.core.reading import read_text
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
 from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.indexing.folder import labels_of_names

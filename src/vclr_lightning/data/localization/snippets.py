@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.arrays import map_array
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut
 
 SUFFIXES = (".npy", ".csv")
+_LARGEST = 500 * 10**6  # bytes of a table
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,16 @@ def read_snippets(file: Path) -> Tensor:
     """
     try:
         if file.suffix == ".npy":
-            array = np.load(file)
+            array = map_array(file)
         else:
+            if file.stat().st_size > _LARGEST:
+                raise ValueError(f"it is larger than {_LARGEST // 10**6} MB")
             skipped = int(_has_heading(file))
             array = np.loadtxt(file, dtype=np.float32, delimiter=",", skiprows=skipped, ndmin=2)
         array = np.asarray(array, dtype=np.float32)
-    except (OSError, ValueError, EOFError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{file} is no table of features: {error}") from error
     if array.ndim != 2 or not array.size:
         raise UserError(f"{file} has the shape {array.shape}, not (snippets, features)")
@@ -122,7 +128,7 @@ def read_snippets(file: Path) -> Tensor:
 def _has_heading(file: Path) -> bool:
     """Whether a table's first line names its columns, by words or by counting them."""
     with file.open() as source:
-        cells = source.readline().strip().split(",")
+        cells = source.readline(_LARGEST // 100).strip().split(",")
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from vclr_lightning.core.arrow import map_arrow
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest.schema import METADATA_KEY, SCHEMA_VERSION, Info, arrow_schema
+from vclr_lightning.core.reading import parse_json
+from vclr_lightning.data.manifest.schema import (
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Info,
+    Row,
+    arrow_schema,
+    fingerprint,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
+def open_arrow(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Array], Info]:
     """Return the columns of a manifest, backed by the mapped file, and what it says of itself.
 
     Columns that an older form lacks are null.
 
+    Args:
+        file: of the manifest.
+        verify: look at the content as well, which a data worker leaves to the process it is of.
+
     Raises:
-        UserError: there is no such file, or it is no manifest of this version or an older one.
+        UserError: there is no such file, it is damaged, or it is no manifest of this version or an
+            older one.
     """
     import pyarrow as pa
 
@@ -28,25 +44,55 @@ def open_arrow(file: Path) -> tuple[dict[str, pa.Array], Info]:
     if not file.is_file():
         raise UserError(f"there is no manifest {file}; make one with `vclr index`")
     try:
-        with pa.memory_map(str(file)) as source:
-            reader = pa.ipc.open_file(source)
-            schema, batches = reader.schema, reader.num_record_batches
-            # The writer makes one batch, whose columns are the mapped bytes as they stand.
-            arrays = reader.get_batch(0).columns if batches == 1 else []
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file} is no manifest: make one with `vclr index`") from error
-    content = (schema.metadata or {}).get(METADATA_KEY)
-    if content is None or not arrays:
+        batch, sealed = map_arrow(file, title="manifest", verify=verify)
+    except UserError as error:
+        raise UserError(f"{error}: make one with `vclr index`") from error
+    content = (batch.schema.metadata or {}).get(METADATA_KEY)
+    if content is None:
         raise UserError(f"{file} is an Arrow file but no manifest: make one with `vclr index`")
-    header = json.loads(content)
-    version = header["schema"]
-    if version not in range(1, SCHEMA_VERSION + 1) or not schema.equals(arrow_schema(version)):
+    header = parse_json(content, f"the header of {file}")
+    version = header.get("schema") if isinstance(header, dict) else None
+    if (
+        not isinstance(version, int)
+        or not 1 <= version <= SCHEMA_VERSION
+        or not batch.schema.equals(arrow_schema(version))
+    ):
         raise UserError(
             f"{file} was written by another version of this package "
             f"(form {version}, this one reads {SCHEMA_VERSION}): run `vclr index` again"
         )
-    columns = dict(zip(schema.names, arrays, strict=True))
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     for field in arrow_schema():
         if field.name not in columns:  # an older form lacks it
-            columns[field.name] = pa.nulls(len(arrays[0]), field.type)
-    return columns, Info.from_json(header, file)
+            columns[field.name] = pa.nulls(len(batch), field.type)
+    info = Info.from_json(header, file)
+    if verify and (wrong := _wrong(columns, info, sealed)):
+        raise UserError(f"{file} is damaged ({wrong}): make the manifest anew with `vclr index`")
+    return columns, info
+
+
+def _wrong(columns: Mapping[str, pa.Array], info: Info, sealed: bool) -> str:
+    """Say what in the columns no writer of this package has written; nothing where all is well."""
+    for field in arrow_schema():
+        if not field.nullable and columns[field.name].null_count:
+            return f"a row has no {field.name}"
+    spans = columns["spans"].flatten()
+    if any(child.null_count for child in [spans, *spans.flatten()]):
+        return "a span has no time or label"
+    for labels in (columns["label"], spans.field("label")):
+        values = labels.to_numpy(zero_copy_only=False)
+        if len(values) and not -1 <= values.min() <= values.max() < len(info.classes):
+            return f"a label is none of its {len(info.classes)} classes"
+    start, end = (columns[name].to_numpy(zero_copy_only=False) for name in ("start", "end"))
+    windows = columns["start"].is_valid().to_numpy(zero_copy_only=False)
+    whole = columns["end"].is_null().to_numpy(zero_copy_only=False)
+    if (windows == whole).any() or not np.all((start >= 0) & (start < end) | ~windows):
+        return "a clip does not begin before it ends"
+    # Times may have been whole numbers when they were hashed, which a column does not tell.
+    if sealed or windows.any() or len(spans):
+        return ""
+    names = ("path", "name", "group", "split", "label")
+    lists = zip(*(columns[name].to_pylist() for name in names), strict=True)
+    rows = (Row(**dict(zip(names, values, strict=True))) for values in lists)
+    same = fingerprint(rows, info.classes) == info.fingerprint
+    return "" if same else "its rows are not those that were written"

@@ -30,7 +30,8 @@ class Manifest:
         self, file: Path, *, root: Path | None = None, rows: Rows | None = None, expect: str = ""
     ) -> None:
         self._file = file.absolute()
-        self._columns, self._info = open_arrow(self._file)
+        # What was pickled was verified by the process that opened it first.
+        self._columns, self._info = open_arrow(self._file, verify=not expect)
         self._root = (root or self._info.root).absolute()
         self._rows = rows
         if expect and expect != self._info.fingerprint:
@@ -48,7 +49,7 @@ class Manifest:
             check_root: refuse a root that does not exist.
 
         Raises:
-            UserError: the file is no manifest, or the folder of the videos does not exist.
+            UserError: the file is damaged or no manifest, or the videos' folder does not exist.
         """
         manifest = cls(Path(file), root=None if root is None else Path(root))
         if check_root and not manifest.root.is_dir():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vclr_lightning import __version__
+from vclr_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,13 +135,25 @@ class Info:
         return json.dumps(content).encode()
 
     @staticmethod
-    def from_json(content: dict[str, object], file: Path) -> Info:
-        """Read what :meth:`to_json` wrote, next to ``file``."""
-        values = {k: v for k, v in content.items() if k != "schema"}
-        root = file.absolute().parent / str(values.pop("root"))
-        classes = values.pop("classes")
-        assert isinstance(classes, list)
-        return Info(root=root, classes=tuple(classes), **values)  # type: ignore[arg-type]
+    def from_json(content: Mapping[str, object], file: Path) -> Info:
+        """Read what :meth:`to_json` wrote, next to ``file``.
+
+        Raises:
+            UserError: a value is missing or of another kind.
+        """
+        kinds = {"classes": list, "frames": str | None, "decoded": bool, "shards": bool}
+        values = {name: content[name] for name in Info.__dataclass_fields__ if name in content}
+        classes, root = values.get("classes"), values.get("root")
+        wrong = [
+            name for name, value in values.items() if not isinstance(value, kinds.get(name, str))
+        ]
+        if wrong or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+            raise UserError(
+                f"{file} is damaged ({(wrong or ['classes'])[0]} is of another kind): make the "
+                "manifest anew with `vclr index`"
+            )
+        place = {"root": file.absolute().parent / str(root), "classes": tuple(classes)}
+        return Info(**{**values, **place})  # type: ignore[arg-type]
 
 
 def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:

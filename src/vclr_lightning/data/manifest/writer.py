@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vclr_lightning.core.arrow import write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.manifest.schema import METADATA_KEY, Info, Row, arrow_schema, fingerprint
@@ -37,9 +38,8 @@ def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
     arrays = [
         _array([getattr(row, given.get(c.name, c.name)) for row in ordered], c.type) for c in schema
     ]
-    # One uncompressed record batch: a column is one buffer, which a reader maps as it stands.
-    with replacing(file) as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
+    with replacing(file) as sink:
+        write_arrow(sink, pa.record_batch(arrays, schema=schema))
     return file
 
 
