@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.explain import explain
 
 # name: (what it does, module with `add_arguments(parser)` and `run(args)`)
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -100,16 +101,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it leads to a full disk
+            _drop_output()
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """Write to nowhere what is left to print, lest it fails again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

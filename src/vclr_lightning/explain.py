@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, causes, disk_trouble
 
 _PLUS = ("experiment", "preset", "profiler", "suite")
 
@@ -20,10 +20,12 @@ def explain(error: BaseException) -> str | None:
         >>> explain(RuntimeError("a fault of the program")) is None
         True
     """
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UserError):
             return _one_line(str(cause))
+    if said := disk_trouble(error, full=True):
+        return f"cannot write: {said}; make room, and give the same command again"
     for cause in chain:
         module, name = type(cause).__module__, type(cause).__name__
         if name == "InstantiationException":
@@ -42,13 +44,6 @@ def explain(error: BaseException) -> str | None:
         if module.startswith("omegaconf."):
             return _one_line(str(cause).split("\n")[0])
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
 def _instantiation(error: BaseException) -> str | None:

@@ -53,12 +53,15 @@ def main() -> None:
 
         print(usage(), end="")
         return
+    import logging
+
     import hydra
 
     from vclr_lightning.core.overrides import readable
     from vclr_lightning.sweep import check_sweep, failure_told
     from vclr_lightning.sweep_callback import sweep_shown
 
+    logging.raiseExceptions = False  # a line of the log that a full disk refuses is no traceback
     os.environ[_ASKED] = str(int(_TRACEBACKS))
     # Hydra then hands its own errors on, instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"

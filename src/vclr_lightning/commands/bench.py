@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     import json
 
     from vclr_lightning.core.errors import UserError
-    from vclr_lightning.explain import explain
+    from vclr_lightning.core.files import replacing
 
     if not args.seconds >= _LEAST:
         raise UserError(f"--seconds {args.seconds:g} must be {_LEAST:g} or more")
@@ -60,25 +60,15 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; give a file")
-    try:
-        found = _measure(args)
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        raise UserError(sentence) from error
+    found = _measure(args)
     text = json.dumps({"overrides": args.overrides, **found.as_dict()}, indent=1)
     if args.json:
         print(text)
     else:
         _print(found)
     if args.out is not None:
-        try:
-            args.out.write_text(text + "\n")
-        except OSError as error:
-            raise UserError(
-                f"--out {args.out} cannot be written ({error.strerror}); give another file"
-            ) from error
+        with replacing(args.out) as sink:
+            sink.write(f"{text}\n".encode())
         if not args.json:
             print(f"written to {args.out}")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, disk_trouble
 
 _PIECE = 1 << 22  # bytes
 _THREADS = 16
@@ -51,8 +51,9 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+        said = (error.strerror or str(error)) if isinstance(error, OSError) else disk_trouble(error)
+        if said:
+            raise UserError(f"cannot write {file}: {said}") from error
         raise
 
 

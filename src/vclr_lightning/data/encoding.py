@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, disk_trouble
 from vclr_lightning.data.protocols import VideoError
 
 if TYPE_CHECKING:
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 PARTIAL = ".part"  # suffix of files that are being written
-
-_DISK = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-}
 
 
 def x264_options(*, crf: int, keyframe_every: int) -> dict[str, str]:
@@ -144,9 +138,8 @@ def writing(file: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(file)
     except (OSError, av.FFmpegError) as error:
-        number = getattr(error, "errno", None)
-        if number in _DISK:
-            raise UserError(f"cannot write {file}: {os.strerror(number)}") from error
+        if said := disk_trouble(error):
+            raise UserError(f"cannot write {file}: {said}") from error
         raise VideoError(f"cannot be encoded: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 
 from vclr_lightning.core.arrow import map_arrow, write_arrow
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest, writer
 
 CLASSES = ("run", "walk")
 
@@ -301,6 +301,24 @@ def test_writer_refuses_what_makes_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label 0, but there are 0 classes"):
         write_manifest(tmp_path / "m.arrow", [Row(path="a", label=0)], info)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["../a.mp4", "run/../../a.mp4", "..", "/etc/passwd", "", "a\0.mp4", "run/.."]
+)
+def test_paths_stay_below_the_root(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = ["run/..a.mp4", "run/a..mp4", "...", "a b/\u00e9.mp4"]
+    rows = [Row(path=name) for name in [*good, path]]
+    with pytest.raises(UserError, match="does not stay below the root"):
+        write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path))
+    monkeypatch.setattr(writer, "OUTSIDE", "(?!)")  # as another program writes it
+    write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path))
+    with pytest.raises(UserError, match=r"m\.arrow is damaged \(it names .*, which is not below"):
+        Manifest.load(tmp_path / "m.arrow")
+    write_manifest(tmp_path / "m.arrow", rows[:-1], Info(root=tmp_path))
+    assert len(Manifest.load(tmp_path / "m.arrow")) == len(good)
 
 
 def test_a_failed_write_leaves_the_old_file(file: Path) -> None:

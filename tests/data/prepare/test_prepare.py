@@ -188,6 +188,28 @@ def test_a_file_that_cannot_be_re_encoded_comes_of_a_manifest(root: Path, tmp_pa
     }
 
 
+def test_nothing_is_written_over_a_source_or_outside(root: Path, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    prepare(root, out, Recipe(short_edge=32), workers=1, measure=False, show=False)
+    before = {file: file.read_bytes() for file in out.rglob("*.mp4")}
+    manifest = Manifest.load(out / "manifest.arrow")
+    (root / "back").symlink_to(out)
+    done = prepare(root, out, Recipe(short_edge=32), workers=1, measure=False, show=False)
+    assert {file: file.read_bytes() for file in before} == before
+    assert len(done.manifest) == len(manifest)
+    linked = [one for one in done.failed if one.path.startswith("back/")]
+    assert len(linked) == len(before)
+    assert {one.reason for one in linked} == {f"it is a link to a file in {out}"}
+    (root / "back").unlink()
+    elsewhere.mkdir()
+    (out / "more").symlink_to(elsewhere)
+    (root / "more").mkdir()
+    shutil.copy(next(root.rglob("*.mp4")), root / "more" / "a.mp4")
+    with pytest.raises(UserError, match="more is a link that leads out of"):
+        prepare(root, out, Recipe(short_edge=32), workers=1, measure=False, show=False)
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_killed_and_continued(write: Write, tmp_path: Path, capsys: Capture) -> None:
     root, out = tmp_path / "many", tmp_path / "out"
     first = write(root / "00.avi", 150, size=(160, 120), codec="mpeg4")

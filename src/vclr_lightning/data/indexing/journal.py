@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from vclr_lightning.core.errors import UserError
 
@@ -46,7 +47,7 @@ class Journal:
     def __init__(self, file: Path, key: Mapping[str, object]) -> None:
         self._file = file
         self._key = json.loads(json.dumps(key))
-        self._sink: IO[str] | None = None
+        self._sink: io.FileIO | None = None  # which holds nothing back
 
     def read(self) -> dict[str, Outcome]:
         """Return the outcomes by path; none where the key differs or nothing was kept."""
@@ -67,20 +68,18 @@ class Journal:
             UserError: the file cannot be written.
         """
         try:
-            if self._sink is None:
-                self._sink = self._open()
+            sink = self._open() if self._sink is None else self._sink
             fields = {name: getattr(outcome, name) for name in Outcome.__slots__}
-            self._sink.write(json.dumps(fields) + "\n")
+            _write(sink, json.dumps(fields) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._file}: {error.strerror}") from error
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> io.FileIO:
         known = bool(self.read())
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        sink = self._file.open("a" if known else "w", encoding="ascii", buffering=1)
-        sink.write(
-            "\n" if known else json.dumps(self._key) + "\n"
-        )  # the line break ends a torn line
+        sink = self._sink = io.FileIO(self._file, "a" if known else "w")
+        # The line break ends a torn line.
+        _write(sink, "\n" if known else json.dumps(self._key) + "\n")
         return sink
 
     def remove(self) -> None:
@@ -99,6 +98,12 @@ class Journal:
         if self._sink is not None:
             self._sink.close()
             self._sink = None
+
+
+def _write(sink: io.FileIO, line: str) -> None:
+    rest = line.encode("ascii")
+    while rest:  # a disk that is nearly full takes a part
+        rest = rest[sink.write(rest) :]
 
 
 def _parse(line: str) -> Any:

@@ -13,6 +13,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import parse_json
 from vclr_lightning.data.manifest.schema import (
     METADATA_KEY,
+    OUTSIDE,
     SCHEMA_VERSION,
     Info,
     Row,
@@ -73,6 +74,13 @@ def open_arrow(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Array],
 
 def _wrong(columns: Mapping[str, pa.Array], info: Info, sealed: bool) -> str:
     """Say what in the columns no writer of this package has written; nothing where all is well."""
+    import pyarrow.compute as pc
+
+    # Others would read or write what is named there.
+    outside = pc.index(pc.match_substring_regex(columns["path"], OUTSIDE), True).as_py()
+    if outside >= 0:
+        name = columns["path"][outside].as_py()
+        return f"it names {name!r}, which is not below the folder of its videos"
     for field in arrow_schema():
         if not field.nullable and columns[field.name].null_count:
             return f"a row has no {field.name}"

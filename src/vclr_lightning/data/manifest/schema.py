@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 METADATA_KEY = b"vclr_manifest"
 
+OUTSIDE = r"^/|^$|\x00|(?:^|/)\.\.(?:/|$)"
+"""Regular expression, for Python and Arrow, of paths that lead out of a manifest's root."""
+
 
 class Span(NamedTuple):
     """An annotated stretch of a video.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING
 from vclr_lightning.core.arrow import write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.manifest.schema import METADATA_KEY, Info, Row, arrow_schema, fingerprint
+from vclr_lightning.data.manifest.schema import (
+    METADATA_KEY,
+    OUTSIDE,
+    Info,
+    Row,
+    arrow_schema,
+    fingerprint,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +33,8 @@ def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
         ``file``.
 
     Raises:
-        UserError: there are no rows, a video or a clip of one comes twice, a label has no class,
-            a window or span is none, or the file cannot be written.
+        UserError: there are no rows, a path leads out of the root, a video or a clip of one comes
+            twice, a label has no class, a window or span is none, or the file cannot be written.
     """
     import pyarrow as pa
 
@@ -65,6 +73,11 @@ def _check(rows: Sequence[Row], info: Info) -> None:
         raise UserError("there are no videos to write into a manifest")
     whole = {row.path for row in rows if row.start is None}
     for row in rows:
+        if re.search(OUTSIDE, row.path):
+            raise UserError(
+                f"the path {row.path!r} does not stay below the root of the manifest; give paths "
+                "relative to it, without .."
+            )
         for label in (row.label, *(span.label for span in row.spans)):
             if not -1 <= label < len(info.classes):
                 raise UserError(

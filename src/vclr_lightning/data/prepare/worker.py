@@ -34,7 +34,11 @@ def answer(
         can be no further one either.
     """
     name = prepared_name(path.relative_to(root).as_posix(), clashing)
-    file = Path(out) / name
+    file, within = Path(out) / name, Path(out).resolve()
+    if path.resolve().is_relative_to(within):
+        return {"reason": f"it is a link to a file in {out}"}
+    if not file.parent.resolve().is_relative_to(within):
+        return {"fatal": f"{file.parent} is a link that leads out of {out}; remove it"}
     try:
         found = asdict(transcode(path, file, Recipe(**recipe)))
         stat = file.stat()
