@@ -94,7 +94,7 @@ def test_usage_errors_are_one_sentence(tmp_path: Path, capsys: Capture) -> None:
     fails(["index", str(tmp_path / "none")], "none does not exist; give the folder", capsys)
     fails(["index", str(tmp_path)], "there are no videos in", capsys)
     fails(["index", str(tmp_path), "--list", "a.txt"], "must be SPLIT=FILE", capsys)
-    fails(["index", str(tmp_path), "--list", "train=a.txt"], "cannot read the list a.txt", capsys)
+    fails(["index", str(tmp_path), "--list", "train=a.txt"], "cannot read a.txt", capsys)
     fails(["show", str(tmp_path / "m.arrow")], "there is no manifest", capsys)
 
 
