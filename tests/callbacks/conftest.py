@@ -102,7 +102,7 @@ def fit() -> Fit:
             directory=folder,
             every_n_steps=every_n_steps,
             monitor="val/score",
-            **(checkpoint or {}),
+            **({"min_minutes": 0} | (checkpoint or {})),
         )
         options = {
             "max_epochs": 3,

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from pytorch_lightning import Callback
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
+from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.core.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -48,9 +51,29 @@ class KillAt(Callback):
         setattr(self, hook, kill)
 
 
-def _final(folder: Path) -> tuple[dict[str, Any], str]:
-    saved = torch.load(folder / "last.ckpt", weights_only=True)
+def _final(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    names = ("last.ckpt", "best.ckpt")
+    saved = {name: torch.load(folder / name, weights_only=True) for name in names}
     return saved, (folder / "metrics.csv").read_text()
+
+
+class Clock:
+    """Time as checkpoints see it: goes on when told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        seen = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr("vclr_lightning.callbacks.checkpoint_io.time", seen)
+
+
+class Takes(Callback):
+    """Makes every step take some seconds of a clock."""
+
+    def __init__(self, clock: Clock, seconds: Callable[[], float]) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.clock.now += self.seconds()
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -63,24 +86,75 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_killed_anywhere_the_run_ends_bit_equal(fit: Any, tmp_path: Path, accumulate: int) -> None:
-    fit(tmp_path / "whole", accumulate_grad_batches=accumulate)
-    expected, rows = _final(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("accumulate", "checkpoint"),
+    [
+        (1, {"min_minutes": 0}),
+        (2, {"min_minutes": 0, "background": True}),
+        (1, {"min_minutes": 0.1}),
+        (2, {"min_minutes": 0.1, "background": True}),
+    ],
+)
+def test_killed_anywhere_the_run_ends_bit_equal(
+    fit: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
+    checkpoint: dict[str, Any],
+) -> None:
     rng = random.Random(accumulate)
-    for attempt in range(10):
+    slow = Takes(Clock(monkeypatch), lambda: rng.choice([0, 1, 7]))
+    options = {"accumulate_grad_batches": accumulate, "checkpoint": checkpoint}
+    fit(tmp_path / "whole", **(options | {"checkpoint": {}}))
+    expected, rows = _final(tmp_path / "whole")
+    for attempt in range(6):
         folder = tmp_path / str(attempt)
         for _ in range(rng.randint(1, 3)):
             hook, call = rng.choice(HOOKS), rng.randint(1, 8)
             try:
-                fit(folder, KillAt(hook, call), accumulate_grad_batches=accumulate)
+                fit(folder, slow, KillAt(hook, call), **options)
             except Killed:
                 continue
-        fit(folder, accumulate_grad_batches=accumulate)
+        fit(folder, slow, **options)
         saved, again = _final(folder)
         assert again == rows
-        for part in expected:
-            assert _same(saved[part], expected[part]), part
+        for name, state in expected.items():
+            for part in state:
+                assert _same(saved[name][part], state[part]), (name, part)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_saving_takes_a_fiftieth_of_the_time(
+    fit: Any, make_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    """100 epochs of 5 s, each better than the one before, where a file takes 1 s."""
+    clock, write = Clock(monkeypatch), AtomicCheckpointIO.save_checkpoint
+    written: list[float] = []
+
+    def slow(*args: Any) -> None:
+        write(*args)
+        clock.now += 1
+        written.append(clock.now)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", slow)
+
+    class Better(make_module):  # type: ignore[misc]
+        def on_train_epoch_end(self) -> None:
+            self.log("val/score", float(self.current_epoch))
+
+    fit(
+        tmp_path,
+        Takes(clock, lambda: 1),
+        module=Better(),
+        checkpoint={"min_minutes": None, "background": background},
+        max_epochs=100,
+        log_every_n_steps=5,
+    )
+    assert written[0] < 10
+    # 2 % of 500 s, the first save and the last one: best and last make 2 s each time.
+    assert 4 <= len(written) <= 14
+    last, best = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
+    assert last["global_step"] == best["global_step"] == 500
 
 
 def test_content_is_plain_and_says_where_it_is_from(fit: Any, tmp_path: Path) -> None:
@@ -89,7 +163,10 @@ def test_content_is_plain_and_says_where_it_is_from(fit: Any, tmp_path: Path) ->
     assert saved["metadata"] == {"config": {"a": [1, None]}, "version": "0"}
 
 
-def test_best_is_the_epoch_of_the_best_measure(fit: Any, make_module: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("min_minutes", [0, 60])
+def test_best_is_the_epoch_of_the_best_measure(
+    fit: Any, make_module: Any, tmp_path: Path, min_minutes: float
+) -> None:
     scores = {0: 0.5, 1: 0.9, 2: 0.7}
 
     class Scored(make_module):  # type: ignore[misc]
@@ -102,7 +179,9 @@ def test_best_is_the_epoch_of_the_best_measure(fit: Any, make_module: Any, tmp_p
         written.append(path.name)
         path.write_text(str(module.global_step))
 
-    _, trainer = fit(tmp_path, module=Scored(), checkpoint={"export": export})
+    _, trainer = fit(
+        tmp_path, module=Scored(), checkpoint={"export": export, "min_minutes": min_minutes}
+    )
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert (best["global_step"], last["global_step"]) == (10, 15)
@@ -111,11 +190,14 @@ def test_best_is_the_epoch_of_the_best_measure(fit: Any, make_module: Any, tmp_p
     assert (tmp_path / "last.backbone.safetensors").read_text() == "15"
     assert written.count("best.backbone.safetensors") == 2
     # min: the first epoch's
-    fit(tmp_path / "min", module=Scored(), checkpoint={"mode": "min"})
+    fit(tmp_path / "min", module=Scored(), checkpoint={"mode": "min", "min_minutes": min_minutes})
     assert torch.load(tmp_path / "min/best.ckpt", weights_only=True)["global_step"] == 5
 
 
-def test_a_full_disk_loses_no_earlier_checkpoint(fit: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_loses_no_earlier_checkpoint(
+    fit: Any, tmp_path: Path, background: bool
+) -> None:
     """The operating system refuses to write past a size, as it does on a full disk."""
     import resource
 
@@ -127,10 +209,12 @@ def test_a_full_disk_loses_no_earlier_checkpoint(fit: Any, tmp_path: Path) -> No
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(UserError, match=r"cannot write .*last\.new: File too large"):
-            fit(tmp_path, Fills())
+            fit(tmp_path, Fills(), checkpoint={"background": background})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    # What is written beside the training may have met the full disk, too.
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    assert last in ([2, 4] if background else [4])
     assert not [p.name for p in tmp_path.iterdir() if "new" in p.name]
     fit(tmp_path)
     fit(tmp_path / "whole")
@@ -179,7 +263,7 @@ def test_a_damaged_checkpoint_is_the_user_s_to_replace(
         fit(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"mode": "most"}])
+@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"mode": "most"}, {"min_minutes": -1}])
 def test_impossible_arguments_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         ResumableCheckpoint(directory=tmp_path, **wrong)

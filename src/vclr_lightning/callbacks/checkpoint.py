@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from vclr_lightning.callbacks.checkpoint_io import link_or_copy
+from vclr_lightning.callbacks.checkpoint_io import CheckpointFiles
 from vclr_lightning.callbacks.loop_state import (
     load_waiting_positions,
     logged_steps,
     take_back_batch,
 )
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
-from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.callbacks.ranks import gather_objects, stopping_all
 from vclr_lightning.core.errors import UserError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -29,12 +28,13 @@ class ResumableCheckpoint(Checkpoint):
     Works with any LightningModule that logs with ``on_step=True`` (averages over an epoch are not
     part of a Lightning checkpoint). A save falls on the boundary between two optimizer steps, when
     the last one has been logged in full: after every ``every_n_steps`` steps and after each epoch,
-    its ``on_train_epoch_end`` hooks included. A train dataloader with ``state_dict`` and
+    its ``on_train_epoch_end`` hooks included, or, where ``min_minutes`` have not passed by then, as
+    soon as they have; and at the end. A train dataloader with ``state_dict`` and
     ``load_state_dict`` continues in mid-epoch; any other restarts its epoch. The state of the
     global random generators is kept for each rank.
 
     With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
-    best. Files are written atomically when the trainer has
+    best; until the next save it waits in memory. Files are written atomically when the trainer has
     :class:`~vclr_lightning.callbacks.checkpoint_io.AtomicCheckpointIO` among its plugins.
     Loggers that have ``rewind(step)`` forget at the start the rows from ``step`` on, which is 0 for
     a run that begins; those that have ``sync()`` put their rows onto the disk before a checkpoint.
@@ -42,6 +42,10 @@ class ResumableCheckpoint(Checkpoint):
     Args:
         directory: where the files go.
         every_n_steps: optimizer steps between two saves within an epoch.
+        min_minutes: least time between two saves; ``None``: such that they take 2 % of the time
+            at most, by what the last one took, but never more than half an hour.
+        background: copy the state to the host and write it while training goes on. ``None``: where
+            the module is on an accelerator; on the CPU the copy would cost memory and win little.
         monitor: name of a logged metric that chooses ``best.ckpt``; ``None`` for no such file.
         mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
         metadata: plain values to keep in the checkpoint under ``"metadata"``.
@@ -65,6 +69,8 @@ class ResumableCheckpoint(Checkpoint):
         *,
         directory: str | Path,
         every_n_steps: int = 500,
+        min_minutes: float | None = None,
+        background: bool | None = None,
         monitor: str | None = None,
         mode: str = "max",
         metadata: Mapping[str, Any] | None = None,
@@ -78,6 +84,7 @@ class ResumableCheckpoint(Checkpoint):
             raise UserError(f"mode={mode} of the checkpoint must be max or min")
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps
+        self.background = background
         self.monitor = monitor
         self.mode = mode
         self.metadata = dict(metadata or {})
@@ -85,9 +92,11 @@ class ResumableCheckpoint(Checkpoint):
         self.export_suffix = export_suffix
         self.best_score: float | None = None
         self.saved_step = self.resumed_step = -1
+        self._files = CheckpointFiles(
+            last=self.last_path, best=self.directory / BEST, min_minutes=min_minutes
+        )
         self._logged_steps = 0
-        self._due = False
-        self._is_best = False
+        self._due = self._is_best = False
         self._boundary: str | None = None
         self._loader_states: list[dict[str, Any]] | None = None
         self._random_states: list[dict[str, Any]] | None = None
@@ -98,16 +107,10 @@ class ResumableCheckpoint(Checkpoint):
         return self.directory / LAST
 
     @property
-    def _new_path(self) -> Path:
-        return self.directory / "last.new"
-
-    @property
     def best_model_path(self) -> str:
         """The best checkpoint, or ``""`` where there is none (``ckpt_path="best"`` asks this)."""
         best = self.directory / BEST
         return str(best) if best.exists() else ""
-
-    # Saving -------------------------------------------------------------------------------------
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -129,55 +132,65 @@ class ResumableCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % trainer.accumulate_grad_batches == 0:
-            step = trainer.global_step
-            if self._due or (step % self.every_n_steps == 0 and step > max(self.saved_step, 0)):
-                self.save(trainer)
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        if step % self.every_n_steps == 0 and step > max(self.saved_step, 0):
+            self._due = True
+        may_save = (self._due or self._files.writing) and self._files.poll()
+        if self._due and may_save:
+            self.save(trainer, wait=False)
+        elif self._is_best:
+            taken, self._is_best = self._take(trainer, "batch"), False
+            self._export(trainer, "best")
+            self._files.keep_best(taken)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, boundary="end")
+        self._save(trainer, boundary="end", wait=True)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save now; only from an ``on_train_batch_start`` hook, between two optimizer steps."""
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._files.abandon()
+
+    def save(self, trainer: Trainer, *, wait: bool = True) -> None:
+        """Save now; only from an ``on_train_batch_start`` hook, between two optimizer steps.
+
+        Args:
+            trainer: of the run.
+            wait: return when the checkpoint is on the disk.
+        """
         if self._loader_states is not None and trainer.global_step > self.saved_step:
-            self._save(trainer, boundary="batch")
+            self._save(trainer, boundary="batch", wait=wait)
+        elif wait:
+            self._files.finish()
 
-    def _save(self, trainer: Trainer, *, boundary: str) -> None:
-        for logger in trainer.loggers:
-            logger.save()
-            if callable(sync := getattr(logger, "sync", None)):
+    def _save(self, trainer: Trainer, *, boundary: str, wait: bool) -> None:
+        self._files.begin()
+        for sink in trainer.loggers:
+            sink.save()
+            if callable(sync := getattr(sink, "sync", None)):
                 sync()  # what the checkpoint says was logged is on the disk before it is
-        self._boundary, self._random_states = boundary, gather_objects(random_state())
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        self._boundary = self._random_states = None
-        failure: Exception | None = None
-        try:
-            trainer.strategy.save_checkpoint(checkpoint, self._new_path)
-            if trainer.is_global_zero:
-                self._put_in_place(trainer.lightning_module)
-        except OSError as error:
-            what = error.strerror or str(error)
-            failure = UserError(f"cannot write {error.filename or self.directory}: {what}")
-        except Exception as error:
-            failure = error
-        # All ranks stop together; one that waited for a rank that is gone would hang.
-        problem = None if failure is None else str(failure) or type(failure).__name__
-        problems = [p for p in gather_objects(problem) if p is not None]
-        if failure is not None:
-            raise failure
-        if problems:
-            raise UserError(problems[0])
+        taken = self._take(trainer, boundary)
+        self._export(trainer, *(["best", "last"] if self._is_best else ["last"]))
+        on_cpu = trainer.lightning_module.device.type == "cpu"
+        beside = not on_cpu if self.background is None else self.background
+        io = trainer.strategy.checkpoint_io
+        self._files.write(taken, io, is_best=self._is_best, beside=beside and not wait)
         self.saved_step = trainer.global_step
         self._due = self._is_best = False
 
-    def _put_in_place(self, module: LightningModule) -> None:
-        """``best`` first: a run that continues from the ``last`` before it makes it again."""
-        for stem in ("best", "last") if self._is_best else ("last",):
-            if self.export is not None:
-                self.export(module, self.directory / (stem + self.export_suffix))
-            if stem == "best":
-                link_or_copy(self._new_path, self.directory / BEST)
-        os.replace(self._new_path, self.last_path)
+    def _take(self, trainer: Trainer, boundary: str) -> dict[str, Any]:
+        self._boundary, self._random_states = boundary, gather_objects(random_state())
+        taken = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        self._boundary = self._random_states = None
+        return taken
+
+    def _export(self, trainer: Trainer, *stems: str) -> None:
+        with stopping_all():
+            if (export := self.export) is not None and trainer.is_global_zero:
+                for stem in stems:
+                    export(trainer.lightning_module, self.directory / (stem + self.export_suffix))
 
     def _better(self, score: float) -> bool:
         if self.best_score is None:
@@ -201,12 +214,8 @@ class ResumableCheckpoint(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "monitor": self.monitor}
 
-    # Resuming -----------------------------------------------------------------------------------
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero:
-            for leftover in (*self.directory.glob(f".{self._new_path.name}.*"), self._new_path):
-                leftover.unlink(missing_ok=True)
+        self._files.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("monitor") == self.monitor:
@@ -233,9 +242,8 @@ class ResumableCheckpoint(Checkpoint):
                 f" run's folder {self.directory} must be on a disk that all machines share"
             )
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                rewind = getattr(logger, "rewind", None)
-                if callable(rewind):
+            for sink in trainer.loggers:
+                if callable(rewind := getattr(sink, "rewind", None)):
                     rewind(self._logged_steps)
         load_waiting_positions(trainer)
         if self._random_states is not None:

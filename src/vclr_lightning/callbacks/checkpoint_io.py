@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from vclr_lightning.callbacks.ranks import is_first, max_rank, stopping_all
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 0.02  # of the time that saving may take
+_LONGEST_S = 1800.0  # between two saves then, however slow the disk was
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -24,6 +35,133 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         with replacing(target) as file, source.open("rb") as content:
             shutil.copyfileobj(content, file)
+
+
+def snapshot(value: Any) -> Any:
+    """Return a copy on the CPU of what a checkpoint holds; training may go on with the original.
+
+    Example:
+        >>> weight = torch.zeros(2)
+        >>> copied = snapshot({"weights": [weight], "step": 3})
+        >>> _ = weight.add_(1)
+        >>> copied
+        {'weights': [tensor([0., 0.])], 'step': 3}
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy(value)  # an OrderedDict's attributes with it
+        copied.update((key, snapshot(inner)) for key, inner in value.items())
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(map(snapshot, value))
+    return value
+
+
+class CheckpointFiles:
+    """The newest and the best checkpoint of a run, written at once or beside the training.
+
+    Every rank has to call the same methods at the same points. The first one writes; all raise
+    what failed there.
+
+    Args:
+        last: file of the newest.
+        best: file of the best.
+        min_minutes: least time from one save to the next; ``None``: such that saves take 2 % of the
+            time at most, as long as the last one took, but never more than half an hour.
+
+    Attributes:
+        writing: whether a write has begun that has not been waited for.
+
+    Raises:
+        UserError: ``min_minutes`` is out of range, or what is written cannot be.
+    """
+
+    def __init__(self, *, last: Path, best: Path, min_minutes: float | None) -> None:
+        if min_minutes is not None and not 0 <= min_minutes < math.inf:
+            raise UserError(f"min_minutes={min_minutes} of the checkpoint must be 0 or more")
+        self.last, self.best, self.min_minutes = last, best, min_minutes
+        self.writing = False
+        self._new = last.with_suffix(".new")
+        self._kept: dict[str, Any] | None = None
+        self._write: Future[float] | None = None
+        self._started = self._next = 0.0
+
+    def clear(self) -> None:
+        """Remove what a killed run left half written."""
+        if is_first():
+            for leftover in (*self.last.parent.glob(f".{self._new.name}.*"), self._new):
+                leftover.unlink(missing_ok=True)
+
+    def poll(self) -> bool:
+        """Return whether the next save may be, by the clock of the first process."""
+        written = self._write is None or self._write.done()
+        state = written + 2 * (time.monotonic() >= self._next)
+        state = max_rank(state if is_first() else 0)
+        if self.writing and state & 1:
+            self.finish()
+        return bool(state & 2)
+
+    def keep_best(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the best checkpoint in memory until the next save."""
+        self._kept = snapshot(checkpoint) if is_first() else None
+
+    def begin(self) -> None:
+        """Begin a save: from here on its time counts."""
+        self.finish()
+        self._started, self._next = time.monotonic(), math.inf
+
+    def write(
+        self, checkpoint: dict[str, Any], io: CheckpointIO, *, is_best: bool, beside: bool
+    ) -> None:
+        """Write the newest checkpoint, and the best one if there is another.
+
+        Args:
+            checkpoint: the newest.
+            io: writes a file.
+            is_best: it is the best one, too.
+            beside: copy it, and return before it is written.
+        """
+        self.writing = True
+        if is_first():
+            checkpoint = snapshot(checkpoint) if beside else checkpoint
+            best = checkpoint if is_best else self._kept
+            pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+            self._write = pool.submit(self._put_in_place, io, checkpoint, best)
+            pool.shutdown(wait=False)
+        self._kept = None
+        if not beside:
+            self.finish()
+
+    def _put_in_place(
+        self, io: CheckpointIO, last: dict[str, Any], best: dict[str, Any] | None
+    ) -> float:
+        """``best`` first: a run that continues from the ``last`` before it makes it again."""
+        if best is not None and best is not last:
+            io.save_checkpoint(best, self._new)
+            os.replace(self._new, self.best)
+        io.save_checkpoint(last, self._new)
+        if best is last:
+            link_or_copy(self._new, self.best)
+        os.replace(self._new, self.last)
+        return time.monotonic()
+
+    def finish(self) -> None:
+        """Wait for what is being written."""
+        if not self.writing:
+            return
+        write, self._write, self.writing = self._write, None, False
+        with stopping_all():
+            took = 0.0 if write is None else write.result() - self._started
+        automatic = min(took / _SHARE, _LONGEST_S)
+        least = automatic if self.min_minutes is None else 60 * self.min_minutes
+        self._next = self._started + least
+
+    def abandon(self) -> None:
+        """Wait for what is being written, where the run fails for another reason."""
+        write, self._write, self.writing = self._write, None, False
+        if write is not None and (failure := write.exception()) is not None:
+            logger.warning("the last checkpoint could not be written: %s", failure)
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
+
+from vclr_lightning.core.errors import UserError
 
 _control: tuple[Any, Any] | None = None
 
@@ -75,3 +79,35 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value, group=_group())
     return values
+
+
+@contextmanager
+def stopping_all() -> Iterator[None]:
+    """Raise what fails in the block on any rank, on all of them; every rank has to enter it.
+
+    One that went on would wait for a rank that is gone.
+
+    Raises:
+        UserError: an ``OSError`` of this rank, or whatever failed on another.
+
+    Example:
+        >>> with stopping_all():
+        ...     raise OSError(28, "No space left on device", "a.ckpt")
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: cannot write a.ckpt: No space left on device
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        failure = UserError(f"cannot write {where}{error.strerror or error}")
+    except Exception as error:
+        failure = error
+    problem = None if failure is None else str(failure) or type(failure).__name__
+    problems = [p for p in gather_objects(problem) if p is not None]
+    if failure is not None:
+        raise failure
+    if problems:
+        raise UserError(problems[0])

@@ -16,6 +16,8 @@ from vclr_lightning.core.errors import UserError, disk_trouble
 
 _PIECE = 1 << 22  # bytes
 _THREADS = 16
+_MASK = os.umask(0)  # read once: it is the process's, and threads write files, too
+os.umask(_MASK)
 
 
 @contextmanager
@@ -44,9 +46,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             yield sink.file
             sink.flush()
             os.fsync(sink.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # the temporary file is its owner's alone
+        os.chmod(temporary, 0o666 & ~_MASK)  # the temporary file is its owner's alone
         os.replace(temporary, file)
     except BaseException as error:
         if temporary:
