@@ -114,6 +114,7 @@ def test_a_loss_that_breaks_on_one_rank_stops_all(
     extra = [
         "+callbacks.breaks._target_=breaks_one_rank.Breaks",
         "callbacks.checkpoint.every_n_steps=2",
+        "callbacks.checkpoint.min_minutes=0",
     ]
     ranks = fork_ranks([*arguments, *extra], tmp_path)
     assert [rank.wait() for rank in ranks] == [2, 2], ranks[0].output()
