@@ -15,11 +15,11 @@ from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
 from vclr_lightning.evaluation.features import extract_features
-from vclr_lightning.evaluation.progress import track
 from vclr_lightning.functional.knn import knn_accuracy
 from vclr_lightning.functional.retrieval import chance_recall_at_1, instance_recall
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.data.centres import CentresDataset
 from vclr_lightning.data.epochs import rank_shard
 from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.transforms import ViewsTransform
-from vclr_lightning.evaluation.progress import track
 
 if TYPE_CHECKING:
     from vclr_lightning.core.types import Rejection

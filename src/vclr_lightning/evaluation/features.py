@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.evaluation.encoders import Encode
-from vclr_lightning.evaluation.progress import track
 
 if TYPE_CHECKING:
     from vclr_lightning.core.types import FramesBatch, Rejection

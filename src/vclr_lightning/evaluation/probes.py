@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.evaluation.probing import (
     Probe,
     Rows,
@@ -19,7 +20,6 @@ from vclr_lightning.evaluation.probing import (
     cross_validate,
     prepared,
 )
-from vclr_lightning.evaluation.progress import track
 from vclr_lightning.evaluation.settings import check_count, check_number, check_numbers
 from vclr_lightning.functional.accuracy import topk_accuracy
 from vclr_lightning.functional.folds import group_folds

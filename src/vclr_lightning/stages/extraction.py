@@ -20,12 +20,12 @@ from torch.multiprocessing.spawn import (
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import end_with_parent
+from vclr_lightning.core.progress import track
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.workers import WorkerOptions
 from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.features import encode_batch
-from vclr_lightning.evaluation.progress import track
 from vclr_lightning.evaluation.storing import Journal, Record, read_journals
 from vclr_lightning.stages.hardware import Hardware
 

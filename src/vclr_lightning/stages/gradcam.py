@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
-from vclr_lightning.evaluation.progress import track
 from vclr_lightning.stages.adopt import run_config
 from vclr_lightning.stages.chosen_videos import DataFactory, choose_videos
 from vclr_lightning.stages.explaining import Explained, Plan, explain_video

@@ -16,6 +16,7 @@ from torch import nn
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import track
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.data.localization import (
     AnnotatedVideo,
@@ -28,7 +29,6 @@ from vclr_lightning.data.localization import (
     place,
     read_annotations,
 )
-from vclr_lightning.evaluation.progress import track
 from vclr_lightning.stages.hardware import Hardware
 from vclr_lightning.stages.localize_results import write_results
 from vclr_lightning.stages.pretrain import pretrain

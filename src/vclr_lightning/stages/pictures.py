@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vclr_lightning.core.progress import track
 from vclr_lightning.data.decoding import read_drawn, reject
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
-from vclr_lightning.evaluation.progress import track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -28,6 +28,8 @@ _NOT_TAKEN = {
     *(".insv", ".lrv"),
 }
 
+_LISTED = 4096  # entries of a folder
+
 # Folders that systems and archives make for themselves, beside hidden ones.
 _SYSTEM = {
     *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
@@ -87,7 +89,8 @@ def find_videos(
         root: an existing folder.
         frames: template of extracted frames; then each folder that directly holds such files is a
             video.
-        progress: called with the number of videos found so far, once per folder.
+        progress: called with the number of videos found so far, once per folder and every few
+            thousand of its entries.
 
     Raises:
         UserError: ``root`` itself cannot be listed.
@@ -105,7 +108,7 @@ def find_videos(
             place = (stat.st_dev, stat.st_ino)
             if place in above:
                 continue
-            folders, files = _listing(here, below, found)
+            folders, files = _listing(here, below, found, progress)
         except OSError as error:
             if not below:
                 raise UserError(f"cannot list {here}: {error.strerror}") from error
@@ -142,7 +145,9 @@ def find_videos(
     return found
 
 
-def _listing(folder: Path, below: str, found: Found) -> tuple[list[str], list[str]]:
+def _listing(
+    folder: Path, below: str, found: Found, progress: Callable[[int], None]
+) -> tuple[list[str], list[str]]:
     """Return the folders and files of a folder, hidden ones and the system's own left out."""
     folders: list[str] = []
     files: list[str] = []
@@ -158,6 +163,8 @@ def _listing(folder: Path, below: str, found: Found) -> tuple[list[str], list[st
                 continue
             if not is_folder:
                 files.append(entry.name)
+                if not len(files) % _LISTED:
+                    progress(len(found.paths) + len(files))
             elif entry.name.lower() not in _SYSTEM:
                 folders.append(entry.name)
     return folders, files

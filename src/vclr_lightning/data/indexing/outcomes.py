@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.pool import probe_all
-from vclr_lightning.data.indexing.progress import progress_bar
 
 _CHUNK = 512
 _PER_PROCESS = 16  # files worth the start of one more process

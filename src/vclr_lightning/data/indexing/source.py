@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.data.indexing.entries import Listing
 from vclr_lightning.data.indexing.files import Found, find_videos
 from vclr_lightning.data.indexing.folder import listing_of_folder
 from vclr_lightning.data.indexing.groups import group_pattern, with_groups
 from vclr_lightning.data.indexing.kinetics import listing_of_kinetics, read_kinetics
 from vclr_lightning.data.indexing.lists import listing_of_lists
-from vclr_lightning.data.indexing.progress import progress_bar
 from vclr_lightning.data.readers.image_folder import frame_pattern
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.indexing.progress import progress_bar
+from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.shards.plan import ShardPlan
 from vclr_lightning.data.shards.tar import ShardWriter

@@ -1,17 +1,18 @@
-"""Progress on the terminal."""
+"""Progress on the terminal, or in a log."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LINE_EVERY = 30.0  # seconds between lines where standard error is no terminal
+_LINE_EVERY = 10.0  # seconds between lines where standard error is no terminal
 
+T = TypeVar("T")
 Update = Callable[[int, str], None]
 
 
@@ -19,7 +20,7 @@ Update = Callable[[int, str], None]
 def progress_bar(text: str, total: int | None = None, *, show: bool = True) -> Iterator[Update]:
     """Yield ``update(completed, note)``, which moves a bar on standard error.
 
-    Where that is no terminal but a log, a line is written every 30 seconds instead.
+    Where that is no terminal but a log, a line is written every 10 seconds instead.
 
     Args:
         text: what is going on.
@@ -41,7 +42,7 @@ def progress_bar(text: str, total: int | None = None, *, show: bool = True) -> I
         yield _lines(text, total, console) if show else lambda completed, note: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}", markup=False),
@@ -61,6 +62,21 @@ def _lines(text: str, total: int | None, console: Console) -> Update:
         if time.monotonic() - last >= _LINE_EVERY:
             last = time.monotonic()
             of = "" if total is None else f" of {total:,}"
-            console.print(f"{text}: {completed:,}{of} {note}", highlight=False, soft_wrap=True)
+            line = f"{text}: {completed:,}{of} {note}".rstrip()
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return update
+
+
+def track(items: Iterable[T], description: str, *, show: bool = True) -> Iterator[T]:
+    """Yield ``items`` behind a :func:`progress_bar`.
+
+    Example:
+        >>> list(track([1, 2], "numbers", show=False))
+        [1, 2]
+    """
+    total = len(items) if isinstance(items, Sized) else None
+    with progress_bar(description, total, show=show) as update:
+        for number, item in enumerate(items, 1):
+            yield item
+            update(number, "")
