@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +27,7 @@ def ensure(root: Path | None, **options: object) -> Manifest:
 
 
 def files(cache: Path) -> list[str]:
-    return sorted(file.name for file in cache.glob("*"))
+    return sorted(file.name for file in cache.glob("*.arrow"))
 
 
 def test_indexes_once_and_then_what_changed(
@@ -131,3 +134,59 @@ def test_home_folders(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(ensure(Path("~/videos"), cache_dir="~/cache")) == 3
     assert len(files(tmp_path / "cache")) == 1
+
+
+_RANK = """
+import sys
+from vclr_lightning.data.indexing import Source, ensure_manifest
+listing = Source.listing
+def counted(source, **options):
+    print("looked")
+    return listing(source, **options)
+Source.listing = counted
+print(ensure_manifest(sys.argv[1], cache_dir=sys.argv[2], workers=1, show=False).fingerprint)
+"""
+
+
+def ranks(root: Path, cache: Path, *environments: dict[str, str]) -> list[list[str]]:
+    """Start a process for each environment, and return what each printed, or why it failed."""
+    command = [sys.executable, "-c", _RANK, str(root), str(cache)]
+    started = [
+        subprocess.Popen(
+            command,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    said = [process.communicate(timeout=60) for process in started]
+    return [out.split() or err.splitlines()[-1:] for out, err in said]
+
+
+def test_one_rank_of_a_launch_looks(root: Path, tmp_path: Path, write_video: WriteVideo) -> None:
+    torchrun = [{"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": str(rank)} for rank in range(3)]
+    for again in ("0", "1"):
+        restarted = [env | {"TORCHELASTIC_RESTART_COUNT": again} for env in torchrun]
+        said = ranks(root, tmp_path / "cache", *restarted)
+        fingerprint = ensure(root, cache_dir=tmp_path / "other").fingerprint
+        assert sorted(said, key=len) == [[fingerprint], [fingerprint], ["looked", fingerprint]]
+        write_video(root / "run/a_3.mp4")  # which a later launch sees
+
+
+def test_ranks_that_the_first_one_starts_do_not_look(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.delenv("VCLR_LAUNCH", raising=False)
+    fingerprint = ensure(root, cache_dir=cache).fingerprint
+    child, own = {"LOCAL_RANK": "1"}, {"LOCAL_RANK": "0"}
+    assert ranks(root, cache, child, own) == [[fingerprint], ["looked", fingerprint]]
+
+
+def test_a_first_rank_that_fails_holds_up_nobody(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    torchrun = [{"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": str(rank)} for rank in range(2)]
+    for said in ranks(tmp_path / "empty", tmp_path / "cache", *torchrun):
+        assert said[0] == "looked"

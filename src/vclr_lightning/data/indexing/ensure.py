@@ -11,6 +11,7 @@ from pathlib import Path
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.notices import say
 from vclr_lightning.data.indexing.indexer import index_videos
+from vclr_lightning.data.indexing.launch import once_a_launch
 from vclr_lightning.data.indexing.source import Source
 from vclr_lightning.data.manifest import Manifest
 
@@ -48,8 +49,8 @@ def ensure_manifest(
     """Load the manifest of ``root``, indexing it first where that has not been done.
 
     The index is kept in ``cache_dir``, one per root and way of listing it, so ``root`` may be
-    read-only. Each call looks at the folder again and probes the files that are new or changed; a
-    ``manifest`` that is given is taken as it is.
+    read-only. Each call looks at the folder again and probes the files that are new or changed; of
+    the ranks of a training, one does so. A ``manifest`` that is given is taken as it is.
 
     Args:
         root: the folder of the videos, or of the shards that ``vclr shard`` wrote; with a
@@ -117,20 +118,24 @@ def ensure_manifest(
         frames=frames,
     )
     cache = _path(cache_dir) if cache_dir is not None else default_cache()
-    indexed = index_videos(
-        source.listing(show=show),
-        root=source.root,
-        out=cache / f"{source.root.name}-{_key(source, decode=decode)}.arrow",
-        frames=frames,
-        decode=decode,
-        workers=workers,
-        source=source.describe(),
-        show=show,
-    )
-    if show:
-        for line in indexed.notices():
+    out = cache / f"{source.root.name}-{_key(source, decode=decode)}.arrow"
+
+    def look(show: bool) -> Manifest:
+        indexed = index_videos(
+            source.listing(show=show),
+            root=source.root,
+            out=out,
+            frames=frames,
+            decode=decode,
+            workers=workers,
+            source=source.describe(),
+            show=show,
+        )
+        for line in indexed.notices() if show else ():
             say(line)
-    return indexed.manifest
+        return indexed.manifest
+
+    return once_a_launch(out, look, show=show)
 
 
 def _path(path: PathLike) -> Path:
