@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision.models as tv
 from rich.console import Console
+from torch import nn
 
 from vclr_lightning import cli
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models import TinyBackbone, load_backbone
+from vclr_lightning.models import (
+    TimmBackbone,
+    TinyBackbone,
+    TorchvisionResNet,
+    TorchvisionVideo,
+    export_backbone,
+    load_backbone,
+)
 from vclr_lightning.models.convert import convert_checkpoint
 from vclr_lightning.models.naming import mmaction_names
+from vclr_lightning.models.torchvision import RESNETS, VIDEO_NETWORKS
+from vclr_lightning.modules import FinetuneModule
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +74,91 @@ def test_names_of_mmaction_pair_each_convolution_with_its_norm() -> None:
     }
 
 
-def test_only_resnets_have_names_of_mmaction(tmp_path: Path) -> None:
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STAGES |= {152: (3, 8, 36, 3)}
+STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def of_mmaction2(depth: int, *, tsm: bool) -> set[str]:
+    """Names in a recogniser of MMAction2 1.2, module by module: ConvModule, TemporalShift."""
+    small, names = depth < 50, set()
+
+    def conv_module(where: str, *, shifted: bool = False) -> None:
+        names.add(f"{where}.conv.net.weight" if shifted else f"{where}.conv.weight")
+        names.update(f"{where}.bn.{what}" for what in STATE)
+
+    conv_module("backbone.conv1")
+    for stage, blocks in enumerate(STAGES[depth]):
+        for block in range(blocks):
+            where = f"backbone.layer{stage + 1}.{block}"
+            every = 2 if STAGES[depth][2] >= 23 else 1
+            conv_module(f"{where}.conv1", shifted=tsm and block % every == 0)
+            conv_module(f"{where}.conv2")
+            if not small:
+                conv_module(f"{where}.conv3")
+            if block == 0 and (stage > 0 or not small):
+                conv_module(f"{where}.downsample")
+    return names
+
+
+@pytest.mark.parametrize("tsm", [False, True])
+@pytest.mark.parametrize("depth", STAGES)
+def test_names_are_those_of_mmaction2_s_own_networks(depth: int, tsm: bool) -> None:
+    with torch.device("meta"):
+        state = TorchvisionResNet(name=f"resnet{depth}").state_dict()
+    renamed = mmaction_names(state, tsm=tsm)
+    assert set(renamed) == of_mmaction2(depth, tsm=tsm)
+    shifts = sum(".net." in name for name in renamed)
+    assert shifts == (tsm and {18: 8, 34: 16, 50: 16, 101: 18, 152: 26}[depth])
+
+
+OTHERS: list[Callable[[], nn.Module]] = [
+    *(partial(TorchvisionResNet, name=name) for name in RESNETS if not name[6:].isdecimal()),
+    *(partial(TorchvisionVideo, name=name) for name in VIDEO_NETWORKS),
+    partial(TorchvisionResNet, name="resnet18", small_stem=True),
+    partial(TinyBackbone, width=8),
+    partial(TimmBackbone, name="test_resnet"),
+]
+
+
+@pytest.mark.parametrize("tsm", [False, True])
+@pytest.mark.parametrize("build", OTHERS)
+def test_networks_that_mmaction2_does_not_have_are_refused(
+    build: Callable[[], nn.Module], tsm: bool
+) -> None:
+    with torch.device("meta"):
+        state = build().state_dict()
+    with pytest.raises(UserError, match=r"MMAction2 has no names for .* it knows resnet18"):
+        mmaction_names(state, tsm=tsm)
+
+
+def test_a_tsm_classifier_is_handed_to_mmaction2_s_tsm(tmp_path: Path) -> None:
+    for depth, head in ((18, "tsn"), (18, "tsm"), (101, "tsm")):
+        module = FinetuneModule(
+            backbone=TorchvisionResNet(name=f"resnet{depth}"),
+            num_classes=2,
+            head=head,  # type: ignore[arg-type]
+            optimizer=partial(torch.optim.SGD, lr=0.1),
+        )
+        checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, tmp_path / "last.ckpt")
+        export_backbone(module, tmp_path / "b.safetensors")
+        export_backbone(tmp_path / "last.ckpt", tmp_path / "c.safetensors")
+        for file in ("last.ckpt", "b.safetensors", "c.safetensors"):
+            if depth == 101:
+                with pytest.raises(UserError, match="every other block of a resnet101"):
+                    convert_checkpoint(tmp_path / file, tmp_path / "m.pth", names="mmaction")
+                continue
+            done = convert_checkpoint(tmp_path / file, tmp_path / "m.pth", names="mmaction")
+            assert set(done.names) == of_mmaction2(depth, tsm=head == "tsm")
+
+
+def test_nothing_is_written_of_what_has_no_such_names(tmp_path: Path) -> None:
     torch.save(
         {"net." + n: t for n, t in TinyBackbone(width=8).state_dict().items()}, tmp_path / "t.pth"
     )
-    with pytest.raises(UserError, match=r"MMAction2 has no name for stem\.weight"):
+    with pytest.raises(UserError, match=r"MMAction2 has no names for TinyBackbone\(width=8"):
         convert_checkpoint(tmp_path / "t.pth", tmp_path / "m.pth", names="mmaction", prefix="net.")
     assert not (tmp_path / "m.pth").exists()
 

@@ -101,7 +101,7 @@ def test_serves_torchvision_itself(tmp_path: Path) -> None:
 def test_unknown_networks_need_the_network(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     file = export_backbone(WrappedBackbone(net, num_features=4), tmp_path / "b.safetensors")
-    with pytest.raises(UserError, match="not recognised; build it and pass it as backbone="):
+    with pytest.raises(UserError, match=r"\(net=torch\.nn.*Sequential\(\), .*build it"):
         load_backbone(file)
     again = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     assert same(load_backbone(file, again), net)
@@ -110,7 +110,9 @@ def test_unknown_networks_need_the_network(tmp_path: Path) -> None:
 def test_a_file_never_names_code_to_run(tmp_path: Path) -> None:
     spec = {"backbone": json.dumps({"_target_": "os.system", "command": "false"})}
     file = export_backbone(nn.Linear(2, 2), tmp_path / "b.safetensors", metadata=spec)
-    with pytest.raises(UserError, match=r"holds a os\.system; build it"):
+    with pytest.raises(
+        UserError, match=r"weights of os\.system\(command='false'\), none of this.*build it"
+    ):
         load_backbone(file)
 
 

@@ -86,3 +86,22 @@ def test_a_schedule_without_an_end_is_refused(
     module = make_module(scheduler=partial(WarmupCosine))
     with pytest.raises(UserError, match="needs the length of the run"):
         fit(module, [make_batch(range(2))], max_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "said"), [(0.1, ""), (0.001, "over about 1000 steps"), (None, "over all steps")]
+)
+def test_running_statistics_that_lag_are_warned_of(
+    make_module: Callable[..., Any],
+    make_batch: Callable[..., Any],
+    fit: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    momentum: float | None,
+    said: str,
+) -> None:
+    module = make_module(norm=True)
+    module.query_encoder.norm.momentum = momentum
+    with caplog.at_level("WARNING", logger="vclr_lightning"):
+        fit(module, [make_batch(range(4))])
+    assert len(caplog.messages) == bool(said)
+    assert all(said in message for message in caplog.messages)

@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,8 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
 
 from vclr_lightning import train
 from vclr_lightning.core.errors import UserError
@@ -26,8 +30,9 @@ from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform,
 from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
+from vclr_lightning.modules import FinetuneModule
 from vclr_lightning.stages.finetuned import load_finetuned
-from vclr_lightning.stages.network import finished_network
+from vclr_lightning.stages.network import ScoredBackbone, finished_network
 
 Main = Callable[..., SimpleNamespace]
 
@@ -262,7 +267,9 @@ def test_test_samples_are_the_centres(video_folder: Path, tmp_path: Path) -> Non
     assert clips._draw(2).tolist() == [[0, 1, 1, 1]] * 2
 
 
-def test_scores_of_its_classes_are_a_layer_s_output(main: Main, weights: Path) -> None:
+def test_scores_of_its_classes_are_a_layer_s_output(
+    main: Main, weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     common = [word for word in COMMON if not word.startswith(("backbone", "epochs"))]
     taken = ["backbone=as_init", f"init={weights}", "epochs=1", "test=null"]
     done = main(*taken, "name=tsn", common=common)
@@ -278,6 +285,10 @@ def test_scores_of_its_classes_are_a_layer_s_output(main: Main, weights: Path) -
     assert done.code == 0, done.err
     with pytest.raises(UserError, match="TSM classifier, which has no scores of single frames"):
         finished_network("outputs/finetune/tsm/last.ckpt", layer="classifier")
+    for file in ("last.ckpt", "last.backbone.safetensors"):
+        finished_network(f"outputs/finetune/tsm/{file}")
+        assert "WARNING" in (said := capfd.readouterr().out)
+        assert "was trained by TSM, with channels shifted between frames" in said
     with pytest.raises(UserError, match="no layer 'classifier'"):
         find_layer(finished_network(weights), "classifier")
 
@@ -287,3 +298,43 @@ def test_the_network_of_init_needs_a_file(main: Main) -> None:
     done = main("backbone=as_init", "init=none", common=common)
     assert done.code == 2
     assert "give init=PATH, or backbone=resnet50 or another" in done.err
+
+
+def test_a_checkpoint_of_lightning_s_own_says_how_its_classifier_is_built(tmp_path: Path) -> None:
+    module = FinetuneModule(
+        backbone=TinyBackbone(width=8, stages=2),
+        num_classes=3,
+        head="tsm",
+        shift_divisions=4,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        class_names=("a", "b", "c"),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+    )
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, DataLoader([0]))  # type: ignore[arg-type]
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    again = load_finetuned(tmp_path / "mine.ckpt")
+    assert (again.head, again.class_names) == ("tsm", ("a", "b", "c"))
+    views = torch.randint(256, (2, 1, 3, 3, 1, 32, 32), dtype=torch.uint8)
+    assert torch.equal(again.scores(views), module.scores(views))
+    # So does what is taken out of it.
+    backbone = load_backbone(export_backbone(tmp_path / "mine.ckpt", tmp_path / "b.safetensors"))
+    assert (backbone.pixel_mean, backbone.pixel_std) == ((0.5,) * 3, (0.2,) * 3)
+    content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    del content["metadata"]
+    torch.save(content, tmp_path / "silent.ckpt")
+    with pytest.raises(UserError, match="does not say whether its classifier is of TSN or TSM"):
+        load_finetuned(tmp_path / "silent.ckpt")
+
+
+def test_scores_are_of_pictures_as_the_network_was_trained_on_them() -> None:
+    net = TinyBackbone(width=8)
+    net.pixel_mean = net.pixel_std = (0.5, 0.5, 0.5)
+    scored = ScoredBackbone(net, torch.nn.Linear(64, 3)).eval()
+    frames = torch.randint(256, (2, 3, 1, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = scored.classifier(net.eval()((frames[:, :, 0] / 255 - 0.5) / 0.5))
+    torch.testing.assert_close(frame_encoder(scored)(frames), expected)

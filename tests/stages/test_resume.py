@@ -29,6 +29,19 @@ def test_a_key_added_later_is_no_difference_at_its_packaged_value() -> None:
     assert [key for key, *_ in differences(SAVED, now)] == ["backbone.new", "other"]
 
 
+def test_a_run_of_the_first_s3d_goes_on_as_it_was_begun() -> None:
+    """Its BatchNorm was torchvision's, which its configuration did not say."""
+    old = {"_target_": "vclr_lightning.models.TorchvisionVideo", "name": "s3d"}
+    now = {**old, "bn_momentum": 0.1, "bn_eps": 1e-5}
+    saved, new = SAVED | {"backbone": old}, SAVED | {"backbone": now}
+    assert sorted(differences(saved, new, [])) == [
+        ("backbone.bn_eps", 0.001, 1e-5),
+        ("backbone.bn_momentum", 0.001, 0.1),
+    ]
+    given = SAVED | {"backbone": {**now, "bn_momentum": 0.001, "bn_eps": 0.001}}
+    assert list(differences(saved, given, ["backbone.bn_eps", "backbone.bn_momentum"])) == []
+
+
 def test_other_parts_and_losses_are_differences_all_the_same() -> None:
     part = SAVED | {"backbone": {"_target_": "b.Net", "width": 8, "new": 1}}
     assert {k for k, *_ in differences(SAVED, part, [])} == {"backbone._target_", "backbone.new"}

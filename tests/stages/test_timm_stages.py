@@ -20,6 +20,7 @@ from vclr_lightning.models.backbone import bare
 COMMON = ["trainer=cpu", "trainer.threads=1", "data.num_workers=0", "data.holdout=0.34"]
 SHORT = ["batch_size=4", "epochs=1", "callbacks.online=null"]
 RESNET = ["backbone=timm", "backbone.name=test_resnet", "image_size=32"]
+FILES = ("last.ckpt", "last.backbone.safetensors")
 VIT = ["backbone=timm", "backbone.name=test_vit"]
 OTHERS = """
 from torch import nn
@@ -125,3 +126,42 @@ def test_a_network_of_one_s_own_comes_back_from_its_checkpoint(
     assert command([*mine, *features, *COMMON, where]) == 0
     # The run can be continued; it is complete.
     assert command([*mine, *SHORT, *COMMON, "queue_size=16", "name=m", where]) == 0
+
+
+def test_a_network_that_bears_the_names_of_another_is_never_taken_for_it(
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "alike.py").write_text(
+        "from vclr_lightning.models import TinyBackbone\n\n"
+        "class Rooted(TinyBackbone):\n"
+        "    def forward_map(self, x):\n"
+        "        return super().forward_map(x).sqrt()\n"
+    )
+    (tmp_path / "conf/backbone").mkdir(parents=True)
+    (tmp_path / "conf/backbone/mine.yaml").write_text("_target_: alike.Rooted\nwidth: 8\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = ["--config-dir", str(tmp_path / "conf"), "backbone=mine"]
+    where = [f"data.root={video_folder}", "image_size=32"]
+    assert command([*mine, *SHORT, *COMMON, "queue_size=16", "name=m", *where]) == 0
+    capfd.readouterr()
+    for file in FILES:
+        features = ["stage=features", f"ckpt=outputs/pretrain/m/{file}", *COMMON, *where]
+        assert command(features) == 2
+        said = capfd.readouterr().err
+        assert "weights of alike.Rooted(width=8" in said
+        assert "build it and pass it as backbone=; in a command, name its class" in said
+        assert command([*mine, *features, f"features.folder=of-{file}"]) == 0
+    one, other = (FeatureStore.open(f"of-{file}/val").mean for file in FILES)
+    assert torch.equal(one, other)
+    tuned = [
+        "stage=finetune",
+        "init=outputs/pretrain/m/last.ckpt",
+        "backbone=tiny",
+        "num_segments=2",
+    ]
+    capfd.readouterr()
+    assert command([*tuned, "backbone.width=8", *SHORT, *COMMON, "name=t", *where]) == 0
+    assert "was trained as alike.Rooted(width=8)" in capfd.readouterr().out

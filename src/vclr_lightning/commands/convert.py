@@ -8,6 +8,7 @@ a plain state dict for torch.load.
   vclr convert outputs/run/last.ckpt backbone.safetensors
   vclr convert vclr_k400.pth resnet50.pth
   vclr convert backbone.safetensors tsn.pth --names mmaction
+  vclr convert backbone.safetensors tsm.pth --names mmaction-tsm
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
     parser.add_argument(
         "--names",
-        choices=("own", "mmaction"),
+        choices=("own", "mmaction", "mmaction-tsm"),
         default="own",
         help="names to write: the network's own, or MMAction2's (default: own)",
     )

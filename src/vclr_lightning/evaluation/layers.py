@@ -15,7 +15,7 @@ from vclr_lightning.core.errors import UserError
 def find_layer(network: nn.Module, name: str) -> nn.Module:
     """Return the layer of this name, as in ``network.named_modules()``.
 
-    The names of a network inside of a wrapper (``net``) need not be begun with the wrapper's.
+    The names of a network inside of a wrapper may begin with the wrapper's (``net``) or not.
 
     Raises:
         UserError: there is no such layer; the message has names like it.
@@ -29,7 +29,7 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
 are blocks.0.conv2, blocks.0.conv1, blocks.2.conv2
     """
     layers: dict[str, nn.Module] = {key: layer for key, layer in network.named_modules() if key}
-    for key in (name, f"net.{name}"):
+    for key in (name, f"net.{name}", name.removeprefix("net.")):
         if key in layers:
             return layers[key]
     near = difflib.get_close_matches(name, layers, n=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -56,7 +56,8 @@ class Backbone(nn.Module):
 class WrappedBackbone(Backbone):
     """Any network as a backbone: one that returns features or a map of them.
 
-    Weights have the network's own names, in state dicts as well: nothing stands before them.
+    Layers, parameters and weights have the network's own names everywhere: its layers are the
+    wrapper's, too.
 
     Args:
         net: the network; what it returns is averaged over all dimensions past the second.
@@ -91,10 +92,32 @@ class WrappedBackbone(Backbone):
             raise UserError(f"clip_dims={clip_dims} must be 2 (pictures) or 3 (clips)")
         if map_method is not None and not callable(getattr(net, map_method, None)):
             raise UserError(f"map_method={map_method!r}: {_name(net)} has no such method")
-        self.net = net
+        self._wrapped = (net,)  # in a tuple, and so no layer beside its own
+        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = getattr(net, shared)
         self.num_features = num_features
         self.clip_dims = clip_dims
         self.map_method = map_method
+
+    @property
+    def net(self) -> nn.Module:
+        """The network."""
+        return self._wrapped[0]
+
+    @property
+    def training(self) -> bool:
+        """Whether the network is in training mode."""
+        return self.net.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "_wrapped" in self.__dict__:
+            self.net.training = mode
+
+    def train(self, mode: bool = True) -> Self:
+        """Turn the network to training, as it does that."""
+        self.net.train(mode)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of the network, averaged over what follows the second dimension."""
@@ -117,16 +140,26 @@ class WrappedBackbone(Backbone):
         return y
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the network's own state dict."""
+        """Return the network's state dict."""
         return self.net.state_dict(*args, **kwargs)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Put the wrapper's name before the network's own, as PyTorch looks for it."""
-        for name in [name for name in state_dict if name.startswith(prefix)]:
-            state_dict[f"{prefix}net.{name.removeprefix(prefix)}"] = state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if "net" not in self._modules:  # which stood before the names in the first versions
+            for name in [name for name in state_dict if name.startswith(f"{prefix}net.")]:
+                state_dict[prefix + name.removeprefix(f"{prefix}net.")] = state_dict.pop(name)
+        self.net._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {
+            "_target_": "vclr_lightning.models.WrappedBackbone",
+            "net": {"_target_": import_path(self.net)},
+            "num_features": self.num_features,
+            "clip_dims": self.clip_dims,
+            "map_method": self.map_method,
+        }
 
     def _checked(self, y: object) -> Tensor:
         if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] != self.num_features:
@@ -141,6 +174,16 @@ class WrappedBackbone(Backbone):
 def bare(backbone: nn.Module) -> nn.Module:
     """Return the network whose names weights are stored under."""
     return backbone.net if isinstance(backbone, WrappedBackbone) else backbone
+
+
+def import_path(network: nn.Module) -> str:
+    """Return where the class of a network is imported from.
+
+    Example:
+        >>> import_path(nn.Linear(2, 2))
+        'torch.nn.modules.linear.Linear'
+    """
+    return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
 def _name(module: nn.Module) -> str:

@@ -185,9 +185,31 @@ def _facts(content: Mapping[str, Any]) -> dict[str, str]:
     keys = ("epoch", "global_step", "arch")
     facts = {key: str(content[key]) for key in keys if isinstance(content.get(key), int | str)}
     metadata = content.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(spec := metadata.get("backbone"), Mapping):
+    if isinstance(metadata, Mapping) and isinstance(spec := _spec(metadata), Mapping):
         facts["backbone"] = json.dumps(dict(spec))
+    if isinstance(metadata, Mapping) and (head := finetuned_options(metadata).get("head")):
+        facts["head"] = str(head)
     return facts
+
+
+def finetuned_options(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how a finetuned classifier was built; empty where a checkpoint is of none."""
+    config = metadata.get("config")
+    module = config.get("module") if isinstance(config, Mapping) else None
+    options = metadata.get("finetuned") or module
+    return options if isinstance(options, Mapping) else {}
+
+
+def _spec(metadata: Mapping[str, Any]) -> Any:
+    """Return what built the network: its configuration, where that names a class of the user's."""
+    config, spec = metadata.get("config"), metadata.get("backbone")
+    node = config.get("backbone") if isinstance(config, Mapping) else None
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return spec
+    package, _, name = str(node["_target_"]).rpartition(".")
+    if package.startswith("vclr_lightning") and name != "WrappedBackbone":
+        return spec
+    return {**node, "_pixels_": spec.get("_pixels_") if isinstance(spec, Mapping) else None}
 
 
 def _some(tensors: Mapping[str, Tensor]) -> str:

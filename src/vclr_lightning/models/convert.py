@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,13 +13,13 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.export import export_backbone
 from vclr_lightning.models.naming import mmaction_names
-from vclr_lightning.models.recognise import describe, recognise_backbone
+from vclr_lightning.models.recognise import describe, known_spec
 from vclr_lightning.models.weights import FORMS, gather_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Names = Literal["own", "mmaction"]
+Names = Literal["own", "mmaction", "mmaction-tsm"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ def convert_checkpoint(
     Args:
         source: a file that :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
         target: the file to write; its ending chooses the format.
-        names: the network's own names, or those of MMAction2.
+        names: the network's own names, or those of MMAction2: of its ``ResNetTSM`` for
+            ``"mmaction-tsm"``, and where the source is a TSM classifier.
         prefix: what stands before the backbone's names in a file of another form.
 
     Raises:
@@ -89,13 +89,16 @@ def convert_checkpoint(
         raise UserError(f"{target} with names of {names} would not be loaded by it; write a .pth")
     checkpoint = read_checkpoint(source, prefix=prefix)
     tensors = checkpoint.backbone()
-    stored = json.loads(checkpoint.metadata.get("backbone", "{}"))
-    spec = stored or recognise_backbone(tensors)
+    spec = known_spec(checkpoint)
     used = {f"{checkpoint.prefix}{name}" for name in tensors}
     if target.suffix == ".safetensors":
         export_backbone(source, target, prefix=prefix)
     else:
-        tensors = mmaction_names(tensors) if names == "mmaction" else tensors
+        if names != "own":
+            trained = checkpoint.metadata.get("head") == "tsm"
+            tensors = mmaction_names(
+                tensors, tsm=trained or names == "mmaction-tsm", every_block=trained
+            )
         with replacing(target) as file:
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, file)
     return Conversion(

@@ -17,7 +17,14 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
-from vclr_lightning.models.recognise import build_backbone, recognise_backbone, weight_shapes
+from vclr_lightning.models.recognise import (
+    build_backbone,
+    describe,
+    known_spec,
+    spec_of,
+    weight_shapes,
+    with_pixels,
+)
 from vclr_lightning.models.weights import find_backbone
 
 
@@ -98,7 +105,8 @@ def load_backbone(
     net = bare(backbone)
     found = find_backbone(checkpoint, net)
     if checkpoint.prefix is not None:
-        unused = sorted(weight_shapes(checkpoint.backbone()).keys() - found.keys())
+        names, used = weight_shapes(checkpoint.backbone()), set(found.values())
+        unused = sorted(name for name in names if checkpoint.prefix + name not in used)
         if unused:
             raise UserError(
                 f"{path} holds {unused[0]} and {len(unused) - 1} more tensors that this "
@@ -107,7 +115,7 @@ def load_backbone(
     net.load_state_dict(
         {n: checkpoint.tensors[source] for n, source in found.items()}, strict=False
     )
-    return backbone.eval()
+    return with_pixels(backbone, known_spec(checkpoint)).eval()
 
 
 def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 0) -> nn.Module:
@@ -141,19 +149,24 @@ def _settled(content: bytes) -> bytes:
 
 def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
     """Build the network that a checkpoint is of."""
-    spec = json.loads(checkpoint.metadata.get("backbone", "{}"))
-    spec = spec or recognise_backbone(checkpoint.backbone()) or {}
+    spec = known_spec(checkpoint)
     backbone = build_backbone(spec)
     if backbone is None:
-        what = f"a {spec['_target_']}" if spec else "a network that is not recognised"
-        raise UserError(f"{path} holds {what}; build it and pass it as backbone=")
+        what = describe(spec) if spec else "a network that is not recognised"
+        raise UserError(
+            f"{path} holds weights of {what}, none of this package's networks; build it and pass "
+            "it as backbone=; in a command, name its class in conf/backbone/NAME.yaml and give "
+            "--config-dir conf backbone=NAME"
+        )
     return backbone
 
 
 def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     backbone = getattr(module, "query_encoder", module)
     assert isinstance(backbone, nn.Module)
-    facts = _spec_facts(getattr(backbone, "spec", None))
+    facts = _spec_facts(spec_of(backbone))
+    if isinstance(head := getattr(module, "head", None), str):
+        facts["head"] = head
     if isinstance(objectives := getattr(module, "objectives", None), nn.ModuleDict):
         facts["method"] = "+".join(objectives)
         facts["step"] = str(int(getattr(module, "global_step", 0)))
@@ -168,10 +181,9 @@ def _of_file(path: Path, prefix: str | None) -> tuple[Mapping[str, Tensor], dict
         facts["step"] = facts.pop("global_step")
     if checkpoint.form == "vclr_lightning" and checkpoint.heads:
         facts["method"] = "+".join(checkpoint.heads)
-    if "backbone" not in facts:
-        facts |= _spec_facts(recognise_backbone(tensors))
+    facts |= _spec_facts(known_spec(checkpoint))
     return tensors, facts
 
 
-def _spec_facts(spec: Mapping[str, Any] | None) -> dict[str, str]:
+def _spec_facts(spec: Mapping[str, Any]) -> dict[str, str]:
     return {"backbone": json.dumps(dict(spec))} if spec else {}

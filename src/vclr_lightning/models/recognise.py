@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Size, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.pixels import pixel_statistics
+from vclr_lightning.models.backbone import WrappedBackbone, import_path
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
 from vclr_lightning.models.torchvision import (
     RESNETS,
+    TORCHVISION_S3D,
     VIDEO_NETWORKS,
     TorchvisionResNet,
     TorchvisionVideo,
 )
+
+if TYPE_CHECKING:
+    from vclr_lightning.models.checkpoints import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     f"vclr_lightning.models.{kind.__name__}": kind
@@ -43,6 +55,54 @@ def recognise_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     return None
 
 
+def spec_of(backbone: nn.Module) -> dict[str, Any]:
+    """Return what built a network: its class as ``_target_``, and the arguments that it tells.
+
+    Example:
+        >>> spec_of(nn.Linear(2, 2))
+        {'_target_': 'torch.nn.modules.linear.Linear'}
+    """
+    spec = dict(getattr(backbone, "spec", None) or {})
+    if "pixel_mean" in vars(backbone):  # its own, not its class's
+        spec["_pixels_"] = [list(values) for values in pixel_statistics(backbone)]
+    if type(backbone) in (*BACKBONES.values(), WrappedBackbone):
+        return spec
+    # A spec that it inherits names another class.
+    return {**spec, "_target_": import_path(backbone)}
+
+
+def note_network(checkpoint: dict[str, Any], backbone: nn.Module, **facts: Any) -> None:
+    """Note in a checkpoint what built its network, which names and shapes alone do not tell."""
+    metadata = checkpoint.get("metadata") or {}
+    checkpoint["metadata"] = {**metadata, "backbone": spec_of(backbone), **facts}
+
+
+def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what built the network of a file: as it says itself, otherwise by its weights.
+
+    Empty where neither tells.
+    """
+    stored: dict[str, Any] = json.loads(checkpoint.metadata.get("backbone", "{}"))
+    if stored or checkpoint.prefix is None:
+        return stored
+    # An export names every network but those that no name was known of.
+    exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
+    return {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+
+
+def completed(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a spec, or a node of a configuration, with what the first versions left unsaid.
+
+    Example:
+        >>> old = {"_target_": "vclr_lightning.models.TorchvisionVideo", "name": "s3d"}
+        >>> completed(old)["bn_eps"]
+        0.001
+    """
+    kind = BACKBONES.get(str(spec.get("_target_")))
+    old = kind is TorchvisionVideo and spec.get("name") == "s3d"
+    return {**TORCHVISION_S3D, **spec} if old else spec
+
+
 def build_backbone(spec: Mapping[str, Any]) -> nn.Module | None:
     """Build a backbone of this package from its spec; ``None`` if it is none of this package's.
 
@@ -51,7 +111,48 @@ def build_backbone(spec: Mapping[str, Any]) -> nn.Module | None:
         64
     """
     kind = BACKBONES.get(spec.get("_target_", ""))
-    return kind(**{k: v for k, v in spec.items() if k[0] != "_"}) if kind else None
+    net = kind(**{k: v for k, v in completed(spec).items() if k[0] != "_"}) if kind else None
+    return net if net is None else with_pixels(net, spec)
+
+
+def with_pixels(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
+    """Let a network know how its pictures were normalised in training, where a spec says."""
+    if pixels := spec.get("_pixels_"):
+        backbone.pixel_mean, backbone.pixel_std = map(tuple, pixels)  # type: ignore[assignment]
+    return backbone
+
+
+def warn_of_another_class(checkpoint: Checkpoint, backbone: nn.Module) -> None:
+    """Say that a network of the user's own is replaced by one whose weights have the same names."""
+    was = known_spec(checkpoint)
+    classes = {_class_of(was), _class_of(was.get("net", {}))}
+    if was and build_backbone(was) is None and type(backbone).__name__ not in classes:
+        logger.warning(
+            "%s was trained as %s; its weights begin a %s, which need not compute the same. Give "
+            "that network as backbone= to go on with it.",
+            *(checkpoint.path, describe(was), type(backbone).__name__),
+        )
+
+
+def _class_of(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("_target_")).rpartition(".")[2]
+
+
+def check_eps(checkpoint: Checkpoint, backbone: nn.Module) -> None:
+    """Refuse weights in a network whose BatchNorm is not that which they were trained with.
+
+    Raises:
+        UserError: its eps, which shapes do not tell, is another.
+    """
+    if checkpoint.form == "other":  # of a program that is not known
+        return
+    was = completed(known_spec(checkpoint)).get("bn_eps")
+    for layer in backbone.modules():
+        if was is not None and isinstance(layer, _BatchNorm) and layer.eps != was:
+            raise UserError(
+                f"the weights in {checkpoint.path} are for BatchNorm of eps {was:g}, and this "
+                f"network's has {layer.eps:g}; give backbone.bn_eps={was:g}"
+            )
 
 
 def describe(spec: Mapping[str, Any]) -> str:
@@ -61,8 +162,14 @@ def describe(spec: Mapping[str, Any]) -> str:
         >>> describe({"_target_": "vclr_lightning.models.TinyBackbone", "width": 8})
         'TinyBackbone(width=8)'
     """
-    arguments = ", ".join(f"{k}={v!r}" for k, v in spec.items() if k != "_target_")
-    return f"{spec['_target_'].rpartition('.')[2]}({arguments})"
+
+    def said(value: Any) -> str:
+        return (
+            describe(value) if isinstance(value, Mapping) and "_target_" in value else repr(value)
+        )
+
+    arguments = ", ".join(f"{k}={said(v)}" for k, v in spec.items() if k[0] != "_")
+    return f"{str(spec['_target_']).removeprefix('vclr_lightning.models.')}({arguments})"
 
 
 def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
@@ -84,4 +191,5 @@ def _candidates(shapes: Mapping[str, Size]) -> Iterator[Callable[[], Any]]:
                 yield partial(TinyBackbone, width=width, stages=stages, norm=norm)
     if any(n.startswith(("stem.0.", "features.0.")) for n in shapes):
         for name in VIDEO_NETWORKS:
-            yield partial(TorchvisionVideo, name=name)
+            old = {"bn_eps": TORCHVISION_S3D["bn_eps"]} if name == "s3d" else {}
+            yield partial(TorchvisionVideo, name=name, **old)

@@ -23,6 +23,8 @@ RESNETS = (
     "wide_resnet101_2",
 )
 VIDEO_NETWORKS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
+TORCHVISION_S3D = {"bn_momentum": 0.001, "bn_eps": 0.001}
+"""BatchNorm of torchvision's S3D, and of S3D in the first versions of this package."""
 
 
 class TorchvisionResNet(Backbone):
@@ -88,6 +90,10 @@ class TorchvisionVideo(Backbone):
 
     Args:
         name: one of ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``.
+        bn_momentum: of BatchNorm's running statistics. torchvision's S3D has 0.001, by which they
+            lag behind the weights of a network trained from scratch by thousands of steps.
+        bn_eps: of BatchNorm, a part of what trained weights mean: torchvision's S3D weights are
+            for 0.001.
 
     Shape:
         - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
@@ -104,11 +110,21 @@ class TorchvisionVideo(Backbone):
 
     clip_dims = 3
 
-    def __init__(self, *, name: str = "r3d_18") -> None:
+    def __init__(
+        self, *, name: str = "r3d_18", bn_momentum: float = 0.1, bn_eps: float = 1e-5
+    ) -> None:
         super().__init__()
+        if not 0 < bn_momentum <= 1 or not bn_eps > 0:
+            raise UserError(
+                f"bn_momentum={bn_momentum} must be above 0 and at most 1, and bn_eps={bn_eps} "
+                "above 0"
+            )
         net = _build(name, VIDEO_NETWORKS, torchvision.models.video)
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm3d):
+                layer.momentum, layer.eps = bn_momentum, bn_eps
         self.num_features = net.classifier[1].in_channels if name == "s3d" else net.fc.in_features
-        self._spec = {"name": name}
+        self._spec = {"name": name, "bn_momentum": bn_momentum, "bn_eps": bn_eps}
         for child, module in net.named_children():
             if child not in ("avgpool", "fc", "classifier"):
                 self.add_module(child, module)

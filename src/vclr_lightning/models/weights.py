@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
-from vclr_lightning.models.recognise import describe, recognise_backbone, weight_shapes
+from vclr_lightning.models.recognise import (
+    check_eps,
+    describe,
+    known_spec,
+    warn_of_another_class,
+    weight_shapes,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,6 +127,7 @@ def load_initial_weights(
     assert isinstance(backbone, nn.Module)
     outer = "query_encoder." if hasattr(module, "query_encoder") else ""
     found = find_backbone(checkpoint, backbone)
+    warn_of_another_class(checkpoint, backbone)
     plan = {outer + name: source for name, source in found.items()}
     target = {outer + name: tensor for name, tensor in backbone.state_dict(keep_vars=True).items()}
     missing = tuple(name for name in target if name not in plan)
@@ -149,8 +156,10 @@ def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]
     """
     target = backbone.state_dict()
     prefix = checkpoint.prefix if checkpoint.prefix is not None else _prefix(checkpoint, target)
-    found = {name: prefix + name for name in target if prefix + name in checkpoint.tensors}
     weights = weight_shapes(target)
+    if not any(prefix + name in checkpoint.tensors for name in weights):
+        prefix += "net."  # which stood before a wrapped network's names in the first versions
+    found = {name: prefix + name for name in target if prefix + name in checkpoint.tensors}
     if not found.keys() & weights.keys():
         raise UserError(
             f"{checkpoint.path} holds no weights for {type(backbone).__name__}: it has names like "
@@ -159,6 +168,7 @@ def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]
     for name, source in found.items():
         if problem := _shape_problem(checkpoint, source, target[name]):
             raise UserError(problem + _fitting(checkpoint))
+    check_eps(checkpoint, backbone)
     begun = {name.partition(".")[0] for name in found}
     for name in weights:
         if name not in found and name.partition(".")[0] in begun:
@@ -228,5 +238,5 @@ def _shape_problem(checkpoint: Checkpoint, source: str, target: Tensor) -> str:
 
 
 def _fitting(checkpoint: Checkpoint) -> str:
-    spec = recognise_backbone(checkpoint.backbone()) if checkpoint.prefix is not None else None
+    spec = known_spec(checkpoint)
     return f"; the file fits {describe(spec)}" if spec else ""

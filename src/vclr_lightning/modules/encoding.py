@@ -67,18 +67,17 @@ def pixels_of(
     std: Sequence[float] | None = None,
     channels_last: bool = False,
 ) -> Pixels:
-    """Return how clips become what ``backbone`` takes, normalised as it wants or as said.
+    """Return how clips become what ``backbone`` takes, and let it want what is given.
 
     Raises:
         UserError: the backbone does not say whether it takes pictures or clips.
     """
-    own_mean, own_std = pixel_statistics(backbone)
-    return Pixels(
-        clip_dims=backbone_number(backbone, "clip_dims"),
-        mean=own_mean if mean is None else tuple(mean),
-        std=own_std if std is None else tuple(std),
-        channels_last=channels_last,
-    )
+    own = pixel_statistics(backbone)
+    if mean is not None or std is not None:  # it is to be measured as it is trained
+        own = own[0] if mean is None else tuple(mean), own[1] if std is None else tuple(std)
+        backbone.pixel_mean, backbone.pixel_std = own  # type: ignore[assignment]
+    clip_dims = backbone_number(backbone, "clip_dims")
+    return Pixels(clip_dims=clip_dims, mean=own[0], std=own[1], channels_last=channels_last)
 
 
 @lru_cache(maxsize=16)

@@ -18,12 +18,13 @@ from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.view_scores import average_views
+from vclr_lightning.models.recognise import note_network
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
 from vclr_lightning.modules.pending import StepMeans
-from vclr_lightning.modules.trainer_checks import run_length
+from vclr_lightning.modules.trainer_checks import run_length, warn_of_slow_statistics
 
 Head = Literal["tsn", "tsm"]
 INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
@@ -190,6 +191,23 @@ class FinetuneModule(LightningModule):
     def on_fit_start(self) -> None:
         self._means.reset()
         super().train()  # Lightning leaves modes as they are
+        if not self.frozen:
+            warn_of_slow_statistics(self.trainer, self.query_encoder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        note_network(
+            checkpoint,
+            self.query_encoder,
+            classes=list(self.class_names),
+            finetuned={
+                "head": self.head,
+                "dropout": self.dropout.p,
+                "frozen": self.frozen,
+                "shift_divisions": self.shift.divisions if self.shift else 8,
+                "mean": list(self.pixels.mean),
+                "std": list(self.pixels.std),
+            },
+        )
 
     def on_train_start(self) -> None:
         self.train()  # Lightning has warned by now of what is not in training mode

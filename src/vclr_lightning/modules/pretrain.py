@@ -18,6 +18,7 @@ from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
+from vclr_lightning.models.recognise import note_network
 from vclr_lightning.modules.encoding import (
     Encoded,
     backbone_number,
@@ -37,7 +38,12 @@ from vclr_lightning.modules.key_batchnorm import (
 from vclr_lightning.modules.mixture import build_objectives, step_values
 from vclr_lightning.modules.pending import PendingKeys, StepMeans
 from vclr_lightning.modules.plan import Forward, plan_encodings
-from vclr_lightning.modules.trainer_checks import check_trainer, run_length, warn_of_long_queues
+from vclr_lightning.modules.trainer_checks import (
+    check_trainer,
+    run_length,
+    warn_of_long_queues,
+    warn_of_slow_statistics,
+)
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
 
@@ -209,6 +215,7 @@ class PretrainModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning leaves modes as they are
+        warn_of_slow_statistics(self.trainer, self.query_encoder)
         check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
         if self.key_encoder is not None:
             resolve_mode(
@@ -216,6 +223,9 @@ class PretrainModule(LightningModule):
             )
         self._pending.drop()
         self._means.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        note_network(checkpoint, self.query_encoder)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever draws from the global generator (dropout) repeats after a resume by itself.

@@ -10,6 +10,8 @@ from operator import length_hint
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.modules.key_batchnorm import KeyBatchNorm
@@ -17,6 +19,8 @@ from vclr_lightning.objectives.base import Objective
 from vclr_lightning.objectives.queued import QueuedObjective
 
 logger = logging.getLogger(__name__)
+
+_SLOW = 0.01  # momentum of BatchNorm, as PyTorch counts it
 
 
 def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyBatchNorm) -> None:
@@ -36,6 +40,21 @@ def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyB
         raise UserError(
             f"key_batchnorm='sync' works on CUDA devices only, not on {device.type}; "
             "use 'auto', 'shuffle' or 'split'"
+        )
+
+
+def warn_of_slow_statistics(trainer: Trainer, network: nn.Module) -> None:
+    """Warn of BatchNorm whose running statistics, which evaluation uses, lag behind the weights."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    momenta = {layer.momentum for layer in layers if layer.track_running_stats}
+    slow = [momentum for momentum in momenta if momentum is None or momentum < _SLOW]
+    if slow and trainer.is_global_zero:
+        logger.warning(
+            "BatchNorm of %s has momentum %s: its running statistics, which evaluation uses, are "
+            "averages over %s steps and lag behind weights that change. 0.1 is usual.",
+            type(network).__name__,
+            slow[0],
+            "all" if slow[0] is None else f"about {1 / slow[0]:.0f}",
         )
 
 

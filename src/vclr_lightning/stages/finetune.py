@@ -136,7 +136,7 @@ def finetune(
         init=init,
         monitor=monitor,
         checkpoint=checkpoint,
-        metadata={**(metadata or {}), "classes": list(classes.names)},
+        metadata=metadata,
     )
     if test is None or split is None or table is None:
         return values

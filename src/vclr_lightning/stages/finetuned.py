@@ -12,7 +12,7 @@ from torch.optim import SGD
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import load_backbone
-from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.models.checkpoints import finetuned_options, read_checkpoint
 from vclr_lightning.modules.finetune import FinetuneModule
 
 _KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std")
@@ -57,7 +57,12 @@ def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> Finet
     weights = read_checkpoint(path).under("classifier.")
     network = load_backbone(path, backbone)
     metadata: dict[str, Any] = load_plain(Path(path), mapped=True).get("metadata") or {}
-    options = metadata.get("config", {}).get("module", {})
+    options = finetuned_options(metadata)
+    if "head" not in options:
+        raise UserError(
+            f"{path} does not say whether its classifier is of TSN or TSM; build a FinetuneModule "
+            "with the right head and load its state_dict"
+        )
     module = FinetuneModule(
         backbone=network,
         num_classes=len(weights["weight"]),

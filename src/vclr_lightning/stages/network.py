@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models import load_backbone, random_backbone
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import read_checkpoint
@@ -35,6 +36,7 @@ class ScoredBackbone(nn.Module):
         super().__init__()
         self.net, self.classifier = net, classifier
         self.clip_dims: int = getattr(net, "clip_dims", 2)
+        self.pixel_mean, self.pixel_std = pixel_statistics(net)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the scores of each picture or clip, before any softmax."""
@@ -90,6 +92,12 @@ def finished_network(
             f"{weights} has no {', '.join(gather_names(missing))} of this {type(net).__name__}, "
             "whose features would be those of random weights; give a network without it, or "
             "features.layer=NAME of a layer before it"
+        )
+    if checkpoint.metadata.get("head") == "tsm":
+        logger.warning(
+            "%s was trained by TSM, with channels shifted between frames; frames are seen one by "
+            "one here, without that",
+            weights,
         )
     left = len(checkpoint.tensors) - len(found)
     logger.info(

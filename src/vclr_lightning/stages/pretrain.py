@@ -68,9 +68,6 @@ def pretrain(
     saving = next((c for c in watching if isinstance(c, ResumableCheckpoint)), None)
     if saving is not None:
         saving.metadata.update(metadata or {})
-        # Weights alone do not tell networks of the same names and shapes apart.
-        if spec := getattr(getattr(module, "query_encoder", None), "spec", None):
-            saving.metadata["backbone"] = dict(spec)
     for callback in watching:
         if isinstance(callback, NonFiniteGuard) and callback.path_of is None:
             callback.path_of = _paths(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from vclr_lightning.callbacks.checkpoint import LAST
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.recognise import completed
 
 logger = logging.getLogger(__name__)
 
@@ -213,10 +214,11 @@ def _is_below(key: str, other: str) -> bool:
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All values by dotted key; of a list, one by one where they are more than plain ones."""
+    children: Iterable[tuple[Any, Any]]
     if isinstance(node, Mapping) and node:
-        children = list(node.items())
+        children = completed(node).items()
     elif isinstance(node, list) and any(isinstance(value, Mapping) for value in node):
-        children = list(enumerate(node))
+        children = enumerate(node)
     else:
         yield prefix, node
         return
