@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from vclr_lightning import __version__
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.explain import explain
 
 # name: (what it does, module with `add_arguments(parser)` and `run(args)`)
@@ -97,7 +97,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vclr`` and return its exit status: 0, 2 for a user's error, 130 for Ctrl-C."""
+    """Run ``vclr``; return 0, 2 for a user's error, 1 for a fault of code, or 130 for Ctrl-C."""
     try:
         _dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -107,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         _drop_output()
         return 141
+    except CodeFault as fault:
+        print(f"error: {fault.report()}", file=sys.stderr)
+        return 1
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

@@ -18,15 +18,20 @@ _TRACEBACKS = os.environ.get(_ASKED, os.environ.get("HYDRA_FULL_ERROR")) == "1"
 
 @contextmanager
 def _mistakes_explained() -> Iterator[None]:
-    """End a user's mistake with one sentence and status 2, an interruption with 130."""
+    """End a user's mistake with one sentence and status 2, a fault of code with status 1 and its
+    traceback, an interruption with 130."""
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        from vclr_lightning.core.errors import CodeFault
         from vclr_lightning.explain import explain
 
+        if isinstance(error, CodeFault) and not _TRACEBACKS:
+            print(f"error: {error.report()}", file=sys.stderr)
+            sys.exit(1)
         sentence = explain(error)
         if sentence is None or _TRACEBACKS:
             raise

@@ -1,9 +1,11 @@
-"""The one exception for what a user can put right, and what errors come from."""
+"""The exceptions that end a run, for a user's mistake or a fault of code; what errors come from."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import traceback
 from collections.abc import Iterator
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -22,6 +24,61 @@ class UserError(ValueError):
         ...
         vclr_lightning.core.errors.UserError: data.root=/x does not exist; give a folder of videos
     """
+
+
+class CodeFault(Exception):  # noqa: N818  # not every error is one
+    """A fault of code, this package's or of a class given to it, and not of any file.
+
+    The message says whose code fails, where, at work on what, and how; the traceback is a note of
+    it, which a process hands on to another. Entry points print both and exit with status 1.
+
+    Args:
+        who: the function or class, file and line.
+        how: the exception that it raised.
+        what: it was at work on, where that is known.
+
+    Example:
+        >>> print(CodeFault("Middle (/home/me/middle.py:12)", "IndexError: 3", "a.mp4"))
+        Middle (/home/me/middle.py:12) fails on a.mp4: IndexError: 3
+    """
+
+    def __init__(self, who: str, how: str, what: str = "") -> None:
+        super().__init__(who, how, what)
+
+    def __str__(self) -> str:
+        who, how, what = self.args
+        return f"{who} fails{what and f' on {what}'}: {how}"
+
+    @classmethod
+    def of(cls, part: object, error: Exception) -> CodeFault:
+        """Return the fault of a function, or of an object whose method was called."""
+        while isinstance(part, functools.partial):
+            part = part.func
+        name = getattr(part, "__qualname__", type(part).__qualname__)
+        fault = cls(
+            f"{name} ({_place(part, error)})", f"{type(error).__name__}: {error}".rstrip(": ")
+        )
+        fault.add_note("".join(traceback.format_exception(error)))
+        return fault
+
+    def on(self, what: object) -> CodeFault:
+        """Say what the code was at work on, unless that is known already."""
+        if what is not None and not self.args[2]:
+            self.args = (*self.args[:2], str(what))
+        return self
+
+    def report(self) -> str:
+        """Return the message with the traceback."""
+        return "\n".join((str(self), *self.__notes__)).rstrip()
+
+
+def _place(part: object, error: Exception) -> str:
+    """File and line of the innermost call in the part's own package, or else of any."""
+    package = str(getattr(part, "__module__", "")).partition(".")[0]
+    calls = list(traceback.walk_tb(error.__traceback__))
+    own = [c for c in calls if c[0].f_globals.get("__name__", "").partition(".")[0] == package]
+    frame, line = (own or calls)[-1]
+    return f"{frame.f_code.co_filename}:{line}"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -96,7 +96,11 @@ class CentresDataset(Dataset[CentresSample]):
         rejected: list[Rejection] = []
         try:
             clips = read_clips(
-                self._manifest, index, self._reader, draw=self._draw, convert=self._transform
+                self._manifest,
+                index,
+                self._reader,
+                draw=self._draw,
+                converter=lambda: self._transform,
             )
             views = torch.stack(clips, dim=1)
         except VideoError as error:

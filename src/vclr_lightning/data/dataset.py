@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.decoding import read_drawn, reject
+from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms.backends import is_split
 from vclr_lightning.data.views import ViewPlan
@@ -226,7 +227,8 @@ class VideoDataset(Dataset[Sample]):
             return drawn, np.concatenate([ranks.ravel() for ranks in drawn.ranks.values()])
 
         drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
-        return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
+        with blaming(self, self._manifest.path(row)):
+            return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
 
     def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
         views: dict[str, Tensor] = {}
@@ -238,12 +240,13 @@ class VideoDataset(Dataset[Sample]):
                 use = ("video",) if self._share_augmentation else (name, number)
                 rng = numpy_generator(*keys, "augment", *use)
                 clip = frames[position : position + spec.frames]
-                if self._begin is None:
-                    clips.append(self._transform(clip, rng))
-                else:
-                    begun, row = self._begin(clip, rng)
-                    clips.append(begun)
-                    parameters.append(row)
+                with blaming(self._transform):
+                    if self._begin is None:
+                        clips.append(self._transform(clip, rng))
+                    else:
+                        begun, row = self._begin(clip, rng)
+                        clips.append(begun)
+                        parameters.append(row)
                 position += spec.frames
             views[name] = torch.stack(clips)
             if parameters:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.faults import blaming, judged
 from vclr_lightning.data.protocols import (
     FRAME_SLACK,
     LEAST_SHARE,
@@ -29,9 +29,6 @@ _AT_ONCE = 64  # frames of a video in memory, as large as they are in the file
 
 _ROUNDING = 1e-6  # seconds
 
-# What a file can do to a reader; anything else is a mistake in the program and is let through.
-_FAILURES = (VideoError, FrameCountChangedError, OSError, EOFError, ValueError, RuntimeError)
-
 
 def read_drawn(
     manifest: VideoTable,
@@ -46,18 +43,21 @@ def read_drawn(
         row: which of them.
         reader: opens it.
         draw: of a number of frames gives what was drawn and the ranks to read, ``(N,)``. It is
-            asked again where the decoder finds another number of frames than was promised. Of a
-            row that is a clip, both count the frames within its window alone.
+            asked again where the video is read again, as where the decoder finds another number of
+            frames than was promised. Of a row that is a clip, both count the frames within its
+            window alone.
 
     Returns:
         What was drawn, and the N frames ``(H, W, 3)`` uint8.
 
     Raises:
-        VideoError: the file cannot be read, whatever the reader made of it.
+        VideoError: the file cannot be read.
+        CodeFault: the reader or ``draw`` fails by its own fault.
     """
 
     def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
-        drawn, ranks = draw(len(within))
+        with blaming(draw):
+            drawn, ranks = draw(len(within))
         return drawn, video.read(within.start + np.asarray(ranks))
 
     return _opened(manifest, row, reader, take)
@@ -69,7 +69,7 @@ def read_clips(
     reader: VideoReader,
     *,
     draw: Callable[[int], NDArray[np.int64]],
-    convert: Callable[[list[NDArray[np.uint8]]], Converted],
+    converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Converted]],
 ) -> list[Converted]:
     """Open a video and read clips, a few frames at a time: those of a long video fill the memory.
 
@@ -79,21 +79,28 @@ def read_clips(
         reader: opens it.
         draw: of a number of frames gives the ranks of the clips, ``(m, T)``; see
             :func:`read_drawn`.
-        convert: makes of a clip's frames, ``(H, W, 3)`` uint8, what is to be kept.
+        converter: gives what makes of a clip's frames, ``(H, W, 3)`` uint8, that which is to be
+            kept; asked again where the video is read again.
 
     Raises:
-        VideoError: the file cannot be read, whatever the reader made of it.
+        VideoError: the file cannot be read.
+        CodeFault: the reader, ``draw`` or what converts fails by its own fault.
     """
 
     def take(video: OpenVideo, within: range) -> list[Converted]:
-        clips = within.start + draw(len(within))
+        convert = converter()
+        with blaming(draw):
+            clips = within.start + draw(len(within))
         size = max(1, _AT_ONCE // clips.shape[1])
         converted = []
         for start in range(0, len(clips), size):
             part = clips[start : start + size]
             frames = video.read(part.reshape(-1))
             length = part.shape[1]
-            converted += [convert(frames[i * length : (i + 1) * length]) for i in range(len(part))]
+            with blaming(convert):
+                converted += [
+                    convert(frames[k : k + length]) for k in range(0, len(frames), length)
+                ]
         return converted
 
     return _opened(manifest, row, reader, take)
@@ -107,8 +114,10 @@ def _opened(
 ) -> Taken:
     """Open a video and take something of the frames of the row, again if their count changes."""
     known = manifest.num_frames(row)
-    try:
-        with reader.open(manifest.path(row), num_frames=known) as video:
+    path = manifest.path(row)
+
+    def attempt() -> Taken:
+        with reader.open(path, num_frames=known) as video:
             window = manifest.window(row)
             try:
                 return take(video, _within(video, window, video.num_frames))
@@ -121,12 +130,8 @@ def _opened(
                         f" {error.actual} decode"
                     ) from error
                 return take(video, _within(video, window, error.actual))
-    except UserError:
-        raise
-    except VideoError:
-        raise
-    except _FAILURES as error:
-        raise VideoError(f"{type(error).__name__}: {error}") from error
+
+    return judged(attempt, part=reader, on=path)
 
 
 def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: int) -> range:

@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
+from vclr_lightning.data.faults import blaming
+
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
@@ -47,7 +49,8 @@ def finish_batch(
     moved: dict[str, Any] = move_data_to_device(rest, torch.device(device))
     views = {}
     for name, clips in moved.pop("begun").items():
-        flat = transform.finish(clips.flatten(0, 1), parameters[name].flatten(0, 1))
+        with blaming(transform, f"a batch of {len(clips)} videos"):
+            flat = transform.finish(clips.flatten(0, 1), parameters[name].flatten(0, 1))
         views[name] = flat.view(*clips.shape[:2], *flat.shape[1:])
     return {"views": views, **moved}
 

@@ -12,10 +12,13 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.decoding import read_clips, reject
+from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.segments import clip_ranks, evaluation_ranks, snippet_ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from vclr_lightning.core.types import Rejection
@@ -94,7 +97,6 @@ class FramesDataset(Dataset[FramesSample]):
         return len(self._manifest)
 
     def __getitem__(self, index: int) -> FramesSample:
-        rng = numpy_generator(index)
         size = self._transform.size
         clips: list[Tensor] = []
         rejected: list[Rejection] = []
@@ -104,7 +106,7 @@ class FramesDataset(Dataset[FramesSample]):
                 index,
                 self._reader,
                 draw=self._draw,
-                convert=lambda frames: self._transform(frames, rng),
+                converter=lambda: self._converter(index),
             )
         except VideoError as error:
             rejected = [reject(self._manifest, index, error)]
@@ -127,6 +129,15 @@ class FramesDataset(Dataset[FramesSample]):
             "valid": count > 0,
             "rejected": rejected,
         }
+
+    def _converter(self, index: int) -> Callable[[list[NDArray[np.uint8]]], Tensor]:
+        rng = numpy_generator(index)
+
+        def convert(frames: list[NDArray[np.uint8]]) -> Tensor:
+            with blaming(self._transform):
+                return self._transform(frames, rng)
+
+        return convert
 
     def _draw(self, num_frames: int) -> NDArray[np.int64]:
         span = (self._frames_per_clip - 1) * self._stride

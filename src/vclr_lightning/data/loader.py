@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.data.collate import as_tensors, collate
 from vclr_lightning.data.epochs import EpochBatches
 from vclr_lightning.data.workers import WorkerOptions, leave_signals_to_parent, stop_workers
@@ -27,11 +27,11 @@ class LoaderState(TypedDict):
 
 @dataclass(frozen=True)
 class _Failure:
-    message: str
+    error: UserError | CodeFault
 
 
 class _Guarded(Dataset[Any]):
-    """Hands over a mistake as a value: raised in a worker, it would arrive as a traceback."""
+    """Hands over what ends the run as a value: raised in a worker, it would arrive as a text."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -39,8 +39,8 @@ class _Guarded(Dataset[Any]):
     def __getitem__(self, key: Any) -> Any:
         try:
             return self._dataset[key]
-        except UserError as error:
-            return _Failure(str(error))
+        except (UserError, CodeFault) as error:
+            return _Failure(error)
 
 
 def _collate_guarded(samples: Sequence[Any]) -> Any:
@@ -57,7 +57,7 @@ class BatchLoader:
         workers: how.
 
     Raises:
-        UserError: from iterating, where the dataset raises it, in whatever process.
+        UserError, CodeFault: from iterating, where the dataset raises it, in whatever process.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class BatchLoader:
         try:
             for batch in iterator:
                 if isinstance(batch, _Failure):
-                    raise UserError(batch.message)
+                    raise batch.error
                 yield as_tensors(batch)
         finally:
             if not self._persistent:

@@ -38,6 +38,10 @@ class VideoError(Exception):
     """A video cannot be read; the message is the reason, in one sentence, without the path."""
 
 
+class PassingError(VideoError):
+    """A video cannot be read now; another time it may be."""
+
+
 class VideoTable(Protocol):
     """The rows of a data set, by position; a :class:`Manifest` is one."""
 
@@ -104,7 +108,12 @@ class OpenVideo(Protocol):
 
 
 class VideoReader(Protocol):
-    """Opens videos; picklable, holds no open files itself."""
+    """Opens videos; picklable, holds no open files itself.
+
+    What is wrong with a file is a :class:`VideoError`, an error of PyAV or one of the system
+    (``OSError``); one that may pass, such as a network's, is met by reading the video again, a
+    little later. Anything else is a fault of the reader, and ends the run.
+    """
 
     def open(
         self, path: Path, *, num_frames: int | None = None

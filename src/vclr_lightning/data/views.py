@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.core.types import Draw, ViewSpec
+from vclr_lightning.data.faults import blaming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,12 +65,20 @@ class ViewPlan:
         return self._specs
 
     def draw(self, num_frames: int, *keys: Key) -> Draw:
-        """Draw the views of a video of ``num_frames`` frames; ``keys`` decide the outcome."""
+        """Draw the views of a video of ``num_frames`` frames; ``keys`` decide the outcome.
+
+        Raises:
+            CodeFault: a sampler fails, or draws frames that the video does not have.
+        """
         ranks: dict[str, NDArray[np.int64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
         order: dict[str, NDArray[np.int64]] = {}
         for number, sampler in enumerate(self._samplers):
-            drawn = sampler(num_frames, numpy_generator(*keys, "draw", number))
+            with blaming(sampler):
+                drawn = sampler(num_frames, numpy_generator(*keys, "draw", number))
+                for view, chosen in drawn.ranks.items():
+                    if chosen.size and not 0 <= chosen.min() <= chosen.max() < num_frames:
+                        raise IndexError(f"{view} holds frames that are not among {num_frames}")
             ranks = {**drawn.ranks, **ranks}
             rows.update(drawn.rows)
             order.update(drawn.order)

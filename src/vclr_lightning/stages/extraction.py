@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import (
 )
 
 from vclr_lightning.core.distributed import rank, world_size
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.processes import end_with_parent
 from vclr_lightning.core.progress import track
 from vclr_lightning.data.frames import FramesDataset
@@ -140,7 +140,7 @@ def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -
             " give fewer trainer.devices or data.num_workers; the same command continues"
         ) from error
     if not mistakes.empty():
-        raise UserError(mistakes.get())
+        raise mistakes.get()
 
 
 def _child(
@@ -150,7 +150,7 @@ def _child(
     try:
         job = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
         encode_part(job, blocks, number=number, of=of)
-    except UserError as error:
-        mistakes.put(str(error))
+    except (UserError, CodeFault) as error:
+        mistakes.put(error)
     except KeyboardInterrupt:  # the parent says so
         os._exit(130)

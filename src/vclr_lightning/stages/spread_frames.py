@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.data.decoding import read_clips
+from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.segments import clip_ranks, segment_centres
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.chosen_videos import ChosenVideo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -68,18 +71,23 @@ def read_frames(
         resize=scaled(transform.resize),
         stretch=None if stretch is None else (scaled(stretch[0]), scaled(stretch[1])),
     )
-    rng = np.random.default_rng(0)  # of transforms in which nothing is random
 
     def draw(num_frames: int) -> NDArray[np.int64]:
         span = (frames_per_clip - 1) * stride
         starts = segment_centres(max(1, num_frames - span), segments * passes)
         return clip_ranks(starts, frames=frames_per_clip, stride=stride, num_frames=num_frames)
 
-    def convert(frames: list[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
-        middle = frames[len(frames) // 2]
-        return transform(frames, rng), enlarged([middle], rng)[:, 0]
+    def converter() -> Callable[[list[NDArray[np.uint8]]], tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng(0)  # of transforms in which nothing is random
 
-    taken = read_clips(video.table, video.row, video.reader, draw=draw, convert=convert)
+        def convert(frames: list[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+            middle = frames[len(frames) // 2]
+            with blaming(transform):
+                return transform(frames, rng), enlarged([middle], rng)[:, 0]
+
+        return convert
+
+    taken = read_clips(video.table, video.row, video.reader, draw=draw, converter=converter)
     clips, pictures = (torch.stack(part) for part in zip(*taken, strict=True))
     return Frames(*(_by_pass(part, segments) for part in (clips, pictures)))
 

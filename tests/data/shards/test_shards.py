@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.decoding import read_drawn
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
@@ -387,7 +388,7 @@ class _Flaky(MemoryFileSystem):
 def test_a_store_that_fails_once_is_asked_again(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vclr_lightning.data.readers.shards._PAUSES", (0.0,))
+    monkeypatch.setattr("vclr_lightning.data.faults.PAUSES", (0.0,))
     fsspec.register_implementation("flaky", _Flaky, clobber=True)
     out = tmp_path / "out"
     manifest = _pack(root, out)
@@ -395,11 +396,14 @@ def test_a_store_that_fails_once_is_asked_again(
     for shard in out.glob("*.tar"):
         files.pipe_file(f"/set/{shard.name}", shard.read_bytes())
     reader = ShardReader(url="flaky://set")
-    with ShardReader().open(manifest.path(0)) as one, reader.open(manifest.path(0)) as two:
-        assert np.array_equal(one.read([1])[0], two.read([1])[0])
-    monkeypatch.setattr("vclr_lightning.data.readers.shards._PAUSES", ())
+
+    def read(reader: ShardReader) -> Any:
+        return read_drawn(manifest, 0, reader, lambda _: (None, np.array([1])))[1][0]
+
+    assert np.array_equal(read(reader), read(ShardReader()))
+    monkeypatch.setattr("vclr_lightning.data.faults.PAUSES", ())
     with pytest.raises(VideoError, match="cannot be read: too busy"):
-        reader.open(manifest.path(0))
+        read(reader)
     monkeypatch.setattr(_Flaky, "whole", True)
     with pytest.raises(VideoError, match="sent whole where a part is asked for"):
-        reader.open(manifest.path(0))
+        read(reader)

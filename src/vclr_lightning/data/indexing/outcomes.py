@@ -80,7 +80,7 @@ def find_out(
         known: earlier outcomes; one is used where size and time are still the same, and of a
             rejected file also the time of any change to it.
         journal: each new outcome is added to it at once.
-        settings: of :func:`vclr_lightning.data.indexing.worker.answer`.
+        settings: of :func:`vclr_lightning.data.indexing.worker.find`.
         workers: number of processes.
         show: whether to show a bar.
 

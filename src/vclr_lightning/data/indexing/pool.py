@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vclr_lightning.core.errors import CodeFault
+
 TIME_LIMIT = 900.0  # seconds for one file, decoded to its end
 
 PROBING = "vclr_lightning.data.indexing.worker"
@@ -35,10 +37,13 @@ def probe_all(
 
     Args:
         paths: files to probe, or to do to what ``module`` does.
-        settings: keyword arguments of the module's ``answer``.
+        settings: keyword arguments of the module's work.
         workers: number of processes.
         limit: seconds, for every file or by file.
         module: whose ``main`` a process runs, see :mod:`vclr_lightning.data.indexing.worker`.
+
+    Raises:
+        CodeFault: what is done to a file fails by its own fault.
     """
     waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in paths:
@@ -97,6 +102,10 @@ class _Process:
         line = process.stdout.readline() if ready else ""
         if line:
             content: dict[str, Any] = json.loads(line)
+            if "fault" in content:
+                fault = CodeFault(*content["fault"])
+                fault.__notes__ = content["notes"]
+                raise fault
             return content
         self.kill()
         code = process.wait()

@@ -163,6 +163,6 @@ def _decode(file: Path) -> NDArray[np.uint8]:
             if picture.mode.startswith(("I", "F")):
                 raise VideoError(f"{file.name} has more than 8 bits per colour")
             return np.array(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VideoError(f"{file.name} cannot be decoded: {first_line}") from error

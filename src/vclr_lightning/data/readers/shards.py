@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest.shards import ShardPlace, shard_place
-from vclr_lightning.data.protocols import OpenVideo, VideoError
+from vclr_lightning.data.protocols import OpenVideo, PassingError, VideoError
 from vclr_lightning.data.readers.pyav import PyAVReader
 from vclr_lightning.data.readers.sources import Content, FilePart, VideoSource
-
-_PAUSES = (0.2, 1.0, 5.0)  # seconds, before a store is asked again
 
 
 class SourceReader(Protocol):
@@ -30,8 +27,8 @@ class ShardReader:
     """Reads the videos of a manifest that ``vclr shard`` wrote.
 
     A shard on a disk, mounted or not, is read where the wanted frames are. From an object store
-    a video is fetched whole, by one request for its stretch of the shard; a store that fails is
-    asked again three times within some seconds.
+    a video is fetched whole, by one request for its stretch of the shard; data sets ask a store
+    that fails again, three times within some seconds.
 
     Args:
         reader: of the videos themselves; by default a :class:`PyAVReader`.
@@ -90,17 +87,15 @@ def _fetched(url: str, start: int, size: int) -> bytes:
         files, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(f"{url} cannot be opened: {error}") from error
-    for pause in (*_PAUSES, None):
-        try:
-            content = bytes(files.cat_file(path, start=start, end=start + size))
-            break
-        except FileNotFoundError as error:
-            raise VideoError(f"there is no shard {url}") from error
-        except Exception as error:  # whatever the store's own package raises
-            if pause is None:
-                said = str(error) or type(error).__name__
-                raise VideoError(f"{url} cannot be read: {said}") from error
-            time.sleep(pause)  # what a network refuses once it mostly gives a little later
+    try:
+        content = bytes(files.cat_file(path, start=start, end=start + size))
+    except (AttributeError, NameError, TypeError):
+        raise
+    except FileNotFoundError as error:
+        raise VideoError(f"there is no shard {url}") from error
+    except Exception as error:  # whatever the store's own package raises
+        kind = VideoError if isinstance(error, PermissionError) else PassingError
+        raise kind(f"{url} cannot be read: {str(error) or type(error).__name__}") from error
     if len(content) > size:
         raise VideoError(f"{url} is sent whole where a part is asked for; take another server")
     if len(content) < size:

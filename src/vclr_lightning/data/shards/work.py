@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.data.faults import retried
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.shards.plan import ShardPlan
 from vclr_lightning.data.shards.tar import ShardWriter
@@ -82,8 +84,15 @@ def write_shards(
                     writer = ShardWriter(sink)
                     for number, file in enumerate(plan.files, plan.first):
                         try:
-                            starts[file.path] = writer.add(
-                                number, root / file.path, size=file.size, about=about[file.path]
+                            starts[file.path] = retried(
+                                functools.partial(
+                                    writer.add,
+                                    number,
+                                    root / file.path,
+                                    size=file.size,
+                                    about=about[file.path],
+                                ),
+                                after=(VideoError,),
                             )
                         except VideoError as error:
                             refused[file.path] = str(error)

@@ -1,0 +1,303 @@
+"""Whose fault a failure is: the file's, the system's, which may pass, or that of some code."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import fsspec
+import numpy as np
+import pytest
+import torch
+
+from vclr_lightning import cli, train
+from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.data import faults
+from vclr_lightning.data.centres import CentresDataset
+from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.faults import may_pass
+from vclr_lightning.data.frames import FramesDataset
+from vclr_lightning.data.indexing.pool import probe_all
+from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.protocols import PassingError, VideoError
+from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
+from vclr_lightning.data.workers import WorkerOptions
+
+BY_TRANSFORM = "OSError: [Errno 5] by the transform"
+FAULTS = (TypeError, AttributeError, ValueError, IndexError, KeyError, RuntimeError, EOFError)
+
+
+class Failing:
+    """A reader that raises in its place; each error once, the first ones first."""
+
+    def __init__(self, *errors: Exception, when: str = "open") -> None:
+        self.errors, self.when, self.opened = list(errors), when, 0
+
+    def _fail(self, when: str) -> None:
+        if when == self.when and self.errors:
+            raise self.errors.pop(0)
+
+    @contextmanager
+    def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[Any]:
+        self.opened += 1
+        self._fail("open")
+        with PyAVReader().open(path, num_frames=num_frames) as video:
+            self._fail("count")
+            yield _Video(video, self._fail)
+
+
+class _Video:
+    def __init__(self, video: Any, fail: Callable[[str], None]) -> None:
+        self._video, self._fail, self._reads = video, fail, 0
+        self.num_frames = video.num_frames
+
+    def read(self, ranks: Any) -> Any:
+        self._reads += 1
+        self._fail("read")
+        if self._reads > 1:
+            self._fail("second read")
+        return self._video.read(ranks)
+
+
+class BrokenSampler(TupleSampler):
+    """Draws for 64 frames, with which it is tried, and for no other number."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.error = error
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Any:
+        if num_frames != 64:
+            raise self.error("by the sampler")
+        return super().__call__(num_frames, rng)
+
+
+class OutsideSampler(TupleSampler):
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Any:
+        return super().__call__(num_frames + 500 * (num_frames != 64), rng)
+
+
+class BrokenTransform(PretrainTransform):
+    def __call__(self, clip: Any, rng: Any = None) -> Any:
+        raise OSError(errno.EIO, "by the transform")  # of a file of its own, say
+
+
+class RandomTransform(EvalTransform):
+    """Its result depends on everything that was drawn before."""
+
+    def __call__(self, clip: Any, rng: np.random.Generator) -> Any:
+        return super().__call__(clip, rng) + int(rng.integers(256))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(faults.PAUSES) == sorted(faults.PAUSES)
+    assert sum(faults.PAUSES) < 10
+    monkeypatch.setattr(faults, "PAUSES", (0.0, 0.0, 0.0))
+
+
+def _samples(manifest: Manifest, **changes: Any) -> VideoDataset:
+    given: dict[str, Any] = {
+        "reader": PyAVReader(),
+        "samplers": [TupleSampler()],
+        "transform": PretrainTransform(size=32),
+    }
+    return VideoDataset(manifest=manifest, **{**given, **changes})
+
+
+def _check(fault: CodeFault, who: str, how: str, path: Path) -> None:
+    """It names class, place and video, shows the traceback, and survives a way to a process."""
+    for one in (fault, pickle.loads(pickle.dumps(fault))):
+        said = str(one)
+        assert said.startswith(f"{who} ({__file__}:")
+        assert said.endswith(f") fails on {path}: {how}")
+        assert one.report().startswith(said)
+        assert "Traceback (most recent call last)" in one.report()
+        assert one.report().endswith(how)
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_fault_of_a_sampler_is_no_broken_video(
+    manifest: Manifest, error: type[Exception]
+) -> None:
+    with pytest.raises(CodeFault) as info:
+        _samples(manifest, samplers=[BrokenSampler(error)])[0, 3]
+    how = f"{error.__name__}: {error('by the sampler')}"
+    _check(info.value, "BrokenSampler", how, manifest.path(3))
+
+
+@pytest.mark.parametrize("when", ["open", "count", "read"])
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_fault_of_a_reader_is_no_broken_video(
+    manifest: Manifest, error: type[Exception], when: str
+) -> None:
+    with pytest.raises(CodeFault) as info:
+        _samples(manifest, reader=Failing(error("by the reader"), when=when))[0, 3]
+    how = f"{error.__name__}: {error('by the reader')}"
+    _check(info.value, "Failing", how, manifest.path(3))
+
+
+def test_frames_that_there_are_not_are_the_samplers_fault(manifest: Manifest) -> None:
+    with pytest.raises(CodeFault, match=r"OutsideSampler .* fails on .*: IndexError: .* not among"):
+        _samples(manifest, samplers=[OutsideSampler()])[0, 3]
+
+
+def test_every_data_set_blames_its_transform(manifest: Manifest) -> None:
+    broken = BrokenTransform(size=32)
+    how = {"manifest": manifest, "reader": PyAVReader(), "transform": broken}
+    datasets: list[Any] = [_samples(manifest, transform=broken)]
+    datasets += [FramesDataset(**how), CentresDataset(**how)]  # type: ignore[arg-type]
+    for dataset, key in zip(datasets, [(0, 3), 3, 3], strict=True):
+        with pytest.raises(CodeFault) as info:
+            dataset[key]
+        _check(info.value, "BrokenTransform", BY_TRANSFORM, manifest.path(3))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_it_arrives_from_a_worker_with_its_place(manifest: Manifest, num_workers: int) -> None:
+    loader = BatchLoader(
+        _samples(manifest, transform=BrokenTransform(size=32)),
+        [[(0, 3)]],
+        WorkerOptions(num_workers=num_workers),
+    )
+    with pytest.raises(CodeFault) as info:
+        list(loader)
+    _check(info.value, "BrokenTransform", BY_TRANSFORM, manifest.path(3))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        VideoError("cut off"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        PermissionError(errno.EACCES, "not allowed"),
+        MemoryError(),
+        av.error.InvalidDataError(1094995529, "Invalid data"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_not_tried_again(manifest: Manifest, error: Exception) -> None:
+    reader = Failing(error)
+    sample = _samples(manifest, reader=reader)[0, 3]
+    assert [one["video_id"] for one in sample["rejected"]] == [3]
+    assert sample["video_id"] != 3
+    assert reader.opened == 2  # the video, and another in its place
+
+
+@pytest.mark.parametrize("when", ["open", "count", "read"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(getattr(errno, n), n) for n in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN")),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError("of a store"),
+        PassingError("of a store"),
+        fsspec.exceptions.FSTimeoutError(),
+    ],
+    ids=lambda error: f"{type(error).__name__}{getattr(error, 'errno', '')}",
+)
+def test_what_may_pass_is_tried_again(manifest: Manifest, error: Exception, when: str) -> None:
+    truth = _samples(manifest)[2, 3]
+    for times in (1, 3, 4):
+        reader = Failing(*[error] * times, when=when)
+        sample = _samples(manifest, reader=reader)[2, 3]
+        assert reader.opened == times + 1
+        if times < 4:
+            assert not sample["rejected"]
+            for name, pictures in truth["views"].items():
+                assert torch.equal(sample["views"][name], pictures)
+        else:
+            assert [one["video_id"] for one in sample["rejected"]] == [3]
+            substitute = _samples(manifest, reader=Failing(VideoError("cut off")))[2, 3]
+            assert sample["video_id"] == substitute["video_id"]
+            for name, pictures in substitute["views"].items():
+                assert torch.equal(sample["views"][name], pictures)
+
+
+def test_clips_read_again_are_converted_as_if_at_once(manifest: Manifest) -> None:
+    """Also where some were converted, with random numbers, before reading failed."""
+    transform = RandomTransform(size=32)
+    frames = [
+        FramesDataset(
+            manifest=manifest, reader=reader, transform=transform, num_frames=20, frames_per_clip=8
+        )[0]["frames"]
+        for reader in (PyAVReader(), Failing(OSError(errno.EIO, "once"), when="second read"))
+    ]
+    assert torch.equal(*frames)
+
+
+def test_ffmpeg_says_input_output_error_of_files_cut_off_too() -> None:
+    assert not may_pass(av.error.OSError(errno.EIO, "Input/output error"))
+    assert may_pass(av.error.TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+    error = VideoError("cannot be read")
+    error.__cause__ = OSError(errno.EIO, "Input/output error")
+    assert may_pass(error)
+
+
+def test_the_work_of_other_processes_is_judged_likewise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_worker.py").write_text(
+        "from vclr_lightning.data.indexing.worker import serve\n"
+        "from vclr_lightning.data.protocols import VideoError\n"
+        "def find(path):\n"
+        "    if path.name == 'bad': raise VideoError('cut off')\n"
+        "    if path.name == 'torn': raise OSError(5, 'Input/output error')\n"
+        "    if path.name == 'odd': raise TypeError('of this code')\n"
+        "    return {'name': path.name}\n"
+        "def main():\n"
+        "    from vclr_lightning.data import faults\n"
+        "    faults.PAUSES = ()\n"
+        "    serve(find)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def answers(*names: str) -> dict[str, Any]:
+        found = probe_all([Path(n) for n in names], settings={}, workers=1, module="my_worker")
+        return {path.name: answer for path, answer in found}
+
+    assert answers("good", "bad", "torn") == {
+        "good": {"values": {"name": "good"}},
+        "bad": {"reason": "cut off"},
+        "torn": {"reason": "OSError: [Errno 5] Input/output error", "passing": True},
+    }
+    with pytest.raises(CodeFault, match=r"find \(.*my_worker\.py:6\) fails on odd: TypeError") as e:
+        answers("good", "odd")
+    assert "raise TypeError('of this code')" in e.value.report()
+
+
+def test_commands_say_whose_code_failed_and_show_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        with faults.blaming(broken, "a.mp4"):
+            raise ValueError("of this code")
+
+    monkeypatch.setattr(train, "_TRACEBACKS", False)
+    with pytest.raises(SystemExit) as info, train._mistakes_explained():
+        broken()
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert (info.value.code, cli.main([])) == (1, 1)
+    for said in capsys.readouterr().err.split("error: ")[1:]:
+        assert "broken" in said.splitlines()[0]
+        assert said.splitlines()[0].endswith("fails on a.mp4: ValueError: of this code")
+        assert 'raise ValueError("of this code")' in said
+
+
+def test_mistakes_of_the_user_stay_theirs(manifest: Manifest) -> None:
+    with pytest.raises(UserError, match="give another"):
+        _samples(manifest, reader=Failing(UserError("give another")))[0, 3]
+    sample = _samples(manifest, transform=_Refusing(size=32), replace=False)[0, 3]
+    assert sample["rejected"][0]["reason"] == "the size changes"
+
+
+class _Refusing(PretrainTransform):
+    def __call__(self, clip: Any, rng: np.random.Generator) -> Any:
+        raise VideoError("the size changes")
