@@ -35,6 +35,39 @@ def test_rows_are_written_as_they_come_and_once(tmp_path: Path) -> None:
     assert (len(log), log.attempted, log.share) == (3, 7, 3 / 7)
 
 
+def test_what_is_read_again_leaves_the_list(tmp_path: Path) -> None:
+    file = tmp_path / "rejected.csv"
+    log = RejectionLog(file, num_videos=20, max_share=0.1)
+    log.add([bad(1), bad(2), bad(3)], seen=range(4, 21))
+    with pytest.raises(UserError, match="3 of 20"):
+        log.check()
+    assert log.add([bad(3, "still")], seen=[2]) == []
+    log.check()
+    assert [row["video_id"] for row in rows(file)] == ["1", "3"]
+    assert (len(log), log.attempted) == (2, 20)
+    again = RejectionLog(None, num_videos=20)
+    again.load_state_dict(log.state_dict())
+    assert [item["video_id"] for item in again.state_dict()["rejected"]] == [1, 3]
+    assert log.add([bad(2, "once more"), bad(4)], seen=torch.tensor([1, 3, 4])) == [
+        bad(2, "once more")  # and 4 was read by another rank
+    ]
+    assert [row["reason"] for row in rows(file)] == ["once more"]
+    assert log.add([], seen=[2]) == []
+    assert rows(file) == []
+
+
+def test_failures_that_pass_end_no_run_however_long() -> None:
+    """0.5 % of all readings fail at random, for 60 epochs; a twentieth of the videos may."""
+    rng, log = np.random.default_rng(0), RejectionLog(None, num_videos=2000, max_share=0.05)
+    for _ in range(60):
+        for part in rng.permutation(2000).reshape(-1, 50):
+            fails = rng.random(50) < 0.005
+            log.add([bad(int(video)) for video in part[fails]], seen=part[~fails])
+            log.check()
+    assert log.attempted == 2000
+    assert log.share < 0.02
+
+
 def test_a_new_run_replaces_an_old_file(tmp_path: Path) -> None:
     file = tmp_path / "rejected.csv"
     file.write_text("something old")

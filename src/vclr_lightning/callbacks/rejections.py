@@ -22,7 +22,7 @@ class RejectionWriter(Callback):
     :class:`~vclr_lightning.core.types.Batch`; batches of other data pass. The number of videos and
     the share allowed are those of the trainer's data module (``train`` and
     ``max_rejected_share``). Ranks exchange what they found every ``every_n_steps`` batches and at
-    the end of an epoch. The checkpoint keeps the list.
+    the end of an epoch. The checkpoint keeps the list. A video that is read again leaves it.
 
     Raises:
         UserError: too many of the videos cannot be read.
@@ -53,7 +53,10 @@ class RejectionWriter(Callback):
         )
         if self._state is not None:
             self._log.load_state_dict(self._state["log"])
-            self._rejected, self._seen = self._state["pending"][trainer.global_rank]
+            # By other numbers of ranks than now, too.
+            for rejected, seen in self._state["pending"][trainer.global_rank :: trainer.world_size]:
+                self._rejected += rejected
+                self._seen += seen
             self._state = None
 
     def on_train_batch_end(
@@ -77,10 +80,12 @@ class RejectionWriter(Callback):
 
     def _exchange(self) -> None:
         assert self._log is not None
-        for rejected, seen in gather_objects((self._rejected, self._seen)):
-            for new in self._log.add(rejected, seen=seen):  # the same on all ranks
-                if is_first():
-                    logger.warning("%s cannot be read: %s", new["path"], new["reason"])
+        found = gather_objects((self._rejected, self._seen))
+        rejected = [one for of_rank, _ in found for one in of_rank]
+        seen = [video for _, of_rank in found for video in of_rank]
+        for new in self._log.add(rejected, seen=seen):  # the same on all ranks
+            if is_first():
+                logger.warning("%s cannot be read: %s", new["path"], new["reason"])
         self._rejected, self._seen = [], []
 
     def state_dict(self) -> dict[str, Any]:

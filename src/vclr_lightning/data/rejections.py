@@ -1,4 +1,4 @@
-"""The list of videos that could not be used, and when there are too many of them."""
+"""The list of videos that cannot be used, and when there are too many of them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def too_many(rejected: int, attempted: int, *, max_share: float, num_videos: int
 
 
 class RejectionLog:
-    """Collects rejected videos over a run, writes them to a CSV file, and says when to stop.
+    """Keeps the videos that cannot be read, in a CSV file too, and says when to stop.
 
-    Each video counts once, however often it is met. A row is appended whole as soon as it is
-    known; after a resume the file is first put back to the state of the checkpoint.
+    A video counts as it was when it was last met: one that is read again leaves the list. A row is
+    appended whole as soon as it is known; when some leave, and after a resume, the file is written
+    anew.
 
     Args:
         path: the file, with columns video_id, path and reason; ``None`` writes none (as on all
@@ -65,6 +66,8 @@ class RejectionLog:
         [{'video_id': 7, 'path': 'a.mp4', 'reason': 'empty'}]
         >>> len(log), log.share
         (1, 0.3333333333333333)
+        >>> log.add([], seen=[7]), len(log)
+        ([], 0)
     """
 
     def __init__(self, path: Path | None, *, num_videos: int, max_share: float = 0.05) -> None:
@@ -92,26 +95,32 @@ class RejectionLog:
         return len(self) / max(1, self.attempted)
 
     def add(self, rejected: Iterable[Rejection], *, seen: Iterable[int]) -> list[Rejection]:
-        """Take note of a batch of all ranks.
+        """Take note of some batches of all ranks.
 
         Args:
-            rejected: its rejections.
-            seen: ids of the videos that were read instead, or without trouble.
+            rejected: their rejections.
+            seen: ids of the videos that were read; one that is among both can be read.
 
         Returns:
-            The rejections that were not known before.
+            The rejections that were not on the list.
 
         Raises:
             UserError: the file cannot be written.
         """
-        self._seen.update(int(video) for video in seen)
+        read = {int(video) for video in seen}
+        again = read & self._rejected.keys()
+        for video in again:
+            del self._rejected[video]
         new = []
         for rejection in rejected:
-            if rejection["video_id"] not in self._rejected:
-                self._rejected[rejection["video_id"]] = rejection
+            video = rejection["video_id"]
+            if video not in read and video not in self._rejected:
+                self._rejected[video] = rejection
                 new.append(rejection)
-        self._seen.update(rejection["video_id"] for rejection in new)
-        if new:
+        self._seen |= read | {rejection["video_id"] for rejection in new}
+        if again:
+            self._appending = False
+        if new or again:
             self._write(new)
         return new
 
