@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import time
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.readers.sources import Content, FilePart
+from vclr_lightning.data.readers.index import GroupIndex
+from vclr_lightning.data.readers.sources import Content, FilePart, WholeFile
 from vclr_lightning.data.readers.tables import TableStore
 
 X264 = {"preset": "ultrafast", "g": "12"}
@@ -66,17 +75,137 @@ def test_a_wrong_table_changes_nothing(
         with PyAVReader(tables=store).open(file) as opened:
             opened.read([0])
     one, two = sorted(tables.iterdir())
-    swapped = one.read_bytes(), two.read_bytes()
-    middle = len(swapped[0]) // 2  # of the compressed numbers
-    broken = swapped[0][:middle] + b"\xff" * 40 + swapped[0][middle + 40 :]
-    for content in ((swapped[1], swapped[0]), (b"no table", b""), (broken, broken)):
+    swapped = two.read_bytes(), one.read_bytes()
+    for content in (swapped, (b"no table", b"")):
         one.write_bytes(content[0])
         two.write_bytes(content[1])
         for file in (path, other):
+            assert store.load(WholeFile(file)) is None
             with PyAVReader(tables=store).open(file) as opened:
                 np.testing.assert_array_equal(
                     opened.read([3, 40]), [plain(file)[k] for k in (3, 40)]
                 )
+
+
+def _forged(name: str, numbers: np.ndarray[Any, Any]) -> bytes:
+    """What has a right checksum all the same."""
+    content = zlib.compress(numbers.astype(np.int64).tobytes(), 9)
+    return hashlib.sha256(name.encode() + content).digest() + content
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+@given(data=st.data())
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_in_a_file_it_raises_nothing_and_changes_no_frame(
+    kind: str,
+    video: Callable[..., Path],
+    plain: Callable[[Path], list[Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+) -> None:
+    path = video(**KINDS[kind])
+    store = TableStore(tmp_path_factory.getbasetemp() / f"tables {kind}", least=1)
+    with PyAVReader(tables=store).open(path) as opened:
+        opened.read([0])
+    (file,) = store._folder.iterdir()
+    whole = file.read_bytes()
+    how = data.draw(st.sampled_from(["flip", "cut", "random", "more", "old"]))
+    if how == "flip":
+        bits = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))):
+            bits[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        content = bytes(bits)
+    elif how == "cut":
+        content = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    elif how == "random":
+        content = data.draw(st.binary(max_size=300))
+    elif how == "more":
+        content = whole + data.draw(st.binary(min_size=1, max_size=9))
+    else:  # of an earlier version
+        with io.BytesIO() as sink:
+            np.savez_compressed(sink, times=np.arange(50), starts=np.zeros(1, np.int64))
+            content = sink.getvalue()
+    file.write_bytes(content)
+    try:
+        assert store.load(WholeFile(path)) is None or content == whole
+        with PyAVReader(tables=store).open(path) as opened:
+            assert opened.num_frames == 50
+            np.testing.assert_array_equal(opened.read([49])[0], plain(path)[49])
+        assert file.read_bytes() == whole  # and it is put right
+    finally:
+        file.write_bytes(whole)
+
+
+def test_forged_tables_and_bombs_take_little_memory(
+    video: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = video(**KINDS["mkv"])
+    store = TableStore(tmp_path, least=1)
+    with PyAVReader(tables=store).open(path) as opened:
+        opened.read([0])
+    (file,) = tmp_path.iterdir()
+    bomb = np.zeros(40_000_000)  # 320 MB, in 300 kB
+    for numbers in (bomb, np.ones(3), np.ones(5), np.arange(9), np.zeros(0), np.zeros(1)):
+        file.write_bytes(_forged(file.name, numbers))
+        tracemalloc.start()
+        store.load(WholeFile(path))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 200 * 2**20
+    with file.open("wb") as hole:
+        hole.truncate(2**40)
+    assert store.load(WholeFile(path)) is None
+
+
+def _listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every listing of a folder from now on."""
+    seen: list[str] = []
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+
+        def counted(folder: Any, real: Any = real) -> Any:
+            seen.append(str(folder))
+            return real(folder)
+
+        monkeypatch.setattr(os, name, counted)
+    return seen
+
+
+@pytest.mark.parametrize("full", [0, 99, 100, 1000])
+def test_what_a_miss_costs_does_not_depend_on_how_full_the_store_is(
+    full: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for number in range(full):
+        (tables / f"{number}.table").touch()
+    store = TableStore(tables, least=1, most=100)
+    seen = _listings(monkeypatch)
+    for number in range(50):
+        file = tmp_path / f"{number}.mp4"
+        file.touch()
+        assert store.load(WholeFile(file)) is None
+        store.keep(WholeFile(file), GroupIndex([0, 1, 2], [0]))
+    assert len(seen) == 5
+    monkeypatch.undo()
+    assert len(list(tables.iterdir())) == max(full, min(100, full + 50))
+
+
+def test_a_full_store_lets_the_oldest_go_in_one_batch(tmp_path: Path) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for number in range(100):
+        (tables / f"{number:02}.table").touch()
+        age = time.time() - 3600 * (48 if number < 5 else 2)
+        os.utime(tables / f"{number:02}.table", (age, age))
+    store = TableStore(tables, least=1, most=100)
+    for number in range(20):
+        file = tmp_path / f"{number}.mp4"
+        file.touch()
+        store.keep(WholeFile(file), GroupIndex([0, 1, 2], [0]))
+    left = {file.stem for file in tables.iterdir()}
+    assert len(left) == 100
+    assert left & {f"{number:02}" for number in range(100)} == {f"{n:02}" for n in range(5, 100)}
 
 
 def test_what_is_kept(video: Callable[..., Path], tmp_path: Path) -> None:
@@ -96,7 +225,10 @@ def test_what_is_kept(video: Callable[..., Path], tmp_path: Path) -> None:
     changed = tmp_path / "changed.mp4"
     changed.write_bytes(content)
     (first,) = folder.iterdir()
-    assert opened(changed, least=1, most=1) == 1  # full: the oldest goes
+    assert opened(changed, least=1, most=1) == 1  # full
+    assert first.exists()
+    os.utime(first, (0, 0))
+    assert opened(changed, least=1, most=1) == 1  # and the oldest is old
     assert not first.exists()
     assert opened(path, least=1, most=2) == 2
     assert opened(FilePart(changed, 0, len(content)), least=1) == 3

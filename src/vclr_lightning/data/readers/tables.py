@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
+import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,31 +17,41 @@ from vclr_lightning.data.readers.index import GroupIndex
 from vclr_lightning.data.readers.table import PacketTable
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vclr_lightning.data.readers.sources import VideoSource
 
-_FORM = "1"  # changes when tables of an earlier version would not be made now
+_FORM = "2"  # changes when tables of an earlier version would not be made now
 _LEAST = 4096  # packets; of a shorter video the table is read as fast as it is found
 _MOST_FILES = 20_000  # of some tens of kilobytes each
+_MOST_PACKETS = 2_000_000  # nine hours at 60 frames a second
+_MOST_BYTES = 64 * 2**20  # of as many in memory
+_FRESH = 86_400.0  # seconds in which no table makes room for another
+_DIGEST = 32  # bytes
+
+_TABLE, _STAMPED, _INTACT = 1, 2, 4
+_KEY, _KEPT = 1, 2
 
 
 class TableStore:
     """A folder of packet tables, by the identity of their files: place, size and time.
 
     A table only says where to look; every packet read by it is held against it, so one that is
-    out of date costs time and changes no frame. A folder that cannot be written to stays as it is.
+    out of date costs time and changes no frame. A file that is damaged, or was written for another
+    video, does not match its checksum and counts as absent. A folder that cannot be written to
+    stays as it is.
 
     Args:
         folder: where they are kept.
         least: packets of the shortest video whose table is.
-        most: files in the folder; when there are as many, the tenth that is oldest goes.
+        most: files in the folder, roughly; when there are as many, of the tenth that is oldest
+            those older than a day go, and otherwise nothing is added.
     """
 
     def __init__(self, folder: Path, *, least: int = _LEAST, most: int = _MOST_FILES) -> None:
         self._folder = folder
         self._least = least
         self._most = most
+        self._unlooked = 0  # tables until the folder is looked at
+        self._room = 0
 
     def load(self, source: VideoSource) -> GroupIndex | PacketTable | None:
         """Return what is known of a video, or ``None``."""
@@ -49,55 +59,49 @@ class TableStore:
         if file is None:
             return None
         try:
-            with np.load(file, allow_pickle=False) as kept:
-                if "starts" in kept:
-                    return GroupIndex(_summed(kept["times"]).tolist(), kept["starts"].tolist())
-                stamped, intact = kept["whole"].tolist()
-                return PacketTable(
-                    pts=_summed(kept["pts"]),
-                    size=kept["size"].astype(np.int64),
-                    key=kept["key"],
-                    kept=kept["kept"],
-                    stamped=stamped,
-                    intact=intact,
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            with file.open("rb") as kept:
+                content = kept.read(_MOST_BYTES)
+            if content[:_DIGEST] != _digest(file, content[_DIGEST:]):
+                return None
+            return _unpacked(content[_DIGEST:])
+        except (OSError, ValueError, zlib.error):
             return None
 
     def keep(self, source: VideoSource, table: GroupIndex | PacketTable) -> None:
         """Keep what was read of a video, if it is long."""
-        file = self._file(source) if len(table) >= self._least else None
+        kept = self._least <= len(table) <= _MOST_PACKETS
+        file = self._file(source) if kept else None
         if file is None:
             return
-        # Differences, which are small, shrink to little.
-        arrays: dict[str, Any]
-        if isinstance(table, GroupIndex):
-            arrays = {
-                "times": np.diff(np.array(table.times, dtype=np.int64), prepend=0),
-                "starts": np.array(table.starts, dtype=np.int64),
-            }
-        else:
-            arrays = {
-                "pts": np.diff(table.pts, prepend=0),
-                "size": table.size,
-                "key": table.key,
-                "kept": table.kept,
-                "whole": np.array([table.stamped, table.intact]),
-            }
         try:
-            self._make_room()
+            if not self._has_room():
+                return
+            content = _packed(table)
             with replacing(file) as sink:
-                np.savez_compressed(sink, allow_pickle=False, **arrays)
+                sink.write(_digest(file, content) + content)
         except (OSError, UserError):
             return
 
-    def _make_room(self) -> None:
-        if not self._folder.is_dir() or len(os.listdir(self._folder)) < self._most:
-            return
-        with os.scandir(self._folder) as entries:  # other processes may make room, too
-            ages = sorted((e.stat().st_mtime, e.path) for e in entries if e.name.endswith(".npz"))
-        for _, path in ages[: max(1, len(ages) // 10)]:
-            Path(path).unlink(missing_ok=True)
+    def _has_room(self) -> bool:
+        """Say whether one more table may be kept; the folder is looked at for every so many."""
+        if self._unlooked == 0:
+            self._unlooked = max(1, self._most // 10)
+            self._room = self._most - self._count()
+        self._unlooked -= 1
+        self._room -= 1
+        return self._room >= 0
+
+    def _count(self) -> int:
+        """Count the files, less those that are made to go."""
+        names = os.listdir(self._folder) if self._folder.is_dir() else []
+        if len(names) < self._most:
+            return len(names)
+        ages = sorted((os.stat(self._folder / name).st_mtime, name) for name in names)
+        oldest = ages[: max(1, len(ages) // 10)]
+        stale = [name for age, name in oldest if age < time.time() - _FRESH]
+        for name in stale:  # other processes may make room, too
+            (self._folder / name).unlink(missing_ok=True)
+        return len(names) - len(stale)
 
     def _file(self, source: VideoSource) -> Path | None:
         try:
@@ -107,8 +111,39 @@ class TableStore:
         if identity is None:
             return None
         name = hashlib.sha256(f"{_FORM} {identity}".encode(errors="surrogateescape")).hexdigest()
-        return self._folder / f"{name[:32]}.npz"
+        return self._folder / f"{name[:32]}.table"
 
 
-def _summed(differences: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.cumsum(differences, dtype=np.int64)
+def _digest(file: Path, content: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + content).digest()
+
+
+def _packed(table: GroupIndex | PacketTable) -> bytes:
+    """Pack rows of whole numbers; differences, which are small, shrink to little."""
+    if isinstance(table, GroupIndex):
+        kind, times = 0, np.array(table.times, dtype=np.int64)
+        flags = np.zeros(len(times), dtype=np.int64)
+        flags[table.starts] = _KEY
+        rows = [flags]
+    else:
+        kind, times = _TABLE | _STAMPED * table.stamped | _INTACT * table.intact, table.pts
+        rows = [_KEY * table.key + _KEPT * table.kept, table.size]
+    numbers = np.concatenate([[kind], np.diff(times, prepend=0), *rows], dtype=np.int64)
+    return zlib.compress(numbers.tobytes(), 1)
+
+
+def _unpacked(content: bytes) -> GroupIndex | PacketTable | None:
+    inflater = zlib.decompressobj()
+    numbers = np.frombuffer(inflater.decompress(content, _MOST_BYTES), np.int64)
+    if not inflater.eof or len(numbers) < 3:
+        return None
+    kind = int(numbers[0])
+    times, flags, *sizes = numbers[1:].reshape(2 + (kind & _TABLE), -1)
+    stamps = np.cumsum(times, dtype=np.int64)
+    key = flags & _KEY > 0
+    if not sizes:
+        return GroupIndex(stamps.tolist(), np.flatnonzero(key).tolist())
+    kept, stamped, intact = flags & _KEPT > 0, bool(kind & _STAMPED), bool(kind & _INTACT)
+    return PacketTable(
+        pts=stamps, size=sizes[0].copy(), key=key, kept=kept, stamped=stamped, intact=intact
+    )
