@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytorch_lightning import Callback
 
 from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.callbacks.run_log import RunLog
@@ -48,3 +49,22 @@ def test_the_file_tells_start_epochs_and_end(
     assert "train/loss" in said[1]
     assert said[-1] == "training ended after step 15"
     assert "5 batches an epoch" not in capfd.readouterr().err
+
+
+def test_a_value_stands_in_the_lines_of_the_epochs_that_made_it(fit: Any, tmp_path: Path) -> None:
+    class Evaluates(Callback):
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            if trainer.current_epoch % 3 == 0:
+                module.log("val/constant", 0.5)
+
+    handler = logging.FileHandler(tmp_path / "train.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        fit(tmp_path, Evaluates(), RunLog(), max_epochs=5)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    lines = [line for line in (tmp_path / "train.log").read_text().splitlines() if "/5, " in line]
+    assert ["val/constant 0.5" in line for line in lines] == [True, False, False, True, False]
+    # The module logs its own after all callbacks.
+    assert all("train/loss" in line and "val/score" in line for line in lines)

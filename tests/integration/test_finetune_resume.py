@@ -54,7 +54,8 @@ def test_a_stopped_run_is_the_uninterrupted_one(
         *("trainer=cpu", "trainer.log_every_n_steps=1", "trainer.gradient_clip_val=1"),
         *("module.head=tsm", "num_segments=3", "optim.base_lr=2", "image_size=32", "batch_size=4"),
         *("epochs=4", "optim.scheduler.milestones=[1,3]", "callbacks.online.every_n_epochs=2"),
-        *("callbacks.checkpoint.every_n_steps=2", "data.holdout=0.34", "data.num_workers=2"),
+        *("callbacks.checkpoint.every_n_steps=2", "callbacks.checkpoint.min_minutes=0"),
+        *("data.holdout=0.34", "data.num_workers=2"),
         *(f"data.root={video_folder}", f"data.cache_dir={tmp_path / 'index'}"),
     ]
     whole = fork(arguments, tmp_path / "whole")

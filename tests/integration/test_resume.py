@@ -99,7 +99,8 @@ def test_two_random_stops_change_nothing(
     rng.shuffle(kinds)
     stop_after = sorted(rng.sample(range(1, EPOCHS * STEPS), 2))
     for kind, rows in zip(kinds, stop_after, strict=True):
-        process = fork(arguments, tmp_path)
+        saving = f"callbacks.checkpoint.min_minutes={rng.choice(['0', 'null'])}"
+        process = fork([*arguments, saving], tmp_path)
         if wait_for_rows(process, tmp_path / RUN / "metrics.csv", rows):
             time.sleep(rng.random() * 0.1)
             process.send(kind)

@@ -45,9 +45,9 @@ def test_losses_and_queues_are_those_of_one_process(
 ) -> None:
     (alone,) = runs["world1"]
     assert len(alone["losses"]) == STEPS
-    assert len(alone["losses"][0]) > 20
+    assert len(alone["losses"][1]) > 20
     for rank in runs[run]:
-        for ours, single in zip(rank["losses"], alone["losses"], strict=True):
+        for ours, single in zip(rank["losses"][1:], alone["losses"][1:], strict=True):
             assert ours == pytest.approx(single, abs=1e-6)  # shares of hits are float32
             for name in ("train/loss", *(f"train/{loss}/loss" for loss in LOSSES)):
                 assert ours[name] == pytest.approx(single[name], abs=1e-9), name

@@ -155,8 +155,8 @@ def test_a_run_continues_as_if_it_had_never_stopped(
     main: Main, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*files(published), "epochs=4", "module.scheduler.milestones=[2]"]
-    often = "callbacks.checkpoint.every_n_steps=1"
-    assert main(*arguments, often, "name=whole").code == 0
+    often = [f"callbacks.checkpoint.{key}" for key in ("every_n_steps=1", "min_minutes=0")]
+    assert main(*arguments, *often, "name=whole").code == 0
 
     from vclr_lightning.modules.localization import LocalizationModule
 
@@ -173,8 +173,8 @@ def test_a_run_continues_as_if_it_had_never_stopped(
     for at in ((1, 1), (2, 0), (3, 1)):
         with monkeypatch.context() as patch:
             patch.setattr(LocalizationModule, "training_step", stopping(at))
-            assert main(*arguments, often, "name=cut").code != 0
-    assert main(*arguments, often, "name=cut").code == 0
+            assert main(*arguments, *often, "name=cut").code != 0
+    assert main(*arguments, *often, "name=cut").code == 0
     one, two = (tmp_path / "outputs/localize" / name for name in ("whole", "cut"))
     states = [torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     assert states[0].keys() == states[1].keys()
@@ -185,7 +185,7 @@ def test_a_run_continues_as_if_it_had_never_stopped(
         with (run / "metrics.csv").open() as file:
             rows.append([row["train/loss"] for row in csv.DictReader(file)])
     assert rows[0] == rows[1]
-    again = main(*arguments, often, "name=cut")
+    again = main(*arguments, *often, "name=cut")
     assert again.code == 0
     assert "is complete" in again.out
 

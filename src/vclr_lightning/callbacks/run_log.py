@@ -40,12 +40,16 @@ class RunLog(Callback):
     """Writes to the log file what is trained on, the values after each epoch, and the end.
 
     Counts come from the trainer's data module (``train`` and ``val``), where it has them; values
-    are all that was logged. Works with any LightningModule.
+    are those that the epoch logged. Works with any LightningModule.
 
     Example:
         >>> from pytorch_lightning import Trainer
         >>> trainer = Trainer(callbacks=[RunLog()], logger=False, accelerator="cpu")
     """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Any] = {}
+        self._ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -60,13 +64,26 @@ class RunLog(Callback):
         if trainer.global_step:
             note(f"continued after step {trainer.global_step}")
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note_epoch(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        values = (f"{k} {float(v):.5g}" for k, v in sorted(trainer.callback_metrics.items()))
-        where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step"
-        note(f"{where} {trainer.global_step}: {', '.join(values)}")
+        self._ended = True  # and noted when all others have logged
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note_epoch(trainer)
         note(f"training ended after step {trainer.global_step}")
+
+    def _note_epoch(self, trainer: Trainer) -> None:
+        # The trainer keeps values of earlier epochs; one that is logged again is another tensor.
+        before, self._before = self._before, dict(trainer.callback_metrics)
+        if not self._ended:
+            return
+        self._ended = False
+        new = (item for item in sorted(self._before.items()) if item[1] is not before.get(item[0]))
+        values = ", ".join(f"{name} {float(value):.5g}" for name, value in new)
+        where = f"epoch {trainer.current_epoch}/{trainer.max_epochs}, step {trainer.global_step}"
+        note(f"{where}: {values}")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

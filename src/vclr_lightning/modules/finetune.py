@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -22,15 +21,15 @@ from vclr_lightning.models.recognise import note_network
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
+from vclr_lightning.modules.measuring import MeasuringModule
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
-from vclr_lightning.modules.pending import StepMeans
 from vclr_lightning.modules.trainer_checks import run_length, warn_of_slow_statistics
 
 Head = Literal["tsn", "tsm"]
 INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
 
 
-class FinetuneModule(LightningModule):
+class FinetuneModule(MeasuringModule):
     """Train a classifier of videos on a pretrained backbone (Section 4.2 of the paper).
 
     ``"tsn"``: the features of a video's frames (or clips) are averaged, then dropout and a linear
@@ -119,7 +118,6 @@ class FinetuneModule(LightningModule):
         if frozen:
             self.query_encoder.requires_grad_(False)
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._means = StepMeans()
         self.train()  # a loaded backbone is in evaluation mode
 
     @property
@@ -163,7 +161,8 @@ class FinetuneModule(LightningModule):
         logits = self(batch["views"]["segments"]).float()
         loss = cross_entropy(logits, batch["label"])
         right = (logits.argmax(dim=1) == batch["label"]).float().mean()
-        self._log_step({"train/loss": loss, "train/top1": right})
+        values = {"train/loss": loss, "train/top1": right}
+        self.log_means(values, videos=len(logits), shown=values)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -186,15 +185,15 @@ class FinetuneModule(LightningModule):
         # The same on every rank: one that tests, or continues, has no statistics of its own.
         if not self.frozen:
             distributed.average_in_place(running_statistics(self.query_encoder))
-        self._means.reset()
 
     def on_fit_start(self) -> None:
-        self._means.reset()
+        super().on_fit_start()
         super().train()  # Lightning leaves modes as they are
         if not self.frozen:
             warn_of_slow_statistics(self.trainer, self.query_encoder)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         note_network(
             checkpoint,
             self.query_encoder,
@@ -216,13 +215,3 @@ class FinetuneModule(LightningModule):
         # Dropout repeats after a resume by itself.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))
-
-    def _log_step(self, values: Mapping[str, Tensor]) -> None:
-        """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
-        if self._trainer is None:
-            return
-        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every == 0 or (self.global_step + 1) % every:
-            return
-        for name, value in self._means.add(values, torch.float32).items():
-            self.log(name, value, prog_bar=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,9 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from vclr_lightning.core import distributed
 from vclr_lightning.core.random import torch_generator
 from vclr_lightning.functional.bmn_losses import bmn_losses
+from vclr_lightning.modules.measuring import MeasuringModule
 
 
-class LocalizationModule(LightningModule):
+class LocalizationModule(MeasuringModule):
     """Learns where actions start and end, and how good every proposal is.
 
     Which cells are regressed is drawn by (seed, epoch, batch, rank), so a run that continues draws
@@ -56,6 +56,7 @@ class LocalizationModule(LightningModule):
         return self.model(features)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.train()  # Lightning leaves modes as they are
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -71,8 +72,10 @@ class LocalizationModule(LightningModule):
             end_label=batch["end"],
             generator=torch_generator(self.seed, "cells", *keys, device=self.device),
         )
-        self.log("train/loss", losses.total.detach(), prog_bar=True)
-        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses._asdict().items()})
+        values = {f"train/{name}": loss for name, loss in losses._asdict().items()}
+        self.log_means(
+            {"train/loss": losses.total, **values}, videos=len(output.maps), shown=["train/loss"]
+        )
         return losses.total
 
     def configure_optimizers(self) -> Any:

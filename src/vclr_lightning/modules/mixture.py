@@ -1,14 +1,11 @@
-"""A mixture of objectives: built with their weights, measured under their names."""
+"""A mixture of objectives, built with their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.types import ObjectiveOutput
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
 
@@ -64,19 +61,3 @@ def build_objectives(
             "to learn; give one a positive weight"
         )
     return Mixture(objectives, {name: float(weights.get(name, 1)) for name in objectives})
-
-
-def step_values(
-    total: Tensor,
-    outputs: Mapping[str, ObjectiveOutput],
-    objectives: Iterable[tuple[str, Objective]],
-    *,
-    step: int,
-) -> dict[str, Tensor]:
-    """Return what a step logs: the loss, and each objective's loss, metrics and diagnostics."""
-    values = {"train/loss": total}
-    for name, objective in objectives:
-        output = outputs[name]
-        measured = {"loss": output.loss, **output.metrics, **objective.diagnostics(step)}
-        values |= {f"train/{name}/{key}": value for key, value in measured.items()}
-    return values

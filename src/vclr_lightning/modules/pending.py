@@ -37,22 +37,3 @@ class PendingKeys:
     def drop(self) -> None:
         """Forget them: the step did not happen."""
         self._micro_batches.clear()
-
-
-class StepMeans:
-    """Means of logged values over the ranks and over the micro-batches of a step."""
-
-    def __init__(self) -> None:
-        self._micro_batches: list[Tensor] = []
-
-    @torch.no_grad()
-    def add(self, values: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-        """Take a micro-batch's scalars; return the means so far, the same on every rank."""
-        stacked = torch.stack([value.detach().to(dtype) for value in values.values()])
-        self._micro_batches.append(distributed.average(stacked))
-        means = torch.stack(self._micro_batches).mean(0)
-        return dict(zip(values, means.unbind(), strict=True))
-
-    def reset(self) -> None:
-        """Begin another step."""
-        self._micro_batches.clear()

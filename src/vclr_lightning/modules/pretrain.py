@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -35,8 +34,9 @@ from vclr_lightning.modules.key_batchnorm import (
     resolve_mode,
     running_statistics,
 )
-from vclr_lightning.modules.mixture import build_objectives, step_values
-from vclr_lightning.modules.pending import PendingKeys, StepMeans
+from vclr_lightning.modules.measuring import MeasuringModule
+from vclr_lightning.modules.mixture import build_objectives
+from vclr_lightning.modules.pending import PendingKeys
 from vclr_lightning.modules.plan import Forward, plan_encodings
 from vclr_lightning.modules.trainer_checks import (
     check_trainer,
@@ -47,7 +47,7 @@ from vclr_lightning.modules.trainer_checks import (
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
 
-class PretrainModule(LightningModule):
+class PretrainModule(MeasuringModule):
     """Train a backbone by a weighted sum of objectives (Section 3.4 of the paper).
 
     The objectives say what they read; the union is planned once, and every clip goes through each
@@ -147,7 +147,6 @@ class PretrainModule(LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._pending = PendingKeys()
-        self._means = StepMeans()
 
     @property
     def required_views(self) -> frozenset[str]:
@@ -180,7 +179,7 @@ class PretrainModule(LightningModule):
         loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
         total = loss.sum()
         self._pending.add(outputs)
-        self._log_step(total, outputs)
+        self._log_step(total, outputs, len(batch["video_id"]))
         return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}
 
     def configure_optimizers(self) -> Any:
@@ -204,7 +203,6 @@ class PretrainModule(LightningModule):
         distributed.average_in_place(running_statistics(self.query_encoder, self.key_encoder))
         # After a step that the gradient scaler skipped these are still there.
         self._pending.drop()
-        self._means.reset()
 
     def _after_step(self, optimizer: Optimizer, *_unused: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
@@ -214,6 +212,7 @@ class PretrainModule(LightningModule):
         self._pending.commit(self._objectives(), self.global_step)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.train()  # Lightning leaves modes as they are
         warn_of_slow_statistics(self.trainer, self.query_encoder)
         check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
@@ -222,9 +221,9 @@ class PretrainModule(LightningModule):
                 self.key_batchnorm, world_size=self.trainer.world_size, encoder=self.key_encoder
             )
         self._pending.drop()
-        self._means.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         note_network(checkpoint, self.query_encoder)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -258,14 +257,12 @@ class PretrainModule(LightningModule):
         for _, objective in self._objectives():
             yield from objective.momentum_pairs()
 
-    def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput]) -> None:
-        """Log the mean over ranks and micro-batches, in the steps that the trainer logs."""
-        if self._trainer is None:  # a loop of one's own
-            return
-        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every == 0 or (self.global_step + 1) % every:
-            return
-        values = step_values(total, outputs, self._objectives(), step=self.global_step)
-        means = self._means.add(values, total.dtype)
-        self.log("train/loss", means.pop("train/loss"), prog_bar=True)
-        self.log_dict(means)
+    def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput], videos: int) -> None:
+        values = {"train/loss": total}
+        for name, output in outputs.items():
+            measured = {"loss": output.loss, **output.metrics}
+            values |= {f"train/{name}/{key}": value for key, value in measured.items()}
+        if self.log_means(values, videos=videos, shown=["train/loss"]):
+            for name, objective in self._objectives():
+                state = objective.diagnostics(self.global_step)
+                self.log_state({f"train/{name}/{key}": value for key, value in state.items()})

@@ -1,0 +1,103 @@
+"""What training measures, logged as averages since the last line of the logs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from vclr_lightning.core import distributed
+
+_KEY = "measured"  # in a checkpoint
+
+
+class MeasuringModule(LightningModule):
+    """Averages what its training steps measure, until the trainer logs.
+
+    Averages are over steps, over micro-batches by their videos, and over ranks. Their sums stay on
+    the device, so that no step waits for it, and go into the checkpoint, so that a run continued
+    between two lines logs the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # (n,) of the values of these names
+        self._videos: dict[tuple[str, ...], int] = {}
+        self._loaded: list[dict[str, Any]] = []
+
+    @torch.no_grad()
+    def log_means(
+        self, values: Mapping[str, Tensor], *, videos: int, shown: Collection[str] = ()
+    ) -> bool:
+        """Take a micro-batch's scalars; return whether this step is logged, and if so, log.
+
+        Args:
+            values: means over the micro-batch's videos.
+            videos: of this rank's micro-batch.
+            shown: names for the progress bar.
+        """
+        trainer: Any = self._trainer
+        if trainer is None or not trainer.log_every_n_steps:  # a loop of one's own; no logs
+            return False
+        names = tuple(values)
+        new = _stacked(values)
+        dtype = new.dtype
+        if new.device.type != "mps":  # which has no float64
+            new = new.double()
+        so_far = self._sums.get(names)
+        self._sums[names] = new * videos if so_far is None else so_far.add_(new, alpha=videos)
+        self._videos[names] = self._videos.get(names, 0) + videos
+        if (
+            trainer.fit_loop._should_accumulate()
+            or not trainer._logger_connector.should_update_logs
+        ):
+            return False
+        for names, ranks in self._rows().items():
+            *sums, weight = distributed.average(ranks).unbind()
+            for name, total in zip(names, sums, strict=True):
+                self.log(name, (total / weight).to(dtype), prog_bar=name in shown)
+        self._sums, self._videos = {}, {}
+        return True
+
+    def log_state(self, values: Mapping[str, Tensor]) -> None:
+        """Log what describes the moment, the mean over the ranks."""
+        if values:
+            means = distributed.average(_stacked(values))
+            self.log_dict(dict(zip(values, means.unbind(), strict=True)))
+
+    def _rows(self) -> dict[tuple[str, ...], Tensor]:
+        """The sums and, behind them, the videos."""
+        return {
+            names: torch.cat([sums, sums.new_tensor([self._videos[names]])])
+            for names, sums in self._sums.items()
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_KEY] = [
+            {"names": list(names), "ranks": distributed.gather(row[None]).cpu()}
+            for names, row in self._rows().items()
+        ]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint.get(_KEY, [])
+
+    def on_fit_start(self) -> None:
+        self._sums, self._videos = {}, {}
+        for part in self._loaded:
+            ranks: Tensor = part["ranks"]
+            if len(ranks) != distributed.world_size():  # only the sum of all counts
+                ranks = torch.zeros(distributed.world_size(), ranks.shape[1]).to(ranks)
+                ranks[0] = part["ranks"].sum(0)
+            *_, videos = row = ranks[distributed.rank()].to(self.device)
+            names = tuple(part["names"])
+            self._sums[names], self._videos[names] = row[:-1].clone(), int(videos)
+        self._loaded = []
+
+
+def _stacked(values: Mapping[str, Tensor]) -> Tensor:
+    """In the precision of the first, at least float32."""
+    dtype = torch.promote_types(next(iter(values.values())).dtype, torch.float32)
+    return torch.stack([value.detach().to(dtype) for value in values.values()])
