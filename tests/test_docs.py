@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,20 +98,71 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert missing == []
 
 
-def _python(page: str) -> list[str]:
-    text = (ROOT / "docs" / page).read_text()
-    return [body for language, body in BLOCK.findall(text) if language == "python"]
+# What a page takes for granted.
+_GIVEN = {
+    "python.md": "folder, cache = Path('{videos}'), Path('cache')",
+    "weights.md": "folder, cache = Path('{videos}'), Path('cache')",
+    "downstream.md": """
+import numpy as np
+import pytorch_lightning as pl
+from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
+train, val = ensure_manifest('{videos}', cache_dir='cache').hold_out(0.34, seed=0)
+data = VideoDataModule(
+    train=train,
+    val=val,
+    samplers=[TupleSampler()],
+    transform=PretrainTransform(size=32),
+    eval_transform=EvalTransform(size=32, resize=36),
+    reader=PyAVReader(),
+    batch_size=4,
+    num_workers=0,
+    eval_frames=4,
+)
+trainer = pl.Trainer(
+    max_epochs=1,
+    accelerator="cpu",
+    use_distributed_sampler=False,
+    logger=False,
+    enable_checkpointing=False,
+    enable_progress_bar=False,
+)
+proposals, truths = [np.array([[0.0, 9.0, 0.5]])], [np.array([[1.0, 9.0]])]
+""",
+}
+# What shows that a page ran to its end.
+_FOUND = {
+    "python.md": "len(features) == 2",
+    "extending.md": "any(n.endswith('key_head.weight') for n, _ in module.named_parameters())",
+    "weights.md": "features.shape == (2, 512) and len(table.row('untrained').values['r1']) == 3",
+    "downstream.md": "Path('attention/gradcam.json').exists()",
+}
 
 
-def test_python_page_runs(video_folder: Path, tmp_path: Path) -> None:
-    namespace: dict[str, object] = {"folder": video_folder, "cache": tmp_path}
-    for block in _python("python.md"):
-        exec(compile(block, "docs/python.md", "exec"), namespace)
-    assert len(namespace["features"]) == 2
-
-
-def test_extending_page_runs() -> None:
-    namespace: dict[str, object] = {"__name__": "extending"}
-    for block in _python("extending.md"):
-        exec(compile(block, "docs/extending.md", "exec"), namespace)
-    assert [n for n, _ in namespace["module"].named_parameters() if n.endswith("key_head.weight")]
+def test_python_of_all_pages_runs_as_files(video_folder: Path, tmp_path: Path) -> None:
+    """Each page is a script, and all run in one process, as its start takes the longest."""
+    files = []
+    for page in PAGES:
+        blocks = [
+            body for language, body in BLOCK.findall(page.read_text()) if language == "python"
+        ]
+        if not blocks:
+            continue
+        given = _GIVEN.get(page.name, "").replace("{videos}", str(video_folder))
+        found = f"assert {_FOUND[page.name]}" if page.name in _FOUND else ""
+        script = tmp_path / f"{page.stem}_page.py"
+        text = "\n".join(["from pathlib import Path", given, *blocks, found])
+        script.write_text(text.replace('"/anet/', '"anet/'))
+        files.append(str(script))
+    assert len(files) >= 7
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "pages_as_files.py"), str(video_folder), *files],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import av
@@ -41,6 +43,21 @@ def test_the_same_seed_gives_the_same_files(root: Path, tmp_path: Path) -> None:
     assert files == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     for file in files:
         assert (root / file).read_bytes() == (tmp_path / file).read_bytes(), file
+
+
+def test_one_worker_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process is started")
+
+    for name in ("fork", "posix_spawn"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    killed = tmp_path / "videos" / "train" / "grow" / ".grow_0000.mp4.1.part"
+    killed.parent.mkdir(parents=True)
+    killed.touch()
+    generate(tmp_path, train=1, val=1, untrimmed=1, size=16, workers=1)
+    assert len(list(tmp_path.rglob("*.mp4"))) == 17
+    assert not killed.exists()
 
 
 def test_what_is_there_is_kept_and_never_mixed_with_another_set(root: Path) -> None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.encoding import write_video
+from vclr_lightning.data.encoding import remove_partial, write_video
+from vclr_lightning.data.indexing.outcomes import cores
+from vclr_lightning.data.indexing.pool import probe_all
+from vclr_lightning.data.indexing.worker import serve
 from vclr_lightning.data.synthetic.actions import ACTIONS
 from vclr_lightning.data.synthetic.render import draw_progress, render
 
 _VERSION = 2  # of drawing and encoding: another one makes other files
 _RECORD = "synthetic.json"
+_PER_PROCESS = 8  # videos worth the start of a process
 _SECONDS = (2.0, 4.0)
 _IDLE_SECONDS = (1.5, 4.0)
 
@@ -66,7 +67,7 @@ def generate(
         size: height and width in pixels, even.
         fps: frames per second.
         contrast: how much the background's texture shows, 0 to 1.
-        workers: processes; by default the cores there are.
+        workers: processes, at most; by default the cores there are. With one, none is started.
         progress: whether to show a progress bar.
 
     Returns:
@@ -85,7 +86,7 @@ def generate(
         contrast=contrast,
     )
     _check(plan)
-    root = Path(root)
+    root = Path(root).absolute()
     made = {"version": _VERSION, **asdict(plan)}
     record = root / _RECORD
     if record.exists():
@@ -95,17 +96,24 @@ def generate(
                 "another folder, or remove that one"
             )
         return root / "videos"
-    clips = [
-        (split, action, number)
+    names = [
+        f"videos/{split}/{action}/{action}_{number:04d}.mp4"
         for split, count in (("train", train), ("val", val))
         for number in range(count)
         for action in ACTIONS
     ]
-    jobs: list[_Job] = [partial(_write_clip, root, plan, *clip) for clip in clips]
-    jobs += [partial(_write_untrimmed, root, plan, number) for number in range(untrimmed)]
-    spans = [span for span in _run(jobs, workers or os.cpu_count() or 1, progress) if span]
+    names += [f"untrimmed/untrimmed_{number:04d}.mp4" for number in range(untrimmed)]
+    for folder in {(root / name).parent for name in names}:
+        remove_partial(folder)
+    workers = min(workers or cores(), -(-len(names) // _PER_PROCESS))
+    with progress_bar("making videos", len(names), show=progress) as update:
+        spans = {}
+        for number, (path, span) in enumerate(_make_all(root, plan, names, workers), 1):
+            if span is not None:
+                spans[path.stem] = span
+            update(number, "")
     with replacing(root / "untrimmed" / "annotations.json") as sink:
-        sink.write(json.dumps({"database": dict(spans)}, indent=1).encode())
+        sink.write(json.dumps({"database": dict(sorted(spans.items()))}, indent=1).encode())
     with replacing(record) as sink:
         sink.write(json.dumps(made, indent=1).encode())
     return root / "videos"
@@ -123,35 +131,54 @@ def _check(plan: _Plan) -> None:
         raise UserError(f"contrast={plan.contrast} must be between 0 and 1")
 
 
-_Span = tuple[str, dict[str, Any]]
-_Job = Callable[[], _Span | None]
+_Span = dict[str, Any]
 
 
-def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> Iterator[_Span | None]:
-    from rich.progress import track
+def _make_all(
+    root: Path, plan: _Plan, names: Sequence[str], workers: int
+) -> Iterator[tuple[Path, _Span | None]]:
+    """Make the videos, and yield the path of each with its annotation, if it has one."""
+    if workers <= 1:
+        for name in names:
+            yield root / name, _make(root / name, plan)
+        return
+    settings = {"plan": asdict(plan)}
+    paths = [root / name for name in names]
+    for path, answer in probe_all(paths, settings=settings, workers=workers, module=__name__):
+        if "fatal" in answer:
+            raise UserError(answer["fatal"])
+        if "reason" in answer:
+            raise UserError(f"cannot make {path}: {answer['reason']}; give fewer workers")
+        yield path, answer["values"]
 
-    # Spawned, since a fork of a process with threads (torch's, say) may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(_call, jobs, chunksize=8)
-        yield from track(
-            results, total=len(jobs), description="Making videos", disable=not progress
-        )
+
+def answer(path: Path, *, plan: dict[str, Any]) -> dict[str, Any]:
+    """Make one video, in a process of its own; see :mod:`vclr_lightning.data.indexing.worker`."""
+    try:
+        return {"values": _make(path, _Plan(**plan))}
+    except UserError as error:
+        return {"fatal": str(error)}
 
 
-def _call(job: _Job) -> _Span | None:
-    return job()
+def main() -> None:
+    """Make videos until the input ends."""
+    serve(answer)
 
 
-def _write_clip(root: Path, plan: _Plan, split: str, action: str, number: int) -> None:
+def _make(path: Path, plan: _Plan) -> _Span | None:
+    number = int(path.stem.rpartition("_")[2])
+    if path.parent.name == "untrimmed":
+        return _write_untrimmed(path, plan, number)
+    action, split = path.parent.name, path.parent.parent.name
     rng = numpy_generator(plan.seed, "synthetic", split, action, number)
     num_frames = round(rng.uniform(*_SECONDS) * plan.fps)
     steps = [(action, float(p)) for p in draw_progress(rng, num_frames)]
     frames = render(steps, rng, size=plan.size, contrast=plan.contrast)
-    path = root / "videos" / split / action / f"{action}_{number:04d}.mp4"
     write_video(path, frames, fps=plan.fps)
+    return None
 
 
-def _write_untrimmed(root: Path, plan: _Plan, number: int) -> _Span:
+def _write_untrimmed(path: Path, plan: _Plan, number: int) -> _Span:
     rng = numpy_generator(plan.seed, "synthetic", "untrimmed", number)
 
     def idle() -> list[None]:
@@ -167,10 +194,9 @@ def _write_untrimmed(root: Path, plan: _Plan, number: int) -> _Span:
         segment = [begin / plan.fps, len(steps) / plan.fps]
         annotations.append({"segment": segment, "label": action})
         steps += idle()
-    name = f"untrimmed_{number:04d}"
     frames = render(steps, rng, size=plan.size, contrast=plan.contrast)
-    write_video(root / "untrimmed" / f"{name}.mp4", frames, fps=plan.fps)
-    return name, {
+    write_video(path, frames, fps=plan.fps)
+    return {
         "duration": len(steps) / plan.fps,
         "subset": "validation" if number % 4 == 3 else "training",
         "annotations": annotations,
