@@ -109,7 +109,7 @@ def generate(
     with progress_bar("making videos", len(names), show=progress) as update:
         spans = {}
         for number, (path, span) in enumerate(_make_all(root, plan, names, workers), 1):
-            if span is not None:
+            if span:
                 spans[path.stem] = span
             update(number, "")
     with replacing(root / "untrimmed" / "annotations.json") as sink:
@@ -136,8 +136,8 @@ _Span = dict[str, Any]
 
 def _make_all(
     root: Path, plan: _Plan, names: Sequence[str], workers: int
-) -> Iterator[tuple[Path, _Span | None]]:
-    """Make the videos, and yield the path of each with its annotation, if it has one."""
+) -> Iterator[tuple[Path, _Span]]:
+    """Make the videos, and yield the path of each with its annotation, which may be empty."""
     if workers <= 1:
         for name in names:
             yield root / name, _make(root / name, plan)
@@ -152,20 +152,12 @@ def _make_all(
         yield path, answer["values"]
 
 
-def answer(path: Path, *, plan: dict[str, Any]) -> dict[str, Any]:
-    """Make one video, in a process of its own; see :mod:`vclr_lightning.data.indexing.worker`."""
-    try:
-        return {"values": _make(path, _Plan(**plan))}
-    except UserError as error:
-        return {"fatal": str(error)}
-
-
 def main() -> None:
-    """Make videos until the input ends."""
-    serve(answer)
+    """Make videos until the input ends; see :mod:`vclr_lightning.data.indexing.worker`."""
+    serve(lambda path, plan: _make(path, _Plan(**plan)))
 
 
-def _make(path: Path, plan: _Plan) -> _Span | None:
+def _make(path: Path, plan: _Plan) -> _Span:
     number = int(path.stem.rpartition("_")[2])
     if path.parent.name == "untrimmed":
         return _write_untrimmed(path, plan, number)
@@ -175,7 +167,7 @@ def _make(path: Path, plan: _Plan) -> _Span | None:
     steps = [(action, float(p)) for p in draw_progress(rng, num_frames)]
     frames = render(steps, rng, size=plan.size, contrast=plan.contrast)
     write_video(path, frames, fps=plan.fps)
-    return None
+    return {}
 
 
 def _write_untrimmed(path: Path, plan: _Plan, number: int) -> _Span:
