@@ -82,3 +82,14 @@ def test_a_worker_that_cannot_start_is_no_bad_video(
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(RuntimeError, match="did not start; to see why, run"):
         list(probe_all([tmp_path / "a.mp4"], settings=SETTINGS, workers=1))
+
+
+def test_time_is_told_while_a_file_takes_long(tmp_path: Path) -> None:
+    pipe = tmp_path / "hangs.mp4"
+    os.mkfifo(pipe)
+    calls: list[None] = []
+    answers = probe_all(
+        [pipe], settings=SETTINGS, workers=1, limit=2.5, waiting=lambda: calls.append(None)
+    )
+    assert [answer["reason"] for _, answer in answers] == ["takes longer than 2.5 s to read"]
+    assert len(calls) >= 2

@@ -92,9 +92,14 @@ def find_out(
     if not new:
         return [outcome for outcome in done.values() if outcome is not None], 0
     processes = min(workers, -(-len(new) // _PER_PROCESS))
-    rejected = 0
+    number = rejected = 0
     with journal, progress_bar("probing videos", len(new), show=show) as update:
-        answers = probe_all(list(new), settings=settings, workers=processes)
+        answers = probe_all(
+            list(new),
+            settings=settings,
+            workers=processes,
+            waiting=lambda: update(number, f"{rejected:,} rejected"),
+        )
         for number, (path, answer) in enumerate(answers, 1):
             now = new[path]
             if answer.pop("passing", False):  # so that the next run tries again

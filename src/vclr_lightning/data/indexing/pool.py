@@ -29,6 +29,7 @@ def probe_all(
     workers: int,
     limit: float | Callable[[Path], float] = TIME_LIMIT,
     module: str = PROBING,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each path with the worker's answer, in the order they come in.
 
@@ -41,13 +42,14 @@ def probe_all(
         workers: number of processes.
         limit: seconds, for every file or by file.
         module: whose ``main`` a process runs, see :mod:`vclr_lightning.data.indexing.worker`.
+        waiting: called every second while no answer comes.
 
     Raises:
         CodeFault: what is done to a file fails by its own fault.
     """
-    waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in paths:
-        waiting.put(path)
+        todo.put(path)
     answers: queue.SimpleQueue[tuple[Path, dict[str, Any]] | Exception] = queue.SimpleQueue()
     stopped = threading.Event()
     processes = [_Process(settings, module) for _ in range(min(workers, len(paths)))]
@@ -56,7 +58,7 @@ def probe_all(
     def serve(process: _Process) -> None:
         while not stopped.is_set():
             try:
-                path = waiting.get_nowait()
+                path = todo.get_nowait()
             except queue.Empty:
                 return
             try:
@@ -70,7 +72,11 @@ def probe_all(
         for thread in threads:
             thread.start()
         for _ in paths:
-            got = answers.get()
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    got = answers.get(timeout=1)
+                    break
+                waiting()
             if isinstance(got, Exception):
                 raise got
             yield got

@@ -69,15 +69,16 @@ def encode_all(
         "clashing": sorted(clashing),
         "recipe": recipe.as_dict(),
     }
-    answers = probe_all(
-        list(new),
-        settings=settings,
-        workers=workers,
-        limit=lambda path: _LEAST_LIMIT + _PER_SECOND * seconds.get(new[path].path, 0.0),
-        module="vclr_lightning.data.prepare.worker",
-    )
-    failed = 0
+    number = failed = 0
     with journal, progress_bar("re-encoding videos", len(new), show=show) as update:
+        answers = probe_all(
+            list(new),
+            settings=settings,
+            workers=workers,
+            limit=lambda path: _LEAST_LIMIT + _PER_SECOND * seconds.get(new[path].path, 0.0),
+            module="vclr_lightning.data.prepare.worker",
+            waiting=lambda: update(number, f"{failed:,} failed"),
+        )
         for number, (path, answer) in enumerate(answers, 1):
             if "fatal" in answer:
                 raise UserError(f"{answer['fatal']}; the same command continues from here")
