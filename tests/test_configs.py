@@ -16,11 +16,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from vclr_lightning.configuration import plain
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.models import TinyBackbone, export_backbone
 from vclr_lightning.modules import PretrainModule
-from vclr_lightning.run import plain
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -79,7 +79,8 @@ COMMANDS = list(commands())
 
 def test_every_option_opens_with_its_command() -> None:
     shown = {path for path, _ in COMMANDS}
-    parts = {p for p in FILES if "part" in p.parts or p.parent.name in ("callbacks", "stage")}
+    without = {"part", "recipe", "callbacks", "stage"}
+    parts = {p for p in FILES if without & set(p.parts)}
     assert set(FILES) - shown <= parts | {Path("logger/csv.yaml"), Path("objective/vclr.yaml")}
 
 
@@ -97,6 +98,113 @@ def test_order_of_preset_and_experiment_does_not_matter(preset: str, experiment:
     # Neither was dropped.
     assert values(one, other)["switch"] == values(one)["switch"]
     assert values(one, other)["name"] == experiment
+
+
+STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
+# What belongs to training, beside the network.
+RECIPE = (
+    *("num_segments", "queue_size", "batch_size", "epochs", "monitor", "objective", "optim"),
+    *("module", "test", "callbacks", "model", "positions"),
+)
+AS_INIT = "vclr_lightning.stages.network.network_of"
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield prefix, node
+        return
+    for key, value in node.items():
+        yield from leaves(value, f"{prefix}.{key}".lstrip("."))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_goes_with_every_stage(experiment: str, stage: str) -> None:
+    """Its data and network hold; its recipe holds for the stage that it is of, and for no other."""
+    odd = len(experiment + stage) % 2
+    preset = ("+preset=released",) if odd else ()
+    words = (f"+experiment={experiment}", f"stage={stage}")
+    cfg = composed(*(words[::-1] if odd else words), *preset)
+    found: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    assert found["stage"]["name"] == stage
+    assert found["switch"] == values(*preset)["switch"]
+    own, before, now = (
+        dict(leaves(OmegaConf.to_container(one, resolve=False)))
+        for one in (composed(words[0]), composed(words[1]), cfg)
+    )
+    before |= {key: value for key, value in now.items() if key.startswith("switch.")}
+    for key, value in own.items():
+        settled = key in ("data.view", "data.holdout")
+        if key.startswith("data.") and not settled:
+            assert now[key] == value
+        if key.startswith("backbone.") and own["backbone._target_"] != AS_INIT:
+            assert now[key] == value
+    trained = "pretrain" if stage == "demo" else stage
+    file = CONF / "recipe" / trained / f"{experiment}.yaml"
+    recipe = OmegaConf.load(file) if file.exists() else OmegaConf.create()
+    said = dict(leaves(OmegaConf.to_container(recipe)))
+    assert said.items() <= now.items()
+    replaced = {key for key in before if any(key.startswith(f"{one}.") for one in said)}
+    changed = {key for key in before | now if before.get(key, ...) != now.get(key, ...)}
+    of_recipe = {key for key in changed if key.startswith(RECIPE)}
+    assert of_recipe - replaced <= said.keys()
+
+
+@pytest.mark.parametrize("suite", ["frozen", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_suite_beside_an_experiment_is_run_or_refused(suite: str, experiment: str) -> None:
+    words = (f"+suite={suite}", f"+experiment={experiment}", "init=none", "image_size=64")
+    words += ("frames_per_clip=1", "frame_stride=1")
+    for order in (words, words[::-1]):
+        cfg = composed(*order)
+        if reason := refusal(cfg):
+            assert "a suite names data sets of its own" in reason
+        else:
+            assert cfg.stage.name == "evaluate"
+            assert set(cfg.data) == {"roots", "annotations", "manifests", "cache_dir"}
+
+
+def refusal(cfg: DictConfig) -> str:
+    try:
+        plain(cfg)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_an_experiment_of_one_s_own(tmp_path: Path) -> None:
+    """In the present style, all values in one file; built on another; with a recipe for a stage."""
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    head = "# @package _global_\ndefaults:\n"
+    (folder / "flat.yaml").write_text(
+        f"{head}  - override /stage: finetune\n  - override /data: hmdb51\n"
+        "  - override /crop@transform.crop: multiscale\n  - override /optim: adamw\n"
+        "num_segments: 2\nepochs: 7\nmodule: {head: tsm}\n"
+    )
+    (folder / "based.yaml").write_text(f"{head}  - ucf101_finetune\n  - _self_\nepochs: 9\n")
+    (folder / "mine.yaml").write_text(
+        f"{head}  - ucf101_finetune\n  - _self_\n  - override /recipe: ${{recipe:mine}}\n"
+    )
+    (tmp_path / "recipe" / "finetune").mkdir(parents=True)
+    (tmp_path / "recipe" / "finetune" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - finetune/ucf101_finetune\n  - _self_\nepochs: 11\n"
+    )
+
+    def found(*words: str) -> DictConfig:
+        with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+            return compose("config", [*words, f"hydra.searchpath=[file://{tmp_path}]"])
+
+    flat = found("+experiment=flat")
+    assert (flat.num_segments, flat.epochs, flat.module.head) == (2, 7, "tsm")
+    assert flat.transform.crop._target_.endswith("MultiScaleCrop")
+    assert flat.optim.optimizer.lr == pytest.approx(3e-4)
+    assert plain(flat)
+    for name, epochs in (("based", 9), ("mine", 11)):
+        assert found(f"+experiment={name}").epochs == epochs
+        assert found(f"+experiment={name}").test.num_segments == 25
+        assert found(f"+experiment={name}", "stage=gradcam").data.dataset == "ucf101"
+    assert found("+experiment=mine", "stage=pretrain").epochs == 400
 
 
 def test_presets_touch_switches_only_and_experiments_none() -> None:
@@ -245,6 +353,7 @@ def test_optimizers_build(path: Path) -> None:
     base = optimizer.param_groups[0]["lr"]
     scheduler = optim.scheduler(optimizer, steps_per_epoch=10, epochs=20)
     first = base if path.stem == "finetune" else base / 100
+    assert instantiate(composed(f"optim={path.stem}", "stage=finetune").stage.run.recipe)
     assert scheduler.get_last_lr() == [pytest.approx(first)]
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vclr_lightning.configuration import plain, with_debug, with_network
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import readable
-from vclr_lightning.run import plain, with_debug
 
 if TYPE_CHECKING:
     from vclr_lightning.bench import Parts
@@ -104,6 +104,8 @@ def benchmarked(
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, str(directory)
     cfg.trainer.profiler = cfg.trainer.limit_train_batches = None
     cfg.trainer.overfit_batches, cfg.trainer.max_epochs = 0, _EPOCHS
+    plain(cfg)
+    cfg, _ = with_network(cfg)
     config = plain(cfg)
     trainer = config["trainer"]
     processes = count_processes(trainer["accelerator"], trainer["devices"])

@@ -171,6 +171,19 @@ def given(*names: str) -> str:
     return shlex.join(word for word, key in heads if re.split("[.@]", key)[0] in names)
 
 
+def recipe(name: str, *, _root_: Any) -> str:
+    """Option of the group ``recipe`` that holds what an experiment says of the stage that is run.
+
+    Asked while Hydra gathers the defaults, when the choices made so far are the root. A stage that
+    is built on another (``/stage@_global_: pretrain``) has the recipe of that one.
+
+    Example:
+        >>> recipe("k400", _root_={"stage": "finetune"})
+        'finetune/k400'
+    """
+    return f"{_root_.get('stage@_global_') or _root_['stage']}/{name}"
+
+
 def register_resolvers() -> None:
     """Make ``${scale_lr:...}``, ``${short_edge:...}`` and the others known to OmegaConf."""
     from omegaconf import OmegaConf
@@ -185,6 +198,7 @@ def register_resolvers() -> None:
         "unless_given": unless_given,
         "subfolder": subfolder,
         "videos_name": videos_name,
+        "recipe": recipe,
         "run_name": run_name,
         "run_subdir": _sweep_folder,
     }

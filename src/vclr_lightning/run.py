@@ -5,32 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import __version__
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.configuration import (
+    derived_keys,
+    of_finished,
+    plain,
+    with_debug,
+    with_network,
+)
 from vclr_lightning.core.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
-
-
-# Whole numbers, and the least that makes sense.
-_COUNTS = {
-    "num_segments": 1,
-    "frames_per_clip": 1,
-    "frame_stride": 1,
-    "image_size": 1,
-    "batch_size": 1,
-    "queue_size": 1,
-    "epochs": 1,
-    "seed": 0,
-}
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -44,8 +34,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     cfg = with_debug(cfg)
     trains = cfg.stage.get("trains", True)
+    chosen = _names("backbone")
     if not trains:
-        cfg = of_finished(cfg)
+        cfg = of_finished(cfg, chosen=chosen)
     config = plain(cfg)
     follow_parent()
 
@@ -63,6 +54,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     start = Start(None, own=False)
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
+        cfg, recorded = with_network(cfg, start.checkpoint, chosen=chosen)
+        config = plain(recorded)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
     if is_first():
@@ -86,150 +79,27 @@ def run(cfg: DictConfig) -> dict[str, float]:
     return values
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain values.
+def _named() -> list[str] | None:
+    """Return the keys and groups that the command names; ``None`` without a command."""
+    from hydra.core.hydra_config import HydraConfig
 
-    Raises:
-        UserError: a value that has to be given is missing, or is not what it must be.
-
-    Example:
-        >>> plain(OmegaConf.create({"a": 1, "b": "${a}"}))
-        {'a': 1, 'b': 1}
-    """
-    for key, least in _COUNTS.items():  # others are computed from these
-        _check_count(key, _value(cfg, key, least), least)
-    try:
-        if missing := sorted(OmegaConf.missing_keys(cfg)):
-            raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")
-        content = OmegaConf.to_container(cfg, resolve=True)
-    except InterpolationResolutionError as error:
-        raise _not_computed(cfg, error) or error from error
-    assert isinstance(content, dict)
-    if content.get("init") == "required":
-        raise UserError(
-            "the weights to start from are missing; give init=moco_v2_200ep_pretrain.pth.tar with"
-            " its path, or init=none for random weights"
-        )
-    if int(content.get("seed", 0)) >= 2**32:
-        raise UserError(f"seed={content['seed']} must be below {2**32}")
-    return {str(key): value for key, value in content.items()}
-
-
-def _value(cfg: DictConfig, key: str, default: Any) -> Any:
-    """One value, or the default where it is not there, or made of others that are wrong."""
-    try:
-        return OmegaConf.select(cfg, key, default=default)
-    except InterpolationResolutionError:
-        return default
-
-
-def _check_count(key: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
-
-
-def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserError | None:
-    """Name the values that another one cannot be computed from."""
-    if error.full_key is None:
+    if not HydraConfig.initialized():
         return None
-    *parents, last = error.full_key.split(".")
-    node = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
-    if not isinstance(node, DictConfig) or not OmegaConf.is_interpolation(node, last):
-        return None
-    formula = str(OmegaConf.to_container(node, resolve=False)[last])  # type: ignore[call-overload,index]
-    values = {key: _value(cfg, key, None) for key in re.findall(r"\$\{([\w.]+)\}", formula)}
-    # Words are what nothing can be computed with, as a rule.
-    wrong = {key: v for key, v in values.items() if isinstance(v, str)} or values
-    if not wrong:
-        return None
-    named = " and ".join(f"{key}={value!r}" for key, value in wrong.items())
-    return UserError(f"{error.full_key} cannot be computed from {named}; give a number")
-
-
-def derived_keys(cfg: DictConfig) -> set[str]:
-    """Return the keys whose values are made of others'.
-
-    Example:
-        >>> sorted(derived_keys(OmegaConf.create({"a": 1, "b": {"c": "${a}", "d": ["${a}"]}})))
-        ['b.c', 'b.d.0']
-    """
-    found = set()
-
-    def look(node: Any, prefix: str) -> None:
-        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
-        for key in keys:
-            name = f"{prefix}{key}"
-            if OmegaConf.is_interpolation(node, key):
-                found.add(name)
-            elif not OmegaConf.is_missing(node, key) and OmegaConf.is_config(node[key]):
-                look(node[key], f"{name}.")
-
-    look(cfg, "")
-    return found
-
-
-def with_debug(cfg: DictConfig) -> DictConfig:
-    """Put the values of ``debug`` in place, after all others, where there are such keys.
-
-    Hydra merges an experiment after the groups, so that it would win over a plain one.
-
-    Example:
-        >>> changes = {"epochs": 1, "a.b": None, "c": 2}
-        >>> cfg = {"epochs": 400, "a": {"b": 1}, "debug": {"set": changes}}
-        >>> with_debug(OmegaConf.create(cfg))
-        {'epochs': 1, 'a': {'b': None}}
-    """
-    debug = cfg.get("debug")
-    if debug is None:
-        return cfg
-    cfg = cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    del cfg["debug"]
-    if "name" in debug and "name" in cfg:
-        cfg.name = debug.name
-    for key, value in debug.set.items():
-        parent, _, last = str(key).rpartition(".")
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        if isinstance(node, DictConfig) and last in node:
-            node[last] = value
-    return cfg
-
-
-def of_finished(cfg: DictConfig) -> DictConfig:
-    """Complete the configuration of a stage that trains nothing by what its weights are of.
-
-    Raises:
-        UserError: no weights are named, or other processes run the same command.
-    """
-    if cfg.ckpt is None:
-        raise UserError(
-            f"stage={cfg.stage.name} needs weights; give ckpt=PATH of a checkpoint, or ckpt=none "
-            "with backbone=NAME for an untrained network"
-        )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            f"stage={cfg.stage.name} starts its processes itself; run the command once, with "
-            "trainer.devices=N"
-        )
-    from vclr_lightning.stages.adopt import adopted
-
-    cfg = cfg.copy()
-    if str(cfg.ckpt).lower() != "none":
-        cfg.ckpt = str(Path(str(cfg.ckpt)).expanduser())
-    for key, value in adopted(cfg, cfg.ckpt).items():
-        OmegaConf.update(cfg, key, value)
-    return cfg
+    return [word.split("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
 
 
 def _given() -> list[str] | None:
     """Return the keys that the command gives values, not choices; ``None`` without a command."""
     from hydra.core.hydra_config import HydraConfig
 
-    if not HydraConfig.initialized():
-        return None
-    hydra = HydraConfig.get()
-    keys = [override.split("=")[0].lstrip("+~") for override in hydra.overrides.task]
-    return [key for key in keys if key not in hydra.runtime.choices]
+    named = _named()
+    return named and [key for key in named if key not in HydraConfig.get().runtime.choices]
+
+
+def _names(group: str) -> bool:
+    """Whether the command names an option of a group or a key below it; so it may, without one."""
+    named = _named()
+    return named is None or any(key.partition(".")[0] == group for key in named)
 
 
 def follow_parent() -> None:

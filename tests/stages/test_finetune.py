@@ -29,10 +29,15 @@ from vclr_lightning.data.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform
 from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.layers import find_layer
-from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
+from vclr_lightning.models import (
+    TinyBackbone,
+    TorchvisionResNet,
+    export_backbone,
+    load_backbone,
+)
 from vclr_lightning.modules import FinetuneModule
 from vclr_lightning.stages.finetuned import load_finetuned
-from vclr_lightning.stages.network import ScoredBackbone, finished_network
+from vclr_lightning.stages.network import ScoredBackbone, finished_network, network_of
 
 Main = Callable[..., SimpleNamespace]
 
@@ -271,7 +276,7 @@ def test_scores_of_its_classes_are_a_layer_s_output(
     main: Main, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     common = [word for word in COMMON if not word.startswith(("backbone", "epochs"))]
-    taken = ["backbone=as_init", f"init={weights}", "epochs=1", "test=null"]
+    taken = [f"init={weights}", "epochs=1", "test=null"]
     done = main(*taken, "name=tsn", common=common)
     assert done.code == 0, done.err
     ckpt = Path("outputs/finetune/tsn/last.ckpt")
@@ -293,11 +298,14 @@ def test_scores_of_its_classes_are_a_layer_s_output(
         find_layer(finished_network(weights), "classifier")
 
 
-def test_the_network_of_init_needs_a_file(main: Main) -> None:
-    common = [word for word in COMMON if not word.startswith("backbone")]
-    done = main("backbone=as_init", "init=none", common=common)
-    assert done.code == 2
-    assert "give init=PATH, or backbone=resnet50 or another" in done.err
+def test_the_network_of_weights_that_do_not_say_is_a_resnet(weights: Path) -> None:
+    assert isinstance(network_of(weights), TinyBackbone)
+    torch.manual_seed(0)
+    first = network_of("none", name="resnet18")
+    torch.manual_seed(0)
+    again = TorchvisionResNet(name="resnet18")
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
+    assert isinstance(network_of(weights, name="resnet18"), TorchvisionResNet)  # which was chosen
 
 
 def test_a_checkpoint_of_lightning_s_own_says_how_its_classifier_is_built(tmp_path: Path) -> None:

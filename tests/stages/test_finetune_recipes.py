@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from vclr_lightning.configuration import plain
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.transforms import AreaCrop, MultiScaleCrop
 from vclr_lightning.modules import FinetuneModule
-from vclr_lightning.run import plain
 
 # Section 6 of the method: classes, segments, test frames, crops and size, crop, flip, rate, global
 # batch, weight decay, epochs, milestones, clip of the gradient, dropout, head, standard deviation

@@ -152,13 +152,18 @@ def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
     spec = known_spec(checkpoint)
     backbone = build_backbone(spec)
     if backbone is None:
-        what = describe(spec) if spec else "a network that is not recognised"
-        raise UserError(
-            f"{path} holds weights of {what}, none of this package's networks; build it and pass "
-            "it as backbone=; in a command, name its class in conf/backbone/NAME.yaml and give "
-            "--config-dir conf backbone=NAME"
-        )
+        raise unknown_network(path, spec)
     return backbone
+
+
+def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:
+    """What to say of a file whose network is none of this package's."""
+    what = describe(spec) if spec else "a network that is not recognised"
+    return UserError(
+        f"{path} holds weights of {what}, none of this package's networks; build it and pass "
+        "it as backbone=; in a command, name its class in conf/backbone/NAME.yaml and give "
+        "--config-dir conf backbone=NAME"
+    )
 
 
 def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]:

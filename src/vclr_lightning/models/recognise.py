@@ -115,6 +115,22 @@ def build_backbone(spec: Mapping[str, Any]) -> nn.Module | None:
     return net if net is None else with_pixels(net, spec)
 
 
+def own_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a spec that a file states if it is one of this package's networks; else ``None``.
+
+    Only plain values count: nothing of a file is looked up.
+
+    Example:
+        >>> own_spec({"_target_": "os.system", "command": "true"})
+        >>> own_spec({"_target_": "vclr_lightning.models.TinyBackbone", "width": "${a}"})
+    """
+    said = [value for key, value in spec.items() if key[0] != "_"]
+    plain = all(v is None or isinstance(v, bool | int | float | str) for v in said)
+    if not plain or any("${" in str(v) for v in said) or spec.get("_target_") not in BACKBONES:
+        return None
+    return dict(completed(spec))
+
+
 def with_pixels(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
     """Let a network know how its pictures were normalised in training, where a spec says."""
     if pixels := spec.get("_pixels_"):

@@ -17,6 +17,7 @@ from vclr_lightning.models.recognise import (
     check_eps,
     describe,
     known_spec,
+    own_spec,
     warn_of_another_class,
     weight_shapes,
 )
@@ -239,4 +240,7 @@ def _shape_problem(checkpoint: Checkpoint, source: str, target: Tensor) -> str:
 
 def _fitting(checkpoint: Checkpoint) -> str:
     spec = known_spec(checkpoint)
-    return f"; the file fits {describe(spec)}" if spec else ""
+    if not spec:
+        return ""
+    taken = ", which backbone=as_init takes" if own_spec(spec) else ""
+    return f"; the file fits {describe(spec)}{taken}"

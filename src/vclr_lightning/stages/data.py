@@ -118,6 +118,7 @@ def synthetic_data(
     synthetic: Mapping[str, Any],
     root: str | Path | None = None,
     manifest: str | Path | None = None,
+    view: str | None = None,
     **options: Any,
 ) -> VideoDataModule:
     """Make synthetic videos where none are named, and build the data module.
@@ -126,11 +127,13 @@ def synthetic_data(
         synthetic: arguments of :func:`~vclr_lightning.data.synthetic.generate`.
         root: folder of other videos to take instead.
         manifest: manifest of other videos to take instead.
+        view: ``"localization"`` for the untrimmed ones.
         options: the other arguments of :func:`video_data`.
     """
     if root is None and manifest is None:
         root = generate(**synthetic, progress=is_first())
-    return video_data(root=root, manifest=manifest, **options)
+        root = root.with_name("untrimmed") if view == "localization" else root
+    return video_data(root=root, manifest=manifest, view=view, **options)
 
 
 def check_official(table: Manifest) -> None:

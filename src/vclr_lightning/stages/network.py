@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
-from vclr_lightning.models import load_backbone, random_backbone
+from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backbone
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.models.recognise import weight_shapes
+from vclr_lightning.models.export import unknown_network
+from vclr_lightning.models.recognise import known_spec, own_spec, weight_shapes
 from vclr_lightning.models.weights import find_backbone, gather_names
 from vclr_lightning.stages.finetuned import is_finetuned, load_finetuned
 
 logger = logging.getLogger(__name__)
+
+_RESNET = "vclr_lightning.models.TorchvisionResNet"
+_USUAL = {"name": "resnet50", "small_stem": False, "zero_init_residual": False}
 
 CLASSIFIER = "classifier"
 """The layer of a finetuned network whose output is the scores of the classes."""
@@ -119,21 +125,49 @@ def _scored(weights: str | Path, backbone: nn.Module | None) -> ScoredBackbone:
     return ScoredBackbone(classifier.query_encoder, classifier.classifier).eval()
 
 
-def network_of(weights: str | Path | None) -> nn.Module:
+def network_of(
+    weights: str | Path | None = None,
+    *,
+    name: str = "resnet50",
+    small_stem: bool = False,
+    zero_init_residual: bool = False,
+) -> nn.Module:
     """Return the network that a file's weights are of, to train, with random weights.
 
     Args:
-        weights: a file as of :func:`finished_network`.
+        weights: a file as of :func:`finished_network`; ``None`` or ``"none"`` for none.
+        name, small_stem, zero_init_residual: of the ResNet where there is no file, or where it does
+            not say. Values other than the usual ones are a choice, which wins over the file.
 
     Raises:
-        UserError: no file is named, it cannot be read, or does not tell.
+        UserError: the file cannot be read, or is of a network of none of this package's classes.
     """
-    if weights is None or str(weights).lower() == "none":
-        raise UserError(
-            "backbone=as_init takes the network that weights are of, and none are named; give "
-            "init=PATH, or backbone=resnet50 or another"
-        )
+    resnet = {"name": name, "small_stem": small_stem, "zero_init_residual": zero_init_residual}
+    if weights is None or not _stated(weights, resnet):
+        return TorchvisionResNet(**resnet)  # type: ignore[arg-type]
     return random_backbone(weights, seed=torch.initial_seed()).train()  # the run's seed
+
+
+def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, Any]:
+    """Return how to build the network of :func:`network_of`, as plain values.
+
+    Raises:
+        UserError: as there.
+    """
+    stated = _stated(weights, {**_USUAL, **resnet})
+    if not stated:
+        return {"_target_": _RESNET, **_USUAL, **resnet}
+    spec = own_spec(stated)
+    if spec is None:
+        raise unknown_network(str(weights), stated)
+    return spec
+
+
+def _stated(weights: str | Path | None, resnet: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a file states, where it counts."""
+    if weights is None or str(weights).lower() == "none" or resnet != _USUAL:
+        return {}
+    return known_spec(read_checkpoint(weights))
 
 
 @torch.no_grad()
