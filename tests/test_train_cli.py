@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +23,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import train
+from vclr_lightning.core.locks import in_use
 from vclr_lightning.explain import explain
 from vclr_lightning.run import run
 
@@ -117,6 +122,82 @@ def test_a_mistake_is_one_sentence_and_status_2(
     (sentence,) = [line for line in done.err.splitlines() if line.startswith("error:")]
     for word in words:
         assert word in sentence
+
+
+def test_a_run_s_folder_is_its_own(main: Main, video_folder: Path, tmp_path: Path) -> None:
+    holder, there = os.fork(), tmp_path / "there"
+    if holder == 0:
+        with in_use(tmp_path / "mine"):
+            there.touch()
+            time.sleep(1000)
+    try:
+        while not there.exists():
+            time.sleep(0.005)
+        for stage in ("pretrain", "features"):
+            words = ("run_dir=mine", f"stage={stage}", "ckpt=none", f"data.root={video_folder}")
+            done = main(
+                *(word for word in TINY if stage == "pretrain" or "queue" not in word), *words
+            )
+            assert done.code == 2
+            assert f"mine is in use by process {holder} on " in done.err
+            assert not (tmp_path / "mine" / "config.yaml").exists()
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "words"),
+    [
+        ({"LOCAL_RANK": "1"}, 1, ["LOCAL_RANK=1", "unset"]),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1, ["RANK=1 WORLD_SIZE=2", "torchrun"]),
+        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, 2, ["without srun"]),
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}, 1, ["torchrun started 2"]),
+    ],
+    ids=["local rank", "rank", "slurm", "torchrun"],
+)
+def test_another_launcher_s_environment_is_recognised(
+    environment: dict[str, str],
+    devices: int,
+    words: list[str],
+    main: Main,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = main(*TINY, f"trainer.devices={devices}", "run_dir=mine", "data.root=.")
+    assert done.code == 2
+    (sentence,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+    for word in words:
+        assert word in sentence
+    assert not (tmp_path / "mine" / "config.yaml").exists()
+
+
+def test_a_session_of_slurm_runs_on_one_device(
+    main: Main, monkeypatch: pytest.MonkeyPatch, video_folder: Path, tmp_path: Path
+) -> None:
+    for name, value in {"JOB_ID": "7", "NTASKS": "4", "PROCID": "0", "JOB_NAME": "x"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    where = (f"data.root={video_folder}", "callbacks.online=null", "monitor=null", "run_dir=mine")
+    done = main(*TINY, *where)
+    assert done.code == 0, done.err
+    assert (tmp_path / "mine" / "result.json").exists()
+
+
+def test_a_full_disk_at_the_start_is_one_sentence(main: Main, video_folder: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        whole = main(*TINY, f"data.root={video_folder}")
+        unlogged = main(*TINY, f"data.root={video_folder}", "hydra.output_subdir=null")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for done in (whole, unlogged):
+        assert done.code == 2
+        assert "Traceback" not in done.err
+        (sentence,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+        assert "File too large" in sentence
 
 
 @pytest.fixture(scope="module")

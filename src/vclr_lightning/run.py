@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +20,8 @@ from vclr_lightning.configuration import (
     with_debug,
     with_network,
 )
+from vclr_lightning.core.files import replacing
+from vclr_lightning.core.locks import in_use
 from vclr_lightning.core.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
@@ -40,17 +44,30 @@ def run(cfg: DictConfig) -> dict[str, float]:
     config = plain(cfg)
     follow_parent()
 
+    from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.stages.arguments import check_arguments
+    from vclr_lightning.stages.trainer import join_launch
+
+    check_arguments(config)
+    trainer = config.get("trainer", {})
+    join_launch(trainer, alone=not trains)
+    directory = Path(config["run_dir"])
+    with in_use(directory) if is_first() else nullcontext():
+        return _run(cfg, config, directory, chosen=chosen)
+
+
+def _run(
+    cfg: DictConfig, config: dict[str, Any], directory: Path, *, chosen: bool
+) -> dict[str, float]:
+    """Run in a folder that is this run's alone."""
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
     from vclr_lightning.callbacks.ranks import is_first
     from vclr_lightning.callbacks.run_log import note
-    from vclr_lightning.stages.arguments import check_arguments
     from vclr_lightning.stages.resume import Start, check_same_run, choose_start, set_aside
 
-    check_arguments(config)
-
-    directory = Path(config["run_dir"])
+    trains = cfg.stage.get("trains", True)
     start = Start(None, own=False)
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
@@ -109,5 +126,5 @@ def follow_parent() -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    with replacing(path) as sink:
+        sink.write(text.encode())

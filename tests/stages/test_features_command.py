@@ -232,7 +232,7 @@ def test_ranks_of_somebody_else_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = main("ckpt=none", *TINY, f"data.root={video_folder}")
     assert done.code == 2
-    assert "run the command once, with trainer.devices=N" in done.err
+    assert "WORLD_SIZE=2 of a launcher that did not start this command" in done.err
 
 
 def test_a_network_of_torchvision_s_is_recognised(

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from vclr_lightning.callbacks.ranks import is_first, max_rank, stopping_all
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.files import clear_leftovers, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class CheckpointFiles:
     def clear(self) -> None:
         """Remove what a killed run left half written."""
         if is_first():
-            for leftover in (*self.last.parent.glob(f".{self._new.name}.*"), self._new):
+            clear_leftovers(self.last.parent)
+            for leftover in (*self.last.parent.glob("*.ckpt.link"), self._new):
                 leftover.unlink(missing_ok=True)
 
     def poll(self) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,12 +20,18 @@ _THREADS = 16
 _MASK = os.umask(0)  # read once: it is the process's, and threads write files, too
 os.umask(_MASK)
 
+# The second and third are what earlier versions left.
+_LEFTOVER = re.compile(
+    r"\.(.+\.[a-z0-9_]{8}\.part|(last|best)\..+\.[a-z0-9_]{8}|.+\.tar\.json\.[a-z0-9_]{8})"
+)
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
     """Yield a file to write; it becomes ``file`` in one step when the block ends without an error.
 
-    Whatever happens (kill, full disk), ``file`` holds the old content or the new one.
+    Whatever happens (kill, full disk), ``file`` holds the old content or the new one. What a kill
+    leaves beside it goes by :func:`clear_leftovers`.
 
     Raises:
         UserError: the folder cannot be written to, or is full.
@@ -39,15 +46,13 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
     temporary = ""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as sink:
+        with _temporary(file) as sink:
             temporary = sink.name
-            yield sink.file
+            yield sink
             sink.flush()
             os.fsync(sink.fileno())
-        os.chmod(temporary, 0o666 & ~_MASK)  # the temporary file is its owner's alone
-        os.replace(temporary, file)
+            os.chmod(temporary, 0o666 & ~_MASK)  # the temporary file is its owner's alone
+            os.replace(temporary, file)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -55,6 +60,52 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         if said:
             raise UserError(f"cannot write {file}: {said}") from error
         raise
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what :func:`replacing` left in a folder when its process was killed.
+
+    Files that a process is still writing, here or on another machine, stay.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".last.ckpt.k2_x81ab.part").touch()
+        >>> with replacing(folder / "a.txt"):
+        ...     clear_leftovers(folder)
+        ...     [file.suffix for file in folder.iterdir()]
+        ['.part']
+    """
+    with suppress(OSError):  # no such folder, or not ours to clean up
+        for entry in os.scandir(folder):
+            if not _LEFTOVER.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            with suppress(OSError), open(entry.path, "r+b") as file:
+                if _lock(file):
+                    os.unlink(entry.path)
+
+
+def _temporary(file: Path) -> IO[bytes]:
+    """Create a file beside ``file``; that it is locked says that it is in use."""
+    while True:
+        descriptor, name = tempfile.mkstemp(
+            dir=file.parent, prefix=f".{file.name}.", suffix=".part"
+        )
+        sink = open(name, "w+b", opener=lambda *_, found=descriptor: found)  # noqa: SIM115
+        _lock(sink)
+        if os.path.exists(name):  # or somebody has just taken it for a leftover
+            return sink
+        sink.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file for as long as it is open; false where it is locked, or cannot be."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def checksum(*parts: bytes | memoryview) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.launcher import VARIABLES
 from vclr_lightning.core.overrides import quoted
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.evaluation.outcomes import Measured
@@ -20,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "command.json"
 _PLUS = ("experiment", "preset", "profiler", "suite")
-# What Lightning leaves behind in the process that launched others.
-_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
 
 
 class Command:
@@ -94,7 +93,7 @@ class Command:
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
         if not afresh:
             _write(record, files)
-        run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=_GROUP)
+        run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=VARIABLES)
         _write(record, files)  # what was there has been set aside
         return Measured(
             json.loads((directory / "result.json").read_text()), notes=_notes(directory)

@@ -14,11 +14,11 @@ from vclr_lightning import __version__
 from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
 from vclr_lightning.core.notices import is_new
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.indexing.ensure import default_cache
-from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.protocols import ClipTransform
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer

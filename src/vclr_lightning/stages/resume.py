@@ -14,6 +14,7 @@ from vclr_lightning.callbacks.checkpoint import LAST
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.models.recognise import completed
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ def set_aside(directory: Path) -> Path | None:
         number += 1
     aside.mkdir(parents=True)
     for entry in sorted(directory.iterdir()):
+        if entry.name == RUN_LOCK:
+            continue
         if entry.is_file() and entry.suffix != ".log":
             entry.rename(aside / entry.name)
         elif entry.is_file():

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.launcher import find_launch
 
 
 def build_trainer(
@@ -81,11 +89,10 @@ def build_trainer(
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect():
-        # Its own way of requeueing would save in the middle of a step.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    several = num_nodes > 1 or count_processes(accelerator, devices) > 1
+    each = count_processes(accelerator, devices)
+    several = num_nodes > 1 or each > 1
+    launch = find_launch(os.environ, devices=each, nodes=num_nodes)
+    plugins: list[Any] = [AtomicCheckpointIO(), _environment(launch.by, each)]
     strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=False)
     try:
         return Trainer(
@@ -111,6 +118,37 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
+
+
+def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
+    """Find this process's place among those of the run, which decides who writes its files.
+
+    Args:
+        trainer: arguments of :func:`build_trainer`.
+        alone: the run is to begin as one process.
+
+    Raises:
+        UserError: see :func:`~vclr_lightning.core.launcher.find_launch`.
+    """
+    devices = count_processes(trainer.get("accelerator", "auto"), trainer.get("devices", 1))
+    nodes = trainer.get("num_nodes", 1)
+    launch = find_launch(os.environ, devices=devices, nodes=nodes, alone=alone)
+    rank_zero_only.rank = launch.rank  # type: ignore[attr-defined]
+
+
+def _environment(launcher: str | None, devices: int) -> ClusterEnvironment:
+    """What Lightning is to ask, so that it goes by nothing else that is set."""
+    if launcher == "srun":
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # of this step, as has been checked
+        os.environ["SLURM_NTASKS"] = os.environ.get("SLURM_STEP_NUM_TASKS", str(devices))
+        # Its own way of requeueing would save in the middle of a step.
+        return SLURMEnvironment(auto_requeue=False)
+    kinds: dict[str | None, Callable[[], ClusterEnvironment]] = {
+        "torchrun": TorchElasticEnvironment,
+        "jsrun": LSFEnvironment,
+        "mpirun": MPIEnvironment,
+    }
+    return kinds.get(launcher, LightningEnvironment)()
 
 
 def _check_limits(options: Mapping[str, Any]) -> None:

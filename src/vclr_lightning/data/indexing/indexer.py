@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
 from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
 from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.known import known_outcomes
-from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
 from vclr_lightning.data.indexing.rejects import reasons_of, rejects_file, write_rejects
 from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, write_manifest

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
 from vclr_lightning.data.indexing.entries import Rejected
 from vclr_lightning.data.indexing.journal import Outcome
-from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores
 from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
 from vclr_lightning.data.manifest import Info, Manifest, write_manifest

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
 from vclr_lightning.data.indexing.entries import Rejected
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.indexing.known import PROBED
-from vclr_lightning.data.indexing.lock import locked
 from vclr_lightning.data.indexing.outcomes import cores, look_at
 from vclr_lightning.data.indexing.rejects import rejects_file, write_rejects
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.files import clear_leftovers, replacing
 from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.data.faults import retried
 from vclr_lightning.data.protocols import VideoError
@@ -69,6 +69,7 @@ def write_shards(
             done, failed = done + 1, failed + broken
             update(done, f"{failed:,} failed")
 
+        clear_leftovers(out / ".shards")
         for plan in plans:
             note = out / ".shards" / f"{plan.name}.json"
             digest = plan.digest(about)
