@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.indexing.lock import locked
+from vclr_lightning.core.locks import locked
 from vclr_lightning.data.manifest import Manifest
 
 _LAUNCH = "VCLR_LAUNCH"  # inherited by the ranks that a first one starts
