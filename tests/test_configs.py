@@ -44,6 +44,7 @@ DEVIATIONS = [
     ("segments", "exact", "floor"),
     ("final_lr", 1e-6, 1e-6),
     ("eval_stretch", None, [256, 340]),
+    ("test_draws", "centres", "random"),
     ("share_encodings", True, False),
     ("own_mask", "video", "none"),
     ("warmup_epochs", 5, 5),
@@ -239,6 +240,9 @@ def test_every_switch_arrives_where_it_acts() -> None:
         True,
     )
     assert found["data"]["eval_transform"]["stretch"] == [256, 340]
+    for experiment, draws in (("sthv2_tsn", "random"), ("sthv2_tsm", "centres")):
+        of = ("+preset=released", f"+experiment={experiment}")
+        assert values(*of)["test"]["draws"] == draws
     assert found["optim"]["scheduler"]["warmup_epochs"] == 5
     assert found["optim"]["scheduler"]["eta_min"] == 1e-6
 

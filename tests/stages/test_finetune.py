@@ -270,6 +270,14 @@ def test_test_samples_are_the_centres(video_folder: Path, tmp_path: Path) -> Non
     assert clips[0]["views"].shape == (1, 2, 3, 4, 32, 32)
     assert clips._draw(30).tolist() == [[5, 8, 11, 14], [15, 18, 21, 24]]
     assert clips._draw(2).tolist() == [[0, 1, 1, 1]] * 2
+    # At random, as the released code tests TSN on Something-Something: by seed and video.
+    drawn = CentresDataset(
+        manifest=table, reader=PyAVReader(), transform=transform, num_segments=5, seed=0
+    )
+    assert torch.equal(drawn[3]["views"], drawn[3]["views"])
+    ranks = torch.stack([torch.as_tensor(drawn._draw(30, index)) for index in range(200)])[:, :, 0]
+    assert (ranks // 6 == torch.arange(5)).all()
+    assert all(len(column.unique()) == 6 for column in ranks.T)
 
 
 def test_scores_of_its_classes_are_a_layer_s_output(

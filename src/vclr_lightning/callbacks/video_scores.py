@@ -29,13 +29,16 @@ class VideoViews:
     """What a classifier looks at in a test video.
 
     Args:
-        num_segments: frames (or clips) of a video, the centres of so many segments.
+        num_segments: frames (or clips) of a video, one of each of so many segments.
         transform: which crops of each.
         frames_per_clip: T, for networks of clips.
         stride: distance between the frames of a clip.
+        draws: ``"centres"`` of the segments; or ``"random"``, as the released code tests TSN on
+            Something-Something.
+        seed: of random ones.
 
     Raises:
-        UserError: a number is below 1.
+        UserError: a number is below 1, or ``draws`` is unknown.
 
     Example:
         >>> VideoViews(num_segments=25, transform=ViewsTransform(size=256, crops="three")).words
@@ -46,8 +49,12 @@ class VideoViews:
     transform: ViewsTransform = field(default_factory=ViewsTransform)
     frames_per_clip: int = 1
     stride: int = 1
+    draws: str = "centres"
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.draws not in ("centres", "random"):
+            raise UserError(f"draws={self.draws!r} of testing must be 'centres' or 'random'")
         for name in ("num_segments", "frames_per_clip", "stride"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
@@ -57,6 +64,7 @@ class VideoViews:
         """What is looked at, in words."""
         t = self.frames_per_clip
         what = "frames" if t == 1 else f"clips of {t} frames"
+        what = f"random {what}" if self.draws == "random" else what
         crops = {"center": "centre", "three": "three-crop", "ten": "ten-crop"}
         return f"{self.num_segments} {what} x {crops[self.transform.crops]} {self.transform.size}"
 
@@ -109,6 +117,7 @@ def score_videos(
         num_segments=views.num_segments,
         frames_per_clip=views.frames_per_clip,
         stride=views.stride,
+        seed=views.seed if views.draws == "random" else None,
     )
     ranks, rank = distributed.world_size(), distributed.rank()
     keys = list(rank_shard(len(table), world_size=ranks, rank=rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.decoding import read_clips, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.segments import clip_ranks, segment_centres
+from vclr_lightning.data.segments import clip_ranks, segment_bounds, segment_centres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +61,7 @@ class CentresDataset(Dataset[CentresSample]):
         num_segments: S, frames or clips of a video.
         frames_per_clip: T, for networks of clips.
         stride: distance between the frames of a clip.
+        seed: draw a frame (or where a clip begins) of each segment by it, instead of the middle.
 
     Raises:
         UserError: a number is below 1.
@@ -73,6 +76,7 @@ class CentresDataset(Dataset[CentresSample]):
         num_segments: int = 25,
         frames_per_clip: int = 1,
         stride: int = 1,
+        seed: int | None = None,
     ) -> None:
         for name, value in (
             ("num_segments", num_segments),
@@ -87,6 +91,7 @@ class CentresDataset(Dataset[CentresSample]):
         self._num_segments = num_segments
         self._frames_per_clip = frames_per_clip
         self._stride = stride
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -99,7 +104,7 @@ class CentresDataset(Dataset[CentresSample]):
                 self._manifest,
                 index,
                 self._reader,
-                draw=self._draw,
+                draw=partial(self._draw, index=index),
                 converter=lambda: self._transform,
             )
             views = torch.stack(clips, dim=1)
@@ -115,9 +120,14 @@ class CentresDataset(Dataset[CentresSample]):
             "rejected": rejected,
         }
 
-    def _draw(self, num_frames: int) -> NDArray[np.int64]:
-        span = (self._frames_per_clip - 1) * self._stride
-        starts = segment_centres(max(1, num_frames - span), self._num_segments)
+    def _draw(self, num_frames: int, index: int = 0) -> NDArray[np.int64]:
+        begins = max(1, num_frames - (self._frames_per_clip - 1) * self._stride)
+        if self._seed is None:
+            starts = segment_centres(begins, self._num_segments)
+        else:
+            bounds = segment_bounds(begins, self._num_segments)
+            rng = numpy_generator(self._seed, "test", index)
+            starts = rng.integers(bounds[:, 0], bounds[:, 1])
         return clip_ranks(
             starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
         )
