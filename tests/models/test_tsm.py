@@ -102,3 +102,9 @@ def test_mistakes() -> None:
         TemporalShift(TinyBackbone(width=8), layers=["nothing"])
     with pytest.raises(UserError, match="divisions=1"):
         TemporalShift(TinyBackbone(width=8), divisions=1)
+    backbone = TinyBackbone(width=8)
+    shift = TemporalShift(backbone)
+    with pytest.raises(UserError, match="shifted already"):
+        TemporalShift(backbone)
+    shift.remove()
+    TemporalShift(backbone)

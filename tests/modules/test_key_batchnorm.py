@@ -44,6 +44,13 @@ def test_split_normalises_groups_of_different_videos_apart_in_order(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize(("videos", "sizes"), [(1, [1]), (3, [3]), (4, [2, 2]), (9, [3, 2, 2, 2])])
+def test_no_group_is_a_single_clip(videos: int, sizes: list[int]) -> None:
+    record = Recorder()
+    split_videos(torch.arange(videos)[:, None, None], record, groups=4, rng=torch.Generator())
+    assert [len(batch) for batch in record.batches] == sizes
+
+
 def test_split_draws_another_permutation_for_another_step() -> None:
     clips = torch.arange(16)[:, None, None]
     seen = []

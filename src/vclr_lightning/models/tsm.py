@@ -30,7 +30,8 @@ class TemporalShift:
         layers: names of the layers that are shifted before.
 
     Raises:
-        UserError: the network is one of clips, has no such layers, or ``divisions`` is below 2.
+        UserError: the network is one of clips, has no such layers or is shifted already, or
+            ``divisions`` is below 2.
 
     Example:
         >>> import torch
@@ -66,6 +67,12 @@ class TemporalShift:
             raise UserError(
                 f"{type(net).__name__} has no {what} to shift before; name the first convolution "
                 "of each residual branch in layers"
+            )
+        hooks = (hook for name in layers for hook in modules[name]._forward_pre_hooks.values())
+        if any(isinstance(getattr(hook, "__self__", None), TemporalShift) for hook in hooks):
+            raise UserError(
+                f"the channels of this {type(net).__name__} are shifted already; remove() that "
+                "TemporalShift first, or take a fresh network"
             )
         self.num_frames = 1
         self.divisions = divisions

@@ -126,13 +126,14 @@ def split_videos(
     Args:
         clips: all clips of each video.
         encode: normalises what it is given at once together.
-        groups: number of groups, at most one per video.
+        groups: number of groups; fewer where one would be a single clip, which BatchNorm cannot
+            normalise, or hold no video.
         rng: of the permutation, on the CPU.
 
     Shape:
         ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
     """
-    groups = min(groups, len(clips))
+    groups = min(groups, len(clips) if clips.shape[1] > 1 else len(clips) // 2)
     if groups <= 1:
         return encode(clips)
     order = torch.randperm(len(clips), generator=rng).to(clips.device)
