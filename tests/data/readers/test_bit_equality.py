@@ -238,7 +238,8 @@ def test_every_frame_equals_a_plain_decode(
             assert len(frames) == len(ranks)
             for rank, frame in zip(ranks, frames, strict=True):
                 np.testing.assert_array_equal(frame, truth[rank])
-        assert opened.by_plan is by_plan
+        # Before PyAV 17 an index, which a single frame needs, cannot be read.
+        assert opened.by_plan is by_plan or not hasattr(av.stream.Stream, "index_entries")
 
 
 @pytest.mark.parametrize("name", ["h264 mp4 g12", "h264 mkv open groups", "mpeg4 avi", "h264 ts"])
