@@ -347,3 +347,23 @@ def test_report_as_table_and_dict(tmp_path: Path) -> None:
     assert "objectives.inter.query_head (4)" in text
     assert "module.encoder_k.fc (4)" in text
     assert report.as_dict()["form"] == "moco"
+
+
+def test_pictures_normalised_otherwise_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = PretrainModule(
+        backbone=TinyBackbone(width=8),
+        objectives={"intra": IntraFrame},
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+    )
+    file = export_backbone(source, tmp_path / "b.safetensors")
+    same = load_backbone(file)
+    assert (same.pixel_mean, same.pixel_std) == ((0.5,) * 3, (0.2,) * 3)
+    with caplog.at_level("WARNING", logger="vclr_lightning"):
+        load_initial_weights(same, file)
+        assert not caplog.messages
+        load_initial_weights(TinyBackbone(width=8), file)
+    assert "normalised by mean and std [[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]" in caplog.messages[0]

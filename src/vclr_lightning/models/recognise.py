@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
-from vclr_lightning.models.backbone import WrappedBackbone, import_path
+from vclr_lightning.models.backbone import WrappedBackbone, bare, import_path
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
 from vclr_lightning.models.torchvision import (
@@ -138,11 +138,21 @@ def with_pixels(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
     return backbone
 
 
-def warn_of_another_class(checkpoint: Checkpoint, backbone: nn.Module) -> None:
-    """Say that a network of the user's own is replaced by one whose weights have the same names."""
+def warn_of_another_network(checkpoint: Checkpoint, backbone: nn.Module) -> None:
+    """Say that weights begin a network of another class than the user's own that they are of, or
+    one that gets its pictures normalised in another way."""
     was = known_spec(checkpoint)
-    classes = {_class_of(was), _class_of(was.get("net", {}))}
-    if was and build_backbone(was) is None and type(backbone).__name__ not in classes:
+    pixels = was.get("_pixels_")
+    now = [list(values) for values in pixel_statistics(backbone)]
+    if pixels and pixels != now:
+        logger.warning(
+            "%s was trained on pictures normalised by mean and std %s, and this run takes %s; set "
+            "module.mean and module.std to go on as it was",
+            *(checkpoint.path, pixels, now),
+        )
+    backbone = bare(backbone)
+    known = was.get("_target_", "") in ("", *BACKBONES)
+    if not known and type(backbone).__name__ not in (_class_of(was), _class_of(was.get("net", {}))):
         logger.warning(
             "%s was trained as %s; its weights begin a %s, which need not compute the same. Give "
             "that network as backbone= to go on with it.",

@@ -18,7 +18,7 @@ from vclr_lightning.models.recognise import (
     describe,
     known_spec,
     own_spec,
-    warn_of_another_class,
+    warn_of_another_network,
     weight_shapes,
 )
 
@@ -128,7 +128,7 @@ def load_initial_weights(
     assert isinstance(backbone, nn.Module)
     outer = "query_encoder." if hasattr(module, "query_encoder") else ""
     found = find_backbone(checkpoint, backbone)
-    warn_of_another_class(checkpoint, backbone)
+    warn_of_another_network(checkpoint, getattr(module, "query_encoder", module))
     plan = {outer + name: source for name, source in found.items()}
     target = {outer + name: tensor for name, tensor in backbone.state_dict(keep_vars=True).items()}
     missing = tuple(name for name in target if name not in plan)
