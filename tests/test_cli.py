@@ -95,6 +95,9 @@ def test_usage_errors_are_one_sentence(tmp_path: Path, capsys: Capture) -> None:
     fails(["index", str(tmp_path)], "there are no videos in", capsys)
     fails(["index", str(tmp_path), "--list", "a.txt"], "must be SPLIT=FILE", capsys)
     fails(["index", str(tmp_path), "--list", "train=a.txt"], "cannot read a.txt", capsys)
+    (tmp_path / "a.mp4").write_text("a video")
+    taken = ["index", str(tmp_path), "--out", str(tmp_path / "a.mp4")]
+    fails(taken, "a.mp4 exists and is no manifest; give another file", capsys)
     fails(["show", str(tmp_path / "m.arrow")], "there is no manifest", capsys)
 
 

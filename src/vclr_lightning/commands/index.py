@@ -97,10 +97,13 @@ def run(args: argparse.Namespace) -> None:
 
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.data.indexing import Source, index_videos
+    from vclr_lightning.data.manifest.arrow import is_arrow
     from vclr_lightning.data.manifest.holdout import leaks
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers} must be at least 1")
+    if args.out is not None and args.out.exists() and not is_arrow(args.out):
+        raise UserError(f"--out {args.out} exists and is no manifest; give another file")
     source = Source(
         root=args.root.absolute(),
         lists=_lists(args.lists),

@@ -14,6 +14,7 @@ import pytest
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import Indexed, Source, index_videos
 from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.manifest.holdout import leaks
 
 WriteVideo = Callable[..., Path]
 
@@ -193,6 +194,25 @@ ssize_t read(int fd, void *to, size_t count) {
     return ((ssize_t (*)(int, void *, size_t))dlsym(RTLD_NEXT, "read"))(fd, to, count);
 }
 """
+
+
+def test_a_file_of_two_names_is_one_source(root: Path, tmp_path: Path) -> None:
+    """A folder linked as two splits, a link to a file, a hard link; a copy is another source."""
+    linked = tmp_path / "linked"
+    for split in ("train", "val"):
+        (linked / split).mkdir(parents=True)
+        (linked / split / "run").symlink_to(root / "run")
+    (linked / "val" / "c.avi").symlink_to(root / "walk" / "c.avi")
+    os.link(root / "walk" / "c.avi", linked / "train" / "c.avi")
+    shutil.copy2(root / "walk" / "d.mkv", linked / "train" / "d.mkv")
+    shutil.copy2(root / "walk" / "d.mkv", linked / "val" / "d.mkv")
+    manifest = index(linked, tmp_path / "m.arrow").manifest
+    assert len(manifest) == 8
+    assert len(set(manifest.group_ids)) == 5
+    (line,) = leaks(manifest)
+    assert line.startswith("3 of 4 videos of val are of 3 groups (sources) that train has")
+    assert "such as train/c.avi, train/run/a.mp4, train/run/b.mp4" in line
+    assert index(linked, tmp_path / "m.arrow").probed == 0
 
 
 def test_folders_of_frames(root: Path, tmp_path: Path) -> None:

@@ -71,7 +71,6 @@ class Listing:
         others: files in the folder that are no videos by their name, counted by suffix.
         unlisted: videos in the folder that no list names.
         left_out: what is not wanted, counted by why.
-        notes: what else is to be said, a line each.
     """
 
     entries: list[Entry]
@@ -80,4 +79,3 @@ class Listing:
     others: Counter[str] = field(default_factory=Counter)
     unlisted: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)

@@ -47,14 +47,12 @@ class Found:
         others: files that are no videos by their name, counted by suffix.
         rejected: folders that cannot be listed.
         left_out: videos by their name that are not taken, counted by why.
-        notes: what else is to be said, a line each.
     """
 
     paths: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
 
 
 def is_video_name(name: str) -> bool:
@@ -97,8 +95,6 @@ def find_videos(
     """
     pattern = None if frames is None else frame_pattern(frames)
     found = Found()
-    first: dict[tuple[int, int], str] = {}
-    again: list[tuple[str, str]] = []
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
         below, above = pending.pop()
@@ -115,7 +111,6 @@ def find_videos(
             found.rejected.append(Rejected(below, f"cannot be listed: {error.strerror}"))
             continue
         pending.extend((f"{below}{name}/", (*above, place)) for name in folders)
-        before = len(found.paths)
         if pattern is None:
             rest = []
             for name in files:
@@ -127,20 +122,12 @@ def find_videos(
             rest = [name for name in files if not pattern.fullmatch(name)]
             if below and len(rest) < len(files):
                 found.paths.append(below.rstrip("/"))
-        if len(found.paths) > before and first.setdefault(place, below) != below:
-            again.append((first[place], below))
         for name in rest:
             suffix = os.path.splitext(name)[1].lower()
             found.others[suffix or name] += 1
             if pattern is None and suffix in _NOT_TAKEN:
                 found.left_out[f"{suffix} file, a kind of video that is not read"] += 1
         progress(len(found.paths))
-    if again:
-        one, other = sorted(again[0])
-        found.notes.append(
-            f"{len(again):,} folders are links to others, such as {one} and {other}, which are one:"
-            " their videos are there under both names"
-        )
     found.paths.sort()
     return found
 

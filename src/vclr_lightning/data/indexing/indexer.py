@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +33,6 @@ class Indexed:
         others: files that are no videos by their name, by suffix.
         unlisted: videos in the folder that no list names.
         left_out: what is not wanted, counted by why.
-        notes: what else is to be said, a line each.
     """
 
     manifest: Manifest
@@ -41,7 +42,6 @@ class Indexed:
     others: Counter[str]
     unlisted: int
     left_out: Counter[str]
-    notes: Sequence[str] = ()
 
     @cached_property
     def summary(self) -> Summary:
@@ -51,8 +51,7 @@ class Indexed:
     def notices(self) -> list[str]:
         """Return a line on each kind of what was left out, and on classes not to be learned."""
         untrained = self.summary.untrained_notice()
-        lines = (self.notice(), self.left_out_notice(), *self.notes, untrained)
-        return [line for line in lines if line]
+        return [line for line in (self.notice(), self.left_out_notice(), untrained) if line]
 
     def notice(self) -> str:
         """Return one line on what was rejected: how many, why, where, and what remains."""
@@ -116,7 +115,7 @@ def index_videos(
         outcomes, probed = find_out(
             root, seen, known=known, journal=journal, settings=settings, workers=workers, show=show
         )
-        rows, outside = _rows(listing.entries, outcomes)
+        rows, outside = _rows(_one_source(root, listing.entries, outcomes), outcomes)
         split_of = {entry.path: entry.split for entry in listing.entries}
         rejected = [*listing.rejected, *_rejected(outcomes, split_of), *outside]
         write_rejects(rejects_file(out), rejected)
@@ -141,7 +140,6 @@ def index_videos(
         others=listing.others,
         unlisted=listing.unlisted,
         left_out=listing.left_out,
-        notes=listing.notes,
     )
 
 
@@ -151,6 +149,25 @@ def _rejected(outcomes: Sequence[Outcome], split_of: Mapping[str, str]) -> list[
         for o in outcomes
         if o.reason
     ]
+
+
+def _one_source(
+    root: Path, entries: Sequence[Entry], outcomes: Sequence[Outcome]
+) -> Sequence[Entry]:
+    """Give videos that are one file, by links, one group, lest it is on two sides of a split."""
+    alike: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.values is not None:
+            alike[outcome.size, outcome.mtime_ns].append(outcome.path)
+    first: dict[tuple[int, int], str] = {}
+    source: dict[str, str] = {}
+    for path in sorted(path for paths in alike.values() if len(paths) > 1 for path in paths):
+        with suppress(OSError):
+            stat = os.stat(root / path)
+            source[path] = first.setdefault((stat.st_dev, stat.st_ino), path)
+    if len(first) == len(source):
+        return entries
+    return [e if e.group else replace(e, group=source.get(e.path, "")) for e in entries]
 
 
 def _rows(

@@ -88,7 +88,7 @@ class Source:
         else:
             listing = listing_of_folder(found, with_classes=self.with_classes, split=self.split)
         listing.rejected += found.rejected
-        listing.others, listing.notes = found.others, found.notes
+        listing.others = found.others
         listing.left_out += found.left_out
         if not listing.entries:
             raise UserError(self._none(listing))

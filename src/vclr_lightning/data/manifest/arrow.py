@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from vclr_lightning.data.manifest.schema import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_MAGIC = b"ARROW1"
 
 
 def open_arrow(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Array], Info]:
@@ -70,6 +73,13 @@ def open_arrow(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Array],
     if verify and (wrong := _wrong(columns, info, sealed)):
         raise UserError(f"{file} is damaged ({wrong}): make the manifest anew with `vclr index`")
     return columns, info
+
+
+def is_arrow(file: Path) -> bool:
+    """Return whether a file begins as a manifest does, a damaged one or of another version too."""
+    with suppress(OSError), file.open("rb") as source:
+        return source.read(len(_MAGIC)) == _MAGIC
+    return False
 
 
 def _wrong(columns: Mapping[str, pa.Array], info: Info, sealed: bool) -> str:
