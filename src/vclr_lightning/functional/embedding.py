@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vclr_lightning.functional.precision import full
+from vclr_lightning.functional.precision import full, without_autocast
 
 
 def spread(x: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def effective_rank(x: Tensor) -> Tensor:
     """
     x = full(x)
     x = x - x.mean(0)
-    gram = x.T @ x if len(x) > x.shape[1] else x @ x.T
+    with without_autocast(x):
+        gram = x.T @ x if len(x) > x.shape[1] else x @ x.T
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     share = singular / singular.sum().clamp_min(torch.finfo(x.dtype).tiny)
     rank = torch.exp(torch.special.entr(share).sum())

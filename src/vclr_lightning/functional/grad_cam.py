@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vclr_lightning.functional.precision import without_autocast
+
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the heat map of each picture or clip.
@@ -28,7 +30,8 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     work = torch.promote_types(activations.dtype, torch.float32)
     weights = gradients.to(work).flatten(2).mean(dim=2)
-    return torch.einsum("nc,nc...->n...", weights, activations.to(work)).relu()
+    with without_autocast(activations):
+        return torch.einsum("nc,nc...->n...", weights, activations.to(work)).relu()
 
 
 def enlarge(heat: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.boundary_matching import matching_weights
+from vclr_lightning.functional.precision import full, without_autocast
 
 GROUPS = 4  # of the first convolutions
 
@@ -100,11 +101,13 @@ class MatchingConv(nn.Module):
         channels, _, samples = self.weight.shape[:3]
         # One 1 x 1 convolution gives each position's share in every sample of every output channel.
         kernel = self.weight[..., 0, 0].permute(1, 2, 0).flatten(1)  # (C, N O)
-        shares = (x.transpose(1, 2) @ kernel).reshape(batch, positions * samples, channels)
+        # Sparse products are of float32 (or float64), also where the trainer computes in less.
+        shares = full(x.transpose(1, 2) @ kernel).reshape(batch, positions * samples, channels)
         shape = (len(self.start), samples * positions)
-        sampled: Tensor = _Sample.apply(
-            shares, self._csr("rows", shape), self._csr("columns", shape[::-1])
-        )
+        with without_autocast(shares):
+            sampled: Tensor = _Sample.apply(
+                shares, self._csr("rows", shape), self._csr("columns", shape[::-1])
+            )
         return sampled + self.bias  # (B, cells, O)
 
     def _csr(self, name: str, shape: tuple[int, int]) -> Tensor:
@@ -195,10 +198,11 @@ class BMN(nn.Module):
         grid = nothing.expand(len(features), self.positions, self.positions, -1).clone()
         grid[:, self.matching.duration, self.matching.start] = cells.to(grid.dtype)
         maps = self.maps(grid.permute(0, 3, 1, 2).contiguous())
+        # In half precision a probability near 1 would be 1, and the logarithm of the rest lost.
         return BMNOutput(
-            maps=torch.sigmoid(maps),
-            start=torch.sigmoid(self.start(base))[:, 0],
-            end=torch.sigmoid(self.end(base))[:, 0],
+            maps=torch.sigmoid(full(maps)),
+            start=torch.sigmoid(full(self.start(base)))[:, 0],
+            end=torch.sigmoid(full(self.end(base)))[:, 0],
         )
 
 

@@ -37,6 +37,8 @@ class LocalizationModule(MeasuringModule):
             Trainer(max_epochs=9).fit(module, datamodule=LocalizationData(train))
     """
 
+    small_steps = "Adam"
+
     def __init__(
         self,
         model: nn.Module,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from vclr_lightning.core import distributed
+from vclr_lightning.core.errors import UserError
 
 _KEY = "measured"  # in a checkpoint
 
@@ -20,7 +21,12 @@ class MeasuringModule(LightningModule):
     Averages are over steps, over micro-batches by their videos, and over ranks. Their sums stay on
     the device, so that no step waits for it, and go into the checkpoint, so that a run continued
     between two lines logs the same.
+
+    Attributes:
+        small_steps: whose steps are too small for weights in half precision, if any are.
     """
+
+    small_steps: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +91,7 @@ class MeasuringModule(LightningModule):
         self._loaded = checkpoint.get(_KEY, [])
 
     def on_fit_start(self) -> None:
+        check_precision(type(self), self.trainer.precision)
         self._sums, self._videos = {}, {}
         for part in self._loaded:
             ranks: Tensor = part["ranks"]
@@ -101,3 +108,21 @@ def _stacked(values: Mapping[str, Tensor]) -> Tensor:
     """In the precision of the first, at least float32."""
     dtype = torch.promote_types(next(iter(values.values())).dtype, torch.float32)
     return torch.stack([value.detach().to(dtype) for value in values.values()])
+
+
+def check_precision(module: object, precision: object) -> None:
+    """Refuse weights in half precision for a kind of module that they do not train.
+
+    Args:
+        module: the class, with or without ``small_steps``.
+        precision: of the trainer.
+
+    Raises:
+        UserError: see above.
+    """
+    whose = getattr(module, "small_steps", "")
+    if whose and str(precision) in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision={precision} keeps the weights in half precision, in which the small"
+            f" steps of {whose} are lost; take 16-mixed or bf16-mixed"
+        )

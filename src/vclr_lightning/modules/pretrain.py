@@ -98,6 +98,8 @@ class PretrainModule(MeasuringModule):
         ['anchor', 'extra', 'second']
     """
 
+    small_steps = "the key encoder"
+
     def __init__(
         self,
         *,

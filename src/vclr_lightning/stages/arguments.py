@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.modules.measuring import check_precision
 
 _HYDRA = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -27,7 +28,8 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         config: resolved, as plain values.
 
     Raises:
-        UserError: an argument is unknown or of the wrong type, or there is no such target.
+        UserError: an argument is unknown or of the wrong type, there is no such target, or the
+            module does not train in the trainer's precision.
 
     Example:
         >>> check_arguments({"optim": {"_target_": "torch.optim.SGD", "lr": 1, "nesterofs": True}})
@@ -52,6 +54,8 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters)}"
                 raise UserError(f"{key} has no {name}; {hint}")
             _check_type(f"{key}.{name}", value, parameters[name].annotation)
+        if key == "module":
+            check_precision(target, (config.get("trainer") or {}).get("precision"))
 
 
 def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -12,6 +12,7 @@ from vclr_lightning.evaluation.activations import capturing
 from vclr_lightning.functional.consensus import average
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
+from vclr_lightning.functional.precision import full
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import pixels_of, through
 from vclr_lightning.modules.finetune import FinetuneModule
@@ -68,7 +69,7 @@ class ClassScores(Target):
 
     def scores(self, clips: Tensor, order: Tensor) -> Tensor:
         logits: Tensor = self.module(clips)
-        return logits[0]
+        return full(logits[0])
 
 
 class TupleSimilarity(Target):
@@ -96,9 +97,10 @@ class TupleSimilarity(Target):
     def scores(self, clips: Tensor, order: Tensor) -> Tensor:
         if self.shift is not None:
             self.shift.num_frames = clips.shape[1]
-        features = average(through(self.network, clips, pixels=self.pixels))  # (2, F)
+        features = average(full(through(self.network, clips, pixels=self.pixels)))  # (2, F)
         anchor, positive = features / features.detach().norm(dim=1, keepdim=True).clamp_min(1e-12)
-        return torch.dot(anchor, positive)[None]
+        similarity: Tensor = (anchor * positive).sum()
+        return similarity[None]
 
     def shares(self, scores: Tensor) -> Tensor:
         return scores
@@ -135,7 +137,7 @@ class OrderPrediction(Target):
         anchor, positive = normalize_tuple(self.head(features), self.normalize)[:, None]
         joined = join_tuples(anchor, positive, order[:1], order[1:])
         logits: Tensor = self.classifier(joined)[0]
-        return logits
+        return full(logits)
 
 
 def explain(

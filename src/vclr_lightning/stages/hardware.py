@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,11 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 
-PRECISIONS = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+logger = logging.getLogger(__name__)
+
+_MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+_TRUE = ("32-true", "64-true", "16-true", "bf16-true")
+_SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,8 @@ class Hardware:
     Args:
         accelerator: auto, cpu, gpu and so on.
         devices: processes, or which devices, or auto.
-        precision: 32-true, 16-mixed or bf16-mixed.
+        precision: 32-true, 16-mixed or bf16-mixed, or another one that a trainer takes: a finished
+            network runs in float32 then. On the CPU bfloat16 stands for float16, as in training.
         threads: of each process on the CPU; by default its share of the cores.
 
     Raises:
@@ -33,18 +39,23 @@ class Hardware:
 
     accelerator: str = "auto"
     devices: Any = 1
-    precision: str = "32-true"
+    precision: Any = "32-true"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"precision={self.precision} must be {', '.join(PRECISIONS)} to run a network"
-            )
+        precision = _SHORT.get(str(self.precision), self.precision)
+        if precision not in (*_TRUE, *_MIXED):
+            raise UserError(f"precision={precision} must be 32-true, {' or '.join(_MIXED)}")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads={self.threads} must be 1 or more")
         if not self.each:
             raise UserError(f"devices={self.devices} names no device")
+        taken = precision if precision in _MIXED else "32-true"
+        if taken == "16-mixed" and self.each[0].type == "cpu":
+            taken = "bf16-mixed"
+        if taken != precision:
+            logger.info("precision=%s: finished networks run in %s here", precision, taken)
+        object.__setattr__(self, "precision", taken)
 
     @property
     def each(self) -> list[torch.device]:
@@ -71,5 +82,5 @@ class Hardware:
 
     def computing(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context in which the network runs."""
-        kind = PRECISIONS[self.precision]
+        kind = _MIXED.get(self.precision)
         return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)

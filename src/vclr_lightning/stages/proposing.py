@@ -47,12 +47,13 @@ def propose(
     device = hardware.each[0]
     training = model.training
     model.eval().to(device)
+    dtype = next(model.parameters()).dtype  # float64, trained so
     found = []
     starts = range(0, len(videos), batch_size)
     for first in track(starts, "proposals", show=show):
         features = videos.features[first : first + batch_size].transpose(1, 2)
         with hardware.computing(device):
-            output = model(features.to(device))
+            output = model(features.to(device, dtype))
         maps, start, end = (part.double().cpu().numpy() for part in output)
         for row in range(len(features)):
             ranked = soft_nms(candidate_proposals(start[row], end[row], maps[row]), keep=keep)

@@ -60,7 +60,7 @@ def build_trainer(
         accelerator: auto, cpu, gpu and so on.
         devices: processes of this machine, or which devices, or auto.
         num_nodes: machines.
-        precision: 32-true, 16-mixed or bf16-mixed.
+        precision: 32-true, 16-mixed, bf16-mixed, or another of Lightning's.
         accumulate_grad_batches: micro-batches per optimizer step.
         deterministic: refuse operations that are not repeatable.
         matmul_precision: of float32 on tensor cores: highest, high or medium.
