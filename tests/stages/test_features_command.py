@@ -202,7 +202,7 @@ def test_an_unreadable_video_is_listed_and_counted(
         (["ckpt={run}/last.ckpt", "features.num_frames=0"], ["num_frames=0"]),
         (["ckpt={run}/last.ckpt", "+features.num_frame=3"], ["did you mean num_frames?"]),
         (["ckpt={run}/last.ckpt", "trainer=gpu"], ["accelerator=gpu"]),
-        (["ckpt={run}/last.ckpt", "trainer.precision=64"], ["precision=64"]),
+        (["ckpt={run}/last.ckpt", "trainer.precision=8"], ["precision=8"]),
         (["ckpt={run}/last.ckpt", "image_size=x"], ["image_size='x'"]),
         (["ckpt=foreign.pth"], ["foreign.pth", "give the prefix of its names"]),
     ],
