@@ -223,7 +223,7 @@ def tiny() -> DictConfig:
         ({"init": "a_file"}, ["a_file"]),
         ({"init": "weights.pth"}, ["weights.pth", "no weights for"]),
         ({"ckpt": "nowhere.ckpt"}, ["nowhere.ckpt"]),
-        ({"ckpt": "a_file"}, ["a_file", "damaged or not a checkpoint"]),
+        ({"ckpt": "a_file"}, ["a_file", "does not begin as a file of PyTorch"]),
         ({"ckpt": "weights.pth"}, ["weights.pth", "init="]),
         ({"resume": "maybe"}, ["resume=maybe", "auto or never"]),
         ({"seed": -1}, ["seed=-1"]),

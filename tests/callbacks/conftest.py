@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.loggers.csv import CSVLogger
+from vclr_lightning.stages.trainer import restoring
 
 collect_ignore = ["online_ranks.py"]  # a script of its own
 
@@ -119,7 +120,8 @@ def fit() -> Fit:
             **(options | trainer),
         )
         last = folder / "last.ckpt"
-        fitting.fit(module, ckpt_path=str(last) if last.exists() else None)
+        with restoring(fitting):
+            fitting.fit(module, ckpt_path=str(last) if last.exists() else None)
         return module, fitting
 
     return run

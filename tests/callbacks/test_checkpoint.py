@@ -259,8 +259,35 @@ def test_a_damaged_checkpoint_is_the_user_s_to_replace(
     fit: Any, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "last.ckpt").write_bytes(content)
-    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+    with pytest.raises(UserError, match=r"last.ckpt (is|does not begin)"):
         fit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (["optimizer_states"], {}, "its optimizer_states is a dict"),
+        (["epoch"], "3", "its epoch is a str"),
+        (["state_dict", "net.0.weight"], "text", "RuntimeError: Error"),
+        (["state_dict", "net.0.weight"], torch.zeros(2), "size mismatch"),
+        (["loops", "fit_loop"], None, "AttributeError"),
+        (["loops", "fit_loop", "epoch_loop.batch_progress", "total"], "text", "ValueError"),
+        (["optimizer_states", 0, "param_groups"], [], "different number of parameter groups"),
+        (["pytorch-lightning_version"], 3, "its pytorch-lightning_version is a int"),
+    ],
+)
+def test_a_checkpoint_of_other_values_is_named(
+    fit: Any, tmp_path: Path, keys: list[Any], value: Any, said: str
+) -> None:
+    fit(tmp_path)
+    node = saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    torch.save(saved, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=rf"last.ckpt is no checkpoint .*{said}") as error:
+        fit(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"mode": "most"}, {"min_minutes": -1}])

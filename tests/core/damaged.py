@@ -19,9 +19,13 @@ import pyarrow as pa
 import torch
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.localization.snippets import read_snippets
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.evaluation.storing import Journal, assemble, read_journals
+from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
+from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.stages.adopt import run_config
 
 Case = tuple[str, list[Path], Callable[[], Any], bool]
 COLUMNS = ("path", "name", "group", "split", "label", "duration", "exact", "codec", "size", "spans")
@@ -98,6 +102,26 @@ def features_of(folder: Path) -> Any:
     return repr((store.features.tolist(), facts, store.provenance, store.form))
 
 
+def weights_of(folder: Path) -> list[Path]:
+    """Write a checkpoint, in the form of today and that before, and an export."""
+    net = TinyBackbone(width=4, stages=1)
+    content = {
+        "state_dict": {f"query_encoder.{name}": t for name, t in net.state_dict().items()},
+        "metadata": {"config": {"image_size": 32}, "backbone": net.spec},
+    }
+    torch.save(content, folder / "last.ckpt")
+    torch.save(content, folder / "old.ckpt", _use_new_zipfile_serialization=False)
+    export_backbone(net, folder / "b.safetensors")
+    return [folder / name for name in ("last.ckpt", "b.safetensors", "old.ckpt")]
+
+
+def numbers_of(file: Path) -> Any:
+    checkpoint = read_checkpoint(file)
+    tensors = {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()}
+    weights = load_backbone(file).state_dict()
+    return repr((tensors, checkpoint.metadata, weights.keys(), run_config(file)))
+
+
 def cases(folder: Path) -> Iterator[Case]:
     """Yield a name, the files to damage, what reads them, and whether all damage is noticed."""
     manifest = manifest_of(folder)
@@ -105,6 +129,12 @@ def cases(folder: Path) -> Iterator[Case]:
     older = without_checksum(manifest, folder / "older.arrow")
     yield "older manifest", [older], lambda: values_of(older), False
     store = store_of(folder)
+    *sealed, old = weights_of(folder)
+    yield "checkpoint", sealed[:1], lambda: numbers_of(sealed[0]), True
+    yield "export", sealed[1:], lambda: numbers_of(sealed[1]), True
+    yield "old checkpoint", [old], lambda: numbers_of(old), False
+    np.save(folder / "a.npy", np.arange(12.0).reshape(3, 4))
+    yield "array", [folder / "a.npy"], lambda: read_snippets(folder / "a.npy").tolist(), False
     yield "features", sorted(store.iterdir()), lambda: features_of(store), True
 
 

@@ -58,6 +58,7 @@ def test_holds_the_query_backbone_and_says_what_it_is(
         "stages": 3,
         "norm": "batch",
     }
+    assert len(metadata.pop("crc32")) == 8
     assert metadata == {
         "vclr_lightning": __version__,
         "method": "video",

@@ -298,13 +298,13 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     backbone = TinyBackbone(width=8)
     cases = {
         "there is no weights file": tmp_path / "nowhere.pth",
-        "holds Python objects": save(tmp_path, {"model": Harmful()}, "harmful.pth"),
+        "holds code: to read it is to run builtins.print": save(
+            tmp_path, {"model": Harmful()}, "harmful.pth"
+        ),
         "holds no weights: no state dict": save(tmp_path, {"epoch": 3}, "empty.pth"),
-        "damaged or no safetensors": tmp_path / "text.safetensors",
-        "damaged": tmp_path / "text.pth",
+        "does not begin as a file of PyTorch": tmp_path / "text.pth",
     }
-    for name in ("text.pth", "text.safetensors"):
-        (tmp_path / name).write_text("not weights at all")
+    (tmp_path / "text.pth").write_text("not weights at all")
     for says, file in cases.items():
         with pytest.raises(UserError, match=says):
             load_initial_weights(backbone, file)
@@ -318,22 +318,37 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "it is empty"),
-        (b"<html>404</html>", "it is a page of text, as a failed download leaves"),
-        (b'{"error": "not found"}', "it is a page of text"),
-        (b"version https://git-lfs.github.com/spec/v1", "it is Git LFS's pointer to the file"),
-        (b"some words", "it does not begin as what torch.save writes"),
-        (b"PK\x03\x04 and no more", "some of its bytes are missing or changed"),
+        (b"", "is empty; get it again"),
+        (
+            b"\n<html>404</html>",
+            "is a page of text, as a failed download leaves; get the file again",
+        ),
+        (b'{"error": "not found"}', "is a page of text"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "is Git LFS's pointer to the file; run git",
+        ),
+        (
+            b"some words",
+            "does not begin as a file of PyTorch or safetensors; give a file of weights",
+        ),
+        (b"PK\x03\x04 and no more", "is damaged or cut short, as a download that stopped"),
+        (b"\x89HDF\r\n", "is an HDF5 file, as Keras and TensorFlow write; give a file of PyTorch"),
+        (b"\x08\x08\x12\x07pytorch", "is an ONNX file; give a file of PyTorch"),
+        (b"\x1f\x8b\x08", "is packed by gzip; unpack it"),
+        (bytes(257) + b"ustar", "is a tar archive; unpack it"),
+        (b"\x93NUMPY", "is an array of NumPy"),
     ],
 )
-def test_a_damaged_file_is_told_in_words(content: bytes, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_another_file_is_told_in_words(
+    content: bytes, told: str, name: str, tmp_path: Path
+) -> None:
     """One sentence, nothing of what the library said."""
-    (file := tmp_path / "weights.pth").write_bytes(content)
+    (file := tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
         load_initial_weights(TinyBackbone(width=8), file)
-    said = f"{file} is damaged or no weights file: {told}"
-    assert str(error.value).startswith(said)
-    assert str(error.value).endswith("; get it again")
+    assert str(error.value).startswith(f"{file} {told}")
     assert "\n" not in str(error.value)
 
 

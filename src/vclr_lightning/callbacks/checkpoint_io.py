@@ -18,6 +18,18 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from vclr_lightning.callbacks.ranks import is_first, max_rank, stopping_all
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers, replacing
+from vclr_lightning.core.saved import load_torch
+
+_PARTS = {  # of a checkpoint of Lightning
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "pytorch-lightning_version": str,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +203,20 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load ``path`` onto the CPU; see :func:`load_plain`."""
-        return load_plain(Path(path))
+        """Load ``path`` onto the CPU, to continue from; see :func:`load_plain`.
+
+        Raises:
+            UserError: also where a part of a checkpoint is missing or of another kind.
+        """
+        checkpoint = load_plain(Path(path))
+        for name, kind in _PARTS.items():
+            if not isinstance(value := checkpoint.get(name), kind):
+                what = f"is a {type(value).__name__}" if name in checkpoint else "is missing"
+                raise UserError(
+                    f"{path} is no checkpoint to continue from: its {name} {what}; give "
+                    f"init={path} to start from its weights"
+                )
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete ``path``."""
@@ -207,15 +231,9 @@ def load_plain(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or no such checkpoint.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no checkpoint at {path}; check the path")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged or not a checkpoint of plain tensors ({type(error).__name__});"
-            " give another file"
-        ) from error
+    loaded = load_torch(path, mapped=mapped)
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no checkpoint but a {type(loaded).__name__}")
     return loaded

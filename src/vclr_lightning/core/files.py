@@ -124,7 +124,7 @@ def checksum(*parts: bytes | memoryview) -> int:
         return zlib.crc32(b"".join(value.to_bytes(4, "little") for value in sums))
 
 
-def checksum_of(file: Path) -> int:
-    """Return :func:`checksum` of the content of a file, which is mapped and not held."""
-    with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return checksum(memoryview(view))
+def mapped_bytes(file: Path) -> memoryview:
+    """Return the content of a file, mapped into memory and not copied."""
+    with file.open("rb") as source:
+        return memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))

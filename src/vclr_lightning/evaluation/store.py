@@ -13,7 +13,7 @@ from torch import Tensor
 from vclr_lightning.core.arrays import map_array
 from vclr_lightning.core.arrow import map_arrow
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import checksum_of
+from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import read_text, unsealed
 from vclr_lightning.evaluation.features import FACTS, FeatureSet, segment_means
 
@@ -80,7 +80,7 @@ class FeatureStore:
             if verify:
                 _check(about, rows, store._stored)
                 known = about.get("checksum_of_features")  # older stores have none
-                if known is not None and known != checksum_of(folder / FEATURES):
+                if known is not None and known != checksum(mapped_bytes(folder / FEATURES)):
                     raise ValueError(f"{FEATURES} is not what was written")
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vclr_lightning.core.arrow import write_arrow
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import checksum_of
+from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import sealed, unsealed, write_record
 from vclr_lightning.evaluation.features import FACTS
 from vclr_lightning.evaluation.store import ABOUT, FEATURES, FORMAT, ROWS
@@ -189,7 +189,7 @@ def assemble(
     try:
         _write_features(work / FEATURES, records, shape)
         _write_rows(work / ROWS, facts, names=names, paths=paths)
-        about["checksum_of_features"] = checksum_of(work / FEATURES)
+        about["checksum_of_features"] = checksum(mapped_bytes(work / FEATURES))
         write_record(work / ABOUT, about)
         for journal in (*work.glob("*.bin"), *work.glob("*.jsonl")):
             journal.unlink()

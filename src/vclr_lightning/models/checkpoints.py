@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.damage import CHANGED, damage
+from vclr_lightning.core.exported import is_safetensors, read_safetensors
+from vclr_lightning.core.reading import parse_json, plain_values
+from vclr_lightning.core.saved import load_torch
 
 MOCO_PREFIX = "module.encoder_q."
 QUERY_PREFIX = "query_encoder."
@@ -29,6 +26,9 @@ RELEASED_HEADS = {
 }
 RELEASED_CLASSIFIER = "fc_order_classifier."
 CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
+_STATE_DICTS = ("state_dict", "model", "model_state_dict", "backbone")
+_SIDES = 2  # mean and spread of pixels
+_NESTED = 4  # of these in one another
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,26 @@ class Checkpoint:
     def under(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose name starts with ``prefix``, without it."""
         return {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """How the file says that its network is built; empty where it does not.
+
+        Raises:
+            UserError: it says so in another form.
+        """
+        text = self.metadata.get("backbone", "{}")
+        content = parse_json(text, f"the description of the network in {self.path}")
+        spec = plain_values(content, self.path) if isinstance(content, dict) else {}
+        pixels = spec.get("_pixels_") or ((0.0,), (1.0,))
+        numbers = isinstance(pixels, list | tuple) and all(
+            isinstance(side, list | tuple) and all(isinstance(v, int | float) for v in side)
+            for side in pixels
+        )
+        named = not spec or isinstance(spec.get("_target_"), str)
+        if not isinstance(content, dict) or not named or not numbers or len(pixels) != _SIDES:
+            raise UserError(f"{self.path} describes its network in another form: {text[:99]}")
+        return spec
 
     def backbone(self) -> dict[str, Tensor]:
         """Return the backbone's tensors under its own names, without heads and classifiers.
@@ -87,16 +107,19 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
     says what stands before the names of the backbone.
 
     Raises:
-        UserError: the file is missing, damaged, holds objects besides plain values, or holds no
-            weights.
+        UserError: the file is missing, damaged, of another program, holds code or objects besides
+            plain values, or holds no weights.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no weights file at {path}; check the path")
-    if path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
+    if is_safetensors(path):
+        tensors, metadata = read_safetensors(path)
     else:
-        tensors, metadata = _read_pickle(path)
+        content = load_torch(path)
+        tensors, metadata = _find_tensors(content), _facts(content, path)
+        if not tensors:
+            raise UserError(f"{path} holds no weights: no state dict is found in it")
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
     if prefix is not None:
         if not any(name.startswith(prefix) for name in tensors):
@@ -109,15 +132,18 @@ def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
     if "vclr_lightning" in metadata:
         return Checkpoint(path, "vclr_lightning", tensors, "", metadata=metadata)
     if any(name.startswith(QUERY_PREFIX) for name in tensors):
-        parts = [name.split(".") for name in tensors if name.startswith("objectives.")]
+        objectives = (name for name in tensors if name.startswith("objectives."))
+        parts = [name.split(".") for name in objectives if name.count(".") > 1]
         return Checkpoint(
             path,
             "vclr_lightning",
             tensors,
             QUERY_PREFIX,
-            heads={p[1]: f"objectives.{p[1]}.query_head." for p in parts if p[2] == "query_head"},
+            heads={
+                n: f"objectives.{n}.query_head." for _, n, part, *_ in parts if part == "query_head"
+            },
             classifiers={
-                p[1]: f"objectives.{p[1]}.classifier." for p in parts if p[2] == "classifier"
+                n: f"objectives.{n}.classifier." for _, n, part, *_ in parts if part == "classifier"
             },
             metadata=metadata,
         )
@@ -133,62 +159,32 @@ def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
     return Checkpoint(path, "other", tensors, None, metadata=metadata)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, "safetensors") from error
-
-
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        # The released code saves its command line beside the weights; a Namespace is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of how the file was written
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) or damage(path) != CHANGED:
-            raise _unreadable(path) from error
-        raise UserError(
-            f"{path} is damaged, or holds Python objects besides weights, which are not loaded "
-            "since that would run their code; save its state dict alone to another file"
-        ) from error
-    # A file of another kind fails in the unpickler in many ways.
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise _unreadable(path) from error
-    tensors = _find_tensors(content)
-    if not tensors:
-        raise UserError(f"{path} holds no weights: no state dict is found in it")
-    return tensors, _facts(content)
-
-
-def _unreadable(path: Path, kind: str = "weights") -> UserError:
-    return UserError(f"{path} is damaged or no {kind} file: {damage(path)}; get it again")
-
-
 def _find_tensors(content: Any) -> dict[str, Tensor]:
     """Return the state dict itself, or the one under its customary keys."""
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if tensors:
-        return tensors
-    for key in ("state_dict", "model", "model_state_dict", "backbone"):
-        if found := _find_tensors(content.get(key)):
-            return found
+    left = [content]
+    for _ in range(_NESTED):
+        level = [value for value in left if isinstance(value, Mapping)]
+        for value in level:
+            found = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
+            if found:
+                return found
+        left = [value.get(key) for value in level for key in _STATE_DICTS]
     return {}
 
 
-def _facts(content: Mapping[str, Any]) -> dict[str, str]:
+def _facts(content: Any, path: Path) -> dict[str, str]:
     """Return what a checkpoint says about itself, as text."""
+    if not isinstance(content, Mapping):
+        return {}
     keys = ("epoch", "global_step", "arch")
-    facts = {key: str(content[key]) for key in keys if isinstance(content.get(key), int | str)}
+    facts = {key: str(content[key])[:99] for key in keys if isinstance(content.get(key), int | str)}
     metadata = content.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(spec := _spec(metadata), Mapping):
-        facts["backbone"] = json.dumps(dict(spec))
-    if isinstance(metadata, Mapping) and (head := finetuned_options(metadata).get("head")):
-        facts["head"] = str(head)
+    if isinstance(metadata, Mapping):
+        known = plain_values(metadata, path)
+        if isinstance(spec := _spec(known), Mapping):
+            facts["backbone"] = json.dumps(spec)
+        if head := finetuned_options(known).get("head"):
+            facts["head"] = str(head)
     return facts
 
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.exported import CHECKSUM, exported_digest
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
 from vclr_lightning.models.recognise import (
+    BACKBONES,
+    arguments_of,
     build_backbone,
     describe,
     known_spec,
@@ -138,10 +141,11 @@ def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 
 
 def _settled(content: bytes) -> bytes:
     """Put a safetensors file's metadata in order, which otherwise differs from one save to the
-    next: equal tensors and facts shall be equal files."""
+    next (equal tensors and facts shall be equal files), and add a checksum."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    digest = exported_digest(header, memoryview(content)[start:])
+    header["__metadata__"] = dict(sorted({**header["__metadata__"], CHECKSUM: digest}.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
     return len(text).to_bytes(8, "little") + text + content[start:]
@@ -150,10 +154,28 @@ def _settled(content: bytes) -> bytes:
 def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
     """Build the network that a checkpoint is of."""
     spec = known_spec(checkpoint)
-    backbone = build_backbone(spec)
-    if backbone is None:
+    if spec.get("_target_") not in BACKBONES:
         raise unknown_network(path, spec)
-    return backbone
+    check_spec(checkpoint, spec)
+    return build_backbone(spec)
+
+
+def check_spec(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:
+    """Compare what a file says of its network with its weights: it may ask for any memory.
+
+    Raises:
+        UserError: the network cannot be built so, or does not fit them.
+    """
+    try:
+        arguments_of(spec)
+        # Those of timm cannot be built without numbers; their sizes are timm's.
+        if not spec["_target_"].endswith(".TimmBackbone"):
+            with torch.device("meta"):
+                find_backbone(checkpoint, build_backbone(spec))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(
+            f"{checkpoint.path} cannot be of {describe(spec)}, as it says: {error}"
+        ) from error
 
 
 def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -34,6 +33,10 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     f"vclr_lightning.models.{kind.__name__}": kind
     for kind in (TorchvisionResNet, TorchvisionVideo, TimmBackbone, TinyBackbone)
 }
+
+
+_STAGES = 8  # of a TinyBackbone; a picture has no more halves
+_LARGEST = 4096  # of the numbers in a spec: channels, pixels
 
 
 def recognise_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -82,8 +85,7 @@ def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Empty where neither tells.
     """
-    stored: dict[str, Any] = json.loads(checkpoint.metadata.get("backbone", "{}"))
-    if stored or checkpoint.prefix is None:
+    if (stored := checkpoint.spec) or checkpoint.prefix is None:
         return stored
     # An export names every network but those that no name was known of.
     exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
@@ -103,16 +105,30 @@ def completed(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**TORCHVISION_S3D, **spec} if old else spec
 
 
-def build_backbone(spec: Mapping[str, Any]) -> nn.Module | None:
-    """Build a backbone of this package from its spec; ``None`` if it is none of this package's.
+def build_backbone(spec: Mapping[str, Any]) -> nn.Module:
+    """Build a backbone of this package, one of :data:`BACKBONES`, from its spec.
+
+    Raises:
+        UserError: a number in it is larger than those of any network, or a value is out of range.
 
     Example:
         >>> build_backbone(TinyBackbone(width=8).spec).num_features
         64
     """
-    kind = BACKBONES.get(spec.get("_target_", ""))
-    net = kind(**{k: v for k, v in completed(spec).items() if k[0] != "_"}) if kind else None
-    return net if net is None else with_pixels(net, spec)
+    return with_pixels(BACKBONES[spec["_target_"]](**arguments_of(spec)), spec)
+
+
+def arguments_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments in a spec.
+
+    Raises:
+        UserError: a number is larger than those of any network.
+    """
+    values = {k: v for k, v in completed(spec).items() if not k.startswith("_")}
+    for key, value in values.items():
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise UserError(f"{key}={value} is more than any network has")
+    return values
 
 
 def own_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -122,13 +138,17 @@ def own_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Example:
         >>> own_spec({"_target_": "os.system", "command": "true"})
+        >>> tiny = {"_target_": "vclr_lightning.models.TinyBackbone"}
+        >>> own_spec({**tiny, "_args_": [{"_target_": "os.system", "command": "true"}]}) == tiny
+        True
         >>> own_spec({"_target_": "vclr_lightning.models.TinyBackbone", "width": "${a}"})
     """
-    said = [value for key, value in spec.items() if key[0] != "_"]
+    kept = {k: v for k, v in spec.items() if k in ("_target_", "_pixels_") or k[:1] != "_"}
+    said = [value for key, value in kept.items() if key != "_pixels_"]
     plain = all(v is None or isinstance(v, bool | int | float | str) for v in said)
     if not plain or any("${" in str(v) for v in said) or spec.get("_target_") not in BACKBONES:
         return None
-    return dict(completed(spec))
+    return dict(completed(kept))
 
 
 def with_pixels(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
@@ -160,8 +180,8 @@ def warn_of_another_network(checkpoint: Checkpoint, backbone: nn.Module) -> None
         )
 
 
-def _class_of(spec: Mapping[str, Any]) -> str:
-    return str(spec.get("_target_")).rpartition(".")[2]
+def _class_of(spec: Any) -> str:
+    return str(spec.get("_target_") if isinstance(spec, Mapping) else None).rpartition(".")[2]
 
 
 def check_eps(checkpoint: Checkpoint, backbone: nn.Module) -> None:
@@ -204,14 +224,14 @@ def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
 
 
 def _candidates(shapes: Mapping[str, Size]) -> Iterator[Callable[[], Any]]:
-    if "conv1.weight" in shapes:
+    if len(shapes.get("conv1.weight", ())) > 1:
         small = shapes["conv1.weight"][-1] == 3
         for name in RESNETS:
             yield partial(TorchvisionResNet, name=name, small_stem=small)
-    if "stem.weight" in shapes:
+    if len(shapes.get("stem.weight", ())) > 1:
         stages = len({n.split(".")[1] for n in shapes if n.startswith("blocks.")})
         width = shapes["stem.weight"][0]
-        if stages and width % 4 == 0:
+        if 0 < stages <= _STAGES and width and width % 4 == 0:
             # BatchNorm alone keeps running statistics, so that at most one of these fits.
             for norm in NORMS:
                 yield partial(TinyBackbone, width=width, stages=stages, norm=norm)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.optim import SGD
 
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.reading import plain_values
 from vclr_lightning.models import load_backbone
 from vclr_lightning.models.checkpoints import finetuned_options, read_checkpoint
 from vclr_lightning.modules.finetune import FinetuneModule
@@ -56,19 +57,23 @@ def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> Finet
         )
     weights = read_checkpoint(path).under("classifier.")
     network = load_backbone(path, backbone)
-    metadata: dict[str, Any] = load_plain(Path(path), mapped=True).get("metadata") or {}
-    options = finetuned_options(metadata)
+    metadata = load_plain(Path(path), mapped=True).get("metadata")
+    known = plain_values(metadata, path) if isinstance(metadata, Mapping) else {}
+    options = finetuned_options(known)
     if "head" not in options:
         raise UserError(
             f"{path} does not say whether its classifier is of TSN or TSM; build a FinetuneModule "
             "with the right head and load its state_dict"
         )
-    module = FinetuneModule(
-        backbone=network,
-        num_classes=len(weights["weight"]),
-        class_names=metadata.get("classes", ()),
-        optimizer=partial(SGD, lr=0.01),
-        **{key: options[key] for key in _KEPT if key in options},
-    )
-    module.classifier.load_state_dict(weights)
+    try:
+        module = FinetuneModule(
+            backbone=network,
+            num_classes=len(weights["weight"]),
+            class_names=known.get("classes", ()),
+            optimizer=partial(SGD, lr=0.01),
+            **{key: options[key] for key in _KEPT if key in options},
+        )
+        module.classifier.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"the classifier in {path} is of another form: {error}") from error
     return module.eval()

@@ -11,7 +11,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.progress import track
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
-from vclr_lightning.stages.adopt import run_config
+from vclr_lightning.stages.adopt import run_config, saved_count
 from vclr_lightning.stages.chosen_videos import DataFactory, choose_videos
 from vclr_lightning.stages.explaining import Explained, Plan, explain_video
 from vclr_lightning.stages.gradcam_page import write_attention_page, write_video_files
@@ -189,7 +189,7 @@ def _segments(found: Sequence[Looker], wanted: int | None, ckpt: str | Path) -> 
     if wanted is not None:
         return wanted
     saved = {} if str(ckpt).lower() == "none" else run_config(Path(ckpt))
-    return int(saved.get("num_segments", 3))
+    return saved_count(saved, "num_segments", 3, ckpt)
 
 
 def _print(explained: Sequence[Explained], found: Sequence[Looker], page: Path) -> None:

@@ -16,7 +16,7 @@ from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backbone
 from vclr_lightning.models.backbone import bare
 from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.models.export import unknown_network
+from vclr_lightning.models.export import check_spec, unknown_network
 from vclr_lightning.models.recognise import known_spec, own_spec, weight_shapes
 from vclr_lightning.models.weights import find_backbone, gather_names
 from vclr_lightning.stages.finetuned import is_finetuned, load_finetuned
@@ -160,6 +160,7 @@ def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, 
     spec = own_spec(stated)
     if spec is None:
         raise unknown_network(str(weights), stated)
+    check_spec(read_checkpoint(str(weights)), spec)
     return spec
 
 

@@ -16,6 +16,7 @@ from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
 from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import load_initial_weights
+from vclr_lightning.stages.trainer import restoring
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ def pretrain(
             callback.path_of = _paths(data)
     if checkpoint is None:
         _start_anew(module, init, fitting)
-    fitting.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    with restoring(fitting):
+        ckpt = None if checkpoint is None else str(checkpoint)
+        fitting.fit(module, datamodule=data, ckpt_path=ckpt)
     if saving is not None and saving.resumed_step == fitting.global_step:
         logger.info("the run in %s is complete; another name=... begins a new one", directory)
     elif saving is not None and monitor is not None and saving.best_score is None:

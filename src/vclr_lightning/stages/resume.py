@@ -16,6 +16,7 @@ from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.models.recognise import completed
+from vclr_lightning.stages.adopt import config_of, saved_value
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +138,13 @@ def check_same_run(
     Raises:
         UserError: something that training depends on differs, or the file is no checkpoint.
     """
-    metadata = load_plain(checkpoint, mapped=True).get("metadata") or {}
-    saved = metadata.get("config")
-    if saved is None:
+    saved = config_of(load_plain(checkpoint, mapped=True), checkpoint)
+    if not saved:
         raise UserError(
             f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"
             f" give init={checkpoint}"
         )
-    stages = [node.get("stage", {}).get("name") for node in (saved, config)]
+    stages = [saved_value(node, "stage.name") for node in (saved, config)]
     if stages[0] != stages[1]:
         raise UserError(
             f"{checkpoint} is of stage={stages[0]}, which stage={stages[1]} does not continue; to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from vclr_lightning.functional.order import TupleNorm
 from vclr_lightning.models.checkpoints import QUERY_PREFIX, Checkpoint, read_checkpoint
 from vclr_lightning.modules.encoding import backbone_number
 from vclr_lightning.objectives.heads import projection_head
-from vclr_lightning.stages.adopt import run_config
+from vclr_lightning.stages.adopt import run_config, saved_value
 from vclr_lightning.stages.explained import ClassScores, OrderPrediction, Target, TupleSimilarity
 from vclr_lightning.stages.finetuned import load_finetuned
 from vclr_lightning.stages.network import finished_network
@@ -101,15 +102,17 @@ def _order(network: nn.Module, checkpoint: Checkpoint) -> OrderPrediction:
     head, linear = (
         checkpoint.under(part[name]) for part in (checkpoint.heads, checkpoint.classifiers)
     )
-    embedding = projection_head(backbone_number(network, "num_features"), len(head["2.bias"]))
-    embedding.load_state_dict(head)
-    classifier = nn.Linear(linear["weight"].shape[1], len(linear["weight"]))
-    classifier.load_state_dict(linear)
-    objectives = run_config(checkpoint.path).get("objective", {}).get("objectives", {})
     released: TupleNorm = "frames" if checkpoint.form == "released" else "channels"
+    saved = saved_value(run_config(checkpoint.path), f"objective.objectives.{name}.normalize")
+    if saved not in (None, *get_args(TupleNorm)):
+        raise UserError(f"{checkpoint.path} says of its order head normalize={str(saved)[:99]}")
+    try:
+        embedding = projection_head(backbone_number(network, "num_features"), len(head["2.bias"]))
+        embedding.load_state_dict(head)
+        classifier = nn.Linear(linear["weight"].shape[1], len(linear["weight"]))
+        classifier.load_state_dict(linear)
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        raise UserError(f"the order head in {checkpoint.path} is of another form") from error
     return OrderPrediction(
-        network,
-        head=embedding.eval(),
-        classifier=classifier.eval(),
-        normalize=objectives.get(name, {}).get("normalize", released),
+        network, head=embedding.eval(), classifier=classifier.eval(), normalize=saved or released
     )

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -209,3 +210,26 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def restoring(trainer: Trainer) -> Iterator[None]:
+    """Say of which checkpoint it is that a run cannot be restored, where the block fails by that.
+
+    Raises:
+        UserError: the checkpoint's values are not those that this run saves.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # Lightning lets go of the checkpoint when it has restored everything.
+        if not trainer._checkpoint_connector._loaded_checkpoint:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{trainer.ckpt_path} is no checkpoint that this run can continue from "
+            f"({type(error).__name__}: {said}); give init={trainer.ckpt_path} to start from its "
+            "weights, or resume=never"
+        ) from error
