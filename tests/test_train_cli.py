@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import resource
 import shutil
@@ -327,6 +328,9 @@ def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path:
     again = main(*trained)  # complete: nothing is done
     assert again.code == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
+    (folder / "result.json").write_bytes(bytes(40))  # as a power cut leaves files
+    assert main(*trained).code == 0
+    assert json.loads((folder / "result.json").read_text())["best"]
 
 
 @pytest.mark.parametrize(

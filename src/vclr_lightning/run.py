@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ def _run(
     )
     result = directory / "result.json"
     if start.own and result.exists():  # a run that is complete measures nothing anew
-        values = json.loads(result.read_text()) | values
+        with suppress(ValueError, TypeError):  # a damaged one is written anew
+            values = json.loads(result.read_text()) | values
     if is_first():
         _write(result, json.dumps(values, indent=1) + "\n")
     return values

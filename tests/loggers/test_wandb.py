@@ -51,6 +51,13 @@ def test_a_run_in_the_same_process_is_another_run(
     wandb.finish()
 
 
+@pytest.mark.parametrize("damaged", [b"", bytes(9), b"\xff\xfe"])
+def test_a_damaged_id_is_replaced(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "wandb_id").write_bytes(damaged)
+    first, again = (WandbLogger(directory=tmp_path, offline=True).version for _ in range(2))
+    assert first == again == (tmp_path / "wandb_id").read_text().strip()
+
+
 def test_the_key_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", key := secrets.token_hex(20))

@@ -49,9 +49,8 @@ class ResumableCheckpoint(Checkpoint):
         monitor: name of a logged metric that chooses ``best.ckpt``; ``None`` for no such file.
         mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
         metadata: plain values to keep in the checkpoint under ``"metadata"``.
-        export: called with the module and a path to write the part that others load (the
-            backbone); its files stand beside the checkpoints, as ``last`` and ``best`` with
-            ``export_suffix``.
+        export: called with the module and a path to write the part that others load (the backbone)
+            beside the checkpoints, as ``last`` and ``best`` with ``export_suffix``.
         export_suffix: file name ending of the exported files.
 
     Raises:

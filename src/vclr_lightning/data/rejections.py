@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.types import Rejection
@@ -142,10 +144,10 @@ class RejectionLog:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs: plain lists and numbers."""
+        """Return what a checkpoint needs: plain lists, numbers and a tensor."""
         return {
             "rejected": [dict(rejection) for rejection in self._rejected.values()],
-            "seen": sorted(self._seen),
+            "seen": torch.tensor(sorted(self._seen), dtype=torch.int64),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,7 +158,7 @@ class RejectionLog:
         """
         rejected: list[Rejection] = state["rejected"]
         self._rejected = {item["video_id"]: item for item in rejected}
-        self._seen = set(state["seen"])
+        self._seen = set(torch.as_tensor(state["seen"]).tolist())
         self._appending = False
         if self._path is not None and (self._rejected or self._path.exists()):
             self._write([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
 
 
 class WandbLogger(LightningWandbLogger):
@@ -99,17 +101,18 @@ class WandbLogger(LightningWandbLogger):
         """
         if not (self._offline and self._marks.exists()):
             return -1
-        text = self._marks.read_text()
+        text = self._marks.read_bytes()
         return int(text) - 1 if text.isdigit() else -1
 
 
 def _run_id(path: Path) -> str:
-    if path.exists():
-        return path.read_text().strip()
-    run_id = secrets.token_hex(4)
+    known = path.read_bytes().strip().decode(errors="replace") if path.exists() else ""
+    if re.fullmatch(r"[\w.-]{1,128}", known):
+        return known
+    run_id = secrets.token_hex(4)  # of a run that begins, or one whose file a power cut damaged
     if is_first():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(run_id + "\n")
+        with replacing(path) as file:
+            file.write(f"{run_id}\n".encode())
     return run_id
 
 
