@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 from vclr_lightning.explain import explain
 
 # name: (what it does, module with `add_arguments(parser)` and `run(args)`)
@@ -97,12 +98,14 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vclr``; return 0, 2 for a user's error, 1 for a fault of code, or 130 for Ctrl-C."""
+    """Run ``vclr``; return 0, 2 for a user's error, 1 for a fault of code, 128 + a signal's."""
     try:
-        _dispatch(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        with stopped_by_signals("the same command goes on from what is done"):
+            _dispatch(sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
+    except StopRequested as stop:
+        return 128 + stop.signum
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         _drop_output()

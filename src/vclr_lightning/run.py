@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -22,7 +21,6 @@ from vclr_lightning.configuration import (
 )
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.locks import in_use
-from vclr_lightning.core.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if not trains:
         cfg = of_finished(cfg, chosen=chosen)
     config = plain(cfg)
-    follow_parent()
 
     from vclr_lightning.callbacks.ranks import is_first
     from vclr_lightning.stages.arguments import check_arguments
@@ -118,12 +115,6 @@ def _names(group: str) -> bool:
     """Whether the command names an option of a group or a key below it; so it may, without one."""
     named = _named()
     return named is None or any(key.partition(".")[0] == group for key in named)
-
-
-def follow_parent() -> None:
-    """Let a process that Lightning launched end when its launcher is killed."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,12 +19,9 @@ _TRACEBACKS = os.environ.get(_ASKED, os.environ.get("HYDRA_FULL_ERROR")) == "1"
 @contextmanager
 def _mistakes_explained() -> Iterator[None]:
     """End a user's mistake with one sentence and status 2, a fault of code with status 1 and its
-    traceback, an interruption with 130."""
+    traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         from vclr_lightning.core.errors import CodeFault
         from vclr_lightning.explain import explain
@@ -58,6 +55,15 @@ def main() -> None:
 
         print(usage(), end="")
         return
+    from vclr_lightning.core.processes import follow_parent
+    from vclr_lightning.core.stopping import stopped_by_signals
+
+    follow_parent()
+    with stopped_by_signals("the same command continues"):
+        _run_hydra()
+
+
+def _run_hydra() -> None:
     import logging
 
     import hydra

@@ -1,39 +1,19 @@
-"""SIGTERM and Ctrl-C end a run between two steps, saved."""
+"""SIGTERM and Ctrl-C end a training between two steps, saved."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-import threading
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.ranks import max_rank
+from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
 
 logger = logging.getLogger(__name__)
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class StopRequested(SystemExit):
-    """The run was asked to stop and has saved; ends the process with the signal's status.
-
-    The status is 128 + the signal's number (143 for SIGTERM, 130 for Ctrl-C), and 0 on processes
-    that the trainer launched itself, whose failure it would take for a crash.
-
-    Example:
-        >>> StopRequested(signal.SIGTERM, local_rank=0).code
-        143
-    """
-
-    def __init__(self, signum: int, *, local_rank: int) -> None:
-        super().__init__(128 + signum if local_rank == 0 else 0)
-        self.signum = signum
 
 
 class GracefulStop(Callback):
@@ -43,8 +23,9 @@ class GracefulStop(Callback):
     The ranks agree on the step, so it is enough that one of them receives the signal. Saving is up
     to the :class:`~vclr_lightning.callbacks.checkpoint.ResumableCheckpoint` among the trainer's
     callbacks; without one the run stops unsaved. Works with any LightningModule. Takes the place of
-    Lightning's own SIGTERM handler, which stops in the middle of the hooks of a step, for the
-    duration of the training. Python lets the main thread alone take signals: a training in another
+    Lightning's own handlers, which stop in the middle of the hooks of a step, until ``fit`` ends;
+    a signal that came too late for another step is then raised again, for whoever answers it
+    outside of the training. Python lets the main thread alone take signals: a training in another
     thread is not stopped by them, and the log says so.
 
     Raises:
@@ -56,26 +37,38 @@ class GracefulStop(Callback):
     """
 
     def __init__(self) -> None:
-        self._received = 0
-        self._pid = -1
-        self._before: dict[signal.Signals, Any] = {}
-        self._trainer: Trainer | None = None
+        self._answer: SignalAnswer | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            # They would call ours as well, and, on several processes, start a collective.
+            connector: Any = trainer._signal_connector
+            connector.register_signal_handlers = _nothing
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trainer, self._pid = trainer, os.getpid()
-        self._received = signal.SIGTERM if trainer.received_sigterm else 0
-        if threading.current_thread() is not threading.main_thread():
+        launcher, first = trainer.strategy.launcher, trainer.is_global_zero
+
+        def begin(signum: int) -> None:
+            if first:
+                name = signal.Signals(signum).name
+                say(f"{name}: finishing the step and saving; again to abort")
+
+        def abort(signum: int) -> None:
+            kill = getattr(launcher, "kill", None)
+            if callable(kill):
+                kill(signal.SIGKILL)
+            say("aborted; the last checkpoint is intact")
+
+        self._answer = SignalAnswer(begin, abort)
+        if not self._answer.take():
             logger.warning("training outside the main thread: SIGTERM and Ctrl-C do not save it")
-            return
-        for signum in _SIGNALS:
-            self._before[signum] = signal.signal(signum, self._handle)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        signum = max_rank(self._received)
+        signum = self._agreed()
         if not signum:
             return
         paths = []
@@ -92,32 +85,23 @@ class GracefulStop(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._restore()
+        self._release(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restore()
+        signum = self._agreed() if self._answer is not None else 0
+        self._release(trainer)
+        if signum:
+            signal.raise_signal(signum)
 
-    def _restore(self) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-        self._before = {}
+    def _agreed(self) -> int:
+        return max_rank(self._answer.received if self._answer is not None else 0)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # inherited by a forked process: not its business
-            if signum == signal.SIGTERM:
-                os._exit(128 + signum)
-            return
-        if self._received:
-            self._abort(signum)
-        self._received = signum
-        if self._trainer is not None and self._trainer.is_global_zero:
-            name = signal.Signals(signum).name
-            os.write(2, f"\n{name}: finishing the step and saving; again to abort\n".encode())
+    def _release(self, trainer: Trainer) -> None:
+        if self._answer is not None:
+            self._answer.give_back()
+            self._answer = None
+        trainer._signal_connector.__dict__.pop("register_signal_handlers", None)
 
-    def _abort(self, signum: int) -> NoReturn:
-        launcher = self._trainer.strategy.launcher if self._trainer is not None else None
-        kill = getattr(launcher, "kill", None)
-        if callable(kill):
-            kill(signal.SIGKILL)
-        os.write(2, b"aborted; the last checkpoint is intact\n")
-        os._exit(128 + signum)
+
+def _nothing() -> None:
+    pass

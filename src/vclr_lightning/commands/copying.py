@@ -93,11 +93,7 @@ def copy_and_tell(copy: Callable[[], Copied], *, max_failed: float, are_done: st
     """
     from rich.console import Console
 
-    try:
-        copied = copy()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("the same command continues from here")
-        raise
+    copied = copy()
     console = Console()
     console.print(copied.table())
     for line in copied.notices():

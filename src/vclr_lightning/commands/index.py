@@ -117,20 +117,16 @@ def run(args: argparse.Namespace) -> None:
         group_regex=args.group_regex,
         frames=args.frames,
     )
-    try:
-        indexed = index_videos(
-            source.listing(),
-            root=source.root,
-            out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
-            frames=args.frames,
-            decode=args.decode,
-            workers=args.workers,
-            fresh=args.fresh,
-            source=source.describe(),
-        )
-    except KeyboardInterrupt:
-        Console(stderr=True).print("the same command continues from here")
-        raise
+    indexed = index_videos(
+        source.listing(),
+        root=source.root,
+        out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
+        frames=args.frames,
+        decode=args.decode,
+        workers=args.workers,
+        fresh=args.fresh,
+        source=source.describe(),
+    )
     console = Console()
     console.print(_table(indexed))
     console.print(f"written to {indexed.manifest.file}", highlight=False, soft_wrap=True)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
 
 _TELL = "VCLR_FAILURE_FILE"  # where a command is to write why it failed
+PARENT = "VCLR_PARENT"  # by whom this process was started, if by a process of this program
 _SIGNALLED = 128  # statuses from here on are those of signals
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Let this process be killed when the one that started it ends, however that ends.
 
     It would go on for hours, or wait for others until a timeout, and keep its device's memory.
-    Linux only; elsewhere nothing happens.
+    Linux only; elsewhere nothing happens. The kernel watches the thread that started the process:
+    it has to last as long as the process is needed.
+
+    Args:
+        parent: number of the process that started this one, which may have ended by now.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -28,6 +36,86 @@ def end_with_parent() -> None:
 
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def follow_parent() -> None:
+    """End with the process that started this one as its command or its rank, if one did.
+
+    To be called early, and before the process starts others.
+    """
+    if parent := os.environ.pop(PARENT, None):
+        end_with_parent(int(parent))
+    elif os.environ.get("LOCAL_RANK", "0") != "0":  # of torchrun
+        end_with_parent(os.getppid())
+
+
+def end_with_creator(*, from_main_thread: bool) -> None:
+    """End a process of ``multiprocessing`` with the one that created it, however that ends.
+
+    Args:
+        from_main_thread: whether that one's main thread did, which lasts as long as the process.
+    """
+    creator = multiprocessing.parent_process()
+    assert creator is not None
+    number = creator.pid
+
+    def wait() -> None:
+        creator.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+    # A stopped process runs no thread. A fork server is parent, but not creator.
+    if from_main_thread and number == os.getppid():
+        end_with_parent(number)
+
+
+def is_stopped(process: int) -> bool:
+    """Whether a process is stopped (SIGSTOP, SIGTSTP); false where that cannot be known."""
+    try:
+        content = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
+        return False
+    return content[content.rindex(b")") + 2 :][:1] in (b"T", b"t")
+
+
+def how_ended(status: int) -> str:
+    """Say how a process ended that did not say why.
+
+    Args:
+        status: as of :mod:`subprocess`: negative for signals.
+
+    Example:
+        >>> how_ended(3), how_ended(-9)
+        ('ended with status 3', 'was killed (SIGKILL), as happens where memory is short')
+        >>> how_ended(-11)
+        'crashed (SIGSEGV)'
+    """
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if name == "SIGKILL":
+        return "was killed (SIGKILL), as happens where memory is short"
+    if name == "SIGBUS":
+        return "crashed (SIGBUS), as happens where shared memory or a disk is full"
+    return f"{'was ended' if name in _FROM_OUTSIDE else 'crashed'} ({name})"
+
+
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGXCPU")
+
+
+def ended_from_outside(status: int) -> bool:
+    """Whether a process was ended by another one, or by the system.
+
+    Example:
+        >>> ended_from_outside(-9), ended_from_outside(-11), ended_from_outside(1)
+        (True, False, False)
+    """
+    return status < 0 and -status in [signal.Signals[name] for name in _FROM_OUTSIDE]
 
 
 def run_command(command: Sequence[str], *, without: Collection[str] = ()) -> None:
@@ -49,31 +137,36 @@ def run_command(command: Sequence[str], *, without: Collection[str] = ()) -> Non
 says why
     """
     kept = {name: value for name, value in os.environ.items() if name not in without}
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(signum: int) -> None:
+        for process in running:
+            process.send_signal(signum)
+
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "reason"
-        process = subprocess.Popen(list(command), env={**kept, _TELL: str(told)})
-        before = {
-            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # reaches it by itself
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-        }
+        own = {_TELL: str(told), PARENT: str(os.getpid())}
+        answer = SignalAnswer(pass_on, pass_on)
+        answer.take()
         try:
-            status = process.wait()
+            running.append(subprocess.Popen(list(command), env={**kept, **own}))
+            if answer.received:
+                pass_on(answer.received)
+            status = running[0].wait()
         finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            answer.give_back()
+        if signum := answer.received:
+            if status <= 0:  # it did not say so itself
+                say(f"stopped by {signal.Signals(signum).name}")
+            raise StopRequested(signum)
         if status > _SIGNALLED:
             sys.exit(status)
         if status:
-            raise UserError((told.read_text() if told.exists() else "") or _ended(status))
+            reason = told.read_text() if told.exists() else ""
+            raise UserError(reason or f"its command {how_ended(status)}; what it printed says why")
 
 
 def tell_failure(reason: str) -> None:
     """Tell whoever runs this process by :func:`run_command`, if anyone does, why it fails."""
     if file := os.environ.get(_TELL):
         Path(file).write_text(reason)
-
-
-def _ended(status: int) -> str:
-    """How a command ended that did not say why."""
-    how = signal.Signals(-status).name if status < 0 else f"status {status}"
-    return f"its command ended with {how}; what it printed says why"

@@ -2,12 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from vclr_lightning.core.errors import CodeFault, UserError
+
+_SHARED_MEMORY = "/dev/shm"
+_NO_SPACE = "No space left"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ends the run, as a value: raised in a worker, it would arrive as a text."""
+
+    error: UserError | CodeFault
+
+
+class Collate:
+    """Makes a batch of samples by :func:`collate`; in a worker, in shared memory.
+
+    Torch would do that in a thread, which can only print that there is no room, and the batch would
+    never come. Where a sample is a :class:`Failure`, or there is no room, the batch is a failure.
+
+    Args:
+        ahead: batches that are loaded ahead, by all workers.
+
+    Attributes:
+        free: bytes of shared memory before the first batch; ``None`` where that is not known.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
+        self.free: int | None = None
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        failures = [sample for sample in samples if isinstance(sample, Failure)]
+        if failures:
+            return failures[0]
+        batch = collate(samples)
+        if get_worker_info() is None:
+            return batch
+        tensors = list(_tensors(batch))
+        size = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        if self.free is not None and size * self._ahead > self.free:
+            return self._shortage(size)
+        self.free = None
+        try:
+            for tensor in tensors:
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if _NO_SPACE not in str(error):
+                raise
+            return self._shortage(size)
+        return batch
+
+    def _shortage(self, size: int) -> Failure:
+        batch, free = size / 2**20, (shared_memory() or 0) / 2**20
+        error = UserError(
+            f"{_SHARED_MEMORY} is too small: {self._ahead} batches of {batch:.1f} MB are loaded "
+            f"ahead, and {free:.0f} MB are free; give docker run "
+            f"--shm-size={math.ceil(2 * batch * self._ahead)}m, or data.num_workers=0, or a smaller"
+            " data.prefetch_factor"
+        )
+        return Failure(error)
+
+
+def shared_memory() -> int | None:
+    """Return how many bytes of shared memory are free; ``None`` where that cannot be known."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

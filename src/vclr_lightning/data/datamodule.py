@@ -52,6 +52,7 @@ class VideoDataModule(LightningDataModule):
             ``required_views``, or all that the samplers yield where it names none.
         start_method: of the workers: fork, spawn or forkserver; ``None`` for the system's own.
         prefetch_factor: batches that each worker loads ahead.
+        timeout: seconds that a batch may take before loading processes that are stuck are given up.
         pin_memory: page-locked batches; ``None`` where training runs on CUDA.
         max_rejected_share: share of the training videos that may turn out unreadable.
         eval_frames: frames per video in :meth:`frames_loader`.
@@ -89,6 +90,7 @@ class VideoDataModule(LightningDataModule):
         views: Collection[str] | None = None,
         start_method: StartMethod | None = None,
         prefetch_factor: int = 2,
+        timeout: float = 1200.0,
         pin_memory: bool | None = None,
         max_rejected_share: float = 0.05,
         eval_frames: int = 30,
@@ -123,6 +125,7 @@ class VideoDataModule(LightningDataModule):
             num_workers=0 if num_workers is None else num_workers,
             start_method=start_method,
             prefetch_factor=prefetch_factor,
+            timeout=timeout,
             pin_memory=bool(pin_memory),
         )
         self._views = views

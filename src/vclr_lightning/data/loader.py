@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from typing import Any, TypedDict
 
 import torch
@@ -12,9 +13,18 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vclr_lightning.core.errors import CodeFault, UserError
-from vclr_lightning.data.collate import as_tensors, collate
+from vclr_lightning.core.stopping import signals_blocked
+from vclr_lightning.data.collate import Collate, Failure, as_tensors, shared_memory
 from vclr_lightning.data.epochs import EpochBatches
-from vclr_lightning.data.workers import WorkerOptions, leave_signals_to_parent, stop_workers
+from vclr_lightning.data.workers import (
+    WorkerOptions,
+    WorkerWatch,
+    begin_worker,
+    expect_workers,
+    stop_workers,
+)
+
+_END = object()
 
 
 class LoaderState(TypedDict):
@@ -23,11 +33,6 @@ class LoaderState(TypedDict):
     epoch: int
     batch: int
     batches: int
-
-
-@dataclass(frozen=True)
-class _Failure:
-    error: UserError | CodeFault
 
 
 class _Guarded(Dataset[Any]):
@@ -40,12 +45,7 @@ class _Guarded(Dataset[Any]):
         try:
             return self._dataset[key]
         except (UserError, CodeFault) as error:
-            return _Failure(error)
-
-
-def _collate_guarded(samples: Sequence[Any]) -> Any:
-    failures = [sample for sample in samples if isinstance(sample, _Failure)]
-    return failures[0] if failures else collate(samples)
+            return Failure(error)
 
 
 class BatchLoader:
@@ -68,7 +68,7 @@ class BatchLoader:
     ) -> None:
         workers = workers or WorkerOptions()
         self._batches = batches
-        self._persistent = workers.persistent
+        self._options = workers
         self._started: list[Any] = []
         weakref.finalize(self, stop_workers, self._started)
         parallel: dict[str, Any] = {}
@@ -78,12 +78,13 @@ class BatchLoader:
                 "multiprocessing_context": workers.start_method,
                 "prefetch_factor": workers.prefetch_factor,
                 "persistent_workers": workers.persistent,
-                "worker_init_fn": leave_signals_to_parent,
             }
+        ahead = workers.num_workers * workers.prefetch_factor
+        self._collate = Collate(min(ahead, len(batches)) if isinstance(batches, Sized) else ahead)
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),
             batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of keys
-            collate_fn=_collate_guarded,
+            collate_fn=self._collate,
             pin_memory=workers.pin_memory,
             # Of its own, or starting an epoch would draw a number from torch's global generator.
             generator=torch.Generator(),
@@ -97,17 +98,37 @@ class BatchLoader:
         # A generator: the workers start with the first batch asked for, not with iter().
         if self._loader is None:
             raise RuntimeError("the loader was closed")
-        iterator = iter(self._loader)
-        if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
-            self._started.append(iterator)
+        watch = WorkerWatch(self._started, self._options.timeout)
+        if self._options.num_workers > 0:
+            watch.start()
         try:
-            for batch in iterator:
-                if isinstance(batch, _Failure):
+            with watch.waiting():
+                iterator = self._start()
+            while True:
+                with watch.waiting():
+                    batch = next(iterator, _END)
+                if batch is _END:
+                    return
+                if isinstance(batch, Failure):
                     raise batch.error
                 yield as_tensors(batch)
         finally:
-            if not self._persistent:
+            watch.close()
+            if not self._options.persistent:
                 stop_workers(self._started)
+
+    def _start(self) -> Iterator[Any]:
+        """Start the workers, if they are not there, with the next batches."""
+        assert self._loader is not None
+        main = threading.current_thread() is threading.main_thread()
+        self._loader.worker_init_fn = partial(begin_worker, from_main_thread=main)
+        self._collate.free = shared_memory()
+        with signals_blocked():
+            iterator = iter(self._loader)
+        if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
+            self._started.append(iterator)
+            expect_workers(iterator, False)  # their death is noticed where they are waited for
+        return iterator
 
     def close(self) -> None:
         """Stop the workers; iterating afterwards is an error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from torch.multiprocessing.spawn import (
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import CodeFault, UserError
-from vclr_lightning.core.processes import end_with_parent
+from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
 from vclr_lightning.core.progress import track
+from vclr_lightning.core.stopping import signals_blocked
 from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.workers import WorkerOptions
@@ -28,6 +30,9 @@ from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.features import encode_batch
 from vclr_lightning.evaluation.storing import Journal, Record, read_journals
 from vclr_lightning.stages.hardware import Hardware
+
+_GLANCE = 1.0  # seconds
+_CONTINUES = "the same command continues"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,29 +133,45 @@ def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -
     # As bytes: tensors would be moved to shared memory, of which containers have little.
     content = io.BytesIO()
     torch.save(job, content)
-    context = multiprocessing.get_context("spawn")  # CUDA allows no other
-    mistakes = context.SimpleQueue()
+    mistakes = multiprocessing.get_context("spawn").SimpleQueue()  # CUDA allows no other
+    main = threading.current_thread() is threading.main_thread()
+    arguments = (content.getvalue(), blocks, processes, mistakes, main)
+    with signals_blocked():
+        context = spawn(_child, arguments, nprocs=processes, join=False)  # type: ignore[no-untyped-call]
+    stopped = 0.0
     try:
-        spawn(  # type: ignore[no-untyped-call]
-            _child, (content.getvalue(), blocks, processes, mistakes), nprocs=processes
-        )
+        while not context.join(_GLANCE, grace_period=0):
+            still = [process.pid for process in context.processes if is_stopped(process.pid)]
+            stopped = stopped + _GLANCE if still else 0.0
+            if stopped >= job.workers.timeout:
+                raise UserError(
+                    f"a process that encodes videos ({still[0]}) is stopped (SIGSTOP) for "
+                    f"data.timeout={job.workers.timeout:g} s; {_CONTINUES}"
+                )
     except ProcessExitedException as error:
+        how = how_ended(error.exit_code)
         raise UserError(
-            f"a process that encodes videos was ended from outside ({error}); if memory was short,"
-            " give fewer trainer.devices or data.num_workers; the same command continues"
+            f"a process that encodes videos ({error.error_pid}) {how}; where memory is short, give"
+            f" fewer trainer.devices or data.num_workers; {_CONTINUES}"
         ) from error
+    finally:
+        for process in context.processes:
+            process.kill()
     if not mistakes.empty():
         raise mistakes.get()
 
 
 def _child(
-    number: int, content: bytes, blocks: Sequence[tuple[int, ...]], of: int, mistakes: Any
+    number: int,
+    content: bytes,
+    blocks: Sequence[tuple[int, ...]],
+    of: int,
+    mistakes: Any,
+    from_main_thread: bool,
 ) -> None:
-    end_with_parent()
+    end_with_creator(from_main_thread=from_main_thread)
     try:
         job = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
         encode_part(job, blocks, number=number, of=of)
     except (UserError, CodeFault) as error:
         mistakes.put(error)
-    except KeyboardInterrupt:  # the parent says so
-        os._exit(130)

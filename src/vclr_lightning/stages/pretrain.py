@@ -74,9 +74,13 @@ def pretrain(
             callback.path_of = _paths(data)
     if checkpoint is None:
         _start_anew(module, init, fitting)
-    with restoring(fitting):
-        ckpt = None if checkpoint is None else str(checkpoint)
-        fitting.fit(module, datamodule=data, ckpt_path=ckpt)
+    ckpt = None if checkpoint is None else str(checkpoint)
+    try:
+        with restoring(fitting):
+            fitting.fit(module, datamodule=data, ckpt_path=ckpt)
+    except BaseException:
+        data.teardown("fit")  # its workers too would live as long as the error
+        raise
     if saving is not None and saving.resumed_step == fitting.global_step:
         logger.info("the run in %s is complete; another name=... begins a new one", directory)
     elif saving is not None and monitor is not None and saving.best_score is None:

@@ -51,6 +51,7 @@ FREE = (
     "data.num_workers",
     "data.start_method",
     "data.prefetch_factor",
+    "data.timeout",
     "data.pin_memory",
     "data.max_rejected_share",
     "data.eval_batch_size",
