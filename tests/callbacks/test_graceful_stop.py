@@ -68,6 +68,31 @@ def test_the_second_signal_aborts_at_once(fit: Any, tmp_path: Path) -> None:
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
+def test_a_signal_that_comes_twice_at_once_is_one_request(fit: Any, tmp_path: Path) -> None:
+    # As from a process group, and from a parent that passes it on.
+    twice = [Signal(signal.SIGTERM, step=4), Signal(signal.SIGTERM, step=4)]
+    with pytest.raises(StopRequested):
+        fit(tmp_path, GracefulStop(), *twice)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+class SignalAtTheEnd(Callback):
+    def on_train_end(self, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_step_is_for_whoever_is_next(fit: Any, tmp_path: Path) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: seen.append(signum))
+    try:
+        _, trainer = fit(tmp_path, GracefulStop(), SignalAtTheEnd())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.global_step == 15
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 15
+    assert seen == [signal.SIGTERM]
+
+
 def test_processes_that_the_trainer_launched_end_without_failure() -> None:
     assert StopRequested(signal.SIGTERM, local_rank=1).code == 0
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
+import re
 import signal
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +23,28 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.epochs import EpochBatches
 from vclr_lightning.data.loader import BatchLoader, EpochLoader
 from vclr_lightning.data.workers import WorkerOptions
+
+
+class Trouble(Dataset[dict[str, Any]]):
+    """Gives pictures; at row 5 something happens to the process that loads."""
+
+    def __init__(self, trouble: Callable[[], object] = lambda: None, pixels: int = 1000) -> None:
+        self.trouble, self.pixels = trouble, pixels
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if row == 5:
+            self.trouble()
+        return {"x": torch.zeros(self.pixels, dtype=torch.uint8), "row": row, "valid": True}
+
+
+class SignalledWhileStarting(Dataset[dict[str, Any]]):
+    """Is sent a signal where a new process reads it, as by one to the process group."""
+
+    def __setstate__(self, state: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"row": row, "valid": True}
 
 
 class Keys(Dataset[dict[str, Any]]):
@@ -129,6 +157,89 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_workers_leave_signals_alone_while_they_start() -> None:
+    options = WorkerOptions(num_workers=1, start_method="spawn")
+    assert rows(BatchLoader(SignalledWhileStarting(), [[7]], options)) == [[7]]
+
+
+def _myself(signum: int) -> Callable[[], object]:
+    return lambda: os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said", "persistent"),
+    [
+        (_myself(signal.SIGKILL), r"was killed \(SIGKILL\), as happens where memory is", True),
+        (_myself(signal.SIGBUS), r"crashed \(SIGBUS\), as .* shared memory .* --shm-size", False),
+        (lambda: os._exit(0), "ended with status 0", True),
+        (_myself(signal.SIGSTOP), r"timeout=2 s: loading process 2 of 2 .* is stopped", False),
+        (lambda: time.sleep(100), "timeout=2 s: .* give a larger data.timeout", True),
+    ],
+)
+def test_workers_that_are_lost_end_the_wait(
+    trouble: Callable[[], object], said: str, persistent: bool
+) -> None:
+    options = WorkerOptions(num_workers=2, start_method="fork", timeout=2, persistent=persistent)
+    loader = BatchLoader(Trouble(trouble), [[row] for row in range(12)], options)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=said):
+        rows(loader)
+    loader.close()
+    assert time.monotonic() - begun < 30
+    assert multiprocessing.active_children() == []
+
+
+def test_a_wait_does_not_count_while_the_process_itself_is_stopped() -> None:
+    pid = os.fork()
+    if pid == 0:
+        options = WorkerOptions(num_workers=1, start_method="fork", timeout=3)
+        loader = BatchLoader(Trouble(lambda: time.sleep(1)), [[5], [0]], options)
+        os._exit(rows(loader) != [[5], [0]])
+    time.sleep(0.5)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def _small_shared_memory() -> None:
+    """Give this process a ``/dev/shm`` of 1 MB of its own; exits with 77 where it may not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, recursive, new_mounts = 1 << 18, 1 << 14, 0x20000
+    if libc.unshare(new_mounts):
+        os._exit(77)
+    libc.mount(b"none", b"/", None, private | recursive, None)
+    if libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=1m"):
+        os._exit(77)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts")
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (300_000, "/dev/shm is too small: 4 batches of 0.3 MB .* 1 MB .* --shm-size=3m"),
+        # All fit as such, but a batch that was handed out takes room as well.
+        (250_000, "/dev/shm is too small: 4 batches of 0.2 MB .* data.num_workers=0"),
+    ],
+)
+def test_shared_memory_that_is_too_small(pixels: int, said: str, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        _small_shared_memory()
+        options = WorkerOptions(num_workers=2, start_method="fork", timeout=20)
+        keys = [[row] for row in range(12)]
+        try:
+            list(BatchLoader(Trouble(pixels=pixels), keys, options))
+        except UserError as error:
+            (tmp_path / "said").write_text(str(error))
+        finally:
+            os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status == 77:
+        pytest.skip("mounts are not permitted")
+    assert re.match(said, (tmp_path / "said").read_text())
 
 
 @pytest.mark.parametrize("workers", [0, 1])

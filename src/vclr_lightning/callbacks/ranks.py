@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.core.errors import UserError
 
+timeout: timedelta | None = None  # of control messages; None for torch's own
 _control: tuple[Any, Any] | None = None
 
 
@@ -34,7 +36,8 @@ def _group() -> Any:
     global _control
     world = dist.group.WORLD
     if _control is None or _control[0] is not world:
-        own = world if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        gloo = dist.get_backend() == "gloo"
+        own = world if gloo else dist.new_group(backend="gloo", timeout=timeout)
         _control = (world, own)
     return _control[1]
 

@@ -17,6 +17,7 @@ from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
 
 _TELL = "VCLR_FAILURE_FILE"  # where a command is to write why it failed
 PARENT = "VCLR_PARENT"  # by whom this process was started, if by a process of this program
+followed: int | None = None  # the process that started this one, where that is known
 _SIGNALLED = 128  # statuses from here on are those of signals
 
 
@@ -45,8 +46,10 @@ def follow_parent() -> None:
 
     To be called early, and before the process starts others.
     """
+    global followed
     if parent := os.environ.pop(PARENT, None):
-        end_with_parent(int(parent))
+        followed = int(parent)
+        end_with_parent(followed)
     elif os.environ.get("LOCAL_RANK", "0") != "0":  # of torchrun
         end_with_parent(os.getppid())
 

@@ -59,6 +59,7 @@ FREE = (
     "trainer.profiler",
     "trainer.num_nodes",
     "trainer.devices",
+    "trainer.timeout",
 )
 # These may differ too, but sums are rounded otherwise, so that bits differ from there on.
 ROUNDING = ("trainer.threads", "trainer.accelerator", "data.augment")

@@ -22,13 +22,14 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import find_launch
+from vclr_lightning.core.processes import follow_parent
+from vclr_lightning.stages.ranks import WatchedDDP
 
 
 def build_trainer(
@@ -45,6 +46,7 @@ def build_trainer(
     matmul_precision: str = "high",
     log_every_n_steps: int = 10,
     threads: int | None = None,
+    timeout: float = 1800.0,
     directory: Any = None,
     **options: Any,
 ) -> Trainer:
@@ -68,6 +70,7 @@ def build_trainer(
         log_every_n_steps: optimizer steps between two rows of the logs, or an epoch, if shorter.
         threads: of each process for computing on the CPU; by default as many as there are cores.
             Where loading processes need the cores, fewer are much faster.
+        timeout: seconds that a process waits for another one before it gives the run up.
         directory: the run's folder.
         options: further arguments of :class:`pytorch_lightning.Trainer`.
 
@@ -82,6 +85,7 @@ def build_trainer(
         "accumulate_grad_batches": accumulate_grad_batches,
         "log_every_n_steps": log_every_n_steps,
         "threads": 1 if threads is None else threads,
+        "timeout": timeout,
     }.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more")
@@ -94,12 +98,12 @@ def build_trainer(
     several = num_nodes > 1 or each > 1
     launch = find_launch(os.environ, devices=each, nodes=num_nodes)
     plugins: list[Any] = [AtomicCheckpointIO(), _environment(launch.by, each)]
-    strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=False)
+    follow_parent()
     try:
         return Trainer(
             callbacks=[*callbacks, LogEveryEpoch()],
             logger=list(loggers),
-            strategy=strategy if several else "auto",
+            strategy=WatchedDDP(timeout) if several else "auto",
             plugins=plugins,
             max_epochs=max_epochs,
             accelerator=accelerator,

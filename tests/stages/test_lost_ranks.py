@@ -1,0 +1,109 @@
+"""A rank that is killed, stopped or fails ends the others, in one sentence and in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vclr_lightning.stages.ranks import _Watch
+
+SCRIPT = """
+import os, signal, sys, time
+import torch
+from pytorch_lightning import LightningModule
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.stages.trainer import build_trainer
+
+what, who = sys.argv[1], int(sys.argv[2])
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 1)
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 3 and self.trainer.global_rank == who:
+            os.kill(os.getpid(), getattr(signal, what))
+        return self.net(batch).mean()
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(500, 3))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=4)
+    print("process", os.getpid(), file=sys.stderr, flush=True)
+    try:
+        trainer.fit(Module())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+"""
+
+CASES = {
+    ("SIGKILL", 1): (2, "rank 1 (process N) was killed (SIGKILL), as happens where memory is"),
+    ("SIGSTOP", 0): (-9, "rank 0 (process N) is stopped (SIGSTOP); the same command continues"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what becomes of processes is read in /proc")
+def test_a_lost_rank_ends_all(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    runs = {
+        (what, who): subprocess.Popen(
+            [sys.executable, "-W", "ignore", script, what, str(who)],
+            env=environment,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for what, who in CASES
+    }
+    ranks: list[int] = []
+    for case, run in runs.items():
+        _, said = run.communicate(timeout=300)
+        status, sentence = CASES[case]
+        assert run.returncode == status, said
+        ranks += [int(line.split()[1]) for line in said.splitlines() if line.startswith("process")]
+        for number in ranks:
+            said = said.replace(str(number), "N")
+        assert sentence in said
+        assert "Traceback" not in said
+    assert len(ranks) == 2 * len(CASES)
+    deadline = time.monotonic() + 5  # for the system to end what it has killed
+    while (left := [n for n in ranks if Path(f"/proc/{n}").exists()]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("command", "signum", "said"),
+    [
+        (["sleep", "60"], signal.SIGSTOP, "is stopped (SIGSTOP)"),
+        (["sleep", "60"], signal.SIGKILL, "was killed (SIGKILL)"),
+        (["sh", "-c", "exit 7"], 0, "ended with status 7; what it printed says why"),
+    ],
+)
+def test_the_ranks_are_watched(command: list[str], signum: int, said: str) -> None:
+    whole, lost = subprocess.Popen(["sleep", "60"]), subprocess.Popen(command)
+    os.kill(lost.pid, signum)
+    watch = _Watch([whole, lost], first=1, timeout=2)
+    watch.training_over.set()
+    watch.start()
+    watch.join(20)
+    assert not watch.is_alive()
+    assert watch.reason is not None
+    assert watch.reason.startswith(f"rank 2 (process {lost.pid}) {said}")
+    assert [whole.wait(10), lost.wait(10)] == [-signal.SIGKILL, lost.poll()]
