@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,7 +40,6 @@ def main() -> None:
 
 def serve(work: Callable[..., dict[str, Any]]) -> None:
     """Answer with ``work(path, **settings)`` for each path of the input, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1) as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library's output is no answer
         settings = json.loads(sys.stdin.readline())
