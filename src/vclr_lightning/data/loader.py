@@ -20,7 +20,7 @@ from vclr_lightning.data.workers import (
     WorkerOptions,
     WorkerWatch,
     begin_worker,
-    expect_workers,
+    expect_deaths,
     stop_workers,
 )
 
@@ -127,7 +127,7 @@ class BatchLoader:
             iterator = iter(self._loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
             self._started.append(iterator)
-            expect_workers(iterator, False)  # their death is noticed where they are waited for
+            expect_deaths(iterator)  # they are noticed where a batch is waited for
         return iterator
 
     def close(self) -> None:

@@ -17,7 +17,8 @@ from torch.utils.data._utils import signal_handling
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
+from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped, tell_failure
+from vclr_lightning.core.stopping import say
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
@@ -137,9 +138,11 @@ class WorkerWatch(threading.Thread):
             death = self._death() if late or waited >= _PATIENCE else None
             if death or late:
                 self._reason = death or self._delay()
-                for iterator in self._iterators:  # now their end is an error for who waits
-                    expect_workers(iterator, True)
-                    _kill(iterator._workers)
+                _kill(self._workers())  # which is an error for who waits
+                if not self._over.wait(_PATIENCE):  # unless half a message has come
+                    say(f"error: {self._reason}")
+                    tell_failure(self._reason)
+                    os._exit(2)
                 return
 
     def _workers(self) -> list[Any]:
@@ -163,15 +166,10 @@ class WorkerWatch(threading.Thread):
             yield f"{of}loading process {number} of {len(workers)} (process {worker.pid})", worker
 
 
-def expect_workers(iterator: Any, alive: bool) -> None:
-    """Let torch raise an error, in whatever is being done, when a worker dies; or let it not."""
-    if iterator._worker_pids_set == alive:
-        return
-    iterator._worker_pids_set = alive
-    if alive:
-        pids = tuple(worker.pid for worker in iterator._workers)
-        signal_handling._set_worker_pids(id(iterator), pids)  # type: ignore[attr-defined]
-    else:
+def expect_deaths(iterator: Any) -> None:
+    """Let torch raise no error, in the middle of anything, when a worker dies."""
+    if iterator._worker_pids_set:
+        iterator._worker_pids_set = False
         signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
 
 
@@ -183,7 +181,7 @@ def stop_workers(iterators: list[Any]) -> None:
     while iterators:
         iterator = iterators.pop()
         workers = iterator._workers
-        expect_workers(iterator, False)
+        expect_deaths(iterator)
         if any(worker.exitcode is not None or is_stopped(worker.pid) for worker in workers):
             _kill(workers)
         # A worker that was killed may hold a lock that torch would wait for.
