@@ -165,3 +165,13 @@ def test_what_would_break_markdown_is_escaped() -> None:
     table = SweepTable([Job(number=0, overrides=[], folder="a|b", values={"x": 1 / 3})])
     assert table.markdown().splitlines()[-1] == "| 0 | 0.3333 | stopped | a\\|b |"
     assert float(next(csv.DictReader(table.csv().splitlines()))["x"]) == 1 / 3
+
+
+def test_a_table_looks_at_each_job_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written after every job: what grows with the square of them would add up."""
+    overrides = [[f"seed={number}", "lr=1"] for number in range(300)]
+    table = SweepTable([Job(number=k, overrides=o, folder=f"{k}") for k, o in enumerate(overrides)])
+    parsed, settings = [], Job.settings.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Job, "settings", property(lambda job: parsed.append(job) or settings(job)))
+    assert table.markdown().splitlines()[-1] == "| 299 | 299 | stopped | 299 |"
+    assert len(parsed) == 300

@@ -73,12 +73,6 @@ class SweepTable:
     jobs: Sequence[Job]
 
     @property
-    def differing(self) -> list[str]:
-        """Keys whose values are not the same in all jobs."""
-        keys = dict.fromkeys(key for job in self.jobs for key in job.settings)
-        return [key for key in keys if len({job.settings.get(key) for job in self.jobs}) > 1]
-
-    @property
     def measures(self) -> list[str]:
         """Names of what was measured, the one that chooses the best weights first."""
         names = dict.fromkeys(name for job in self.jobs for name in job.values)
@@ -89,30 +83,34 @@ class SweepTable:
         """Jobs that failed."""
         return [job for job in self.jobs if job.status == "failed"]
 
-    def header(self, measures: Sequence[str]) -> list[str]:
-        """Return the titles of the columns."""
-        return ["job", *self.differing, *measures, "status", "folder"]
+    def rows(self, measures: Sequence[str], *, digits: int) -> list[list[str]]:
+        """Return the titles of the columns, and the cells of each job.
 
-    def cells(self, job: Job, measures: Sequence[str], digits: int) -> list[str]:
-        """Return the row of a job, numbers to so many significant digits."""
-        settings = (job.settings.get(key, "") for key in self.differing)
-        values = (f"{job.values[m]:.{digits}g}" if m in job.values else "" for m in measures)
-        status = f"{job.status}: {job.reason}" if job.reason else job.status
-        return [str(job.number), *settings, *values, status, job.folder]
+        Args:
+            measures: to show; settings are shown where they are not the same in all jobs.
+            digits: significant ones of a number.
+        """
+        settings = [job.settings for job in self.jobs]
+        keys = dict.fromkeys(key for one in settings for key in one)
+        differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+        rows = [["job", *differing, *measures, "status", "folder"]]
+        for job, one in zip(self.jobs, settings, strict=True):
+            values = (f"{job.values[m]:.{digits}g}" if m in job.values else "" for m in measures)
+            status = f"{job.status}: {job.reason}" if job.reason else job.status
+            named = (one.get(key, "") for key in differing)
+            rows.append([str(job.number), *named, *values, status, job.folder])
+        return rows
 
     def csv(self) -> str:
         """Return the table as CSV, with every measure."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.header(self.measures))
-        writer.writerows(self.cells(job, self.measures, 17) for job in self.jobs)
+        csv.writer(text, lineterminator="\n").writerows(self.rows(self.measures, digits=17))
         return text.getvalue()
 
     def markdown(self) -> str:
         """Return the table as Markdown, with every measure."""
-        header = self.header(self.measures)
-        rows = [header, ["---"] * len(header)]
-        rows += [self.cells(job, self.measures, 4) for job in self.jobs]
+        header, *rows = self.rows(self.measures, digits=4)
+        rows = [header, ["---"] * len(header), *rows]
         escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
         return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
 
@@ -124,15 +122,13 @@ class SweepTable:
         measures = self.measures[:_SHOWN]
         table = Table(title=f"sweep of {len(self.jobs)} jobs", title_justify="left")
         parents = {Path(job.folder).parent for job in self.jobs}
-        for title in self.header(measures):
+        header, *rows = self.rows(measures, digits=4)
+        for title in header:
             right = title == "job" or title in measures
             table.add_column(title, justify="right" if right else "left", overflow="fold")
-        for job in self.jobs:
+        for job, cells in zip(self.jobs, rows, strict=True):
             style = "red" if job.status == "failed" else ""
-            cells = self.cells(job, measures, 4)
-            if (
-                len(parents) == 1
-            ):  # the files of the table lie there, too, and their paths are shown
+            if len(parents) == 1:  # the table's files lie there, too, and their paths are shown
                 cells[-1] = Path(job.folder).name
             table.add_row(*map(Text, cells), style=style)
         return table

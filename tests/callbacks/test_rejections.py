@@ -104,3 +104,13 @@ def test_what_was_not_exchanged_yet_is_kept_by_any_number_of_ranks(ranks: int) -
         seen += writer._seen
     assert sorted(kept) == [f"rejected by {rank}" for rank in range(3)]
     assert sorted(seen) == [0, 1, 2, 10, 11, 12]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+def test_errors_that_pass_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="vclr_lightning"):
+        fit(tmp_path, [{k % 40} for k in range(130)], epochs=130)
+    assert len(caplog.messages) == 101
+    assert "more that cannot be read are listed in" in caplog.messages[-1]

@@ -14,6 +14,8 @@ from vclr_lightning.data.rejections import RejectionLog
 
 logger = logging.getLogger(__name__)
 
+_NAMED = 100  # in the log: errors that pass come anew in every epoch
+
 
 class RejectionWriter(Callback):
     """Writes ``rejected.csv``, logs ``data/rejected``, and stops past the allowed share.
@@ -41,6 +43,7 @@ class RejectionWriter(Callback):
         self._state: dict[str, Any] | None = None
         self._rejected: list[Any] = []
         self._seen: list[int] = []
+        self._named = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -84,8 +87,11 @@ class RejectionWriter(Callback):
         rejected = [one for of_rank, _ in found for one in of_rank]
         seen = [video for _, of_rank in found for video in of_rank]
         for new in self._log.add(rejected, seen=seen):  # the same on all ranks
-            if is_first():
+            self._named += 1
+            if is_first() and self._named <= _NAMED:
                 logger.warning("%s cannot be read: %s", new["path"], new["reason"])
+                if self._named == _NAMED:
+                    logger.warning("more that cannot be read are listed in %s alone", self.path)
         self._rejected, self._seen = [], []
 
     def state_dict(self) -> dict[str, Any]:
