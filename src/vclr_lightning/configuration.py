@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from vclr_lightning.core.errors import UserError
 
+_DERIVED = object()
 _REQUIRED = "required"  # init, where an experiment leaves it to the user
 _SEVERAL = {"roots", "annotations", "manifests", "cache_dir"}  # keys of data=roots
 
@@ -44,6 +46,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             "a suite names data sets of its own (data.roots), and this run one besides; leave"
             " +suite=... out, or the experiment, data=... or stage=... beside it"
         )
+    _check_finite(cfg)
     for key, least in _COUNTS.items():  # others are computed from these
         _check_count(key, _value(cfg, key, least), least)
     try:
@@ -102,19 +105,29 @@ def derived_keys(cfg: DictConfig) -> set[str]:
         >>> sorted(derived_keys(OmegaConf.create({"a": 1, "b": {"c": "${a}", "d": ["${a}"]}})))
         ['b.c', 'b.d.0']
     """
-    found = set()
+    return {name for name, _, _, value in _entries(cfg) if value is _DERIVED}
 
-    def look(node: Any, prefix: str) -> None:
-        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
-        for key in keys:
-            name = f"{prefix}{key}"
-            if OmegaConf.is_interpolation(node, key):
-                found.add(name)
-            elif not OmegaConf.is_missing(node, key) and OmegaConf.is_config(node[key]):
-                look(node[key], f"{name}.")
 
-    look(cfg, "")
-    return found
+def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """All values by dotted key, with the node that holds them and their key there."""
+    for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        name = f"{prefix}{key}"
+        if OmegaConf.is_interpolation(node, key):
+            yield name, node, key, _DERIVED
+        elif not OmegaConf.is_missing(node, key):
+            if OmegaConf.is_config(node[key]):
+                yield from _entries(node[key], f"{name}.")
+            else:
+                yield name, node, key, node[key]
+
+
+def _check_finite(cfg: DictConfig) -> None:
+    for name, node, key, value in _entries(cfg):
+        if isinstance(value, float) and not math.isfinite(value):
+            from vclr_lightning.stages.arguments import admits_infinity
+
+            if not admits_infinity(node, key):
+                raise UserError(f"{name}={value} must be a finite number")
 
 
 def with_debug(cfg: DictConfig) -> DictConfig:

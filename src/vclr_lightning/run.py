@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vclr_lightning.configuration import (
     with_debug,
     with_network,
 )
+from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.locks import in_use
 
@@ -80,11 +82,12 @@ def _run(
         if start.checkpoint is not None:
             logger.info("continuing from %s", start.checkpoint)
     seed_everything(int(config["seed"]), verbose=False)
-    stage = instantiate(cfg.stage.run)
-    begin = {"checkpoint": start.checkpoint} if trains else {}
-    values: dict[str, float] = stage(
-        directory=directory, **begin, metadata={"config": config, "version": __version__}
-    )
+    with _keys_named(config):
+        stage = instantiate(cfg.stage.run)
+        begin = {"checkpoint": start.checkpoint} if trains else {}
+        values: dict[str, float] = stage(
+            directory=directory, **begin, metadata={"config": config, "version": __version__}
+        )
     result = directory / "result.json"
     if start.own and result.exists():  # a run that is complete measures nothing anew
         with suppress(ValueError, TypeError):  # a damaged one is written anew
@@ -92,6 +95,20 @@ def _run(
     if is_first():
         _write(result, json.dumps(values, indent=1) + "\n")
     return values
+
+
+@contextmanager
+def _keys_named(config: Mapping[str, Any]) -> Iterator[None]:
+    """Let a part of the run that refuses a value say the value's key, which it does not know."""
+    from vclr_lightning.stages.arguments import with_key
+
+    try:
+        yield
+    except Exception as error:
+        mistake = next((c for c in causes(error) if isinstance(c, UserError)), None)
+        if mistake is None or (said := with_key(str(mistake), config)) == str(mistake):
+            raise
+        raise UserError(said) from error
 
 
 def _named() -> list[str] | None:

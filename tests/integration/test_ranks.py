@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,6 @@ def test_ranks_stop_together_and_continue_exactly(
     whole: Path,
     fork_ranks: Ranks,
     wait_for_rows: Callable[..., bool],
-    fork: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
     stopped = tmp_path / "stopped"
@@ -88,14 +88,70 @@ def test_ranks_stop_together_and_continue_exactly(
     assert "the same command continues" in ranks[0].output()
     assert "step 6" not in ranks[0].output()
 
-    one = fork(arguments, stopped)
-    assert one.wait() == 2
-    assert "made by 2 process(es), and this run has 1" in one.output()
-
     ranks = fork_ranks(arguments, stopped)
     assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output()
     assert _rows(stopped) == _rows(whole)
     _assert_same_state(stopped, whole)
+
+
+WATCHES = """
+import json, os, signal
+from pathlib import Path
+from pytorch_lightning import Callback
+
+class Watches(Callback):
+    def __init__(self, stop):
+        self.stop = stop
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        step = trainer.global_step
+        line = json.dumps([step, trainer.world_size, batch["video_id"].tolist()])
+        with Path(f"videos{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(line + "\\n")
+        if step == self.stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def _batches(folder: Path) -> dict[int, tuple[int, list[int]]]:
+    """Processes and videos of each step."""
+    found: dict[int, tuple[int, list[int]]] = {}
+    for rank in range(2):
+        file = folder / f"videos{rank}.jsonl"
+        for line in file.read_text().splitlines() if file.exists() else ():
+            step, world, videos = json.loads(line)
+            found[step] = (world, sorted([*found.get(step, (0, []))[1], *videos]))
+    return found
+
+
+def test_a_run_goes_on_with_another_number_of_processes(
+    arguments: list[str], fork_ranks: Ranks, fork: Callable[..., Any], tmp_path: Path
+) -> None:
+    # Without BatchNorm, whose statistics are of what one process sees.
+    same = ["backbone.norm=group", "+callbacks.watch._target_=watches_videos.Watches"]
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    for folder in (whole, moved):
+        folder.mkdir()
+        (folder / "watches_videos.py").write_text(WATCHES)
+    one = fork([*arguments, *same, "+callbacks.watch.stop=-1"], whole)
+    assert one.wait() == 0, one.output()
+
+    one = fork([*arguments, *same, "+callbacks.watch.stop=2"], moved)
+    assert one.wait() == 143, one.output()
+    other = fork([*arguments, *same, "+callbacks.watch.stop=-1", "queue_size=40"], moved)
+    assert other.wait() == 2
+    assert "queue_size=50 (now 40)" in other.output()
+    ranks = fork_ranks([*arguments, *same, "+callbacks.watch.stop=4"], moved)
+    assert [rank.wait() for rank in ranks] == [143, 0], ranks[0].output()
+    assert "continuing on 2 process(es) what 1 began" in (moved / RUN / "train.log").read_text()
+    one = fork([*arguments, *same, "+callbacks.watch.stop=-1"], moved)
+    assert one.wait() == 0, one.output()
+
+    expected, found = _batches(whole), _batches(moved)
+    assert [world for world, _ in found.values()] == [1, 1, 2, 2, 1, 1]
+    assert {s: v for s, (_, v) in found.items()} == {s: v for s, (_, v) in expected.items()}
+    losses = [[float(row["train/loss"]) for row in _rows(f)] for f in (whole, moved)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_ranks_that_augment_on_their_devices_end_as_those_whose_workers_do(

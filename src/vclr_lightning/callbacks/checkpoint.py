@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import gather_objects, stopping_all
 from vclr_lightning.core.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 LAST, BEST = "last.ckpt", "best.ckpt"
 
 
@@ -31,7 +34,8 @@ class ResumableCheckpoint(Checkpoint):
     its ``on_train_epoch_end`` hooks included, or, where ``min_minutes`` have not passed by then, as
     soon as they have; and at the end. A train dataloader with ``state_dict`` and
     ``load_state_dict`` continues in mid-epoch; any other restarts its epoch. The state of the
-    global random generators is kept for each rank.
+    global random generators is kept for each rank; another number of ranks continues, and says
+    what differs.
 
     With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
     best; until the next save it waits in memory. Files are written atomically when the trainer has
@@ -54,8 +58,7 @@ class ResumableCheckpoint(Checkpoint):
         export_suffix: file name ending of the exported files.
 
     Raises:
-        UserError: the disk is full (the checkpoint before stays intact), or a checkpoint was made
-            by another number of processes.
+        UserError: the disk is full (the checkpoint before stays intact).
 
     Example:
         >>> checkpoint = ResumableCheckpoint(directory="outputs/run", monitor="val/r1")
@@ -224,11 +227,12 @@ class ResumableCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         states = checkpoint.get("random_states")
-        if states is not None and len(states) != trainer.world_size:
-            raise UserError(
-                f"the checkpoint was made by {len(states)} process(es), and this run has"
-                f" {trainer.world_size}, which would not see the same videos: continue with as"
-                " many devices and nodes as before"
+        if states and len(states) != trainer.world_size and trainer.is_global_zero:
+            logger.info(
+                "continuing on %d process(es) what %d began: each step is of the same videos, but"
+                " sums are rounded otherwise, and BatchNorm's shares and what a process draws for"
+                " itself (dropout) are others, so the result need not be bit-equal",
+                *(trainer.world_size, len(states)),
             )
         self.saved_step = self.resumed_step = int(checkpoint["global_step"])
         self._random_states = states
@@ -246,5 +250,6 @@ class ResumableCheckpoint(Checkpoint):
                     rewind(self._logged_steps)
         load_waiting_positions(trainer)
         if self._random_states is not None:
-            set_random_state(self._random_states[trainer.global_rank])
+            states = self._random_states
+            set_random_state(states[trainer.global_rank % len(states)])
             self._random_states = None

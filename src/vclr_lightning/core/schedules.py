@@ -88,7 +88,7 @@ class WarmupCosine(LRScheduler):
                 f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
                 f"warmup_epochs={warmup_epochs} of the schedule must not be negative"
             )
-        if multiplier < 1 or eta_min < 0:
+        if not (1 <= multiplier < math.inf and 0 <= eta_min < math.inf):
             raise UserError(
                 f"multiplier={multiplier} of the schedule must be at least 1, "
                 f"and eta_min={eta_min} at least 0"
@@ -160,7 +160,7 @@ class StepDecay(LRScheduler):
         milestones: Sequence[float],
         gamma: float = 0.1,
     ) -> None:
-        if any(epoch < 0 for epoch in milestones) or gamma <= 0:
+        if any(epoch < 0 for epoch in milestones) or not 0 < gamma < math.inf:
             raise UserError(
                 f"milestones={list(milestones)} of the schedule must not be negative, and "
                 f"gamma={gamma} must be above 0"

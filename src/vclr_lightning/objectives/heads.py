@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
@@ -46,8 +48,8 @@ def check_temperature(temperature: float) -> float:
     """Return ``temperature``.
 
     Raises:
-        UserError: it is not positive.
+        UserError: it is not positive, or infinite.
     """
-    if temperature <= 0:
-        raise UserError(f"temperature={temperature} must be positive")
+    if not 0 < temperature < math.inf:
+        raise UserError(f"temperature={temperature} must be positive and finite")
     return temperature

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from hydra.utils import get_object
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.modules.measuring import check_precision
@@ -19,17 +24,24 @@ _PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("true or false", lambda v: isinstance(v, bool)),
     "str": ("text", lambda v: isinstance(v, str)),
 }
+# What torch takes as it comes.
+_RANGES: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    Optimizer: {"momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1)},
+    LRScheduler: {"gamma": ("above 0", lambda v: v > 0)},
+}
 
 
 def check_arguments(config: Mapping[str, Any]) -> None:
-    """Refuse arguments that a ``_target_`` does not have, and plain values of another type.
+    """Refuse arguments that a ``_target_`` does not have, and values that it cannot take.
+
+    Optimizers and schedules, which are built late, are tried.
 
     Args:
         config: resolved, as plain values.
 
     Raises:
-        UserError: an argument is unknown or of the wrong type, there is no such target, or the
-            module does not train in the trainer's precision.
+        UserError: an argument is unknown, of the wrong type or out of its range, there is no such
+            target, or the module does not train in the trainer's precision.
 
     Example:
         >>> check_arguments({"optim": {"_target_": "torch.optim.SGD", "lr": 1, "nesterofs": True}})
@@ -56,6 +68,70 @@ def check_arguments(config: Mapping[str, Any]) -> None:
             _check_type(f"{key}.{name}", value, parameters[name].annotation)
         if key == "module":
             check_precision(target, (config.get("trainer") or {}).get("precision"))
+        _try_out(key, target, {k: v for k, v in node.items() if k not in _HYDRA}, config)
+
+
+def admits_infinity(node: Any, name: str) -> bool:
+    """Whether an argument of what ``node`` calls may be infinite: its default is."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if target is None:
+        return False
+    parameter = inspect.signature(get_object(target)).parameters.get(name)
+    default = None if parameter is None else parameter.default
+    return isinstance(default, float) and not math.isfinite(default)
+
+
+def with_key(sentence: str, config: Mapping[str, Any]) -> str:
+    """Return a sentence about a value, by the value's key where it only says an argument's name.
+
+    Example:
+        >>> with_key("temperature=-1 must be positive", {"objective": {"temperature": -1}})
+        'objective.temperature=-1 must be positive'
+    """
+    found = re.match(r"(\w+)=(.+?) (?:must|is|of)\b", sentence)
+    if found is None:
+        return sentence
+    keys = [
+        key
+        for key, value in _values(config)
+        if key.rpartition(".")[2] == found[1] and str(value) == found[2]
+    ]
+    return min(keys, key=lambda key: key.count("."), default=found[1]) + sentence[len(found[1]) :]
+
+
+def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values, and lists beside what is in them, by the key that the user gives."""
+    if isinstance(node, Mapping):
+        children = [(str(key), child) for key, child in node.items()]
+        if not prefix:
+            children.sort(key=lambda child: child[0] == "stage")
+    else:
+        yield prefix, node
+        children = [(str(i), child) for i, child in enumerate(node)] if type(node) is list else []
+    for key, child in children:
+        yield from _values(child, f"{prefix}.{key}" if prefix else key)
+
+
+def _try_out(key: str, target: Any, given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Build an optimizer, or a schedule, for nothing.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+    kind = next((k for k in _RANGES if isinstance(target, type) and issubclass(target, k)), None)
+    if kind is None or any(isinstance(value, Mapping | str) for value in given.values()):
+        return
+    for name, (wanted, fits) in _RANGES[kind].items():
+        if isinstance(given.get(name), int | float) and not fits(given[name]):
+            raise UserError(f"{key}.{name}={given[name]} must be {wanted}")
+    one = [torch.zeros(1, requires_grad=True)]
+    length = {"steps_per_epoch": 1, "epochs": max(1, int(config.get("epochs", 1)))}
+    if not {*length} <= inspect.signature(target).parameters.keys():
+        length = {}
+    try:
+        target(one if kind is Optimizer else SGD(one, lr=1.0), **length, **given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the values of {key} cannot be: {error}") from error
 
 
 def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
