@@ -409,6 +409,8 @@ def test_a_sweep_gives_each_job_a_folder(main: Main, video_folder: Path, tmp_pat
         "name=sweep",
     )
     assert done.code == 0, done.err
+    # The first word, before the jobs are composed.
+    assert done.err.splitlines()[0] == f"sweep of 4 jobs in {tmp_path / 'outputs/pretrain/sweep'}"
     found = list((tmp_path / "outputs/pretrain/sweep").rglob("metrics.csv"))
     assert len(found) == 4
     assert len({path.parent for path in found}) == 4

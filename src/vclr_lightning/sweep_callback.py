@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 
@@ -40,6 +42,9 @@ class SweepNotes(Callback):
         """Remember the folder."""
         self._folder = Path(config.hydra.sweep.dir).absolute()
         if _is_first():
+            jobs = _count([*config.hydra.overrides.task, *_params(config)])
+            # Before Hydra composes every job's configuration, at about 10 a second.
+            print(f"sweep of {jobs} in {self._folder}", file=sys.stderr, flush=True)
             forget(self._folder)
             _begun.append(self._folder)
 
@@ -112,6 +117,27 @@ def _show(folder: Path) -> int:
             file=sys.stderr,
         )
     return len(table.failed)
+
+
+def _params(config: DictConfig) -> list[str]:
+    """Sweeps of a configuration, as words of a command."""
+    return [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+
+
+def _count(words: Sequence[str]) -> str:
+    """Say how many jobs the words of a command make.
+
+    Example:
+        >>> _count(["num_segments=1,2,3", "seed=range(2)", "name=mine"]), _count(["seed=1,2"])
+        ('6 jobs', '2 jobs')
+    """
+    number = 1
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if override.is_sweep_override():
+            if isinstance(override.value(), Glob):  # of the options that there are
+                return "jobs"
+            number *= sum(1 for _ in override.sweep_string_iterator())
+    return f"{number} jobs"
 
 
 def _job(config: DictConfig, **values: Any) -> Job:
