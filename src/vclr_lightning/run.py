@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -76,11 +77,11 @@ def _run(
         check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
     if is_first():
         if config["resume"] == "never" and (aside := set_aside(directory)):
-            logger.info("the run that was in %s is now in %s", directory, aside)
+            logger.info("the run that was in %s is now in %s", *map(_quoted, (directory, aside)))
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        note(f"vclr_lightning {__version__} in {directory}: {' '.join(sys.argv)}")
+        note(f"vclr_lightning {__version__} in {directory}: {shlex.join(sys.argv)}")
         if start.checkpoint is not None:
-            logger.info("continuing from %s", start.checkpoint)
+            logger.info("continuing from %s", _quoted(start.checkpoint))
     seed_everything(int(config["seed"]), verbose=False)
     with _keys_named(config):
         stage = instantiate(cfg.stage.run)
@@ -132,6 +133,10 @@ def _names(group: str) -> bool:
     """Whether the command names an option of a group or a key below it; so it may, without one."""
     named = _named()
     return named is None or any(key.partition(".")[0] == group for key in named)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.overrides import quoted
 from vclr_lightning.core.processes import run_command, tell_failure
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
 
     from vclr_lightning.resolvers import run_name
 
-    overrides = [*HydraConfig.get().overrides.task, f"name='{run_name(cfg.name)}'"]
+    overrides = [*HydraConfig.get().overrides.task, f"name={quoted(run_name(cfg.name))}"]
     run_command([sys.executable, "-m", "vclr_lightning.train", *overrides])
     values: dict[str, float] = json.loads((Path(cfg.run_dir) / "result.json").read_text())
     return values

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,7 +45,7 @@ class SweepNotes(Callback):
         if _is_first():
             jobs = _count([*config.hydra.overrides.task, *_params(config)])
             # Before Hydra composes every job's configuration, at about 10 a second.
-            print(f"sweep of {jobs} in {self._folder}", file=sys.stderr, flush=True)
+            print(f"sweep of {jobs} in {quote(str(self._folder))}", file=sys.stderr, flush=True)
             forget(self._folder)
             _begun.append(self._folder)
 
@@ -100,15 +101,13 @@ def sweep_shown(*, tracebacks: bool = False) -> Iterator[None]:
 
 def _show(folder: Path) -> int:
     """Print the table and return how many jobs have failed."""
-    from rich.console import Console
+    from vclr_lightning.core.screen import show
 
     table = read_jobs(folder)
     if not table.jobs:
         return 0
     files = table.write(folder)
-    console = Console()
-    console.print(table.table())
-    console.print(f"written to {files[0]} and {files[1].name}", highlight=False, soft_wrap=True)
+    show(table.table(), f"wrote {quote(str(files[0]))} and {files[1].name}")
     if table.failed:
         first = table.failed[0]
         print(

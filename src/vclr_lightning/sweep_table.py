@@ -116,11 +116,10 @@ class SweepTable:
 
     def table(self) -> Table:
         """Return the table for the terminal, with the first measures and the folders' names."""
-        from rich.table import Table
-        from rich.text import Text
+        from vclr_lightning.core.screen import PlainTable
 
         measures = self.measures[:_SHOWN]
-        table = Table(title=f"sweep of {len(self.jobs)} jobs", title_justify="left")
+        table = PlainTable(title=f"sweep of {len(self.jobs)} jobs", title_justify="left")
         parents = {Path(job.folder).parent for job in self.jobs}
         header, *rows = self.rows(measures, digits=4)
         for title in header:
@@ -130,7 +129,7 @@ class SweepTable:
             style = "red" if job.status == "failed" else ""
             if len(parents) == 1:  # the table's files lie there, too, and their paths are shown
                 cells[-1] = Path(job.folder).name
-            table.add_row(*map(Text, cells), style=style)
+            table.add_row(*cells, style=style)
         return table
 
     def write(self, folder: Path) -> tuple[Path, Path]:

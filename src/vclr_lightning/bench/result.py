@@ -212,9 +212,9 @@ class Bench:
 
 
 def _table(title: str) -> Table:
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable
 
-    return Table(title=title, title_justify="left")
+    return PlainTable(title=title, title_justify="left")
 
 
 def _ms(seconds: float) -> str:

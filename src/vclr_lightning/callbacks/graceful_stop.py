@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from shlex import quote
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -75,7 +76,7 @@ class GracefulStop(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ResumableCheckpoint):
                 callback.save(trainer)
-                paths.append(str(callback.last_path))
+                paths.append(quote(str(callback.last_path)))
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
             saved = f"saved {paths[0]}; the same command continues" if paths else "nothing saved"

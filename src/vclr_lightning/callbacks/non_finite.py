@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vclr_lightning.callbacks.ranks import any_rank, gather_objects
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.overrides import typed
 
 _SHOWN = 5
 
@@ -135,9 +136,8 @@ class NonFiniteGuard(Callback):
         how = "with a lower learning rate, or without what is broken"
         if not last.exists():
             return f"begin a new run {how}"
-        return (
-            f"the last checkpoint is intact: begin a new run {how}, from it (name=NEW init={last})"
-        )
+        begin = f"name=NEW {typed('init', last)}"
+        return f"the last checkpoint is intact: begin a new run {how}, from it ({begin})"
 
 
 def _ids_of(batch: Any) -> Any:

@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from vclr_lightning.core.screen import screen
+
 
 class RunProgress(ProgressBar):
     """Shows epoch, step, logged values and the time left of the whole run.
@@ -39,7 +41,7 @@ class RunProgress(ProgressBar):
         super().__init__()
         self.refresh_s = refresh_s
         self.line_every_s = line_every_s
-        self.console = console or Console(stderr=True)
+        self.console = console or screen(stderr=True)
         self._bar: Progress | None = None
         self._enabled = True
         self._first_step = 0
@@ -98,7 +100,7 @@ class RunProgress(ProgressBar):
             task = self._bar.tasks[0].id
             self._bar.update(task, completed=trainer.global_step, description=self._text(trainer))
         else:
-            self.console.print(self._text(trainer), highlight=False, soft_wrap=True)
+            self.console.print(self._text(trainer), soft_wrap=True)
 
     def _text(self, trainer: Trainer) -> str:
         done, total = trainer.global_step, self._total

@@ -29,10 +29,10 @@ def note(text: str) -> None:
 
 def note_table(table: Any) -> None:
     """Write what rich shows on the screen, see :func:`note`."""
-    from rich.console import Console
+    from vclr_lightning.core.screen import screen
 
     content = io.StringIO()
-    Console(file=content, width=120).print(table)
+    screen(file=content, width=120).print(table)
     note("\n" + content.getvalue().rstrip())
 
 

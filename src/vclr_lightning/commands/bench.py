@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.core.files import replacing
+    from vclr_lightning.core.screen import wrote
 
     if not args.seconds >= _LEAST:
         raise UserError(f"--seconds {args.seconds:g} must be {_LEAST:g} or more")
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         with replacing(args.out) as sink:
             sink.write(f"{text}\n".encode())
         if not args.json:
-            print(f"written to {args.out}")
+            wrote(args.out)
 
 
 def _measure(args: argparse.Namespace) -> Bench:
@@ -94,14 +95,8 @@ def _measure(args: argparse.Namespace) -> Bench:
 
 
 def _print(found: Bench) -> None:
-    from rich.console import Console
+    from vclr_lightning.core.screen import screen, show
 
-    console = Console()
-    for table in found.tables():
-        console.print(table)
-    for line in found.notices():
-        console.print(line, markup=False, highlight=False)
-    console.print()
-    console.print(found.advice.text, markup=False, highlight=False)
-    for line in found.advice.lines:
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    show(*found.tables())
+    screen().print(*found.notices(), "", found.advice.text, sep="\n")
+    show(*(f"  {line}" for line in found.advice.lines))

@@ -33,12 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file, and print what it holds."""
-    from rich.console import Console
-
     from vclr_lightning.core.errors import UserError
+    from vclr_lightning.core.screen import show
     from vclr_lightning.models.convert import convert_checkpoint
 
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another name or add --overwrite")
     written = convert_checkpoint(args.checkpoint, args.out, names=args.names, prefix=args.prefix)
-    Console().print(written.table())
+    show(written.table())

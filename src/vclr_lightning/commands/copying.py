@@ -91,16 +91,11 @@ def copy_and_tell(copy: Callable[[], Copied], *, max_failed: float, are_done: st
     Raises:
         UserError: more files failed.
     """
-    from rich.console import Console
+    from vclr_lightning.core.screen import show
 
     copied = copy()
-    console = Console()
-    console.print(copied.table())
-    for line in copied.notices():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    file = copied.manifest.file
-    override = typed("data.manifest", file)
-    console.print(f"train with: {override}", markup=False, highlight=False, soft_wrap=True)
+    override = typed("data.manifest", copied.manifest.file)
+    show(copied.table(), *copied.notices(), f"train with: {override}")
     failed = len(copied.failed)
     there = failed + copied.done
     if failed > max_failed * there:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,9 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Index, and print what came of it."""
-    from rich.console import Console
-
     from vclr_lightning.core.errors import UserError
+    from vclr_lightning.core.screen import show
     from vclr_lightning.data.indexing import Source, index_videos
     from vclr_lightning.data.manifest.arrow import is_arrow
     from vclr_lightning.data.manifest.holdout import leaks
@@ -127,11 +127,8 @@ def run(args: argparse.Namespace) -> None:
         fresh=args.fresh,
         source=source.describe(),
     )
-    console = Console()
-    console.print(_table(indexed))
-    console.print(f"written to {indexed.manifest.file}", highlight=False, soft_wrap=True)
-    for line in [*indexed.notices(), *leaks(indexed.manifest)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(_table(indexed), f"wrote {quote(str(indexed.manifest.file))}")
+    show(*indexed.notices(), *leaks(indexed.manifest))
 
 
 def _lists(arguments: list[str]) -> dict[str, list[Path]]:

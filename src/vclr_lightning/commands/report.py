@@ -24,14 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page, and print the table if there is one."""
-    from rich.console import Console
-
+    from vclr_lightning.core.screen import show, wrote
     from vclr_lightning.report import write_report
     from vclr_lightning.report.runs import content_of, read_run
 
     content, frozen = content_of([read_run(folder) for folder in args.runs], title=args.title)
     out = write_report(args.out or args.runs[0] / "curves.html", content, frozen=frozen)
-    console = Console()
     if frozen is not None:
-        console.print(frozen.table())
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True, markup=False)
+        show(frozen.table())
+    wrote(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 _LISTED = 10
 
@@ -20,21 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the summary, and with ``--check`` the files that have changed."""
-    from rich.console import Console
-
+    from vclr_lightning.core.screen import show
     from vclr_lightning.data.manifest import Manifest
 
-    console = Console()
     manifest = Manifest.load(args.manifest, args.root, check_root=args.check)
     if args.split is not None:
         manifest = manifest.split(args.split)
-    console.print(manifest.summary().table(args.manifest.name))
-    console.print(f"videos in {manifest.root}", highlight=False, soft_wrap=True)
+    show(manifest.summary().table(args.manifest.name), f"videos in {quote(str(manifest.root))}")
     if args.check:
         changed = manifest.changed()
         files = manifest.summary().files
-        console.print(f"{len(changed)} of {files} files are not as they were indexed")
-        for path, what in list(changed.items())[:_LISTED]:
-            console.print(f"  {what}: {path}", markup=False, highlight=False, soft_wrap=True)
+        show(f"{len(changed)} of {files} files are not as they were indexed")
+        show(*(f"  {what}: {path}" for path, what in list(changed.items())[:_LISTED]))
         if len(changed) > _LISTED:
-            console.print(f"  and {len(changed) - _LISTED} more")
+            show(f"  and {len(changed) - _LISTED} more")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO
 
 from vclr_lightning.core.errors import UserError
@@ -30,7 +31,7 @@ def locked(file: Path, *, show: bool = True) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written to.
     """
-    with _taken(file.with_suffix(".lock"), wait=f"{file}" if show else "") as holder:
+    with _taken(file.with_suffix(".lock"), wait=quote(str(file)) if show else "") as holder:
         assert holder is None
         yield
 

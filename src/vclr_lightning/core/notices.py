@@ -42,7 +42,7 @@ def is_new(text: str) -> bool:
 
 def say(text: str) -> None:
     """Print a line to standard error, if it is new."""
-    from rich.console import Console
+    from vclr_lightning.core.screen import screen
 
     if is_new(text):
-        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        screen(stderr=True).print(text, soft_wrap=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from vclr_lightning.core.screen import screen
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,7 +29,6 @@ def progress_bar(text: str, total: int | None = None, *, show: bool = True) -> I
         total: how much there is to do; ``None`` where that is not known.
         show: whether to show anything.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -37,7 +38,7 @@ def progress_bar(text: str, total: int | None = None, *, show: bool = True) -> I
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = screen(stderr=True)
     if not show or not console.is_terminal:
         yield _lines(text, total, console) if show else lambda completed, note: None
         return
@@ -63,7 +64,7 @@ def _lines(text: str, total: int | None, console: Console) -> Update:
             last = time.monotonic()
             of = "" if total is None else f" of {total:,}"
             line = f"{text}: {completed:,}{of} {note}".rstrip()
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
     return update
 

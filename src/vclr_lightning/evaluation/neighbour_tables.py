@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def recall_table(result: Retrieval) -> Table:
     """Return recall at each k beside chance, for the terminal."""
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable
 
-    table = Table(
+    table = PlainTable(
         title=f"retrieval: {len(result)} test videos among {len(result.gallery_label)} training "
         "videos, %",
         title_justify="left",
@@ -42,14 +42,14 @@ def class_table(result: Retrieval, classes: Sequence[str], *, most: int = 10) ->
         classes: their names.
         most: classes to show.
     """
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable
 
     rows = sorted(result.by_class(), key=lambda row: (row.recall[result.ks[0]], row.label))
     title = "classes, the hardest first"
     if len(rows) > most:
         title = f"the {most} hardest of {len(rows)} classes"
     head, *lines = class_rows(rows[:most], classes)
-    table = Table(title=title, title_justify="left")
+    table = PlainTable(title=title, title_justify="left")
     for number, cell in enumerate(head):
         table.add_column(cell, justify="left" if number in (0, len(head) - 1) else "right")
     for line in lines:

@@ -186,9 +186,9 @@ class Outcomes:
 
     def table(self) -> Table:
         """Return a table for the terminal."""
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(title=f"{self.checkpoint}, %", title_justify="left")
+        table = PlainTable(title=f"{self.checkpoint}, %", title_justify="left")
         for title in ("evaluation", "videos", "measure"):
             table.add_column(title, overflow="fold")
         for column in self.columns:

@@ -25,9 +25,9 @@ TOP = 5  # scores of each video in predictions.csv
 
 def accuracy_table(result: ProbeResult) -> Table:
     """Return the accuracies beside chance, for the terminal."""
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable
 
-    table = Table(
+    table = PlainTable(
         title=f"{result.settings}: {len(result)} test videos, fitted to "
         f"{len(result.train_label)}, %",
         title_justify="left",
@@ -177,9 +177,9 @@ def _write(path: Path, lines: Iterable[Sequence[object]]) -> None:
 
 
 def _table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable
 
-    table = Table(title=title, title_justify="left")
+    table = PlainTable(title=title, title_justify="left")
     for number, cell in enumerate(head):
         text = number == 0 or cell in ("", "most often taken for")
         table.add_column(cell, justify="left" if text else "right")

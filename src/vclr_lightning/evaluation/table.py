@@ -105,11 +105,11 @@ class FrozenTable:
 
     def table(self) -> Table:
         """Return a table for the terminal."""
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
         seeds = max(len(values) for row in self.rows for values in row.values.values())
         spread = f"; mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-        table = Table(
+        table = PlainTable(
             title=f"frozen features, % of {self.test_videos} unseen videos{spread}",
             caption=f"in order: {self.segments} parts of a video behind each other, not averaged",
         )

@@ -44,17 +44,16 @@ class Conversion:
 
     def table(self) -> Table:
         """Return a table for the terminal."""
-        from rich.markup import escape
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(show_header=False)
+        table = PlainTable(show_header=False)
         table.add_column()
         table.add_column()
-        table.add_row("read", escape(f"{self.source} ({FORMS[self.form]})"))
-        table.add_row("backbone", escape(self.backbone or "not one of this package's"))
-        table.add_row("written", escape(f"{self.target}, {len(self.names)} tensors"))
-        table.add_row("names", escape(", ".join(gather_names(self.names))))
-        table.add_row("left out", escape(", ".join(gather_names(self.left)) or "nothing"))
+        table.add_row("read", f"{self.source} ({FORMS[self.form]})")
+        table.add_row("backbone", self.backbone or "not one of this package's")
+        table.add_row("written", f"{self.target}, {len(self.names)} tensors")
+        table.add_row("names", ", ".join(gather_names(self.names)))
+        table.add_row("left out", ", ".join(gather_names(self.left)) or "nothing")
         return table
 
 

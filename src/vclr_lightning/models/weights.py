@@ -58,10 +58,9 @@ class WeightReport:
 
     def table(self) -> Table:
         """Return a table for the terminal, names gathered by their first parts."""
-        from rich.markup import escape
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(title=f"initial weights: {escape(self.path)} ({FORMS[self.form]})")
+        table = PlainTable(title=f"initial weights: {self.path} ({FORMS[self.form]})")
         table.add_column("")
         table.add_column("tensors", justify="right")
         table.add_column("names")
@@ -70,7 +69,7 @@ class WeightReport:
             ("missing in the file", self.missing),
             ("left in the file", self.left),
         ]:
-            table.add_row(what, str(len(names)), escape(", ".join(gather_names(names))))
+            table.add_row(what, str(len(names)), ", ".join(gather_names(names)))
         return table
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.evaluation import (
     TRIVIAL,
@@ -93,9 +93,7 @@ def demo(
     )
     frozen = compare_features(known, unseen, standardize=standardize)
     tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
-    console = Console()
-    console.print(frozen.table())
-    console.print(tasks.table())
+    show(frozen.table(), tasks.table())
     results: dict[str, Any] = {
         "frozen": frozen.as_dict(),
         "held_out": tasks.as_dict(),
@@ -113,7 +111,7 @@ def demo(
         test={name: unseen[name][0] for name in shown},
         views=module.required_views,
     )
-    console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)
+    wrote(page)
     trained = frozen.row("VCLR").values
     values |= {name: numbers[0] for name, numbers in trained.items()}
     if evaluations:

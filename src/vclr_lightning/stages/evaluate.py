@@ -8,18 +8,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.notices import saying_once
+from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
 from vclr_lightning.report.evaluation import write_evaluation_page
 
@@ -185,12 +183,7 @@ def _write(outcomes: Outcomes, directory: Path, metadata: Mapping[str, Any]) -> 
 
 
 def _print(outcomes: Outcomes, page: Path) -> None:
-    console = Console()
-    console.print(outcomes.table())
-    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-    for row in outcomes.rows:  # whole, where the table had to break it
-        if row.status == "not run":
-            say(f"{row.name}: {row.reason}")
-    for sentence in outcomes.remarks:
-        say(sentence)
-    say(f"wrote {page}")
+    # Whole, where the table had to break it.
+    reasons = [f"{row.name}: {row.reason}" for row in outcomes.rows if row.status == "not run"]
+    show(outcomes.table(), *reasons, *outcomes.remarks)
+    wrote(page)

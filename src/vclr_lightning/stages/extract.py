@@ -36,14 +36,12 @@ def extract(
     Raises:
         UserError: a split has no videos.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable, show
 
     names = [splits] if isinstance(splits, str) else list(splits or features.splits)
     for name in names:
         features.data.split(name)  # a mistake is told before hours of work
-    table = Table(title=f"features of {escape(features.weights)}", title_justify="left")
+    table = PlainTable(title=f"features of {features.weights}", title_justify="left")
     for column in ("split", "videos", "left out", "labels", "features", "folder"):
         table.add_column(column, overflow="fold")
     values: dict[str, float] = {}
@@ -57,9 +55,9 @@ def extract(
         shape = " x ".join(map(str, store.features.shape))
         labels = int((store.label >= 0).sum())
         counts = (len(store), len(store.rejected), labels)
-        table.add_row(name, *map(str, counts), shape, escape(str(store.folder)))
+        table.add_row(name, *map(str, counts), shape, str(store.folder))
     with replacing(Path(directory) / "features.json") as sink:
         sink.write(json.dumps(content, indent=1).encode())
     write_rejected(Path(directory) / "rejected.csv", rejected)
-    Console().print(table)
+    show(table)
     return values

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from vclr_lightning.callbacks.video_scores import ScoredVideos
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.data.indexing.entries import Rejected
 from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES
@@ -148,10 +148,8 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
         facts_title="The network",
     )
     written = write_probe_page(directory / "report.html", page)
-    console = Console()
-    console.print(accuracy_table(result))
-    console.print(class_table(result, names))
-    console.print(f"wrote {written}", highlight=False, soft_wrap=True, markup=False)
+    show(accuracy_table(result), class_table(result, names))
+    wrote(written)
     return {
         **accuracies,
         **{f"chance/{name}": share for name, share in chance.items()},

@@ -193,15 +193,12 @@ def _segments(found: Sequence[Looker], wanted: int | None, ckpt: str | Path) -> 
 
 
 def _print(explained: Sequence[Explained], found: Sequence[Looker], page: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vclr_lightning.core.screen import PlainTable, show, wrote
 
-    table = Table(title=f"attention, target {found[0].kind}", title_justify="left")
+    table = PlainTable(title=f"attention, target {found[0].kind}", title_justify="left")
     for column in ("video", *(one.name for one in found)):
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     for video in explained:
-        table.add_row(*map(escape, (video.video.name, *(view.words for view in video.views))))
-    console = Console()
-    console.print(table)
-    console.print(f"wrote {page}", highlight=False, soft_wrap=True, markup=False)
+        table.add_row(video.video.name, *(view.words for view in video.views))
+    show(table)
+    wrote(page)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
+from vclr_lightning.core.screen import PlainTable
 from vclr_lightning.core.types import Batch
 from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.evaluation import Encode, frame_encoder
@@ -54,9 +54,9 @@ class HeldOut:
             "order_chance": 0.25,
         }
 
-    def table(self) -> Table:
+    def table(self) -> PlainTable:
         """Return a table for the terminal."""
-        table = Table(title=f"without labels, % of {self.videos} unseen videos")
+        table = PlainTable(title=f"without labels, % of {self.videos} unseen videos")
         table.add_column("task")
         table.add_column("right", justify="right")
         table.add_column("chance", justify="right")

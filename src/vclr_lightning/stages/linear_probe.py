@@ -15,6 +15,7 @@ from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.notices import is_new
+from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES, Measured
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
@@ -108,7 +109,7 @@ def linear_probe(
         directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
     )
     _print(result, test.classes)
-    _say(f"wrote {_page(directory / 'report.html', result, train, test, notes)}")
+    wrote(_page(directory / "report.html", result, train, test, notes))
     chance = {f"chance/{name}": share for name, share in result.chance.items()}
     counts = {"train/videos": len(train), "test/videos": len(test)}
     counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
@@ -208,16 +209,5 @@ def _page(
 
 
 def _print(result: ProbeResult, classes: Sequence[str]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if result.search is not None:
-        console.print(search_table(result.search))
-    console.print(accuracy_table(result))
-    console.print(class_table(result, classes))
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    search = [] if result.search is None else [search_table(result.search)]
+    show(*search, accuracy_table(result), class_table(result, classes))

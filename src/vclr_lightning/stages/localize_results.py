@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.core.random import numpy_generator
+from vclr_lightning.core.screen import PlainTable, show, wrote
 from vclr_lightning.data.localization import AnnotatedVideo, PositionSet
 from vclr_lightning.evaluation.average_recall_metric import NUMBERS, AverageRecallAtAN
 from vclr_lightning.evaluation.outcomes import MEASURES
@@ -64,7 +65,7 @@ def write_results(
         for video, found in zip(tested.videos, proposals, strict=True)
         if len(video.spans)
     ]
-    _say(f"wrote {directory / 'proposals.json'}")
+    wrote(directory / "proposals.json")
     if not measured:
         logger.info("none of the %d videos is annotated: nothing is measured", len(tested))
         for file in ("localization.json", "report.html"):  # of an earlier measure
@@ -100,7 +101,7 @@ def write_results(
         shown=shown,
         seed=seed,
     )
-    _say(f"wrote {page}")
+    wrote(page)
     return values | {f"chance/{name}": value for name, value in chance.items()}
 
 
@@ -118,19 +119,11 @@ def _chance(videos: Sequence[AnnotatedVideo], *, seed: int) -> dict[str, float]:
 
 
 def _print(values: Mapping[str, float], chance: Mapping[str, float], *, videos: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"proposals on {videos} videos, %", title_justify="left")
+    table = PlainTable(title=f"proposals on {videos} videos, %", title_justify="left")
     table.add_column("")
     for name in values:
         table.add_column(MEASURES[name], justify="right")
     for title, numbers in (("the network's", values), ("at random", chance)):
         table.add_row(title, *(f"{100 * value:.2f}" for value in numbers.values()))
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    show(table)

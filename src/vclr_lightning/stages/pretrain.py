@@ -15,6 +15,7 @@ from vclr_lightning.callbacks.non_finite import NonFiniteGuard
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
 from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.screen import screen
 from vclr_lightning.models import load_initial_weights
 from vclr_lightning.stages.trainer import restoring
 
@@ -128,9 +129,7 @@ def _start_anew(module: LightningModule, init: str | Path | None, trainer: Train
         return
     report = load_initial_weights(module, init)
     if trainer.is_global_zero:
-        from rich.console import Console
-
-        Console(stderr=True).print(report.table())
+        screen(stderr=True).print(report.table())
         note_table(report.table())
 
 

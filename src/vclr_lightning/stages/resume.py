@@ -15,6 +15,7 @@ from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
+from vclr_lightning.core.overrides import typed
 from vclr_lightning.models.recognise import completed
 from vclr_lightning.stages.adopt import config_of, saved_value
 
@@ -144,13 +145,13 @@ def check_same_run(
     if not saved:
         raise UserError(
             f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"
-            f" give init={checkpoint}"
+            f" give {typed('init', checkpoint)}"
         )
     stages = [saved_value(node, "stage.name") for node in (saved, config)]
     if stages[0] != stages[1]:
         raise UserError(
             f"{checkpoint} is of stage={stages[0]}, which stage={stages[1]} does not continue; to "
-            f"start from its weights give init={checkpoint}"
+            f"start from its weights give {typed('init', checkpoint)}"
         )
     found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
     for key, was, now in (d for d in found if d[0] in ROUNDING and is_first()):

@@ -14,6 +14,7 @@ from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.notices import is_new
+from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.evaluation.neighbour_tables import (
     class_table,
     recall_table,
@@ -141,7 +142,7 @@ def retrieval(
     write_rejected(
         directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
     )
-    _print(result, test.classes)
+    show(recall_table(result), class_table(result, test.classes))
     if pictures:
         page = write_retrieval_page(
             directory / "report.html",
@@ -154,7 +155,7 @@ def retrieval(
             seed=seed,
             notes=notes,
         )
-        _say(f"wrote {page}")
+        wrote(page)
     chance = {f"chance/r{k}": share for k, share in result.chance.items()}
     counts = {"train/videos": len(train), "test/videos": len(test)}
     counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
@@ -197,17 +198,3 @@ def _on(device: str | None, backend: str) -> dict[str, Any]:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={device} of the retrieval cannot be used here") from error
     return {"device": device}
-
-
-def _print(result: Retrieval, classes: Sequence[str]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.print(recall_table(result))
-    console.print(class_table(result, classes))
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)

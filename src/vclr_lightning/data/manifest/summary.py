@@ -69,9 +69,9 @@ class Summary:
 
     def table(self, title: str = "") -> Table:
         """Return the numbers as a rich table of two columns."""
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(title=title or None, show_header=False, title_justify="left")
+        table = PlainTable(title=title or None, show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column()
         table.add_row("videos", f"{self.videos:,} ({self.groups:,} groups)")

@@ -65,9 +65,9 @@ class Prepared:
 
     def table(self) -> Table:
         """Return the figures, for the terminal."""
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(title=f"prepared: {self.recipe.describe()}", title_justify="left")
+        table = PlainTable(title=f"prepared: {self.recipe.describe()}", title_justify="left")
         table.add_column("")
         for title in ("before", "after", "ratio"):
             table.add_column(title, justify="right")

@@ -47,9 +47,9 @@ class Packed:
 
     def table(self) -> Table:
         """Return the figures, for the terminal."""
-        from rich.table import Table
+        from vclr_lightning.core.screen import PlainTable
 
-        table = Table(title=f"shards in {self.manifest.root}", title_justify="left")
+        table = PlainTable(title=f"shards in {self.manifest.root}", title_justify="left")
         for title in ("", "files", "bytes"):
             table.add_column(title, justify="right" if title else "left")
         table.add_row("videos", f"{self.files:,}", f"{self.bytes_before:,}")

@@ -1,0 +1,78 @@
+"""Paths are printed as they are, whatever rich or a shell would read into them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+
+from vclr_lightning import cli, train
+from vclr_lightning.core.overrides import typed
+from vclr_lightning.core.screen import PlainTable
+from vclr_lightning.models import TinyBackbone, export_backbone, load_initial_weights
+
+SOURCE = Path(__file__).parents[2] / "src" / "vclr_lightning"
+
+
+@pytest.mark.parametrize("name", ["[old]", "a[/b]", "[red]x[/red]", ":fire:", "[[x]", "a\\[b]"])
+def test_names_are_whole_on_anyone_s_console(name: str) -> None:
+    table = PlainTable(name, title=f"in {name}")
+    table.add_row(name)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    assert console.file.getvalue().count(name) == 3  # type: ignore[attr-defined]
+
+
+def test_there_is_one_way_to_the_screen() -> None:
+    """No module makes a console or a table that reads markup."""
+    found = [
+        f"{path.name}: {node.func.id}"
+        for path in SOURCE.rglob("*.py")
+        if path.name != "screen.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in ("Console", "Table")
+    ]
+    assert found == []
+
+
+def command(*words: str) -> None:
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *words])
+        try:
+            train.main()
+        finally:
+            HydraConfig.instance().cfg = None
+
+
+def test_commands_show_folders_of_any_name(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "[old]" / "a[" / "b] :fire:"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(video_folder)
+    manifest = folder.with_name("m [x].arrow")
+    assert cli.main(["index", str(folder), "--out", str(manifest)]) == 0
+    assert cli.main(["show", str(manifest), "--check"]) == 0
+    said = capsys.readouterr().out
+    assert f"wrote {shlex.quote(str(manifest))}" in said
+    assert f"videos in {shlex.quote(str(folder))}" in said
+    assert said.count("m [x].arrow  ") == 2  # the tables' titles
+    weights = export_backbone(TinyBackbone(width=4, stages=1), manifest.with_suffix(".safetensors"))
+    console = Console(file=io.StringIO(), width=500)
+    console.print(load_initial_weights(TinyBackbone(width=4, stages=1), weights).table())
+    assert str(weights) in console.file.getvalue()  # type: ignore[attr-defined]
+    given = {"ckpt": weights, "data.manifest": manifest, "features.folder": folder.parent / "f[/]"}
+    words = [shlex.split(typed(key, value))[0] for key, value in given.items()]
+    small = ("image_size=32", "trainer=cpu", "data.num_workers=0", "features.num_frames=2")
+    command("stage=features", *words, *small, f"run_dir={tmp_path}/run")
+    said = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert "".join(str(given["features.folder"]).split()) in said
