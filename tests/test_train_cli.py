@@ -488,7 +488,7 @@ def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("optim.base_lr=-1", "the optimizer cannot be set up: Invalid learning rate"),
+        ("optim.base_lr=-1", "optim.optimizer cannot be set up: Invalid learning rate"),
         ("logger=null", "a group cannot be null"),
         ("seed=4294967296", "must be below 4294967296"),
         ("data.reader=abc", "data.reader='abc' must have a _target_"),

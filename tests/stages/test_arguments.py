@@ -70,14 +70,26 @@ def test_what_is_infinite_by_itself_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     ("words", "said"),
     [
         (["optim.optimizer.momentum=2"], "optim.optimizer.momentum=2 must be at least 0 and below"),
-        (["optim.optimizer.weight_decay=-1"], "optim.optimizer cannot be: Invalid weight_decay"),
-        (["optim.base_lr=-1"], "optim.optimizer cannot be: Invalid learning rate"),
-        (["optim=adamw", "+optim.optimizer.betas=[2,0.9]"], "optim.optimizer cannot be: Invalid"),
+        (
+            ["optim.optimizer.weight_decay=-1"],
+            "optim.optimizer cannot be set up: Invalid weight_decay",
+        ),
+        (["optim.base_lr=-1"], "optim.optimizer cannot be set up: Invalid learning rate"),
+        (
+            ["optim=adamw", "+optim.optimizer.betas=[2,0.9]"],
+            "optim.optimizer cannot be set up: Invalid",
+        ),
         (["optim.scheduler.multiplier=0"], "multiplier=0 of the schedule must be at least 1"),
-        (["switch.final_lr=-1"], "optim.scheduler cannot be: multiplier=100 of the schedule"),
+        (
+            ["switch.final_lr=-1"],
+            "optim.scheduler cannot be set up: multiplier=100 of the schedule",
+        ),
         (["stage=finetune", "optim.scheduler.gamma=-1"], "optim.scheduler.gamma=-1 must be above"),
         (["stage=localize", "module.scheduler.gamma=-1"], "module.scheduler.gamma=-1 must be abov"),
-        (["stage=localize", "module.optimizer.lr=-1"], "module.optimizer cannot be: Invalid learn"),
+        (
+            ["stage=localize", "module.optimizer.lr=-1"],
+            "module.optimizer cannot be set up: Invalid learn",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -131,7 +131,7 @@ def _try_out(key: str, target: Any, given: Mapping[str, Any], config: Mapping[st
     try:
         target(one if kind is Optimizer else SGD(one, lr=1.0), **length, **given)
     except (TypeError, ValueError) as error:
-        raise UserError(f"the values of {key} cannot be: {error}") from error
+        raise UserError(f"{key} cannot be set up: {error}") from error
 
 
 def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
