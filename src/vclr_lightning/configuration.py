@@ -57,7 +57,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise _not_computed(cfg, error) or error from error
     assert isinstance(content, dict)
     stage = content.get("stage", {}).get("run", {})
-    if _REQUIRED in list(_leaves(stage)):  # where nothing begins with weights, none are missing
+    if repr(_REQUIRED) in str(stage):  # where nothing begins with weights, none are missing
         raise UserError(
             "the weights to start from are missing; give init=PATH of them, such as"
             " moco_v2_200ep_pretrain.pth.tar, or init=none for random weights"
@@ -239,12 +239,3 @@ def _is_open(cfg: Mapping[Any, Any]) -> bool:
     """Whether the network is that of weights: ``backbone=as_init``."""
     target = str((cfg.get("backbone") or {}).get("_target_"))
     return target == "vclr_lightning.stages.network.network_of"
-
-
-def _leaves(node: Any) -> Iterator[Any]:
-    """All values of plain content."""
-    if isinstance(node, Mapping | list):
-        for item in node.values() if isinstance(node, Mapping) else node:
-            yield from _leaves(item)
-    else:
-        yield node

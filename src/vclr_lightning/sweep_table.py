@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.files import clear_leftovers, replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,6 +149,7 @@ def note(folder: Path, job: Job) -> None:
 
 def forget(folder: Path) -> None:
     """Forget the jobs of an earlier sweep in the same folder."""
+    clear_leftovers(folder / _RECORDS)
     for file in (folder / _RECORDS).glob("*.json"):
         file.unlink()
 

@@ -266,6 +266,7 @@ def test_a_kill_leaves_nothing_half_written(root: Path, tmp_path: Path) -> None:
     left = _shards(out)
     assert left
     assert not (out / "manifest.arrow").exists()
+    (out / ".shards" / ".0.tar.json.k2_x81ab").touch()  # killed in the midst of that
     packed = pack(root, out, shard_size=SIZE, workers=1, show=False)
     assert packed.earlier == len(left)
     assert len(packed.manifest) == 18

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.files import clear_leftovers, replacing
 from vclr_lightning.data.encoding import remove_partial
 from vclr_lightning.data.indexing.ensure import PREPARED
 from vclr_lightning.data.indexing.journal import Journal
@@ -79,6 +79,7 @@ def claim_folder(out: Path, root: Path, settings: Mapping[str, object], *, mark:
             f"--out {out} and the videos in {root} must not lie in one another; give another folder"
         )
     file = out / mark / "settings.json"
+    clear_leftovers(file.parent)
     settings = {"root": str(outer), **settings}
     known = _read(file)
     if known is None and out.exists() and (not out.is_dir() or any(_seen(out, mark))):
