@@ -160,6 +160,8 @@ def test_saving_takes_a_fiftieth_of_the_time(
 def test_content_is_plain_and_says_where_it_is_from(fit: Any, tmp_path: Path) -> None:
     fit(tmp_path, checkpoint={"metadata": {"config": {"a": [1, None]}, "version": "0"}})
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    logged = saved["metadata"].pop("logged")
+    assert {"train/loss", "val/score"} <= logged.keys()
     assert saved["metadata"] == {"config": {"a": [1, None]}, "version": "0"}
 
 

@@ -219,9 +219,9 @@ def _small_shared_memory() -> None:
 @pytest.mark.parametrize(
     ("pixels", "said"),
     [
-        (300_000, "/dev/shm is too small: 4 batches of 0.3 MB .* 1 MB .* --shm-size=3m"),
+        (300_000, "/dev/shm is too small: .* need 1.1 MB, and 0.9 MB are free; .* --shm-size=3m"),
         # All fit as such, but a batch that was handed out takes room as well.
-        (250_000, "/dev/shm is too small: 4 batches of 0.2 MB .* data.num_workers=0"),
+        (250_000, "/dev/shm is too small: .* need 1.0 MB, and 0.2 MB .* data.num_workers=0"),
     ],
 )
 def test_shared_memory_that_is_too_small(pixels: int, said: str, tmp_path: Path) -> None:

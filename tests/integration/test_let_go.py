@@ -34,7 +34,14 @@ class Hook(Callback):
     def __init__(self, kind):
         self.kind = kind
 
+    def on_train_end(self, trainer, module):
+        if self.kind == "late" and not os.path.exists("sent"):
+            open("sent", "w").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def on_before_optimizer_step(self, trainer, *args):
+        if self.kind == "late":
+            return
         if self.kind == "fault":
             raise RuntimeError("a fault of the program")
         os.kill(os.getpid(), getattr(signal, self.kind))
@@ -132,6 +139,24 @@ def test_nothing_stays_behind(
     assert multiprocessing.active_children() == []
     others = {thread.name for thread in threading.enumerate()} - {"MainThread"}
     assert not {name for name in others if name.startswith(("worker-watch", "QueueFeeder"))}
+
+
+def test_a_run_stopped_after_its_last_step_loses_no_result(
+    folder: Path, video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.syspath_prepend(str(folder))
+    arguments = [*FINETUNE, f"data.root={video_folder}"]
+    stopped = [*arguments, *_hook("late"), "name=stopped"]
+    assert [_command(stopped), _command(stopped)] == [143, 0]
+    assert _command([*arguments, "name=whole"]) == 0
+    results = []
+    for name in ("stopped", "whole"):
+        values = json.loads((folder / f"outputs/finetune/{name}/result.json").read_text())
+        results.append({key: value for key, value in values.items() if key[:5] != "perf/"})
+    assert results[0] == results[1]
+    assert {"train/loss", "val/top1", "top1", "best"} <= results[0].keys()
 
 
 def test_a_process_that_has_trained_ends_by_sigterm(

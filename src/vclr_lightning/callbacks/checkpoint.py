@@ -57,6 +57,9 @@ class ResumableCheckpoint(Checkpoint):
             beside the checkpoints, as ``last`` and ``best`` with ``export_suffix``.
         export_suffix: file name ending of the exported files.
 
+    Attributes:
+        logged: the last values of everything that was logged, when training ends.
+
     Raises:
         UserError: the disk is full (the checkpoint before stays intact).
 
@@ -93,6 +96,7 @@ class ResumableCheckpoint(Checkpoint):
         self.export = export
         self.export_suffix = export_suffix
         self.best_score: float | None = None
+        self.logged: dict[str, float] = {}
         self.saved_step = self.resumed_step = -1
         self._files = CheckpointFiles(
             last=self.last_path, best=self.directory / BEST, min_minutes=min_minutes
@@ -210,6 +214,10 @@ class ResumableCheckpoint(Checkpoint):
             if self._loader_states:
                 fit_loop["state_dict"]["combined_loader"] = self._loader_states
         checkpoint["metadata"] = self.metadata
+        if self._boundary == "end":  # for who comes after training, should it be in another run
+            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.logged |= values
+            checkpoint["metadata"] = self.metadata | {"logged": self.logged}
         checkpoint["random_states"] = self._random_states
         checkpoint["logged_steps"] = logged_steps(fit_loop)
 
@@ -236,6 +244,7 @@ class ResumableCheckpoint(Checkpoint):
             )
         self.saved_step = self.resumed_step = int(checkpoint["global_step"])
         self._random_states = states
+        self.logged = dict(checkpoint.get("metadata", {}).get("logged", {}))
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +37,12 @@ class Collate:
         ahead: batches that are loaded ahead, by all workers.
 
     Attributes:
-        free: bytes of shared memory before the first batch; ``None`` where that is not known.
+        free: bytes of shared memory before the first batch.
     """
 
     def __init__(self, ahead: int) -> None:
         self._ahead = ahead
-        self.free: int | None = None
+        self.free = sys.maxsize
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         failures = [sample for sample in samples if isinstance(sample, Failure)]
@@ -52,9 +53,9 @@ class Collate:
             return batch
         tensors = list(_tensors(batch))
         size = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-        if self.free is not None and size * self._ahead > self.free:
+        if size * self._ahead > self.free:
             return self._shortage(size)
-        self.free = None
+        self.free = sys.maxsize
         try:
             for tensor in tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
@@ -65,23 +66,25 @@ class Collate:
         return batch
 
     def _shortage(self, size: int) -> Failure:
-        batch, free = size / 2**20, (shared_memory() or 0) / 2**20
+        needed = size * self._ahead
+        free, used = shared_memory()
+        wanted = math.ceil((used + 2 * needed) / 2**20)
         error = UserError(
-            f"{_SHARED_MEMORY} is too small: {self._ahead} batches of {batch:.1f} MB are loaded "
-            f"ahead, and {free:.0f} MB are free; give docker run "
-            f"--shm-size={math.ceil(2 * batch * self._ahead)}m, or data.num_workers=0, or a smaller"
-            " data.prefetch_factor"
+            f"{_SHARED_MEMORY} is too small: batches that are loaded ahead need "
+            f"{needed / 2**20:.1f} MB, and {free / 2**20:.1f} MB are free; give docker run "
+            f"--shm-size={wanted}m, or data.num_workers=0, or a smaller data.prefetch_factor"
         )
         return Failure(error)
 
 
-def shared_memory() -> int | None:
-    """Return how many bytes of shared memory are free; ``None`` where that cannot be known."""
+def shared_memory() -> tuple[int, int]:
+    """Return how many bytes of shared memory are free and used; of what cannot be known, much."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:
-        return None
-    return status.f_bavail * status.f_frsize
+        return sys.maxsize, 0
+    free = status.f_bavail * status.f_frsize
+    return free, status.f_blocks * status.f_frsize - free
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

@@ -122,7 +122,7 @@ class BatchLoader:
         assert self._loader is not None
         main = threading.current_thread() is threading.main_thread()
         self._loader.worker_init_fn = partial(begin_worker, from_main_thread=main)
-        self._collate.free = shared_memory()
+        self._collate.free, _ = shared_memory()
         with signals_blocked():
             iterator = iter(self._loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:

@@ -89,7 +89,8 @@ def pretrain(
             "monitor=%s was never logged, so there is no best.ckpt; logged were %s",
             *(monitor, ", ".join(sorted(fitting.callback_metrics)) or "no values"),
         )
-    values = {name: float(value) for name, value in fitting.callback_metrics.items()}
+    values = {} if saving is None else dict(saving.logged)
+    values |= {name: float(value) for name, value in fitting.callback_metrics.items()}
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
     return values
