@@ -93,6 +93,20 @@ def test_a_signal_after_the_last_step_is_for_whoever_is_next(fit: Any, tmp_path:
     assert seen == [signal.SIGTERM]
 
 
+class SignalAtTheStart(Callback):
+    def on_train_epoch_start(self, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_before_the_first_step_nothing_is_saved_and_nothing_said_of_it(
+    fit: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StopRequested):
+        fit(tmp_path, GracefulStop(), SignalAtTheStart())
+    assert not (tmp_path / "last.ckpt").exists()
+    assert "Stopped by SIGTERM after step 0: nothing saved" in capfd.readouterr().err
+
+
 def test_processes_that_the_trainer_launched_end_without_failure() -> None:
     assert StopRequested(signal.SIGTERM, local_rank=1).code == 0
 

@@ -76,7 +76,8 @@ class GracefulStop(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ResumableCheckpoint):
                 callback.save(trainer)
-                paths.append(quote(str(callback.last_path)))
+                if callback.last_path.exists():  # not before the first step
+                    paths.append(quote(str(callback.last_path)))
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
             saved = f"saved {paths[0]}; the same command continues" if paths else "nothing saved"
