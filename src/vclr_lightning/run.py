@@ -7,7 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vclr_lightning.configuration import (
 from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.locks import in_use
+from vclr_lightning.core.reading import read_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ def _run(
         )
     result = directory / "result.json"
     if start.own and result.exists():  # a run that is complete measures nothing anew
-        with suppress(ValueError, TypeError):  # a damaged one is written anew
-            values = json.loads(result.read_text()) | values
+        values = read_numbers(result) | values
     if is_first():
         _write(result, json.dumps(values, indent=1) + "\n")
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import quoted
 from vclr_lightning.core.processes import run_command, tell_failure
+from vclr_lightning.core.reading import read_numbers
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -86,5 +86,4 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
 
     overrides = [*HydraConfig.get().overrides.task, f"name={quoted(run_name(cfg.name))}"]
     run_command([sys.executable, "-m", "vclr_lightning.train", *overrides])
-    values: dict[str, float] = json.loads((Path(cfg.run_dir) / "result.json").read_text())
-    return values
+    return read_numbers(Path(cfg.run_dir) / "result.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 
+from vclr_lightning.core.reading import read_numbers
 from vclr_lightning.explain import explain
 from vclr_lightning.sweep_table import Job, forget, note, read_jobs
 
@@ -149,9 +149,7 @@ def _job(config: DictConfig, **values: Any) -> Job:
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    file = folder / "result.json"
-    content = json.loads(file.read_text()) if file.exists() else {}
-    return {name: value for name, value in content.items() if isinstance(value, int | float)}
+    return read_numbers(folder / "result.json")
 
 
 def _let_go(error: BaseException | None) -> None:

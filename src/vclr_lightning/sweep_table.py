@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.files import clear_leftovers, replacing
+from vclr_lightning.core.reading import read_record, write_record
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -143,8 +143,7 @@ class SweepTable:
 
 def note(folder: Path, job: Job) -> None:
     """Keep what is known of a job, in the sweep's folder, so that no end of the sweep loses it."""
-    with replacing(folder / _RECORDS / f"{job.number}.json") as sink:
-        sink.write(json.dumps(asdict(job)).encode())
+    write_record(folder / _RECORDS / f"{job.number}.json", asdict(job))
 
 
 def forget(folder: Path) -> None:
@@ -156,6 +155,13 @@ def forget(folder: Path) -> None:
 
 def read_jobs(folder: Path) -> SweepTable:
     """Return the jobs that were noted."""
-    files = (folder / _RECORDS).glob("*.json")
-    jobs = (Job(**json.loads(file.read_text())) for file in files)
+    records = map(read_record, (folder / _RECORDS).glob("*.json"))
+    kinds = {"number": int, "overrides": list, "folder": str, "status": str, "values": dict}
+    jobs = [
+        Job(**record)
+        for record in records
+        if record is not None
+        and record.keys() == Job.__dataclass_fields__.keys()
+        and all(isinstance(record[name], kind) for name, kind in kinds.items())
+    ]
     return SweepTable(sorted(jobs, key=lambda job: job.number))

@@ -74,7 +74,7 @@ def _taken(lock: Path, *, wait: str | None = None) -> Iterator[str | None]:
             if not _take(sink, block=False):
                 if wait is None:
                     sink.seek(0)
-                    yield sink.read().decode(errors="replace").strip()
+                    yield sink.read(200).decode(errors="replace").strip()
                     return
                 if wait:
                     print(f"waiting for another process that writes {wait}", file=sys.stderr)

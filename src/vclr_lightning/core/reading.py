@@ -206,6 +206,12 @@ def read_record(file: Path) -> dict[str, Any] | None:
         return None
 
 
+def read_numbers(file: Path) -> dict[str, float]:
+    """Return what a run measured and kept in a file; nothing where it is damaged or not there."""
+    content = read_record(file) or {}
+    return {name: value for name, value in content.items() if isinstance(value, int | float)}
+
+
 def sealed(text: str) -> str:
     """Return the JSON of a mapping with a checksum as its last value.
 

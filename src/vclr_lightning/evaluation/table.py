@@ -100,7 +100,7 @@ class FrozenTable:
                 test_videos=int(content["test_videos"]),
                 segments=int(content["segments"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError, AttributeError) as error:
             raise UserError("these results hold no table of frozen features") from error
 
     def table(self) -> Table:

@@ -45,7 +45,8 @@ def _body(outcomes: Outcomes, directory: Path) -> Iterator[str]:
         page = directory / row.page
         if row.page and page.is_file():
             yield f"<h2>{escape(row.stage)}, {escape(row.dataset)}</h2>"
-            content = escape(_within(page.read_text("utf-8"), row.page), quote=True)
+            text = page.read_text("utf-8", errors="replace")
+            content = escape(_within(text, row.page), quote=True)
             title = escape(f"{row.stage}, {row.dataset}", quote=True)
             yield f'<iframe class="page" title="{title}" srcdoc="{content}"></iframe>'
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.reading import read_json, read_yaml
 from vclr_lightning.evaluation.table import FrozenTable, merge_tables
 from vclr_lightning.report.content import Chart, Content, Score
 from vclr_lightning.report.metrics import charts_of, read_metrics
@@ -52,21 +52,27 @@ def read_run(directory: str | Path) -> Run:
         UserError: there is neither ``metrics.csv`` nor ``results.json``, or a file is damaged.
     """
     directory = Path(directory)
-    results = _json(directory / "results.json")
+    file = directory / "results.json"
+    results = _json(file)
     metrics = directory / "metrics.csv"
     # without both, reading the one says which folder is none of a run
     charts = charts_of(read_metrics(metrics)) if metrics.exists() or not results else []
-    held_out = results.get("held_out") or {}
-    among = f" among {held_out['videos']}" if "videos" in held_out else ""
-    scores = [
-        Score(f"same video found{among}, {name}", share, held_out["instance_chance"])
-        for name, share in held_out.get("instance_r1", {}).items()
-    ]
-    if held_out.get("order_accuracy") is not None:
-        share, level = held_out["order_accuracy"], held_out["order_chance"]
-        scores.append(Score("told which tuples are shuffled", share, level))
-    frozen = FrozenTable.from_dict(results["frozen"]) if "frozen" in results else None
+    try:
+        scores = list(_scores(results.get("held_out") or {}))
+        frozen = FrozenTable.from_dict(results["frozen"]) if "frozen" in results else None
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}); run the evaluation again") from error
     return Run(directory.resolve().name, charts, _facts(directory), frozen, scores)
+
+
+def _scores(held_out: Mapping[str, Any]) -> Iterator[Score]:
+    among = f" among {held_out['videos']}" if "videos" in held_out else ""
+    for name, share in held_out.get("instance_r1", {}).items():
+        title = f"same video found{among}, {name}"
+        yield Score(title, float(share), float(held_out["instance_chance"]))
+    if held_out.get("order_accuracy") is not None:
+        share, level = float(held_out["order_accuracy"]), float(held_out["order_chance"])
+        yield Score("told which tuples are shuffled", share, level)
 
 
 def content_of(
@@ -114,22 +120,19 @@ def _joined(facts: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _facts(directory: Path) -> dict[str, str]:
-    from omegaconf import OmegaConf
-
     file = directory / "config.yaml"
     if not file.is_file():
         return {}
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception as error:  # yaml's and OmegaConf's own have no common ancestor
-        raise UserError(f"{file} is damaged; restore or remove it") from error
+    config = read_yaml(file)
     facts = {key: str(config[key]) for key in FACTS if config.get(key) is not None}
     if isinstance(backbone := config.get("backbone"), dict):
         target = str(backbone.get("_target_", "")).rpartition(".")[2]
         options = ", ".join(f"{k}={v}" for k, v in backbone.items() if not k.startswith("_"))
         facts["backbone"] = f"{target}({options})"
-    if isinstance(objective := config.get("objective"), dict):
-        facts["losses"] = ", ".join(objective.get("objectives") or ())
+    objective = config.get("objective")
+    losses = objective.get("objectives") if isinstance(objective, dict) else None
+    if isinstance(losses, dict | list):
+        facts["losses"] = ", ".join(map(str, losses))
     return facts
 
 
@@ -137,7 +140,9 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is damaged; remove it or run the evaluation again") from error
+        content = read_json(file)
+    except UserError as error:
+        raise UserError(
+            f"{file} is damaged; remove it or run the evaluation again ({error})"
+        ) from error
     return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import sys
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
 from vclr_lightning.core.launcher import VARIABLES
 from vclr_lightning.core.overrides import quoted
 from vclr_lightning.core.processes import run_command
+from vclr_lightning.core.reading import read_numbers, read_record, write_record
 from vclr_lightning.evaluation.outcomes import Measured
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ class Command:
         directory = Path(directory)
         record, files = directory / _RECORD, dict(self._files())
         afresh = self._values.get("resume", "never") == "never"  # what trains nothing begins anew
-        if record.is_file() and not afresh and (old := _read(record)) != files:
+        if record.is_file() and not afresh and (old := read_record(record) or files) != files:
             changed = [path for path in files if files[path] != old.get(path)] or list(old)
             what = changed[0] if changed else "its files"
             raise UserError(
@@ -92,12 +91,10 @@ class Command:
         arguments = self.arguments(directory)
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
         if not afresh:
-            _write(record, files)
+            write_record(record, files)
         run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=VARIABLES)
-        _write(record, files)  # what was there has been set aside
-        return Measured(
-            json.loads((directory / "result.json").read_text()), notes=_notes(directory)
-        )
+        write_record(record, files)  # what was there has been set aside
+        return Measured(read_numbers(directory / "result.json"), notes=_notes(directory))
 
     def _files(self) -> Iterator[tuple[str, list[int]]]:
         """Size and time of every file that is named, by which a change is noticed."""
@@ -112,17 +109,9 @@ def _notes(directory: Path) -> list[str]:
     """What the stage's own file says that a reader has to know of its numbers."""
     found: list[str] = []
     for file in sorted(directory.glob("*.json")):
-        found += _read(file).get("notes") or []
+        notes = (read_record(file) or {}).get("notes")
+        found += map(str, notes if isinstance(notes, list) else ())
     return found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What a file of plain values holds; nothing where it is damaged."""
-    try:
-        content = json.loads(file.read_text())
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -139,9 +128,3 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as sink:
-        sink.write(json.dumps(content, indent=1).encode())

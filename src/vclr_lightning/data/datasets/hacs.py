@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def _clips(file: Path) -> Iterator[_Clip]:
             start, end = float(first), float(last)
         except ValueError:
             split = None
-        if split is None or not 0 <= start < end:
+        if split is None or not 0 <= start < end < math.inf:
             raise UserError(f"{file}, line {number}: expected {', '.join(_COLUMNS)}, not {row}")
         yield _Clip(kind, video, split, start, end, sign)
 

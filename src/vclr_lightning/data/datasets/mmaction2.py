@@ -11,6 +11,7 @@ from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
 from vclr_lightning.data.indexing.files import Found, is_video_name, same_name
 
 VIEWS = ("plain", "offset")
+_CLASSES = 100_000  # that numbers alone may name
 _SPLITS = ("train", "val", "test")
 
 
@@ -55,6 +56,8 @@ def listing_of_mmaction2(
             else:
                 entries[place] = Entry(path=real, split=split, label=label, start=start, end=end)
             numbers.add(label)
+    if not names and max(numbers) > _CLASSES:
+        raise UserError(f"the lists in {folder} have class {max(numbers)}, but no label map")
     classes = names or tuple(str(number) for number in range(max(numbers) + 1))
     return Listing(
         entries=list(entries.values()),
@@ -65,7 +68,7 @@ def listing_of_mmaction2(
 
 
 def _parse(line: str, view: str, where: str) -> tuple[str, float | None, float | None, int]:
-    match = re.fullmatch(r"(\S.*?)((?:\s+\d+)*)", line)
+    match = re.fullmatch(r"(\S.*?)((?:\s+\d{1,9})*)", line)
     assert match is not None  # any line that is not blank and bears no spaces around it
     path, numbers = match[1].removesuffix("/"), [int(number) for number in match[2].split()]
     expected = 1 if is_video_name(path) else 3 if view == "offset" else 2

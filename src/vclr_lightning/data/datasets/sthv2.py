@@ -38,7 +38,9 @@ def read_sthv2(folder: Path) -> Official:
             continue
         for number, video in enumerate(_list(source), 1):
             name = str(video["id"])
-            template = video.get("template") or (answers.get(name) if split == "test" else None)
+            template = str(video.get("template") or "") or (
+                answers.get(name) if split == "test" else None
+            )
             kind = None if not template else template.replace("[", "").replace("]", "").strip()
             if kind is not None and kind not in codes:
                 raise UserError(f"{source}, video {number}: no class of {file} is {kind!r}")
@@ -51,7 +53,7 @@ def _classes(file: Path) -> tuple[str, ...]:
     content = read_json(file)
     try:
         numbered = {int(code): str(name).strip() for name, code in content.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{file} must map class names to their numbers") from error
     if sorted(numbered) != list(range(len(content))):
         raise UserError(f"{file} does not number its classes from 0 to {len(content) - 1}")

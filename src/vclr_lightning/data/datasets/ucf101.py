@@ -62,7 +62,7 @@ def read_ucf101(folder: Path, *, split_number: int = 1) -> Official:
 def _classes(file: Path) -> tuple[str, ...]:
     numbered = {}
     for number, line in read_lines(file):
-        match = re.fullmatch(r"(\d+)\s+(.*)", line)
+        match = re.fullmatch(r"(\d{1,9})\s+(.*)", line)
         if match is None:
             raise UserError(f"{file}, line {number}: expected a number and a class, not {line!r}")
         numbered[int(match[1])] = match[2]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ def read_database(file: Path) -> list[Untrimmed]:
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise UserError(f"{file} has no 'database' of videos; give the official file")
     return [
-        untrimmed(file, name, video, subset=str(video.get("subset", "")))
+        untrimmed(file, name, video, subset=str(_mapping(video).get("subset", "")))
         for name, video in content["database"].items()
     ]
 
@@ -59,14 +60,20 @@ def untrimmed(file: Path, name: str, video: Any, *, subset: str) -> Untrimmed:
     try:
         annotations = tuple(
             Annotation(float(start), float(end), str(a["label"]).strip())
-            for a in video.get("annotations", ())
+            for a in _mapping(video).get("annotations", ())
             for start, end in [a["segment"]]
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not all(math.isfinite(a.start) and math.isfinite(a.end) for a in annotations):
+            raise ValueError("a time without end")
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f"{file}: the annotations of {name} are not segments with a label"
         ) from error
     return Untrimmed(name, SPLIT_NAMES[subset], annotations)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"annotations": None}
 
 
 def class_names(videos: Iterable[Untrimmed]) -> tuple[str, ...]:

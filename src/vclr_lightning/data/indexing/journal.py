@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.reading import sealed, unsealed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,12 @@ class Journal:
             lines = self._file.read_text(encoding="ascii", errors="replace").splitlines()
         except OSError:
             return {}
-        content = [parsed for line in lines if (parsed := _parse(line)) is not None]
+        content = [_parse(line, self._file) for line in lines if line]
         if not content or content[0] != self._key:
             return {}
-        outcomes = (Outcome(**fields) for fields in content[1:])
+        outcomes = [outcome for fields in content[1:] if (outcome := _outcome(fields))]
+        if damaged := len(content) - 1 - len(outcomes):
+            logger.info("left out %d lines of %s that are torn or damaged", damaged, self._file)
         return {outcome.path: outcome for outcome in outcomes}
 
     def add(self, outcome: Outcome) -> None:
@@ -70,7 +76,7 @@ class Journal:
         try:
             sink = self._open() if self._sink is None else self._sink
             fields = {name: getattr(outcome, name) for name in Outcome.__slots__}
-            _write(sink, json.dumps(fields) + "\n")
+            _write(sink, sealed(json.dumps(fields)) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._file}: {error.strerror}") from error
 
@@ -79,7 +85,7 @@ class Journal:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         sink = self._sink = io.FileIO(self._file, "a" if known else "w")
         # The line break ends a torn line.
-        _write(sink, "\n" if known else json.dumps(self._key) + "\n")
+        _write(sink, "\n" if known else sealed(json.dumps(self._key)) + "\n")
         return sink
 
     def remove(self) -> None:
@@ -106,8 +112,17 @@ def _write(sink: io.FileIO, line: str) -> None:
         rest = rest[sink.write(rest) :]
 
 
-def _parse(line: str) -> Any:
+def _parse(line: str, file: Path) -> dict[str, Any]:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:  # torn by the end of the run that wrote it, or empty
+        return unsealed(line, file)
+    except UserError:  # torn by the end of the run that wrote it, or damaged
+        return {}
+
+
+def _outcome(fields: Mapping[str, Any]) -> Outcome | None:
+    kinds = {"path": str, "size": int, "mtime_ns": int, "values": dict | None}
+    if not fields.keys() <= set(Outcome.__slots__) or not all(
+        isinstance(fields.get(name), kind) for name, kind in kinds.items()
+    ):
         return None
+    return Outcome(**fields)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import locked
+from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.data.manifest import Manifest
 
 _LAUNCH = "VCLR_LAUNCH"  # inherited by the ranks that a first one starts
@@ -40,19 +40,19 @@ def once_a_launch(out: Path, look: Callable[[bool], Manifest], *, show: bool) ->
         manifest = _found(out, note, launch) if follows else None
         if manifest is None:
             manifest = look(show or bool(launched))
-            with replacing(note) as sink:
-                sink.write(json.dumps([launch, manifest.fingerprint]).encode())
+            write_record(note, {"launch": launch, "fingerprint": manifest.fingerprint})
     return manifest
 
 
 def _found(out: Path, note: Path, launch: str) -> Manifest | None:
     """What another rank of this launch found, if that is still there."""
+    looked = read_record(note) or {}
     try:
-        of, fingerprint = json.loads(note.read_text())
-        manifest = Manifest.load(out) if of == launch else None
-    except (OSError, ValueError):  # a UserError among them
+        manifest = Manifest.load(out) if looked.get("launch") == launch else None
+    except UserError:
         return None
-    return manifest if manifest is not None and manifest.fingerprint == fingerprint else None
+    same = manifest is not None and manifest.fingerprint == looked.get("fingerprint")
+    return manifest if same else None
 
 
 def _launched() -> str:

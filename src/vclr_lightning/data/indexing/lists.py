@@ -50,7 +50,7 @@ def parse_line(line: str) -> Line:
         assert match is not None  # the folder form takes any line that is not blank
         path, rest = match["path"], match["rest"] or ""
     numbers = rest.split()
-    if len(numbers) > 2 or not all(re.fullmatch(r"-?\d+", number) for number in numbers):
+    if len(numbers) > 2 or not all(re.fullmatch(r"-?\d{1,4000}", number) for number in numbers):
         raise UserError(
             f"{rest.strip()!r} follows the path {path!r}; expected `path label` or "
             "`path frames label` with integers"

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vclr_lightning.core.files import replacing
@@ -84,16 +85,22 @@ def read_rejects(file: Path) -> list[Rejected]:
         return []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as source:
         reader = csv.DictReader(source)
-        if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1], COLUMNS[:-2]):
-            return []  # of an older form they have fewer columns
-        return [
-            Rejected(
-                line["path"],
-                line["reason"],
-                int(line["size"]),
-                int(line["mtime_ns"]),
-                line.get("split") or "",
-                int(line.get("ctime_ns") or -1),
-            )
-            for line in reader
-        ]
+        with suppress(csv.Error, TypeError, ValueError):  # damaged: to be found out again
+            return _rejected(reader)
+    return []
+
+
+def _rejected(reader: csv.DictReader[str]) -> list[Rejected]:
+    if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1], COLUMNS[:-2]):
+        return []  # of an older form they have fewer columns
+    return [
+        Rejected(
+            line["path"],
+            line["reason"],
+            int(line["size"]),
+            int(line["mtime_ns"]),
+            line.get("split") or "",
+            int(line.get("ctime_ns") or -1),
+        )
+        for line in reader
+    ]

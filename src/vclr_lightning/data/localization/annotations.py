@@ -121,7 +121,7 @@ def _video(
         if video.get("feature_frame") and video.get("duration_frame"):
             covered *= float(video["feature_frame"]) / float(video["duration_frame"])
         labels = tuple(str(a.get("label", "")).strip() for a in annotations)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f"{file}: the annotations of {name} are not segments with a label"
         ) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import clear_leftovers, replacing
+from vclr_lightning.core.files import clear_leftovers
+from vclr_lightning.core.reading import read_text, unsealed, write_record
 from vclr_lightning.data.encoding import remove_partial
 from vclr_lightning.data.indexing.ensure import PREPARED
 from vclr_lightning.data.indexing.journal import Journal
@@ -81,7 +81,13 @@ def claim_folder(out: Path, root: Path, settings: Mapping[str, object], *, mark:
     file = out / mark / "settings.json"
     clear_leftovers(file.parent)
     settings = {"root": str(outer), **settings}
-    known = _read(file)
+    try:
+        known = unsealed(read_text(file), file) if file.is_file() else None
+    except UserError as error:
+        raise UserError(
+            f"{error}, so that it is not known how the videos in {out} were made; delete that "
+            "folder, or give another as --out"
+        ) from error
     if known is None and out.exists() and (not out.is_dir() or any(_seen(out, mark))):
         raise UserError(f"{out} holds something else; give a new or empty folder as --out")
     differing = {key for key in known or () if settings.get(key) != (known or {})[key]}
@@ -92,18 +98,9 @@ def claim_folder(out: Path, root: Path, settings: Mapping[str, object], *, mark:
             "same settings to go on"
         )
     if known is None:
-        with replacing(file) as sink:
-            sink.write(json.dumps(settings, indent=1).encode())
+        write_record(file, settings)
 
 
 def _seen(folder: Path, mark: str) -> Iterable[Path]:
     """What is in the folder; a first run that was killed at once leaves its own subfolder."""
     return (entry for entry in folder.iterdir() if entry.name != mark)
-
-
-def _read(file: Path) -> dict[str, object] | None:
-    try:
-        content: dict[str, object] = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return content

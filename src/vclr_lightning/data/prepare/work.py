@@ -97,10 +97,10 @@ def _is_there(before: Outcome, now: Outcome, out: Path, clashing: set[str]) -> b
     values = before.values
     if values is None or (before.size, before.mtime_ns) != (now.size, now.mtime_ns):
         return False
-    if values["file"] != prepared_name(now.path, clashing):
+    if values.get("file") != prepared_name(now.path, clashing):
         return False
     try:
         stat = (out / values["file"]).stat()
     except OSError:
         return False
-    return (stat.st_size, stat.st_mtime_ns) == (values["size"], values["mtime_ns"])
+    return (stat.st_size, stat.st_mtime_ns) == (values.get("size"), values.get("mtime_ns"))

@@ -141,12 +141,9 @@ def frame_pattern(template: str) -> re.Pattern[str]:
         >>> frame_pattern("img_{:05d}.jpg").fullmatch("img_00012.jpg")[1]
         '00012'
     """
-    parts = re.split(r"\{[^{}]*\}", template)
-    try:
-        varies = template.format(1) != template.format(2)
-    except (IndexError, KeyError, ValueError):
-        varies = False
-    if len(parts) != 2 or not varies or "/" in template:
+    # A template may come with a manifest, and a format may ask for any width.
+    parts = re.split(r"\{0?(?::0?\d{0,2}d?)?\}", template)
+    if len(parts) != 2 or any(set("{}/") & set(part) for part in parts):
         raise UserError(
             f"the frame template {template!r} must be a file name with one number in it, as in "
             "img_{:05d}.jpg"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from vclr_lightning.core.files import clear_leftovers, replacing
 from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.data.faults import retried
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.shards.plan import ShardPlan
@@ -101,8 +101,7 @@ def write_shards(
                     writer.finish()
                     size = sink.tell()
                 known = Written(digest, size, starts, refused)
-                with replacing(note) as sink:
-                    sink.write(json.dumps(asdict(known)).encode())
+                write_record(note, asdict(known))
             written.append(known)
     _remove_others(out, {plan.name for plan in plans})
     return written, earlier
@@ -111,9 +110,9 @@ def write_shards(
 def _known(note: Path, shard: Path, digest: str) -> Written | None:
     """What an earlier run wrote, if that is what would be written now, and complete."""
     try:
-        known = Written(**json.loads(note.read_text()))
+        known = Written(**(read_record(note) or {}))
         size = shard.stat().st_size
-    except (OSError, ValueError, TypeError):
+    except (OSError, TypeError):
         return None
     same = known.digest == digest and known.size == size and not known.failed
     return known if same else None

@@ -12,6 +12,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.core.random import numpy_generator
+from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.data.encoding import remove_partial, write_video
 from vclr_lightning.data.indexing.outcomes import cores
 from vclr_lightning.data.indexing.pool import probe_all
@@ -89,8 +90,8 @@ def generate(
     root = Path(root).absolute()
     made = {"version": _VERSION, **asdict(plan)}
     record = root / _RECORD
-    if record.exists():
-        if json.loads(record.read_text()) != made:
+    if (known := read_record(record)) is not None:
+        if known != made:
             raise UserError(
                 f"{root} holds a synthetic set made with other values or by another version; give "
                 "another folder, or remove that one"
@@ -114,8 +115,7 @@ def generate(
             update(number, "")
     with replacing(root / "untrimmed" / "annotations.json") as sink:
         sink.write(json.dumps({"database": dict(sorted(spans.items()))}, indent=1).encode())
-    with replacing(record) as sink:
-        sink.write(json.dumps(made, indent=1).encode())
+    write_record(record, made)
     return root / "videos"
 
 
