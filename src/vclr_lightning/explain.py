@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
+import sys
 from collections.abc import Iterator
 
 from vclr_lightning.core.errors import UserError, causes, disk_trouble
@@ -36,11 +36,9 @@ def explain(error: BaseException) -> str | None:
                 "the device's memory is full; give a smaller batch_size, or the same with"
                 " trainer.accumulate_grad_batches, module.key_chunk or trainer.precision=16-mixed"
             )
-        if name.startswith("Dist") or (name == "RuntimeError" and "WORLD_SIZE" in os.environ):
-            from vclr_lightning.stages.ranks import lost_rank
-
-            if (lost := lost_rank(cause)) is not None:
-                return lost
+        ranks = sys.modules.get("vclr_lightning.stages.ranks")
+        if ranks is not None and (lost := ranks.lost_rank(cause)):
+            return str(lost)
         if str(cause).startswith("Config group override must be"):
             return "a group cannot be null on the command line; name one of its options (--help)"
         if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypedDict
 
@@ -123,7 +124,7 @@ class BatchLoader:
         main = threading.current_thread() is threading.main_thread()
         self._loader.worker_init_fn = partial(begin_worker, from_main_thread=main)
         self._collate.free, _ = shared_memory()
-        with signals_blocked():
+        with nullcontext() if self._started else signals_blocked():
             iterator = iter(self._loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
             self._started.append(iterator)
