@@ -194,7 +194,7 @@ def test_an_unreadable_video_is_listed_and_counted(
         ([], ["stage=features needs weights", "ckpt=none"]),
         (["ckpt=none"], ["backbone=resnet50"]),
         (["ckpt=nowhere.ckpt"], ["nowhere.ckpt", "check the path"]),
-        (["ckpt={run}/config.yaml"], ["config.yaml is damaged"]),
+        (["ckpt={run}/config.yaml"], ["config.yaml does not begin as a file of PyTorch"]),
         (["ckpt={run}/last.ckpt", "backbone=resnet18"], ["no weights for", "TinyBackbone(width=4"]),
         (["ckpt={run}/last.ckpt", "backbone=tiny"], ["stem.weight", "(32, 3, 3, 3)", "width=4"]),
         (["ckpt={run}/last.ckpt", "features.layer=stem_nrm"], ["stem_nrm", "stem_norm"]),

@@ -154,6 +154,8 @@ def _settled(content: bytes) -> bytes:
 def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
     """Build the network that a checkpoint is of."""
     spec = known_spec(checkpoint)
+    if not spec:
+        checkpoint.backbone()  # asks for a prefix where that would tell
     if spec.get("_target_") not in BACKBONES:
         raise unknown_network(path, spec)
     check_spec(checkpoint, spec)
