@@ -119,7 +119,7 @@ def numbers_of(file: Path) -> Any:
     checkpoint = read_checkpoint(file)
     tensors = {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()}
     weights = load_backbone(file).state_dict()
-    return repr((tensors, checkpoint.metadata, weights.keys(), run_config(file)))
+    return repr((tensors, sorted(checkpoint.metadata.items()), weights.keys(), run_config(file)))
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -140,6 +140,7 @@ def cases(folder: Path) -> Iterator[Case]:
 
 def main(folder: Path, seed: int, rounds: int) -> int:
     wrong = 0
+    torch.manual_seed(seed)
     for name, files, read, noticed in cases(folder):
         good, contents = read(), [file.read_bytes() for file in files]
         for number in range(rounds):

@@ -48,13 +48,12 @@ def map_arrow(file: Path, *, title: str, verify: bool = True) -> tuple[pa.Record
     import pyarrow as pa
 
     try:
-        with file.open("rb") as source:
-            content = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
-        sealed = _is_sealed(content) if verify else True
-        reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(content)))
-        if reader.num_record_batches != 1:
-            raise ValueError(f"{reader.num_record_batches} record batches instead of one")
-        batch = reader.get_batch(0)
+        sealed = _is_sealed(file) if verify else True
+        with pa.memory_map(str(file)) as source:
+            reader = pa.ipc.open_file(source)
+            if reader.num_record_batches != 1:
+                raise ValueError(f"{reader.num_record_batches} record batches instead of one")
+            batch = reader.get_batch(0)
         if verify:
             batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
@@ -63,17 +62,18 @@ def map_arrow(file: Path, *, title: str, verify: bool = True) -> tuple[pa.Record
     return batch, sealed
 
 
-def _is_sealed(content: mmap.mmap) -> bool:
+def _is_sealed(file: Path) -> bool:
     """Whether a file has a checksum.
 
     Raises:
         ValueError: it is another one's.
     """
+    with file.open("rb") as source:
+        content = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     first, last = content.find(_SEAL), content.rfind(_SEAL)
     if first < 0:
         return False
-    with memoryview(content) as view:
-        digest = _digest(view, first, last)
+    digest = _digest(memoryview(content), first, last)
     for place in (first, last):
         if content[place : place + len(_SEAL + digest)] != _SEAL + digest:
             raise ValueError("its content is not what was written")

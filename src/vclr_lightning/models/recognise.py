@@ -214,8 +214,8 @@ def describe(spec: Mapping[str, Any]) -> str:
             describe(value) if isinstance(value, Mapping) and "_target_" in value else repr(value)
         )
 
-    arguments = ", ".join(f"{k}={said(v)}" for k, v in spec.items() if k[0] != "_")
-    return f"{str(spec['_target_']).removeprefix('vclr_lightning.models.')}({arguments})"
+    arguments = ", ".join(f"{k}={said(v)}" for k, v in spec.items() if k[:1] != "_")
+    return f"{str(spec['_target_']).removeprefix('vclr_lightning.models.')}({arguments:.200})"
 
 
 def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:

@@ -30,6 +30,27 @@ def files(cache: Path) -> list[str]:
     return sorted(file.name for file in cache.glob("*.arrow"))
 
 
+def test_a_damaged_index_of_the_cache_is_made_anew(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ensure(root, cache_dir=tmp_path / "cache")
+    content = bytearray(first.file.read_bytes())
+    content[content.index(b"run/a_1.mp4") + 6] ^= 1
+    first.file.unlink()  # whose pages are mapped
+    first.file.write_bytes(content)
+    again = ensure(root, cache_dir=tmp_path / "cache")
+    assert "its content is not what was written" in caplog.text
+    assert [again.relative_path(i) for i in range(3)] == [
+        "run/a_1.mp4",
+        "run/a_2.mp4",
+        "walk/b_1.mp4",
+    ]
+    given = tmp_path / "given.arrow"
+    given.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        ensure(None, manifest=given)
+
+
 def test_indexes_once_and_then_what_changed(
     root: Path, tmp_path: Path, write_video: WriteVideo
 ) -> None:

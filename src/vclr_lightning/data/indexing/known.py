@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.indexing.rejects import read_rejects, rejects_file
 from vclr_lightning.data.manifest.arrow import open_arrow
+
+logger = logging.getLogger(__name__)
 
 PROBED = (
     "duration",
@@ -31,7 +34,9 @@ def known_outcomes(
     """
     try:
         columns, info = open_arrow(file)
-    except UserError:
+    except UserError as error:
+        if file.exists():
+            logger.warning("%s; the videos are indexed anew", error)
         return {}
     if (info.root.absolute(), info.frames, info.decoded) != (root, frames, decode):
         return {}
