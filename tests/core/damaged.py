@@ -119,7 +119,7 @@ def numbers_of(file: Path) -> Any:
     checkpoint = read_checkpoint(file)
     tensors = {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()}
     weights = load_backbone(file).state_dict()
-    return repr((tensors, sorted(checkpoint.metadata.items()), weights.keys(), run_config(file)))
+    return repr((tensors, checkpoint.spec, weights.keys(), run_config(file)))
 
 
 def cases(folder: Path) -> Iterator[Case]:
