@@ -91,7 +91,7 @@ def test_samples_of_a_clip(
     assert max(int(ranks.max()) for ranks in views["ranks"].values() if ranks.size) < 5
 
     (tmp_path / "whole").mkdir()
-    whole = clips(tmp_path / "whole", None, path="../v.mp4")
+    whole = clips(tmp_path / "whole", None, path=file.rename(tmp_path / "whole" / "v.mp4").name)
     _, frames = read_drawn(whole, 0, reader, lambda n: (n, np.arange(10, 15)))
     expected = [eval_transform([frame], np.random.default_rng(0)) for frame in frames]
     assert torch.equal(sample["frames"][:5], torch.stack(expected))
