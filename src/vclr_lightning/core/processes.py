@@ -160,7 +160,7 @@ says why
             answer.give_back()
         if signum := answer.received:
             if status <= 0:  # it did not say so itself
-                say(f"stopped by {signal.Signals(signum).name}")
+                say(f"stopped by {signal.Signals(signum).name}; the same command continues")
             raise StopRequested(signum)
         if status > _SIGNALLED:
             sys.exit(status)
