@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -92,7 +93,7 @@ class _Launcher(_SubprocessScriptLauncher):
                 self._call_children_scripts()
             finally:
                 del os.environ[processes.PARENT]
-            weakref.finalize(self, _kill, self.procs)
+            atexit.register(_kill, self.procs)  # before it closes what they would miss
             first = self.cluster_environment.node_rank() * self.num_processes + 1
             watch = _Watch(self.procs, first=first, timeout=self._timeout)
             watch.start()
