@@ -97,6 +97,7 @@ def _pitfalls(folder: Path) -> None:
         (["trainer.device=2"], ["did you mean trainer.devices?"]),
         (["objectives=inter"], ["did you mean objective?"]),
         (["backbone=resnet49"], ["backbone=resnet49", "resnet18, resnet50"]),
+        (["recipe=k400"], ["recipe=STAGE/NAME", "pretrain/k400"]),
         (["+experiment=k40"], ["experiment=k40", "k400"]),
         (["experiment=k400"], ["+experiment="]),
         (["preset=released"], ["+preset="]),

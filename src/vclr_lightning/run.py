@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in what it points to, is wrong.
     """
+    _check_recipe()
     cfg = with_debug(cfg)
     trains = cfg.stage.get("trains", True)
     chosen = _names("backbone")
@@ -127,6 +128,24 @@ def _given() -> list[str] | None:
 
     named = _named()
     return named and [key for key in named if key not in HydraConfig.get().runtime.choices]
+
+
+def _check_recipe() -> None:
+    """Refuse a recipe that no stage has; Hydra is silent, as it may be missing for this stage."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return
+    chosen = HydraConfig.get().runtime.choices.get("recipe") or "none"
+    options = GlobalHydra.instance().config_loader().get_group_options
+    stages = options("stage")
+    there = sorted(f"{stage}/{name}" for stage in stages for name in options(f"recipe/{stage}"))
+    stage, _, name = chosen.rpartition("/")
+    if chosen != "none" and (not stage or name not in {known.split("/")[1] for known in there}):
+        raise UserError(
+            f"there is no recipe={chosen}; give recipe=STAGE/NAME, one of: {', '.join(there)}"
+        )
 
 
 def _names(group: str) -> bool:
