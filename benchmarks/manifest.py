@@ -186,7 +186,10 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from benchmarks.timing import cpu_name
+
     console = Console()
+    console.print(f"processor: {cpu_name()}")
     with tempfile.TemporaryDirectory() as folder:
         small = pickle.dumps(Manifest.load(write(Path(folder) / "small.arrow", 1000)))
         started = time.perf_counter()

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.timing import cpu_name
 from vclr_lightning.functional.svm import fit_linear_svm
 
 T = TypeVar("T")
@@ -138,6 +139,7 @@ def main() -> int:
             f"{above.max():.4g} %",
         )
     console = Console()
+    console.print(f"processor: {cpu_name()}")
     console.print(table)
     worse = int((mine > other).sum())
     loose = int((mine > bound * (1 + 1.01 * TOLERANCE)).sum())

@@ -8,16 +8,22 @@ an interval from resampling whole rounds.
 from __future__ import annotations
 
 import gc
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 _RESAMPLES = 2000
+
+VECTORS = torch.backends.cpu.get_cpu_capability()
+"""Kind of processor, by the widest vector instructions that torch uses: AVX2, AVX512, ..."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,18 @@ def compare(
     )
 
 
+def cpu_name() -> str:
+    """Return the processor's name and kind, without which no figure means much."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(names, platform.processor() or platform.machine())}, {VECTORS}"
+
+
 def report(comparisons: Mapping[str, Comparison]) -> int:
     """Print a table each and what was missed; return the exit status, 1 where a target was."""
     console = Console()
+    console.print(f"processor: {cpu_name()}")
     for title, comparison in comparisons.items():
         console.print(comparison.table(title))
     missed = [f"{title}: {case}" for title, c in comparisons.items() for case in c.missed]
