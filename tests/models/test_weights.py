@@ -321,9 +321,9 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
         (b"", "is empty; get it again"),
         (
             b"\n<html>404</html>",
-            "is a page of text, as a failed download leaves; get the file again",
+            "is an HTML page, as a failed download leaves; get the file again",
         ),
-        (b'{"error": "not found"}', "is a page of text"),
+        (b'{"error": "not found"}', "is a JSON text, as a failed download leaves"),
         (
             b"version https://git-lfs.github.com/spec/v1",
             "is Git LFS's pointer to the file; run git",

@@ -1,4 +1,4 @@
-"""What a file is that should hold weights and does not."""
+"""What a file is that should hold weights, or a video, and does not."""
 
 from __future__ import annotations
 
@@ -8,23 +8,53 @@ from pathlib import Path
 CUT = "is damaged or cut short, as a download that stopped leaves it; get it again"
 CHANGED = "is damaged: some of its bytes are missing or changed; get it again"
 _WANTED = "give a file of PyTorch (.pth, .ckpt) or .safetensors"
-_PAGE = "is a page of text, as a failed download leaves; get the file again"
-_BEGINNINGS = {
-    b"version https://git-lfs": "is Git LFS's pointer to the file; run git lfs pull",
-    b"<": _PAGE,
-    b"{": _PAGE,
-    b"\x93NUMPY": f"is an array of NumPy; {_WANTED}",
-    b"\x89HDF": f"is an HDF5 file, as Keras and TensorFlow write; {_WANTED}",
-    b"ARROW1": f"is an Arrow file, such as a manifest; {_WANTED}",
-    b"GGUF": f"is a GGUF file; {_WANTED}",
-    b"\x1f\x8b": "is packed by gzip; unpack it",
-    b"BZh": "is packed by bzip2; unpack it",
-    b"\xfd7zXZ": "is packed by xz; unpack it",
-    b"\x28\xb5\x2f\xfd": "is packed by zstd; unpack it",
-    b"7z\xbc\xaf": "is a 7-Zip archive; unpack it",
-    b"Rar!": "is a RAR archive; unpack it",
+_ANSWER = "as a failed download leaves; get the file again"
+_KINDS = {
+    rb"version https://git-lfs": "is Git LFS's pointer to the file; run git lfs pull",
+    rb"(?i)<(!doctype html|html|head|body)": f"is an HTML page, {_ANSWER}",
+    rb"<": f"is an XML text, {_ANSWER}",
+    rb'\{\s*"|\[\s*[{"]': f"is a JSON text, {_ANSWER}",
+    rb"PK[\x03\x05]": "is a zip archive; unpack it",
+    rb"\x1f\x8b": "is packed by gzip; unpack it",
+    rb"BZh": "is packed by bzip2; unpack it",
+    rb"\xfd7zXZ": "is packed by xz; unpack it",
+    rb"\x28\xb5\x2f\xfd": "is packed by zstd; unpack it",
+    rb"7z\xbc\xaf": "is a 7-Zip archive; unpack it",
+    rb"Rar!": "is a RAR archive; unpack it",
+    rb"(?s).{257}ustar": "is a tar archive; unpack it",
+    rb"%PDF": "is a PDF document",
 }
+_NUMBERS = {
+    b"\x93NUMPY": "is an array of NumPy",
+    b"\x89HDF": "is an HDF5 file, as Keras and TensorFlow write",
+    b"ARROW1": "is an Arrow file, such as a manifest",
+    b"GGUF": "is a GGUF file",
+}
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 _TENSORFLOW = re.compile(r".*\.(data-\d+-of-\d+|index|meta|pb|tflite)")
+HEAD = 512
+"""Bytes that show what a file is."""
+
+TEXT = "is a text file"
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return what a file is that neither a video nor weights can be, and what to do.
+
+    Args:
+        head: its first bytes, :data:`HEAD` of them.
+
+    Example:
+        >>> kind_of(b"<!DOCTYPE html><title>404</title>")
+        'is an HTML page, as a failed download leaves; get the file again'
+        >>> kind_of(b"not a video")
+        'is a text file'
+    """
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for beginning, what in _KINDS.items():
+        if re.match(beginning, text):
+            return what
+    return TEXT if head and _TEXT.fullmatch(head) else None
 
 
 def what_it_is(path: Path) -> str | None:
@@ -35,7 +65,7 @@ def what_it_is(path: Path) -> str | None:
         >>> file = Path(tempfile.mkdtemp()) / "resnet50.pth"
         >>> _ = file.write_text("<html>404: not found</html>")
         >>> what_it_is(file)
-        'is a page of text, as a failed download leaves; get the file again'
+        'is an HTML page, as a failed download leaves; get the file again'
     """
     if path.is_dir():
         weights = sorted(p.name for p in path.iterdir() if p.suffix in (".ckpt", ".safetensors"))
@@ -44,20 +74,19 @@ def what_it_is(path: Path) -> str | None:
         return f"is a folder; give the file in it{f', such as {weights[0]}' if weights else ''}"
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(HEAD)
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
     if not head:
         return "is empty; get it again"
     if head.startswith((b"PK", b"\x80")) or head[5:9] == b"\0\0\0{":
         return None  # as PyTorch's and safetensors' begin
-    for beginning, what in _BEGINNINGS.items():
-        if head.lstrip().startswith(beginning):
-            return what
-    if head[257:262] == b"ustar":
-        return "is a tar archive; unpack it"
+    for beginning, what in _NUMBERS.items():
+        if head.startswith(beginning):
+            return f"{what}; {_WANTED}"
     if path.suffix == ".onnx" or (head[0] == 8 and head[2:3] == b"\x12"):
         return f"is an ONNX file; {_WANTED}"
     if _TENSORFLOW.fullmatch(path.name):
         return f"is a file of TensorFlow; {_WANTED}"
-    return None
+    kind = kind_of(head)
+    return None if kind == TEXT else kind
