@@ -76,8 +76,20 @@ def test_entries_of_other_codecs(codec: str, packet: bytes, header: bytes, clean
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5))
 def test_nal_units_fill_a_packet(units: list[bytes]) -> None:
     packet = _prefixed(*units)
-    assert bitstream.fills_packet(packet, len(packet), 4)
-    assert not bitstream.fills_packet(packet, len(packet) - 1, 4)
+    header = b"\x01abc\x03" + b"".join(units)  # which holds all parameter sets there may be
+    fits = bitstream.UnitCheck("h264", header)
+    assert fits(packet, len(packet))
+    assert not fits(packet, len(packet) - 1)
+
+
+def test_parameter_sets_are_those_of_the_header() -> None:
+    """Others change what later packets mean, so none of these can be decoded alone."""
+    for codec, header, first in (("h264", b"\x01abc\x03", b"\x67"), ("hevc", bytes(30), b"\x42")):
+        packet = _prefixed(first + b"set", b"\x01picture")
+        header = b"\x01" + header[1:21] + b"\x03" + header[22:] if codec == "hevc" else header
+        assert not bitstream.UnitCheck(codec, header)(packet, len(packet))
+        assert bitstream.UnitCheck(codec, header + first + b"set")(packet, len(packet))
+        assert bitstream.UnitCheck(codec, b"")(packet, len(packet))  # nothing tells its units
 
 
 def test_frames_are_not_skipped_where_others_may_refer_to_them() -> None:
@@ -97,6 +109,6 @@ def test_length_prefix_of_a_real_file(video: Callable[..., Path]) -> None:
         header = container.streams.video[0].codec_context.extradata
         packet = next(container.demux(video=0))
         assert bitstream.length_prefix("h264", header) == 4
-        assert bitstream.fills_packet(packet, packet.size, 4)
+        assert bitstream.UnitCheck("h264", header)(packet, packet.size)
         assert bitstream.starts_anew(bytes(packet), header)
     assert bitstream.length_prefix("h264", b"\x00\x00\x01") == 0

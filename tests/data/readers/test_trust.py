@@ -18,7 +18,7 @@ def _table(pts: list[int], **changed: Any) -> PacketTable:
     count = len(pts)
     columns: dict[str, Any] = {
         "pts": np.array(pts),
-        "size": np.full(count, 100),
+        "place": 100 * np.arange(count),
         "key": np.arange(count) % 4 == 0,
         "kept": np.ones(count, bool),
         "stamped": True,
@@ -45,6 +45,7 @@ RISING, REORDERED = [0, 1, 2, 3], [0, 3, 1, 2]
         (_table(REORDERED), MP4, "mpeg4", True, True, "share a packet"),
         (_table(RISING), MP4, "h264", True, True, "not by their presentation times"),
         (_table([0, 1, 1, 2]), MP4, "h264", False, True, "one presentation time"),
+        (_table(REORDERED), MP4, "mpeg2video", False, True, "frames are not reordered"),
         (_table(RISING, stamped=False), MP4, "h264", False, True, "no presentation time"),
     ],
 )

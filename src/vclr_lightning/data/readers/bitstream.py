@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 _START = b"\x00\x00\x01"
 _SLICE, _IDR, _SEI = 1, 5, 6  # types of H.264's NAL units
 _RECOVERY_POINT = 6  # type of a message in an SEI unit
-_LENGTHS = {1: struct.Struct(">B"), 2: struct.Struct(">H"), 4: struct.Struct(">I")}
+# The length before a NAL unit, and the unit's first byte.
+_UNITS = {1: struct.Struct(">BB"), 2: struct.Struct(">HB"), 4: struct.Struct(">IB")}
+# First bytes of parameter sets.
+_SETS = {
+    "h264": frozenset(byte for byte in range(128) if byte & 31 in (7, 8)),
+    "hevc": frozenset(byte for byte in range(128) if byte >> 1 in (32, 33, 34)),
+}
 
 # Codecs whose every keyframe stands for itself.
 _SELF_CONTAINED = frozenset(
@@ -69,30 +75,45 @@ def length_prefix(codec: str, extradata: bytes) -> int:
     return (extradata[at] & 3) + 1 if at < len(extradata) else 0
 
 
-def fills_packet(packet: av.Packet | bytes, size: int, width: int) -> bool:
-    """Return whether NAL units follow each other to the end of a packet.
+class UnitCheck:
+    """Looks over the NAL units of H.264 and HEVC packets that are stored with their lengths.
 
-    Where they don't, the packet is damaged, and no frame comes of it.
+    Where units do not follow each other to the end of a packet, it is damaged, and no frame comes
+    of it. One with parameter sets that are not in the header changes what later packets mean, so
+    none of these can be decoded without it.
 
     Args:
-        packet: the bytes.
-        size: their number.
-        width: bytes of each length, 1, 2 or 4.
+        codec: FFmpeg's name of the codec.
+        extradata: the stream's header.
 
     Example:
-        >>> fills_packet(b"\\0\\0\\0\\2ab\\0\\0\\0\\1c", 11, 4)
-        True
-        >>> fills_packet(b"\\0\\0\\1\\2ab\\0\\0\\0\\1c", 11, 4)
+        >>> check = UnitCheck("h264", b"\\1abc\\3")
+        >>> check(b"\\0\\0\\0\\2ab\\0\\0\\0\\1c", 11), check(b"\\0\\0\\1\\2ab\\0\\0\\0\\1c", 11)
+        (True, False)
+        >>> check(b"\\0\\0\\0\\2gz", 6)
         False
     """
-    length_at = _LENGTHS[width].unpack_from
-    at = 0
-    while size - at >= 4:
-        (length,) = length_at(packet, at)
-        if length == 0:
-            return False
-        at += width + length
-    return at <= size
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        self._width = length_prefix(codec, extradata)
+        self._sets = _SETS.get(codec, frozenset())
+        self._extradata = extradata
+
+    def __call__(self, packet: av.Packet | bytes, size: int) -> bool:
+        """Return whether a packet of ``size`` bytes is whole and changes no parameter set."""
+        width, sets = self._width, self._sets
+        if not width:
+            return True
+        unit_at, least = _UNITS[width].unpack_from, max(4, width + 1)
+        at = 0
+        while size - at >= least:
+            length, kind = unit_at(packet, at)
+            if length == 0:
+                return False
+            begin, at = at + width, at + width + length
+            if kind in sets and bytes(memoryview(packet)[begin:at]) not in self._extradata:
+                return False
+        return 0 <= size - at < 4
 
 
 def starts_anew(packet: bytes, extradata: bytes) -> bool:

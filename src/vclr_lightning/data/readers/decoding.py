@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import av
 
 from vclr_lightning.data.readers.bitstream import (
-    fills_packet,
+    UnitCheck,
     is_clean_entry,
-    length_prefix,
     may_skip_unreferenced,
     may_start_within,
     starts_anew,
@@ -37,12 +36,15 @@ class Stretch:
         packets: from a keyframe to the last one wanted.
         wanted: a key for each presentation time whose frame is wanted.
         expected: frames that the packets hold.
+        entry: presentation time of the keyframe that they start with, where earlier packets of the
+            file are left out.
         joins: whether the decoder may go on from what it decoded before.
     """
 
     packets: Iterable[av.Packet]
     wanted: Mapping[int, int]
     expected: int
+    entry: int | None = None
     joins: bool = False
 
 
@@ -70,25 +72,28 @@ class StretchDecoder:
         self._picture = picture
         self._codec = context.codec.canonical_name
         self._extradata = context.extradata or b""
-        self._prefix = length_prefix(self._codec, self._extradata)
+        self._fits = UnitCheck(self._codec, self._extradata)
         self._skips = skip_unreferenced and may_skip_unreferenced(self._codec, self._extradata)
         # Two fields of an H.264 picture may come in two packets: then packets count double.
         self._refuses_fields = self._codec == "h264" and not count_known
 
     @property
+    def may_seek(self) -> bool:
+        """Whether frames may be sought at all: a palette comes once, before the first of them."""
+        return self._context.pix_fmt != "pal8"
+
+    @property
     def may_start_within(self) -> bool:
         """Whether a stretch may start at another keyframe than the stream's first."""
-        return may_start_within(self._codec)
+        return self.may_seek and may_start_within(self._codec)
 
     def is_clean_entry(self, packet: av.Packet) -> bool:
         """Return whether decoding from this keyframe gives what decoding from the first gives."""
         return is_clean_entry(self._codec, bytes(packet), self._extradata)
 
     def is_whole(self, packet: av.Packet) -> bool:
-        """Return whether a packet shows no damage without decoding it."""
-        if packet.is_corrupt:
-            return False
-        return not self._prefix or fills_packet(packet, packet.size, self._prefix)
+        """Return whether a packet shows no damage without decoding it, and changes no header."""
+        return not packet.is_corrupt and self._fits(packet, packet.size)
 
     def joins(self, packet: av.Packet) -> bool:
         """Return whether a stretch that starts with this packet may follow another directly.
@@ -112,8 +117,7 @@ class StretchDecoder:
         Raises:
             ContradictionError: a frame is damaged, is missing, or comes in another order.
         """
-        wanted = {pts: key for stretch in stretches for pts, key in stretch.wanted.items()}
-        collected = _Collector(wanted, self._picture, since, refuses_fields=self._refuses_fields)
+        collected = _Collector(stretches, self._picture, since, refuses_fields=self._refuses_fields)
         self._context.skip_frame = "DEFAULT"
         try:
             for stretch in stretches:
@@ -143,13 +147,15 @@ class _Collector:
 
     def __init__(
         self,
-        wanted: Mapping[int, int],
+        stretches: Sequence[Stretch],
         picture: PictureMaker,
         since: int | None,
         *,
         refuses_fields: bool,
     ) -> None:
-        self._wanted = wanted
+        self._wanted = {pts: key for one in stretches for pts, key in one.wanted.items()}
+        # What a container calls a keyframe may be none: an AVI without an index calls all so.
+        self._entries = {one.entry for one in stretches}
         self._picture = picture
         self._since = since
         self._refuses_fields = refuses_fields
@@ -168,6 +174,8 @@ class _Collector:
                 continue
             if frame.is_corrupt:
                 raise ContradictionError("a frame is damaged")
+            if pts in self._entries and not frame.key_frame:
+                raise ContradictionError("a keyframe is none")
             if self._refuses_fields and frame.interlaced_frame:
                 raise ContradictionError("two packets may make one frame")
             self.count += 1

@@ -56,6 +56,7 @@ class IndexedReader:
         self._index = index
         self._decoder = decoder
         self._stamps_in_doubt = stamps_in_doubt
+        self._reorders = bool(stream.codec_context.has_b_frames)
         self._held = 0
         # Seeking asks for times of presentation; the first packet shows by how much they are later.
         self._delay = max(0, (stream.start_time or 0) - index.times[0])
@@ -93,14 +94,18 @@ class IndexedReader:
         order = sorted(range(len(stamps)), key=stamps.__getitem__)
         if order[0] != 0:
             raise ContradictionError("a group of pictures is open")
-        if self._stamps_in_doubt and len(order) > 1 and order == list(range(len(order))):
+        rising = order == list(range(len(order)))
+        if self._stamps_in_doubt and len(order) > 1 and rising:
             raise ContradictionError("frames are reordered, but not by their presentation times")
+        if not self._reorders and not rising:
+            raise ContradictionError("frames are not reordered, but their presentation times are")
         positions = {order[rank - group.start]: rank for rank in ranks}
         stop = max(positions) + 1
         return Stretch(
             packets[:stop],
             wanted={stamps[position]: rank for position, rank in positions.items()},
             expected=stop,
+            entry=stamps[0] if group.start else None,
             joins=joins,
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from vclr_lightning.data.readers.decoding import ContradictionError, Stretch
 from vclr_lightning.data.readers.opening import read_packets
 from vclr_lightning.data.readers.plan import Run, plan_runs
+from vclr_lightning.data.readers.table import place_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -53,7 +54,7 @@ class PlannedReader:
         self._decoder = decoder
         self._positions = table.positions()
         self._stamps: list[int] = table.pts.tolist()
-        self._sizes: list[int] = table.size.tolist()
+        self._places: list[int] = table.place.tolist()
         keys = np.flatnonzero(table.key).tolist() if decoder.may_start_within else []
         self._entries: list[int] = [key for key in keys if key > 0]
 
@@ -95,6 +96,7 @@ class PlannedReader:
             self._checked(first, packets, position, run.stop),
             wanted={self._stamps[p]: p for p in run.targets},
             expected=int(np.count_nonzero(shown)),
+            entry=since,
         )
         return self._decoder.decode([stretch], since=since)
 
@@ -107,7 +109,7 @@ class PlannedReader:
             packet = next(rest, None)
             if packet is None:
                 raise ContradictionError("the file ends before its table does")
-            if packet.pts != self._stamps[position] or packet.size != self._sizes[position]:
+            if packet.pts != self._stamps[position] or place_of(packet) != self._places[position]:
                 raise ContradictionError("packets come in another order after seeking")
             yield packet
 
@@ -116,7 +118,7 @@ class PlannedReader:
         position = start
         if packet.pts != self._stamps[start]:
             position = self._stamps.index(packet.pts) if packet.pts in self._stamps else start + 1
-        if position > start or packet.size != self._sizes[position]:
+        if position > start or place_of(packet) != self._places[position]:
             raise ContradictionError("seeking leads elsewhere")
         if position > 0:
             if not self._table.key[position]:

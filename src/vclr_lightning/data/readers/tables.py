@@ -19,7 +19,7 @@ from vclr_lightning.data.readers.table import PacketTable
 if TYPE_CHECKING:
     from vclr_lightning.data.readers.sources import VideoSource
 
-_FORM = "2"  # changes when tables of an earlier version would not be made now
+_FORM = "3"  # changes when tables of an earlier version would not be made now
 _LEAST = 4096  # packets; of a shorter video the table is read as fast as it is found
 _MOST_FILES = 20_000  # of some tens of kilobytes each
 _MOST_PACKETS = 2_000_000  # nine hours at 60 frames a second
@@ -127,7 +127,7 @@ def _packed(table: GroupIndex | PacketTable) -> bytes:
         rows = [flags]
     else:
         kind, times = _TABLE | _STAMPED * table.stamped | _INTACT * table.intact, table.pts
-        rows = [_KEY * table.key + _KEPT * table.kept, table.size]
+        rows = [_KEY * table.key + _KEPT * table.kept, np.diff(table.place, prepend=0)]
     numbers = np.concatenate([[kind], np.diff(times, prepend=0), *rows], dtype=np.int64)
     return zlib.compress(numbers.tobytes(), 1)
 
@@ -138,12 +138,11 @@ def _unpacked(content: bytes) -> GroupIndex | PacketTable | None:
     if not inflater.eof or len(numbers) < 3:
         return None
     kind = int(numbers[0])
-    times, flags, *sizes = numbers[1:].reshape(2 + (kind & _TABLE), -1)
+    times, flags, *steps = numbers[1:].reshape(2 + (kind & _TABLE), -1)
     stamps = np.cumsum(times, dtype=np.int64)
     key = flags & _KEY > 0
-    if not sizes:
+    if not steps:
         return GroupIndex(stamps.tolist(), np.flatnonzero(key).tolist())
     kept, stamped, intact = flags & _KEPT > 0, bool(kind & _STAMPED), bool(kind & _INTACT)
-    return PacketTable(
-        pts=stamps, size=sizes[0].copy(), key=key, kept=kept, stamped=stamped, intact=intact
-    )
+    place = np.cumsum(steps[0], dtype=np.int64)
+    return PacketTable(pts=stamps, place=place, key=key, kept=kept, stamped=stamped, intact=intact)

@@ -17,7 +17,13 @@ _STAMPING = frozenset({"mov", "matroska", "flv", "avi"})
 
 
 def stamps_doubt(
-    *, table: PacketTable, container: str, codec: str, reorders: bool, tagged: bool
+    *,
+    table: PacketTable,
+    container: str,
+    codec: str,
+    reorders: bool,
+    tagged: bool,
+    counted: bool = False,
 ) -> str | None:
     """Return why presentation times cannot identify frames, or ``None`` if they can.
 
@@ -28,9 +34,11 @@ def stamps_doubt(
         reorders: whether the decoder shows frames in another order than it decodes them.
         tagged: whether the stream carries a four-character code of its codec; in Matroska that
             is how streams out of an AVI are stored, with AVI's times.
+        counted: whether as many frames decode as the table promises; then a container that need
+            not tell all times is believed.
     """
     family = container.split(",")[0]
-    if family not in _STAMPING:
+    if family not in _STAMPING and not counted:
         return f"{family} does not say of every frame when it is shown"
     if not table.stamped:
         return "some packets have no presentation time"
@@ -44,6 +52,8 @@ def stamps_doubt(
             return "frames are reordered and two may share a packet"
         if rising:
             return "frames are reordered, but not by their presentation times"
+    elif not rising:
+        return "frames are not reordered, but their presentation times are"
     return None
 
 
@@ -66,7 +76,7 @@ def count_doubt(*, table: PacketTable, promised: int) -> str | None:
 
 
 def stream_doubts(
-    table: PacketTable, container: str, stream: VideoStream
+    table: PacketTable, container: str, stream: VideoStream, *, counted: bool = False
 ) -> tuple[str | None, str | None]:
     """Return :func:`stamps_doubt` and :func:`count_doubt` of an open stream."""
     context = stream.codec_context
@@ -76,5 +86,6 @@ def stream_doubts(
         codec=context.codec.canonical_name,
         reorders=bool(context.has_b_frames),
         tagged=bool((context.codec_tag or "").strip("\x00")),
+        counted=counted,
     )
     return stamps, count_doubt(table=table, promised=stream.frames or 0)
