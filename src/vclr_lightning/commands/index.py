@@ -86,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="decode every video to its end: slow, finds damaged ones",
     )
+    parser.add_argument(
+        "--max-damaged",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of a video's frames that may be damaged before it is rejected (default: 0.1)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
     parser.add_argument(
         "--fresh", action="store_true", help="open every file, whatever an earlier run found"
@@ -123,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
         out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
         frames=args.frames,
         decode=args.decode,
+        max_damaged=args.max_damaged,
         workers=args.workers,
         fresh=args.fresh,
         source=source.describe(),

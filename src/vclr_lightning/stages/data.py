@@ -22,6 +22,7 @@ from vclr_lightning.data.readers import (
     ShardReader,
     TorchcodecReader,
 )
+from vclr_lightning.data.readers.sequential import MAX_DAMAGED
 from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.synthetic import generate
 
@@ -46,6 +47,7 @@ def video_data(
     group_regex: str | None = None,
     frames: str | None = None,
     decode: bool = False,
+    max_damaged: float = MAX_DAMAGED,
     cache_dir: str | Path | None = None,
     holdout: float = 0.05,
     seed: int = 0,
@@ -56,7 +58,7 @@ def video_data(
 
     Args:
         root, manifest, train_list, val_list, kinetics, dataset, annotations, split_number, view,
-            classes, group_regex, frames, decode, cache_dir: see
+            classes, group_regex, frames, decode, max_damaged, cache_dir: see
             :func:`~vclr_lightning.data.indexing.ensure_manifest`. A folder of a published data set,
             known by its names, is refused without its official lists, unless ``dataset`` is
             ``"whole"``.
@@ -85,6 +87,7 @@ def video_data(
         group_regex=group_regex,
         frames=frames,
         decode=decode,
+        max_damaged=max_damaged,
         cache_dir=cache_dir,
         show=is_first(),
     )
@@ -105,7 +108,8 @@ def video_data(
             reader = ImageFolderReader(template=template)
         else:
             cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
-            reader = PyAVReader(tables=TableStore(cache.absolute() / "tables"))
+            tables = TableStore(cache.absolute() / "tables")
+            reader = PyAVReader(tables=tables, max_damaged=max_damaged)
     if table.info.shards and not isinstance(reader, ShardReader):
         reader = ShardReader(reader)
     own = {name: table.split(name) for name in table.splits}

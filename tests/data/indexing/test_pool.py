@@ -12,7 +12,7 @@ import pytest
 from vclr_lightning.data.indexing import pool
 from vclr_lightning.data.indexing.pool import probe_all
 
-SETTINGS = {"decode": False, "frames": None}
+SETTINGS = {"decode": False, "max_damaged": 0.1, "frames": None}
 
 
 def children(of: int | None = None) -> list[int]:

@@ -29,6 +29,7 @@ def test_a_plain_file(video: Make, decode: bool) -> None:
         height=64,
         codec="h264",
         keyframe_interval=10.0,  # of 5 keyframes, the last stands before 2 frames
+        damaged=0.0 if decode else None,
     )
     assert set(asdict(found)) == set(VideoProbe.__slots__)
 

@@ -8,12 +8,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.notices import say
 from vclr_lightning.data.indexing.indexer import index_videos
 from vclr_lightning.data.indexing.launch import once_a_launch
 from vclr_lightning.data.indexing.source import Source
 from vclr_lightning.data.manifest import Manifest
+from vclr_lightning.data.readers.sequential import MAX_DAMAGED
 
 PathLike = str | Path
 
@@ -42,6 +45,7 @@ def ensure_manifest(
     group_regex: str | None = None,
     frames: str | None = None,
     decode: bool = False,
+    max_damaged: float = MAX_DAMAGED,
     workers: int | None = None,
     cache_dir: PathLike | None = None,
     show: bool = True,
@@ -50,7 +54,8 @@ def ensure_manifest(
 
     The index is kept in ``cache_dir``, one per root and way of listing it, so ``root`` may be
     read-only. Each call looks at the folder again and probes the files that are new or changed; of
-    the ranks of a training, one does so. A ``manifest`` that is given is taken as it is.
+    the ranks of a training, one does so. A ``manifest`` that is given is taken as it is, without
+    the videos of which too much is known to be damaged.
 
     Args:
         root: the folder of the videos, or of the shards that ``vclr shard`` wrote; with a
@@ -67,7 +72,8 @@ def ensure_manifest(
         classes: ``folder``, or ``none`` to leave labels out.
         group_regex: what to search in a path to find the video's group.
         frames: template of extracted frames, such as ``img_{:05d}.jpg``.
-        decode: decode every video to its end while indexing.
+        decode: decode every video to its end while indexing, which finds damage.
+        max_damaged: share of a video's frames that may be damaged.
         workers: processes for indexing.
         cache_dir: where to keep the index, by default ``~/.cache/vclr_lightning``.
         show: whether to show progress and what was left out.
@@ -81,7 +87,7 @@ def ensure_manifest(
     if manifest is not None:
         if listed or files or annotations is not None:
             raise UserError("give either a manifest or files to index from, not both")
-        return Manifest.load(_path(manifest), None if root is None else _path(root))
+        return _sound(Manifest.load(_path(manifest), root and _path(root)), max_damaged, show)
     if root is None:
         raise UserError("give root, a folder of videos, or manifest, a file of `vclr index`")
     if classes not in ("folder", "none"):
@@ -104,7 +110,7 @@ def ensure_manifest(
         # Prepared videos have their sources' labels and splits, which their folders may not tell.
         prepared = (packed.parent / PREPARED).is_dir() and not late
         if stored.info.shards or prepared:
-            return stored
+            return _sound(stored, max_damaged, show)
     source = Source(
         root=_path(root),
         lists=listed,
@@ -118,7 +124,7 @@ def ensure_manifest(
         frames=frames,
     )
     cache = _path(cache_dir) if cache_dir is not None else default_cache()
-    out = cache / f"{source.root.name}-{_key(source, decode=decode)}.arrow"
+    out = cache / f"{source.root.name}-{_key(source, decode=decode, max_damaged=max_damaged)}.arrow"
 
     def look(show: bool) -> Manifest:
         indexed = index_videos(
@@ -127,6 +133,7 @@ def ensure_manifest(
             out=out,
             frames=frames,
             decode=decode,
+            max_damaged=max_damaged,
             workers=workers,
             source=source.describe(),
             show=show,
@@ -138,14 +145,27 @@ def ensure_manifest(
     return once_a_launch(out, look, show=show)
 
 
+def _sound(manifest: Manifest, max_damaged: float, show: bool) -> Manifest:
+    """Leave out the videos of which too much is known to be damaged."""
+    broken = manifest.column("damaged").astype(np.float64) > max_damaged
+    if show and broken.any():
+        say(
+            f"{broken.sum():,} videos of {manifest.file} are left out: more than {max_damaged:.1%} "
+            "of their frames are damaged (data.max_damaged)"
+        )
+    return manifest.select(~broken)
+
+
 def _path(path: PathLike) -> Path:
     return Path(path).expanduser().absolute()  # no shell expands the ~ of `data.root=~/videos`
 
 
-def _key(source: Source, *, decode: bool) -> str:
+def _key(source: Source, *, decode: bool, max_damaged: float) -> str:
     lists = {split: [str(file) for file in files] for split, files in source.lists.items()}
     kinetics = [str(file) for file in source.kinetics]
     rest: list[object] = [source.with_classes, source.group_regex, source.frames, decode]
+    if max_damaged != MAX_DAMAGED:
+        rest.append(max_damaged)
     if source.dataset is not None:
         rest += [source.dataset, str(source.annotations), source.split_number, source.view]
     content = json.dumps([str(source.root), lists, kinetics, *rest])

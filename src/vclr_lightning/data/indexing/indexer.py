@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import locked
@@ -19,6 +20,7 @@ from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
 from vclr_lightning.data.indexing.rejects import reasons_of, rejects_file, write_rejects
 from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, write_manifest
 from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
+from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ def index_videos(
     out: Path,
     frames: str | None = None,
     decode: bool = False,
+    max_damaged: float = MAX_DAMAGED,
     workers: int | None = None,
     fresh: bool = False,
     source: str = "",
@@ -90,24 +93,27 @@ def index_videos(
         root: the folder that their paths are relative to.
         out: the manifest's file; the rejected ones are listed beside it.
         frames: template of extracted frames, if the videos are folders of those.
-        decode: decode every video to its end, to count its frames for sure.
+        decode: decode every video to its end, to count its frames and find damage.
+        max_damaged: see :func:`~vclr_lightning.data.readers.probe`.
         workers: processes; by default as many as there are cores to use.
         fresh: forget earlier runs.
         source: how the listing was made, to be kept in the manifest.
         show: whether to show progress.
 
     Raises:
-        UserError: no video can be used, or a file cannot be written.
+        UserError: no video can be used, a file cannot be written, or ``max_damaged`` is not
+            between 0 and 1.
     """
+    check_share(max_damaged)
     root, out = root.absolute(), out.absolute()
     workers = workers or cores()
-    settings = {"decode": decode, "frames": frames}
+    settings: dict[str, Any] = {"decode": decode, "max_damaged": max_damaged, "frames": frames}
     key = {"schema": SCHEMA_VERSION, "root": str(root), **settings}
     journal = Journal(out.with_suffix(".journal"), key)
     with locked(out, show=show):
         if fresh:
             journal.remove()
-        known = {} if fresh else known_outcomes(out, root=root, frames=frames, decode=decode)
+        known = {} if fresh else known_outcomes(out, root=root, **settings)
         known.update(journal.read())
         paths = list(dict.fromkeys(entry.path for entry in listing.entries))
         folders = frames is not None
@@ -127,7 +133,12 @@ def index_videos(
                 f"{first.path}: {first.reason}; all reasons are in {rejects_file(out)}"
             )
         info = Info(
-            root=root, classes=listing.classes, frames=frames, decoded=decode, source=source
+            root=root,
+            classes=listing.classes,
+            frames=frames,
+            decoded=decode,
+            max_damaged=max_damaged,
+            source=source,
         )
         if probed or not _is_current(out, rows, info):
             write_manifest(out, rows, info)

@@ -9,6 +9,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.indexing.rejects import read_rejects, rejects_file
 from vclr_lightning.data.manifest.arrow import open_arrow
+from vclr_lightning.data.manifest.schema import SCHEMA_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ PROBED = (
     "height",
     "codec",
     "keyframe_interval",
+    "damaged",
 )
 
 
 def known_outcomes(
-    file: Path, *, root: Path, frames: str | None, decode: bool
+    file: Path, *, root: Path, frames: str | None, decode: bool, max_damaged: float
 ) -> dict[str, Outcome]:
     """Return the outcomes behind a manifest and its rejected files, by path.
 
@@ -38,7 +40,8 @@ def known_outcomes(
         if file.exists():
             logger.warning("%s; the videos are indexed anew", error)
         return {}
-    if (info.root.absolute(), info.frames, info.decoded) != (root, frames, decode):
+    made = info.root.absolute(), info.frames, info.decoded, info.max_damaged, info.schema
+    if made != (root, frames, decode, max_damaged, SCHEMA_VERSION):
         return {}
     rejected = (r for r in read_rejects(rejects_file(file)) if r.size >= 0)
     known = {

@@ -26,11 +26,11 @@ from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
 
 
-def find(path: Path, *, decode: bool, frames: str | None) -> dict[str, Any]:
+def find(path: Path, *, decode: bool, max_damaged: float, frames: str | None) -> dict[str, Any]:
     """Probe one video file, or a folder of frames where their template is given."""
     if frames is not None:
         return probe_frames(path, frames)
-    return asdict(probe(path, decode=decode))
+    return asdict(probe(path, decode=decode, max_damaged=max_damaged))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
@@ -16,7 +16,7 @@ from vclr_lightning.core.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 METADATA_KEY = b"vclr_manifest"
 
 OUTSIDE = r"^/|^$|\x00|(?:^|/)\.\.(?:/|$)"
@@ -55,6 +55,8 @@ class Row:
         height: pixels, as displayed.
         codec: such as ``h264``.
         keyframe_interval: frames between keyframes.
+        damaged: share of the frames that are damaged or lost, where the video was decoded to find
+            out.
         size: bytes of the file.
         mtime_ns: time of the file's last change, nanoseconds.
         start: where the clip begins, in seconds from the file's first frame (of a folder of
@@ -76,6 +78,7 @@ class Row:
     height: int | None = None
     codec: str | None = None
     keyframe_interval: float | None = None
+    damaged: float | None = None
     size: int = 0
     mtime_ns: int = 0
     start: float | None = None
@@ -115,20 +118,24 @@ class Info:
         frames: file name template of extracted frames, such as ``img_{:05d}.jpg``; ``None`` for
             video files.
         decoded: whether every video was decoded to the end when it was indexed.
+        max_damaged: share of a video's frames that might be damaged then.
         source: how the manifest was built, for a reader.
         shards: whether the videos are stored in shards, as ``vclr shard`` writes them.
         package: version of this package that wrote it.
         fingerprint: hash of paths, ids, groups, labels, splits and classes; set by the writer.
+        schema: form of the file.
     """
 
     root: Path
     classes: tuple[str, ...] = ()
     frames: str | None = None
     decoded: bool = False
+    max_damaged: float = 0.1
     source: str = ""
     shards: bool = False
     package: str = __version__
     fingerprint: str = ""
+    schema: int = SCHEMA_VERSION
 
     def to_json(self, file: Path) -> bytes:
         """Serialise for ``file``; a root in or below the file's folder is stored relative to it."""
@@ -144,7 +151,8 @@ class Info:
         Raises:
             UserError: a value is missing or of another kind.
         """
-        kinds = {"classes": list, "frames": str | None, "decoded": bool, "shards": bool}
+        kinds: dict[str, Any] = {"classes": list, "frames": str | None}
+        kinds |= {"decoded": bool, "shards": bool, "max_damaged": float | int, "schema": int}
         values = {name: content[name] for name in Info.__dataclass_fields__ if name in content}
         classes, root = values.get("classes"), values.get("root")
         wrong = [
@@ -163,7 +171,7 @@ def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
     """Return the columns, in order. Label is -1, and probed values are null, where unknown.
 
     Args:
-        version: of the form; 1 has no windows and no spans.
+        version: of the form; 2 has no damage, 1 no windows and no spans either.
     """
     import pyarrow as pa
 
@@ -188,8 +196,9 @@ def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
         pa.field("start", pa.float64()),
         pa.field("end", pa.float64()),
         pa.field("spans", pa.list_(pa.struct(span))),
+        pa.field("damaged", pa.float64()),
     ]
-    return pa.schema(fields if version > 1 else fields[:-3])
+    return pa.schema(fields[: {1: -4, 2: -1}.get(version)])
 
 
 def fingerprint(rows: Iterable[Row], classes: Sequence[str]) -> str:

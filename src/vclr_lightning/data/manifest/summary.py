@@ -37,6 +37,7 @@ class Summary:
         files: different files.
         clips: rows that are a part of their file.
         spans: annotated spans within videos.
+        damaged: videos some frames of which are known to be damaged.
         untrained: of other splits than ``train``, labelled videos by class that has no video in
             ``train``; empty without a split ``train``.
     """
@@ -56,6 +57,7 @@ class Summary:
     files: int
     clips: int
     spans: int
+    damaged: int
     untrained: Mapping[str, int]
 
     def untrained_notice(self) -> str:
@@ -87,6 +89,8 @@ class Summary:
         if self.bytes is not None:
             table.add_row("on disk", f"{self.bytes / 1e9:,.3f} GB")
         table.add_row("frames", f"{_spread(self.frames)} (known exactly: {self.exact:,})")
+        if self.damaged:
+            table.add_row("damaged in part", f"{self.damaged:,} videos")
         table.add_row("sizes", _list(self.sizes))
         table.add_row("codecs", _list(self.codecs))
         table.add_row("keyframe every", f"{_spread(self.keyframes)} frames")
@@ -118,6 +122,7 @@ def summarise(manifest: Manifest) -> Summary:
         files=len(first),
         clips=int(clips.sum()),
         spans=int(manifest.column("spans").sum()),
+        damaged=int((manifest.column("damaged").astype(np.float64) > 0).sum()),
         untrained=_untrained(manifest),
     )
 

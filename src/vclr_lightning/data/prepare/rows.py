@@ -43,7 +43,8 @@ def prepared_rows(manifest: Manifest, outcomes: Mapping[str, Outcome]) -> list[R
                 start=start,
                 end=end,
                 spans=manifest.spans(i),
-                **{name: values[name] for name in PROBED},
+                **{name: values[name] for name in PROBED if name != "damaged"},
+                damaged=manifest.value("damaged", i),  # which re-encoding does not mend
             )
         )
     return rows

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 
 from vclr_lightning.data.encoding import Encoder, writing
 from vclr_lightning.data.prepare.pictures import Scaler
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
 from vclr_lightning.data.readers.opening import open_stream
-from vclr_lightning.data.readers.sequential import SequentialDecoder
-from vclr_lightning.data.readers.table import read_table
-from vclr_lightning.data.readers.trust import stream_doubts
+from vclr_lightning.data.readers.sequential import SequentialDecoder, read_stamps
+from vclr_lightning.data.readers.times import stamped_times
 
 if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
     from vclr_lightning.data.prepare.recipe import Recipe
     from vclr_lightning.data.readers.probing import VideoProbe
 
@@ -25,15 +28,15 @@ _USUAL_RATE = Fraction(25)  # frames per second of files that tell nothing
 
 
 class _TimesError(Exception):
-    """The frames that decode are not shown one after another, as the packets said."""
+    """The frames have no times of their own that rise."""
 
 
 def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
     """Write ``source`` anew as the MP4 file ``out``, which appears only when it is complete.
 
-    The result is decoded to its end and has as many frames as decode from the source, shown at the
-    same times: those of the packets where they can be believed, so that a variable frame rate
-    stays one, and otherwise equally far apart at the stream's average rate. Sound is left out.
+    The result is decoded to its end and has as many frames as decode from the source, shown at
+    their own times, so that a variable frame rate stays one; frames without any are equally far
+    apart, at the stream's average rate. Sound is left out.
 
     Args:
         source: a video file.
@@ -51,71 +54,67 @@ def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
     size = recipe.size(looked.width, looked.height)
     with writing(out) as partial:
         try:
-            count = _write(source, partial, size=size, recipe=recipe, stamped=_is_stamped(source))
+            count = _write(source, partial, size=size, recipe=recipe, clock=None)
         except _TimesError:
-            count = _write(source, partial, size=size, recipe=recipe, stamped=False)
+            count = _write(source, partial, size=size, recipe=recipe, clock=_clock(source))
         found = probe(partial, decode=True)
         if found.num_frames != count:
             raise VideoError(f"{count} frames decode, but {found.num_frames} of the new file")
     return found
 
 
-def _is_stamped(source: Path) -> bool:
-    """Whether the file says of every frame when it is shown."""
-    with open_stream(source) as (container, stream):
-        table = read_table(container, stream)
-        doubt, _ = stream_doubts(table, container.format.name, stream)
-        return doubt is None and bool(stream.time_base)
+def _clock(source: Path) -> tuple[Fraction, Sequence[int]]:
+    """Return a unit of time, and when each frame is shown, rising, of a file that has none."""
+    stamps = read_stamps(source)
+    with open_stream(source) as (_, stream):
+        times = stamped_times(stamps, 1.0) if stream.time_base else None
+        if times is None:
+            return 1 / _rate(stream), range(len(stamps))
+        ranks = np.arange(len(times))
+        rising = np.maximum.accumulate(np.round(times).astype(np.int64) - ranks) + ranks
+        return Fraction(stream.time_base or 1), rising.tolist()
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    return Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
 
 
 def _write(
-    source: Path, partial: Path, *, size: tuple[int, int], recipe: Recipe, stamped: bool
+    source: Path,
+    partial: Path,
+    *,
+    size: tuple[int, int],
+    recipe: Recipe,
+    clock: tuple[Fraction, Sequence[int]] | None,
 ) -> int:
-    """Encode all frames and return how many there are."""
+    """Encode all frames, by a clock or else at their own times, and return how many there are."""
     scale = Scaler(*size)
     index_first = {"movflags": "faststart"}
     with (
         open_stream(source, watched=True) as (container, stream),
         av.open(str(partial), "w", format="mp4", container_options=index_first) as sink,
     ):
-        rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
-        time_base = Fraction(stream.time_base) if stamped and stream.time_base else 1 / rate
+        if clock is None and not stream.time_base:
+            raise _TimesError
+        unit, times = (Fraction(stream.time_base or 1), None) if clock is None else clock
         decoder = SequentialDecoder(container, stream)
         encoder: Encoder | None = None
-        times = _Times(stamped=stamped)
+        begin = last = None
+        count = 0
         for frame in decoder:
-            time = times.next(frame)
+            stamp = frame.pts if times is None else times[count]
+            if stamp is None or (last is not None and stamp <= last):
+                raise _TimesError
+            begin, last = stamp if begin is None else begin, stamp
             picture = scale(frame)
-            picture.pts, picture.time_base = time, time_base
+            picture.pts, picture.time_base = stamp - begin, unit
             encoder = encoder or Encoder(
-                sink, picture, options=recipe.options(), time_base=time_base, rate=rate
+                sink, picture, options=recipe.options(), time_base=unit, rate=_rate(stream)
             )
             encoder.add(picture)
+            count += 1
         decoder.refuse_damage()
         if encoder is None:
             raise VideoError("no frame can be decoded")
         encoder.finish()
-        return times.count
-
-
-class _Times:
-    """When each frame is shown, counted from the first."""
-
-    def __init__(self, *, stamped: bool) -> None:
-        self._stamped = stamped
-        self._begin = self._last = 0
-        self.count = 0
-
-    def next(self, frame: av.VideoFrame) -> int:
-        self.count += 1
-        if not self._stamped:
-            return self.count - 1
-        if frame.pts is None:
-            raise _TimesError
-        if self.count == 1:
-            self._begin = int(frame.pts)
-        time = int(frame.pts) - self._begin
-        if self.count > 1 and time <= self._last:
-            raise _TimesError
-        self._last = time
-        return time
+        return count

@@ -12,6 +12,7 @@ import av
 
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers.sources import VideoSource, as_source, head
+from vclr_lightning.data.readers.structure import ENCRYPTED, why_unreadable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,6 +22,9 @@ PYAV = int(av.__version__.split(".")[0])
 
 # Until PyAV 19, which has no such argument, metadata in another encoding than UTF-8 is an error.
 _ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}
+
+_SIDE_DATA = hasattr(av.Packet, "has_sidedata")  # PyAV 16 and later
+_DRM = frozenset(("ASF_Protection_Type", "encryption"))
 
 # FFmpeg opens decoders to look into the first packets of a file, for what most headers tell, too.
 _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
@@ -46,8 +50,8 @@ def open_stream(
             is opened again like this.
 
     Raises:
-        VideoError: the file cannot be opened, or holds no video that can be decoded; or, at the
-            end, bytes could not be read.
+        VideoError: the file cannot be opened, or holds no video that can be decoded, or one that is
+            encrypted; or, at the end, bytes could not be read.
     """
     source = as_source(source)
     how: dict[str, Any] = {"container_options": {} if probed else _UNPROBED, **_ANY_TEXT}
@@ -57,6 +61,8 @@ def open_stream(
             stream: Any = container.streams.best("video")
             if stream is None or stream.disposition & stream.disposition.attached_pic:
                 raise VideoError("no video stream")
+            if _is_locked(container, stream):
+                raise VideoError(ENCRYPTED)
             context = stream.codec_context
             if context is None:
                 raise VideoError("no decoder for the codec of the video stream")
@@ -114,12 +120,26 @@ class _Watched:
             return -1
 
 
+def _is_locked(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the header says so: of Matroska, or of ASF under DRM."""
+    asf = container.format.name == "asf"
+    return "enc_key_id" in stream.metadata or (asf and not _DRM.isdisjoint(container.metadata))
+
+
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """Yield the packets of ``stream`` from where ``container`` stands, without empty ones."""
+    """Yield the packets of ``stream`` from where ``container`` stands, without empty ones.
+
+    Raises:
+        VideoError: the first is encrypted.
+    """
+    begun = not _SIDE_DATA
     # Until PyAV 19 that is how a file ends in which further streams begin later on.
     with suppress(IndexError):
         for packet in container.demux(stream):
             if packet.size:
+                if not begun and packet.has_sidedata("encryption_info"):
+                    raise VideoError(ENCRYPTED)
+                begun = True
                 yield packet
 
 
@@ -145,12 +165,10 @@ def unreadable(source: VideoSource, error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
         return f"the file cannot be read: {error.strerror or error}"
     try:
-        first = head(source, 12)
+        reason = why_unreadable(source)
     except OSError as failure:
         return unreadable(source, failure)
-    if not first:
-        return "empty file"
-    if first[4:8] == b"ftyp":
-        return "truncated or unfinished: the index (moov) of the MP4 is missing"
+    if reason is not None:
+        return reason
     detail = getattr(error, "strerror", None) or str(error)
     return f"no video format that can be read: {detail}"

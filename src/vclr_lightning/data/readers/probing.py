@@ -11,13 +11,19 @@ import numpy as np
 from vclr_lightning.data.protocols import FRAME_SLACK, LEAST_SHARE, VideoError
 from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.picture import PictureMaker
-from vclr_lightning.data.readers.sequential import SequentialDecoder
+from vclr_lightning.data.readers.sequential import MAX_DAMAGED, SequentialDecoder, check_share
+from vclr_lightning.data.readers.sources import VideoSource, WholeFile
+from vclr_lightning.data.readers.structure import ENCRYPTED, is_encrypted, promised_size
 from vclr_lightning.data.readers.table import PacketTable, read_table
+from vclr_lightning.data.readers.times import shown_seconds, stamped_times
 from vclr_lightning.data.readers.trust import stream_doubts
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+_RATE_SLACK = 0.02  # times in milliseconds, of a few frames, tell no better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,8 @@ class VideoProbe:
         codec: FFmpeg's name of it, such as ``h264``.
         keyframe_interval: frames for each keyframe, on average; ``None`` where the container
             marks no keyframe.
+        damaged: share of the frames that are damaged or do not decode, as far as the decoder
+            notices; ``None`` where that was not asked.
     """
 
     duration: float | None
@@ -44,29 +52,34 @@ class VideoProbe:
     height: int
     codec: str
     keyframe_interval: float | None
+    damaged: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Glance:
-    """What decoding shows: the first picture, and the count where decoding went to the end."""
+    """What decoding shows: the first picture, and the rest where decoding went to the end."""
 
     width: int
     height: int
-    count: int | None
+    decoder: SequentialDecoder
+    stamps: list[int | None] | None = None
 
 
-def probe(path: Path, *, decode: bool = False) -> VideoProbe:
+def probe(path: Path, *, decode: bool = False, max_damaged: float = MAX_DAMAGED) -> VideoProbe:
     """Look into a video file.
 
     Args:
         path: a video file.
         decode: whether to decode all of it, so that the number of frames is exact and damage
-            shows; otherwise only the first frame is, and all of it where the container's own
-            account is in doubt.
+            shows, as far as the decoder notices any; otherwise only the first frame is, and all of
+            it where the container's own account is in doubt.
+        max_damaged: share of the frames that may be damaged; without ``decode``, that may not
+            decode.
 
     Raises:
-        VideoError: it is no readable video, more than a tenth of it is damaged, or it breaks off
-            before nine tenths of what its header promises.
+        VideoError: it is no readable video, encrypted, damaged by more, or it breaks off before
+            nine tenths of what its header promises.
+        UserError: ``max_damaged`` is not between 0 and 1.
 
     Example:
         >>> probe(Path("no/such/file.mp4"))
@@ -74,33 +87,47 @@ def probe(path: Path, *, decode: bool = False) -> VideoProbe:
         ...
         vclr_lightning.data.protocols.VideoError: the file does not exist
     """
-    path = Path(path)
-    with open_stream(path) as (container, stream):
+    check_share(max_damaged)
+    source = WholeFile(Path(path))
+    with open_stream(source) as (container, stream):
+        if is_encrypted(source):
+            raise VideoError(ENCRYPTED)
         table = read_table(container, stream)
-        stamps_doubt, count_doubt = stream_doubts(table, container.format.name, stream)
-        glance = _look(path, to_end=decode or bool(stamps_doubt or count_doubt))
-        _refuse_truncation(container.format.name.split(",")[0], stream, table, glance.count)
-        num_frames = table.num_frames if glance.count is None else glance.count
-        duration = None if stamps_doubt else _shown_seconds(stream, table)
-        fps = _frames_per_second(stream, num_frames, duration)
+        size, promised = container.size, promised_size(source) or 0
+        to_end = (
+            decode or promised > size or any(stream_doubts(table, container.format.name, stream))
+        )
+        glance = _look(source, to_end=to_end, noticing=decode)
+        count = table.num_frames if glance.stamps is None else len(glance.stamps)
+        _refuse_truncation(container.format.name.split(",")[0], stream, table, count)
+        if size < LEAST_SHARE * promised:
+            raise VideoError(
+                f"truncated: of {promised:,} bytes that its header promises there are {size:,}"
+            )
+        if glance.stamps is not None:
+            glance.decoder.refuse_damage(max_damaged)
+        times = _times(stream, table, glance.stamps)
+        duration = None if times is None else shown_seconds(times)
+        fps = _frames_per_second(stream, count, duration)
         if duration is None:
-            duration = num_frames / fps if fps else _header_seconds(container)
+            duration = count / fps if fps else _header_seconds(container)
         return VideoProbe(
             duration=duration,
-            num_frames=num_frames,
-            exact=glance.count is not None,
+            num_frames=count,
+            exact=glance.stamps is not None,
             fps=fps,
             width=glance.width,
             height=glance.height,
             codec=stream.codec_context.codec.canonical_name,
             keyframe_interval=table.keyframe_interval,
+            damaged=glance.decoder.damaged if decode else None,
         )
 
 
-def _look(path: Path, *, to_end: bool) -> _Glance:
+def _look(source: VideoSource, *, to_end: bool, noticing: bool) -> _Glance:
     """Decode the first frame, or all."""
-    with open_stream(path, watched=True) as (container, stream):
-        decoder = SequentialDecoder(container, stream)
+    with open_stream(source, watched=True) as (container, stream):
+        decoder = SequentialDecoder(container, stream, noticing=noticing)
         frames = iter(decoder)
         first = next(frames, None)
         if first is None:
@@ -108,16 +135,12 @@ def _look(path: Path, *, to_end: bool) -> _Glance:
         height, width, _ = PictureMaker()(first).shape
         # Two fields of an H.264 picture may come in two packets, which only decoding tells.
         fields = first.interlaced_frame and stream.codec_context.codec.canonical_name == "h264"
-        count = None
-        if to_end or fields:
-            count = 1 + sum(1 for _ in frames)
-            decoder.refuse_damage()
-        return _Glance(width, height, count)
+        if not to_end and not fields:
+            return _Glance(width, height, decoder)
+        return _Glance(width, height, decoder, [first.pts, *(frame.pts for frame in frames)])
 
 
-def _refuse_truncation(
-    family: str, stream: VideoStream, table: PacketTable, count: int | None
-) -> None:
+def _refuse_truncation(family: str, stream: VideoStream, table: PacketTable, count: int) -> None:
     promised = stream.frames or 0
     missing = promised - len(table)
     if missing > max(FRAME_SLACK, (1 - LEAST_SHARE) * promised) and not (
@@ -128,26 +151,33 @@ def _refuse_truncation(
 
 def _fills_its_duration(stream: VideoStream, table: PacketTable) -> bool:
     """Whether packets are missing from an MP4 because its edit list leaves them out."""
-    shown = _shown_seconds(stream, table)
+    times = _times(stream, table, None)
+    shown = None if times is None else shown_seconds(times)
     if shown is None or not stream.duration or not stream.time_base:
         return False
     return shown >= LEAST_SHARE * float(stream.duration * stream.time_base)
 
 
-def _shown_seconds(stream: VideoStream, table: PacketTable) -> float | None:
-    if not table.stamped or not stream.time_base or table.num_frames < 2:
+def _times(
+    stream: VideoStream, table: PacketTable, stamps: list[int | None] | None
+) -> NDArray[np.float64] | None:
+    """When frames are shown: those that decoded, or else what the packets say."""
+    if not stream.time_base:
         return None
-    pts = np.sort(table.pts[table.kept])
-    return float((pts[-1] - pts[0] + np.median(np.diff(pts))) * stream.time_base)
+    if stamps is not None:
+        return stamped_times(stamps, float(stream.time_base))
+    return np.sort(table.pts[table.kept]) * np.float64(stream.time_base) if table.stamped else None
 
 
 def _frames_per_second(
     stream: VideoStream, num_frames: int, duration: float | None
 ) -> float | None:
-    rate = stream.average_rate or stream.guessed_rate
-    if rate:
-        return float(rate)
-    return num_frames / duration if duration else None
+    """The header's rate where the times bear it out: the unit of time is often taken for one."""
+    rate = float(stream.average_rate or stream.guessed_rate or 0) or None
+    slack = max(FRAME_SLACK + 0.5, _RATE_SLACK * num_frames)
+    if duration and not (rate and abs(rate * duration - num_frames) < slack):
+        return num_frames / duration
+    return rate
 
 
 def _header_seconds(container: InputContainer) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 from vclr_lightning.data.readers.sources import VideoSource, as_source
 from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.readers.video import PyAVVideo
@@ -28,9 +29,11 @@ class PyAVReader:
         thread_count: threads of each decoder; 1, where several data workers run, costs the least
             time on the whole. 0: as many as there are cores.
         tables: where packet tables of long videos are kept, so that opening one again costs little.
+        max_damaged: share of the frames that may fail to decode, where a file is decoded from its
+            start; past it the file is refused.
 
     Raises:
-        UserError: ``thread_count`` is negative.
+        UserError: ``thread_count`` is negative, or ``max_damaged`` not between 0 and 1.
 
     Example:
         >>> import av, numpy as np, tempfile
@@ -47,10 +50,18 @@ class PyAVReader:
         (20, (16, 32, 3))
     """
 
-    def __init__(self, *, thread_count: int = 1, tables: TableStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        thread_count: int = 1,
+        tables: TableStore | None = None,
+        max_damaged: float = MAX_DAMAGED,
+    ) -> None:
         if thread_count < 0:
             raise UserError(f"thread_count={thread_count} must not be negative")
+        check_share(max_damaged)
         self._thread_count = thread_count
+        self._max_damaged = max_damaged
         self._tables = tables
 
     @contextmanager
@@ -75,5 +86,6 @@ class PyAVReader:
                 attach=lambda *, probed=True: opened.enter_context(attach(probed=probed)),
                 num_frames=num_frames,
                 thread_count=self._thread_count,
+                max_damaged=self._max_damaged,
                 tables=self._tables,
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import av
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers.opening import open_stream, read_packets
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from vclr_lightning.data.readers.picture import PictureMaker
     from vclr_lightning.data.readers.sources import VideoSource
 
-# Past this share of damaged packets, what still comes out of the decoder is no picture of anything.
-_DAMAGE_LIMIT = 0.1
+MAX_DAMAGED = 0.1
+"""Share of its frames by default past which a video is no picture of anything."""
+
+
+def check_share(max_damaged: float) -> None:
+    """Raise :class:`UserError` where that is no share."""
+    if not 0 <= max_damaged <= 1:
+        raise UserError(f"max_damaged={max_damaged} must be between 0 and 1")
 
 
 class SequentialDecoder:
@@ -33,23 +40,42 @@ class SequentialDecoder:
     Args:
         container: an open file, no packet of which has been read.
         stream: its video stream.
+        noticing: whether to count frames that are damaged and yet decode: packets that the
+            container marks as damaged, or at which the decoder reports an error, and frames
+            that it marks itself.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, *, noticing: bool = False
+    ) -> None:
         self._container = container
         self._stream = stream
-        self._sent = 0
-        self._failed = 0
+        self._noticing = noticing
+        self._sent = self._lost = self._suspect = self._marked = 0
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        for packet in self._packets():
-            yield from self._decode(packet)
-        yield from self._decode(None)
+        level = av.logging.get_level()
+        if self._noticing and level is None:
+            av.logging.set_level(av.logging.PANIC)  # without a level, errors are not even counted
+        try:
+            for packet in self._packets():
+                yield from self._decode(packet)
+            yield from self._decode(None)
+        finally:
+            if self._noticing:
+                av.logging.set_level(level)
 
-    def refuse_damage(self) -> None:
-        """Raise :class:`VideoError` if more than a tenth of the packets so far were damaged."""
-        if self._failed > _DAMAGE_LIMIT * self._sent:
-            raise VideoError(f"damaged: {self._failed} of {self._sent} packets do not decode")
+    @property
+    def damaged(self) -> float:
+        """Share of the frames so far that are damaged, or did not decode."""
+        return (self._lost + max(self._suspect, self._marked)) / max(1, self._sent)
+
+    def refuse_damage(self, limit: float = MAX_DAMAGED) -> None:
+        """Raise :class:`VideoError` if more than a share ``limit`` of the frames was damaged."""
+        if self.damaged > limit:
+            how = "are damaged" if self._noticing else "do not decode"
+            number = round(self.damaged * self._sent)
+            raise VideoError(f"damaged: {number} of {self._sent} packets {how}")
 
     def _packets(self) -> Iterator[av.Packet]:
         try:
@@ -59,47 +85,65 @@ class SequentialDecoder:
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         self._sent += packet is not None
+        errors = self._noticing and av.logging.get_last_error()[0]
         try:
-            return self._stream.codec_context.decode(packet)
+            frames = self._stream.codec_context.decode(packet)
         except av.FFmpegError:
-            self._failed += packet is not None
+            self._lost += packet is not None
             return []
+        if self._noticing:
+            self._marked += sum(frame.is_corrupt for frame in frames)
+            if packet is not None:
+                reported = av.logging.get_last_error()[0] > errors
+                self._suspect += reported or packet.is_corrupt
+        return frames
 
 
-def count_frames(source: Path | VideoSource, *, thread_count: int = 1) -> int:
-    """Return the number of frames that decode.
+def read_stamps(
+    source: Path | VideoSource, *, thread_count: int = 1, max_damaged: float = MAX_DAMAGED
+) -> list[int | None]:
+    """Return the presentation time of every frame that decodes, in the stream's unit.
+
+    Args:
+        source: a video file, or where else a video is.
+        thread_count: threads of the decoder.
+        max_damaged: share of the frames that may not decode.
 
     Raises:
-        VideoError: the file is no readable video, or more than a tenth of it is damaged.
+        VideoError: the file is no readable video, or more of it is damaged.
     """
-    _, count = read_sequentially(source, (), None, to_end=True, thread_count=thread_count)
-    assert count is not None
-    return count
+    with open_stream(source, thread_count=thread_count, watched=True) as (container, stream):
+        decoder = SequentialDecoder(container, stream)
+        stamps = [frame.pts for frame in decoder]
+        decoder.refuse_damage(max_damaged)
+    return stamps
 
 
 def read_sequentially(
     source: Path | VideoSource,
     ranks: Iterable[int],
-    picture: PictureMaker | None,
+    picture: PictureMaker,
     *,
     to_end: bool,
     thread_count: int = 1,
+    max_damaged: float = MAX_DAMAGED,
 ) -> tuple[dict[int, NDArray[np.uint8]], int | None]:
     """Decode from the start and keep the frames of ``ranks``.
 
     Args:
         source: a video file, or where else a video is.
         ranks: presentation ranks.
-        picture: turns a frame into an array; not needed without ranks.
+        picture: turns a frame into an array.
         to_end: whether to go on past the last rank, to learn how many frames there are.
         thread_count: threads of the decoder.
+        max_damaged: share of the frames that may not decode.
 
     Returns:
         The frames by rank, without those past the end of the video; and the number of frames of
         the video, or ``None`` where decoding stopped before its end.
 
     Raises:
-        VideoError: the file is no readable video, or more than a tenth of it is damaged.
+        VideoError: the file is no readable video, or more of it is damaged.
     """
     wanted = set(ranks)
     last = max(wanted, default=-1)
@@ -108,11 +152,11 @@ def read_sequentially(
     with open_stream(source, thread_count=thread_count, watched=True) as (container, stream):
         decoder = SequentialDecoder(container, stream)
         for frame in decoder:
-            if count in wanted and picture is not None:
+            if count in wanted:
                 found[count] = picture(frame)
             count += 1
             if count > last and not to_end:
-                decoder.refuse_damage()
+                decoder.refuse_damage(max_damaged)
                 return found, None
-        decoder.refuse_damage()
+        decoder.refuse_damage(max_damaged)
     return found, count

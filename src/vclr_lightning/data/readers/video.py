@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers.decoding import ContradictionError, StretchDecoder
 from vclr_lightning.data.readers.index import GroupIndex, read_index
 from vclr_lightning.data.readers.indexed import IndexedReader
-from vclr_lightning.data.readers.opening import is_mp4, open_stream
+from vclr_lightning.data.readers.opening import is_mp4
 from vclr_lightning.data.readers.order import parameter_sets, shows_as_decoded
 from vclr_lightning.data.readers.picture import PictureMaker
 from vclr_lightning.data.readers.planned import PlannedReader
-from vclr_lightning.data.readers.sequential import count_frames, read_sequentially
+from vclr_lightning.data.readers.sequential import read_sequentially, read_stamps
 from vclr_lightning.data.readers.table import PacketTable, read_table
 from vclr_lightning.data.readers.times import frame_times
 from vclr_lightning.data.readers.trust import stream_doubts
@@ -57,11 +57,14 @@ class PyAVVideo:
         attach: Attach,
         num_frames: int | None,
         thread_count: int,
+        max_damaged: float,
         tables: TableStore | None = None,
     ) -> None:
         self._source = source
         self._attach = attach
-        self._thread_count = thread_count
+        self._decoding: dict[str, Any] = {"thread_count": thread_count, "max_damaged": max_damaged}
+        self._one_thread = thread_count == 1
+        self._stamps: list[int | None] | None = None
         self._picture = PictureMaker()
         self._num_frames = num_frames or 0
         self._count_known = num_frames is not None
@@ -137,15 +140,15 @@ class PyAVVideo:
         if not self._count_known:
             self._num_frames = table.num_frames
             if stamps_doubt or count_doubt:
-                self._num_frames = count_frames(self._source, thread_count=self._thread_count)
+                self._stamps = read_stamps(self._source, **self._decoding)
+                self._num_frames = len(self._stamps)
                 self._count_known = True
         self._planned = None
-        if stamps_doubt is None and self._num_frames == table.num_frames:
+        decoder = self._decoder()
+        sure = table.intact and stamps_doubt is None and decoder.may_seek
+        if sure and self._num_frames == table.num_frames:
             self._planned = PlannedReader(
-                container=self._container,
-                stream=self._stream,
-                table=table,
-                decoder=self._decoder(),
+                container=self._container, stream=self._stream, table=table, decoder=decoder
             )
 
     def _read_table(self) -> PacketTable:
@@ -158,7 +161,7 @@ class PyAVVideo:
         return StretchDecoder(
             stream=self._stream,
             picture=self._picture,
-            skip_unreferenced=self._thread_count == 1,
+            skip_unreferenced=self._one_thread,
             count_known=self._count_known,
         )
 
@@ -191,9 +194,9 @@ class PyAVVideo:
     def times(self) -> NDArray[np.float64]:
         """Return when each frame is shown, in seconds from the first, ``(num_frames,)``.
 
-        Presentation times where the container has them, which for an MP4 at a constant rate its
-        index tells; otherwise frames are taken to be as far apart as the stream's average rate
-        says.
+        Presentation times where the container or its frames have them, which for an MP4 at a
+        constant rate its index tells; otherwise frames are taken to be as far apart as the
+        stream's average rate says.
 
         Raises:
             VideoError: the file tells neither.
@@ -202,8 +205,9 @@ class PyAVVideo:
         if index is not None and index.spacing is not None and self._stream.time_base:
             step = index.spacing * self._stream.time_base
             return np.arange(self._num_frames, dtype=np.float64) * float(step)
-        with open_stream(self._source) as (container, stream):
-            return frame_times(container, stream, num_frames=self._num_frames)
+        return frame_times(
+            self._source, num_frames=self._num_frames, stamps=self._stamps, **self._decoding
+        )
 
     def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the frames of ``ranks`` as ``(H, W, 3)`` RGB.
@@ -226,7 +230,7 @@ class PyAVVideo:
                 self._contradicted()
                 to_end = not self._count_known
         pictures, actual = read_sequentially(
-            self._source, wanted, self._picture, to_end=to_end, thread_count=self._thread_count
+            self._source, wanted, self._picture, to_end=to_end, **self._decoding
         )
         if actual is not None:
             self._settle(actual)
