@@ -156,3 +156,10 @@ def _hevc(part: int, more: str) -> list[bytes]:
         bytes(context.extradata or b"") * (not content[0].startswith(b"\0\0\0\1\x40")) + content[0],
         *content[1:],
     ]
+
+
+def test_the_name_of_a_codec_may_be_any_bytes(video: Make, plain: Plain, tmp_path: Path) -> None:
+    content = video(".mov", "mpeg4", frames=4).read_bytes()
+    (path := tmp_path / "a.mov").write_bytes(content.replace(b"mp4v", b"mp4\xed"))
+    assert probe(path).num_frames == 4
+    _each_equals(path, plain(path))

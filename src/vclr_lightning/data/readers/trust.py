@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
     from vclr_lightning.data.readers.table import PacketTable
@@ -85,7 +86,14 @@ def stream_doubts(
         container=container,
         codec=context.codec.canonical_name,
         reorders=bool(context.has_b_frames),
-        tagged=bool((context.codec_tag or "").strip("\x00")),
+        tagged=_is_tagged(context),
         counted=counted,
     )
     return stamps, count_doubt(table=table, promised=stream.frames or 0)
+
+
+def _is_tagged(context: VideoCodecContext) -> bool:
+    try:
+        return bool((context.codec_tag or "").strip("\x00"))
+    except UnicodeDecodeError:  # PyAV takes any tag for ASCII
+        return True
