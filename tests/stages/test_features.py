@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ import torch
 import torch.multiprocessing as mp
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data import faults
 from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation import extract_features, frame_encoder
 from vclr_lightning.evaluation.store import FeatureStore
@@ -212,6 +215,76 @@ def test_bad_videos_are_left_out_counted_and_listed(
     assert [row.split(",")[:3:2] for row in rows[1:]] == [["train", str(p)] for p in broken]
     content = json.loads((tmp_path / "run" / "features.json").read_text())
     assert content["train"]["folder"] == str(store.folder)
+
+
+class Flaky(PyAVReader):
+    """The disk of some files fails, until it is mended."""
+
+    broken: ClassVar[set[Path]] = set()
+
+    def open(self, path: Path, **known: Any) -> Any:
+        if path in self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().open(path, **known)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"keep_frames": True}, {"keep_frames": True, "every": 8}], ids=str
+)
+def test_what_the_disk_failed_to_give_is_read_again(
+    options: dict[str, Any], video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "PAUSES", ())
+    data = small_data(video_folder, tmp_path / "cache", holdout=0, reader=Flaky())
+    given = options | {"data": data, "folder": tmp_path / "f"}
+    make = partial(small_extractor, video_folder, tmp_path / "cache", **given)
+    true, seen = extraction.encode_batch, list[int]()
+
+    def counted(encoders: Any, batch: Any, **options: Any) -> Any:
+        seen.extend(batch["index"].tolist())
+        return true(encoders, batch, **options)
+
+    monkeypatch.setattr(extraction, "encode_batch", counted)
+    one, other = data.train.path(1), data.train.path(9)
+    monkeypatch.setattr(Flaky, "broken", {one, other})
+    extractor = make()
+    first = extractor("train")
+    assert [item["path"] for item in first.rejected] == [str(one), str(other)]
+    seen.clear()
+    extractor("train")
+    assert seen == []  # in one run once
+    monkeypatch.setattr(Flaky, "broken", {other})
+    partly = make()("train")
+    assert [item["path"] for item in partly.rejected] == [str(other)]
+    (tmp_path / "f" / "train" / "notes.txt").write_text("mine")
+    make()("train")  # in vain
+    monkeypatch.setattr(Flaky, "broken", set())
+    seen.clear()
+    store = make()("train")
+    size = 1 if "every" in options else 4
+    assert seen == [row for row in range(len(data.train)) if row // size == 9 // size]
+    assert store.rejected == []
+    whole = make(folder=tmp_path / "g")("train")
+    assert torch.equal(store.features, whole.features)
+    assert torch.equal(store.count, whole.count)
+    assert (store.names, store.paths) == (whole.names, whole.paths)
+    assert FeatureStore.open(tmp_path / "f" / "train").index.tolist() == whole.index.tolist()
+    assert (tmp_path / "f" / "train" / "notes.txt").read_text() == "mine"
+    assert {p.name for p in (tmp_path / "f").iterdir()} == {"train"}
+
+
+def test_a_run_in_which_nothing_could_be_read_is_not_the_last_word(
+    video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_data(video_folder, tmp_path / "cache", holdout=0)
+    away = video_folder.rename(video_folder.with_name("away"))
+    try:
+        make = partial(small_extractor, video_folder, tmp_path / "cache", data=data)
+        with pytest.raises(UserError, match="none of the"):
+            make()("train")
+    finally:
+        away.rename(video_folder)
+    assert make()("train").rejected == []
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,11 +56,12 @@ class Draw:
 
 
 class Rejection(TypedDict):
-    """A video that could not be used, and why."""
+    """A video that could not be used, and why; ``passing`` where another time it may be."""
 
     video_id: int
     path: str
     reason: str
+    passing: NotRequired[bool]
 
 
 class Batch(TypedDict):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vclr_lightning.data.faults import blaming, judged
+from vclr_lightning.data.faults import blaming, judged, may_pass
 from vclr_lightning.data.protocols import (
     FRAME_SLACK,
     LEAST_SHARE,
@@ -170,8 +170,11 @@ def window_ranks(times: NDArray[np.float64], start: float, end: float) -> range:
 
 def reject(manifest: VideoTable, row: int, error: VideoError) -> Rejection:
     """Note why a video could not be used, in one line."""
-    return {
+    rejection: Rejection = {
         "video_id": manifest.video_id(row),
         "path": str(manifest.path(row)),
         "reason": " ".join(str(error).split()),
     }
+    if may_pass(error):
+        rejection["passing"] = True
+    return rejection

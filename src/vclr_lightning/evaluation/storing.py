@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import sealed, unsealed, write_record
 from vclr_lightning.evaluation.features import FACTS
-from vclr_lightning.evaluation.store import ABOUT, FEATURES, FORMAT, ROWS
+from vclr_lightning.evaluation.store import ABOUT, FEATURES, FORMAT, ROWS, FeatureStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +114,10 @@ class Journal:
 
 
 def read_journals(folder: Path) -> dict[tuple[int, ...], Record]:
-    """Return what is encoded so far, by the rows of each batch; what is not whole is left out."""
+    """Return what is encoded so far, by the rows of each batch; what is not whole is left out.
+
+    Of a batch that was read again, what could be read of most videos.
+    """
     records: dict[tuple[int, ...], Record] = {}
     for journal in sorted(folder.glob("*.jsonl")):
         file, offset = journal.with_suffix(".bin"), 0
@@ -125,13 +129,45 @@ def read_journals(folder: Path) -> dict[tuple[int, ...], Record]:
                 end = offset + entry["bytes"]
                 if end > size or zlib.crc32(content[offset:end].tobytes()) != entry["crc"]:
                     break
-                records[tuple(entry["block"])] = Record(
-                    file, offset, entry["width"], entry["facts"], entry["rejected"]
-                )
+                block = tuple(entry["block"])
+                record = Record(file, offset, entry["width"], entry["facts"], entry["rejected"])
+                if block not in records or len(record.rejected) < len(records[block].rejected):
+                    records[block] = record
             except (UserError, KeyError, TypeError):  # killed while it wrote this line, or damaged
                 break
             offset = end
     return records
+
+
+def read_store(folder: Path, blocks: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Record]:
+    """Return what a store holds of the batches all of whose videos could be read.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    store = FeatureStore.open(folder, verify=False)
+    facts = {name: getattr(store, name).tolist() for name in (*FACTS, "count")}
+    shape, file = store.features.shape, folder / FEATURES
+    facts["rows"] = facts["count"]
+    if store.form != "ragged":
+        facts["rows"] = [1 if store.form == "mean" else shape[1]] * len(store)
+    size = np.dtype(np.float32).itemsize * shape[-1]
+    header = file.stat().st_size - size * sum(facts["rows"])
+    starts = np.cumsum([0, *facts["rows"]])
+    position = {row: at for at, row in enumerate(facts["index"])}
+    records = {}
+    for block in blocks:
+        if all(row in position for row in block):
+            part = slice(position[block[0]], position[block[-1]] + 1)
+            offset = header + size * int(starts[part.start])
+            of_block = {name: values[part] for name, values in facts.items()}
+            records[block] = Record(file, offset, shape[-1], of_block, [])
+    return records
+
+
+def aside(work: Path) -> Path:
+    """Return where a store is for the moment in which another takes its place."""
+    return work.with_suffix(".old")
 
 
 def assemble(
@@ -151,7 +187,7 @@ def assemble(
     Args:
         records: of all batches.
         work: the journals' folder, which becomes ``target``.
-        target: a folder that is not there yet, or empty.
+        target: a folder that is not there yet, or empty, or a store to be replaced.
         form: see :class:`~vclr_lightning.evaluation.store.FeatureStore`.
         frames: n, of the form ``frames``.
         names: of all videos of the manifest.
@@ -194,7 +230,13 @@ def assemble(
         for journal in (*work.glob("*.bin"), *work.glob("*.jsonl")):
             journal.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
+        if (target / ABOUT).is_file():
+            os.rename(target, aside(work))
         os.rename(work, target)
+        if aside(work).is_dir():
+            for other in {p.name for p in aside(work).iterdir()} - {FEATURES, ROWS, ABOUT}:
+                os.rename(aside(work) / other, target / other)
+            shutil.rmtree(aside(work))
     except OSError as error:
         (work / FEATURES).unlink(missing_ok=True)
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
@@ -208,6 +250,8 @@ def _write_features(file: Path, records: Sequence[Record], shape: tuple[int, ...
     start = 0
     for record in records:
         rows = record.read()
+        if not len(rows):
+            continue  # no video of the batch could be read
         if len(shape) == 3:
             rows = _filled(rows, record.facts["rows"], shape[1])
         target[start : start + len(rows)] = rows

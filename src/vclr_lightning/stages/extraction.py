@@ -28,7 +28,7 @@ from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.workers import WorkerOptions
 from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.features import encode_batch
-from vclr_lightning.evaluation.storing import Journal, Record, read_journals
+from vclr_lightning.evaluation.storing import Journal, Record, read_journals, read_store
 from vclr_lightning.stages.hardware import Hardware
 
 _GLANCE = 1.0  # seconds
@@ -51,6 +51,8 @@ class Extraction:
         devices: one for each process.
         chunk: frames encoded at a time.
         work: folder of the journals.
+        kept: a store, some of whose videos could not be read; of its other batches nothing is
+            encoded again.
         description: of the progress bar.
         show: whether to show one.
     """
@@ -65,11 +67,12 @@ class Extraction:
     devices: Sequence[torch.device]
     chunk: int
     work: Path
+    kept: Path | None
     description: str
     show: bool
 
     def run(self) -> list[Record]:
-        """Encode what is not in the journals yet, and return all, in order.
+        """Encode what has not been encoded or could not be read, and return all, in order.
 
         Within a process group each of its ranks takes part; otherwise one process for each
         device is started, if there are several.
@@ -77,8 +80,9 @@ class Extraction:
         Raises:
             UserError: a process finds a mistake in the input.
         """
-        done = read_journals(self.work)
-        left = [block for block in self.blocks if block not in done]
+        before = read_store(self.kept, self.blocks) if self.kept is not None else {}
+        before |= read_journals(self.work)
+        left = [block for block in self.blocks if block not in before or before[block].rejected]
         if world_size() > 1:
             torch.distributed.barrier()  # nobody writes before all have read
             encode_part(self, left, number=rank(), of=world_size())
@@ -89,7 +93,7 @@ class Extraction:
                 _start(self, left, processes)
             else:
                 encode_part(self, left)
-        done = read_journals(self.work)
+        done = before | read_journals(self.work)
         return [done[block] for block in self.blocks]
 
 

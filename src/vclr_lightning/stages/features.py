@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from vclr_lightning.data.protocols import ClipTransform
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.evaluation.store import ABOUT, FeatureStore
-from vclr_lightning.evaluation.storing import assemble
+from vclr_lightning.evaluation.storing import aside, assemble
 from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics
 from vclr_lightning.stages.extraction import Extraction
 from vclr_lightning.stages.hardware import Hardware
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of what features are: raised where the same settings come to give other values."""
+
+_ABSENT, _DAMAGED, _PARTIAL, _WHOLE = "absent", "damaged", "partial", "whole"
 
 
 class FeatureExtractor:
@@ -129,6 +132,7 @@ class FeatureExtractor:
         self.hardware = hardware or Hardware()
         self.chunk = chunk
         self.show = show
+        self._tried: set[Path] = set()
         self._digest = weights_digest(self.backbone)
 
     @property
@@ -155,6 +159,8 @@ class FeatureExtractor:
     def __call__(self, split: str) -> FeatureStore:
         """Return the features of a split, extracting them where that has not been done.
 
+        Videos that could not be read for a reason that may have passed are tried again, once.
+
         Raises:
             UserError: the split has no videos, none of them can be read, or ``folder`` holds
                 features of another kind.
@@ -170,18 +176,26 @@ class FeatureExtractor:
             "videos": videos_of(table),
             "package": __version__,
         }
-        whole = gather_objects(self._is_whole(target, about) if first else None)[0]
-        if not whole:
-            # Of these very features: what others left undone is not taken for these.
-            work = target.with_name(f".{split}-{key}.part")
+        # Of these very features: what others left undone is not taken for these.
+        work = target.with_name(f".{split}-{key}.part")
+        if first and aside(work).is_dir():  # killed while one took the other's place
+            with locked(target, show=self.show):
+                if not target.is_dir():
+                    os.rename(aside(work), target)
+        state = gather_objects(self._state(target, about) if first else None)[0]
+        if state != _WHOLE:
+            kept = target if state == _PARTIAL else None
             if first:
                 with locked(target, show=self.show):
-                    if not self._is_whole(target, about):
-                        if self.folder is None:
-                            shutil.rmtree(target, ignore_errors=True)  # our own, damaged
-                        self._extract(split, table, work=work, target=target, about=about)
+                    state = self._state(target, about)
+                    if state == _DAMAGED:
+                        shutil.rmtree(target, ignore_errors=True)
+                    if state != _WHOLE:
+                        job = self._job(split, table, work, kept)
+                        self._extract(split, table, job=job, target=target, about=about)
             else:
-                self._job(split, table, work).run()
+                self._job(split, table, work, kept).run()
+            self._tried.add(target)
             gather_objects(None)  # nobody opens it before it is there
         elif first:
             logger.info("%s: reusing the features in %s", split, target)
@@ -232,8 +246,8 @@ class FeatureExtractor:
             return "mean"
         return "frames" if self.every is None else "ragged"
 
-    def _is_whole(self, target: Path, about: Mapping[str, Any]) -> bool:
-        """Whether the features are there.
+    def _state(self, target: Path, about: Mapping[str, Any]) -> str:
+        """Return whether the features are there, all that can be read.
 
         Raises:
             UserError: others are, or they are damaged, in a folder that the user named.
@@ -241,7 +255,7 @@ class FeatureExtractor:
         if not (target / ABOUT).is_file():
             if target.is_dir() and any(target.iterdir()):
                 raise UserError(f"{target} holds other files; give another features.folder")
-            return False
+            return _ABSENT
         try:
             store = FeatureStore.open(target)
         except UserError as error:
@@ -249,23 +263,35 @@ class FeatureExtractor:
                 raise
             if is_new(str(error)):
                 logger.warning("%s", error)
-            return False
+            return _DAMAGED
         if other := difference(store.provenance, about):
             raise UserError(
                 f"{target} holds features of {other}; give another features.folder, or delete "
                 "this one"
             )
-        return True
+        may_be_read = any(item.get("passing") for item in store.rejected)
+        return _PARTIAL if may_be_read and target not in self._tried else _WHOLE
 
     def _extract(
-        self, split: str, table: VideoTable, *, work: Path, target: Path, about: Mapping[str, Any]
+        self,
+        split: str,
+        table: VideoTable,
+        *,
+        job: Extraction,
+        target: Path,
+        about: Mapping[str, Any],
     ) -> None:
         logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
-        records = self._job(split, table, work).run()
+        records = job.run()
+        if job.kept is not None:
+            before = FeatureStore.open(job.kept, verify=False).rejected
+            if sum(len(record.rejected) for record in records) >= len(before):
+                shutil.rmtree(job.work, ignore_errors=True)
+                return
         names = getattr(table, "name", lambda i: table.path(i).stem)
         assemble(
             records,
-            work=work,
+            work=job.work,
             target=target,
             form=self._form,
             frames=self.num_frames,
@@ -275,7 +301,7 @@ class FeatureExtractor:
             provenance=about,
         )
 
-    def _job(self, split: str, table: VideoTable, work: Path) -> Extraction:
+    def _job(self, split: str, table: VideoTable, work: Path, kept: Path | None) -> Extraction:
         size = self.data.eval_batch_size if self.every is None else 1
         rows, devices = range(len(table)), self.hardware.each
         return Extraction(
@@ -297,6 +323,7 @@ class FeatureExtractor:
             devices=devices,
             chunk=self.chunk,
             work=work,
+            kept=kept,
             description=f"features, {split}",
             show=self.show,
         )
