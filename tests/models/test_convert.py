@@ -191,3 +191,37 @@ def test_table_bears_brackets_in_paths(moco: Path, tmp_path: Path) -> None:
     console = Console(width=300, file=(sink := StringIO()))
     console.print(convert_checkpoint(moco, target).table())
     assert "[red]b.pth" in sink.getvalue()
+
+
+def s3d_of_small_variances() -> nn.Module:
+    net = TorchvisionVideo(name="s3d").eval()
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_var"):  # where eps matters
+            buffer.fill_(1e-3)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (s3d_of_small_variances, (1, 3, 8, 32, 32)),
+        (partial(TinyBackbone, width=8), (2, 3, 32, 32)),
+        (partial(TimmBackbone, name="vit_tiny_patch16_224", image_size=32), (2, 3, 32, 32)),
+    ],
+)
+def test_a_plain_state_dict_says_what_shapes_do_not(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """BatchNorm's eps, and how pictures are normalised, also where names are nobody's."""
+    backbone = build().eval()
+    backbone.pixel_mean, backbone.pixel_std = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)  # type: ignore[assignment]
+    file = export_backbone(backbone, tmp_path / "b.safetensors")
+    convert_checkpoint(file, tmp_path / "b.pth")
+    again = load_backbone(tmp_path / "b.pth")
+    x = torch.rand(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), backbone(x), rtol=0, atol=0)
+    assert (again.pixel_mean, again.pixel_std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    fresh = build()
+    load_backbone(tmp_path / "b.pth", fresh)
+    fresh.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True))

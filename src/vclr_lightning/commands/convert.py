@@ -2,8 +2,8 @@
 
 Reads checkpoints and exports of vclr_lightning, MoCo v2 checkpoints, released VCLR checkpoints and
 weights files of torchvision; tensors are matched by name. OUT ending in .safetensors holds the
-network's own names (a ResNet's are torchvision's) and says what it is; OUT ending in .pth or .pt is
-a plain state dict for torch.load.
+network's own names (a ResNet's are torchvision's); OUT ending in .pth or .pt is a plain state dict
+for torch.load. Both say what network it is.
 
   vclr convert outputs/run/last.ckpt backbone.safetensors
   vclr convert vclr_k400.pth resnet50.pth

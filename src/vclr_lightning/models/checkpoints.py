@@ -15,6 +15,9 @@ from vclr_lightning.core.exported import is_safetensors, read_safetensors
 from vclr_lightning.core.reading import parse_json, plain_values
 from vclr_lightning.core.saved import load_torch
 
+MARK = "vclr_lightning"
+"""Of what this package says in a file of weights that it wrote."""
+
 MOCO_PREFIX = "module.encoder_q."
 QUERY_PREFIX = "query_encoder."
 # Names of the released code's heads, and of the objectives that they serve here.
@@ -129,7 +132,7 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
 
 
 def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
-    if "vclr_lightning" in metadata:
+    if MARK in metadata:
         return Checkpoint(path, "vclr_lightning", tensors, "", metadata=metadata)
     if any(name.startswith(QUERY_PREFIX) for name in tensors):
         objectives = (name for name in tensors if name.startswith("objectives."))
@@ -176,6 +179,10 @@ def _facts(content: Any, path: Path) -> dict[str, str]:
     """Return what a checkpoint says about itself, as text."""
     if not isinstance(content, Mapping):
         return {}
+    beside = getattr(content, "_metadata", None)
+    said = beside.get(MARK) if isinstance(beside, Mapping) else None
+    if isinstance(said, Mapping):  # a state dict of `vclr convert`
+        return {str(key): str(value) for key, value in plain_values(said, path).items()}
     keys = ("epoch", "global_step", "arch")
     facts = {key: str(content[key])[:99] for key in keys if isinstance(content.get(key), int | str)}
     metadata = content.get("metadata")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,8 +11,8 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.models.export import export_backbone
+from vclr_lightning.models.checkpoints import MARK, read_checkpoint
+from vclr_lightning.models.export import export_backbone, facts_of
 from vclr_lightning.models.naming import mmaction_names
 from vclr_lightning.models.recognise import describe, known_spec
 from vclr_lightning.models.weights import FORMS, gather_names
@@ -98,8 +99,11 @@ def convert_checkpoint(
             tensors = mmaction_names(
                 tensors, tsm=trained or names == "mmaction-tsm", every_block=trained
             )
+        written = OrderedDict((name, tensor.clone()) for name, tensor in tensors.items())
+        if names == "own":  # beside the weights, where PyTorch keeps the versions of layers
+            written._metadata = {MARK: facts_of(checkpoint)}  # type: ignore[attr-defined]
         with replacing(target) as file:
-            torch.save({name: tensor.clone() for name, tensor in tensors.items()}, file)
+            torch.save(written, file)
     return Conversion(
         source=source,
         target=target,

@@ -17,7 +17,7 @@ from vclr_lightning.core.exported import CHECKSUM, exported_digest
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import bare
-from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
+from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
 from vclr_lightning.models.recognise import (
     BACKBONES,
     arguments_of,
@@ -67,7 +67,7 @@ def export_backbone(
         tensors, facts = _of_module(source)
     else:
         tensors, facts = _of_file(Path(source), prefix)
-    facts = {"vclr_lightning": __version__, **facts, **(metadata or {})}
+    facts = {MARK: __version__, **facts, **(metadata or {})}
     # one copy each: safetensors holds no two names for one memory
     content = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     path = Path(path)
@@ -204,14 +204,17 @@ def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]
 
 def _of_file(path: Path, prefix: str | None) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     checkpoint = read_checkpoint(path, prefix=prefix)
-    tensors = checkpoint.backbone()
-    facts = dict(checkpoint.metadata)
+    return checkpoint.backbone(), facts_of(checkpoint)
+
+
+def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what an export says of the checkpoint that it is of."""
+    facts = {MARK: __version__, **checkpoint.metadata}
     if "global_step" in facts:
         facts["step"] = facts.pop("global_step")
     if checkpoint.form == "vclr_lightning" and checkpoint.heads:
         facts["method"] = "+".join(checkpoint.heads)
-    facts |= _spec_facts(known_spec(checkpoint))
-    return tensors, facts
+    return facts | _spec_facts(known_spec(checkpoint))
 
 
 def _spec_facts(spec: Mapping[str, Any]) -> dict[str, str]:
