@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.launcher import check_numbers
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 from vclr_lightning.explain import explain
 
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vclr``; return 0, 2 for a user's error, 1 for a fault of code, 128 + a signal's."""
     try:
         with stopped_by_signals("the same command goes on from what is done"):
+            check_numbers(os.environ)
             _dispatch(sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
     except StopRequested as stop:

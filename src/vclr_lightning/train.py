@@ -55,11 +55,14 @@ def main() -> None:
 
         print(usage(), end="")
         return
-    from vclr_lightning.core.processes import follow_parent
+    from vclr_lightning.core import processes
+    from vclr_lightning.core.launcher import check_numbers
     from vclr_lightning.core.stopping import stopped_by_signals
 
-    follow_parent()
-    with stopped_by_signals("the same command continues"):
+    with _mistakes_explained():
+        check_numbers(os.environ)
+    processes.follow_parent()
+    with stopped_by_signals("the same command continues", leader=processes.leader):
         _run_hydra()
 
 

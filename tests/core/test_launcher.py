@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -95,3 +98,15 @@ def test_what_does_not_is_said(
         find_launch(environment, **run)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("program", ["train", "cli"])
+def test_a_rank_that_is_no_number_is_refused_before_others_read_it(program: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"vclr_lightning.{program}", "bench"],
+        env=os.environ | {"SLURM_PROCID": "x"},
+        capture_output=True,
+        text=True,
+    )
+    said = "error: SLURM_PROCID='x' of the environment is no number; unset it\n"
+    assert (run.returncode, run.stderr) == (2, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import run_command
+from vclr_lightning.core.processes import PARENT, run_command
 from vclr_lightning.core.stopping import StopRequested, signals_blocked, stopped_by_signals
 from vclr_lightning.data.loader import BatchLoader
 from vclr_lightning.data.workers import StartMethod, WorkerOptions
@@ -140,6 +141,31 @@ def test_signals_wait_until_processes_have_been_started(capfd: pytest.CaptureFix
         start()
     assert done == ["started"]
     assert capfd.readouterr().err == "\nstopped by SIGTERM; go on\n"
+
+
+def test_a_rank_leaves_a_signal_to_who_started_it() -> None:
+    code = """
+import signal
+from vclr_lightning.core import processes
+from vclr_lightning.core.stopping import stopped_by_signals
+processes.follow_parent()
+with stopped_by_signals("go on", leader=processes.leader):
+    signal.raise_signal(signal.SIGTERM)
+    print("waits")
+"""
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: got.append(signum))
+    try:
+        rank = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {PARENT: str(os.getpid()), "LOCAL_RANK": "1"},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (rank.returncode, rank.stdout, rank.stderr) == (0, "waits\n", "")
+    assert got == [signal.SIGTERM]
 
 
 def test_the_second_signal_ends_at_once() -> None:

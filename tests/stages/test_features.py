@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -294,6 +298,26 @@ def test_processes_do_not_matter(build: Build, tmp_path: Path) -> None:
     two = build(folder=tmp_path / "two", keep_frames=True, hardware=hardware)("train")
     for name in ("features.npy", "rows.arrow"):
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+def test_a_process_killed_before_it_reads_what_to_do_is_said(build: Build) -> None:
+    def kill_first() -> None:
+        while not (started := _children("spawn_main")):
+            time.sleep(0.001)
+        os.kill(started[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    network = TinyBackbone(width=64)  # more than a pipe holds
+    with pytest.raises(UserError, match=r"that encodes videos .* was killed"):
+        build(hardware=Hardware(accelerator="cpu", devices=2, threads=1), backbone=network)("train")
+    killer.join()
+
+
+def _children(words: str) -> list[int]:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(n) for n in children if words in Path(f"/proc/{n}/cmdline").read_text()]
 
 
 def test_a_mistake_in_another_process_is_told(

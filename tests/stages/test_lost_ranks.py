@@ -17,7 +17,9 @@ SCRIPT = """
 import os, signal, sys, time
 import torch
 from pytorch_lightning import LightningModule
+from vclr_lightning.core import processes
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.stopping import stopped_by_signals
 from vclr_lightning.stages.trainer import build_trainer
 
 what, who = sys.argv[1], int(sys.argv[2])
@@ -38,7 +40,9 @@ class Module(LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-if __name__ == "__main__":
+def main():
+    if what == "SIGTERM" and os.environ.get("LOCAL_RANK") == str(who):
+        os.killpg(0, signal.SIGTERM)  # the other rank waits for this one to join
     trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=4)
     print("process", os.getpid(), file=sys.stderr, flush=True)
     try:
@@ -46,11 +50,17 @@ if __name__ == "__main__":
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+if __name__ == "__main__":
+    processes.follow_parent()
+    with stopped_by_signals("go on", leader=processes.leader):
+        main()
 """
 
 CASES = {
     ("SIGKILL", 1): (2, "rank 1 (process N) was killed (SIGKILL), as happens where memory is"),
     ("SIGSTOP", 0): (-9, "rank 0 (process N) is stopped (SIGSTOP); the same command continues"),
+    ("SIGTERM", 1): (143, "stopped by SIGTERM; go on"),
 }
 
 
@@ -66,6 +76,7 @@ def test_a_lost_rank_ends_all(tmp_path: Path) -> None:
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         for what, who in CASES
     }

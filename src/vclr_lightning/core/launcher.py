@@ -43,6 +43,19 @@ class Launch:
     rank: int
 
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def check_numbers(environment: Mapping[str, str]) -> None:
+    """Refuse ranks that are no numbers: Lightning reads them as it is imported, and would fail.
+
+    Raises:
+        UserError: one of them is not a number.
+    """
+    for name in _RANKS:
+        _number(environment, name, 0)
+
+
 def find_launch(
     environment: Mapping[str, str], *, devices: int, nodes: int = 1, alone: bool = False
 ) -> Launch:

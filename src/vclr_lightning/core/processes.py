@@ -18,6 +18,7 @@ from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
 _TELL = "VCLR_FAILURE_FILE"  # where a command is to write why it failed
 PARENT = "VCLR_PARENT"  # by whom this process was started, if by a process of this program
 followed: int | None = None  # the process that started this one, where that is known
+leader: int | None = None  # the same, where this one is a rank of it
 _SIGNALLED = 128  # statuses from here on are those of signals
 
 
@@ -46,11 +47,13 @@ def follow_parent() -> None:
 
     To be called early, and before the process starts others.
     """
-    global followed
+    global followed, leader
+    rank = os.environ.get("LOCAL_RANK", "0") != "0"
     if parent := os.environ.pop(PARENT, None):
         followed = int(parent)
+        leader = followed if rank else None
         end_with_parent(followed)
-    elif os.environ.get("LOCAL_RANK", "0") != "0":  # of torchrun
+    elif rank:  # of torchrun
         end_with_parent(os.getppid())
 
 

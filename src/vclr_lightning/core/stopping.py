@@ -84,14 +84,19 @@ class SignalAnswer:
 
 
 @contextmanager
-def stopped_by_signals(then: str) -> Iterator[None]:
+def stopped_by_signals(then: str, *, leader: int | None = None) -> Iterator[None]:
     """Within it, SIGTERM and Ctrl-C raise :class:`StopRequested`; a second one ends at once.
 
     Args:
         then: what the user can do then, for the sentence that says so.
+        leader: the process that started this one as its rank, which is sent the signal and ends
+            both. If a rank ended by itself, its leader could be waiting for it, deaf to signals.
     """
 
     def stop(signum: int) -> None:
+        if leader is not None:
+            os.kill(leader, signum)
+            return
         rank = int(os.environ.get("LOCAL_RANK", "0"))
         if rank == 0:
             say(f"stopped by {signal.Signals(signum).name}; {then}")

@@ -134,12 +134,16 @@ def encode_part(
 
 def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -> None:
     """Encode by several processes of this machine, and wait for them."""
-    # As bytes: tensors would be moved to shared memory, of which containers have little.
+    # In a file: tensors would be moved to shared memory, of which containers have little, and a
+    # process that is killed before it has read what fills a pipe would be waited for without end.
     content = io.BytesIO()
-    torch.save(job, content)
+    torch.save((job, blocks), content)
+    job.work.mkdir(parents=True, exist_ok=True)
+    file = job.work / "job.bin"
+    file.write_bytes(content.getbuffer())
     mistakes = multiprocessing.get_context("spawn").SimpleQueue()  # CUDA allows no other
     main = threading.current_thread() is threading.main_thread()
-    arguments = (content.getvalue(), blocks, processes, mistakes, main)
+    arguments = (file, processes, mistakes, main)
     with signals_blocked():
         context = spawn(_child, arguments, nprocs=processes, join=False)  # type: ignore[no-untyped-call]
     stopped = 0.0
@@ -161,21 +165,15 @@ def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -
     finally:
         for process in context.processes:
             process.kill()
+        file.unlink(missing_ok=True)
     if not mistakes.empty():
         raise mistakes.get()
 
 
-def _child(
-    number: int,
-    content: bytes,
-    blocks: Sequence[tuple[int, ...]],
-    of: int,
-    mistakes: Any,
-    from_main_thread: bool,
-) -> None:
+def _child(number: int, file: Path, of: int, mistakes: Any, from_main_thread: bool) -> None:
     end_with_creator(from_main_thread=from_main_thread)
     try:
-        job = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+        job, blocks = torch.load(file, map_location="cpu", weights_only=False)
         encode_part(job, blocks, number=number, of=of)
     except (UserError, CodeFault) as error:
         mistakes.put(error)
