@@ -61,6 +61,13 @@ def test_a_network_in_evaluation_mode_is_trained_unless_frozen(frozen: bool) -> 
     assert module.classifier.training
 
 
+def test_a_network_that_would_stay_as_it_is_is_refused_unless_frozen() -> None:
+    backbone = TinyBackbone(width=8, stages=2).requires_grad_(False)
+    with pytest.raises(UserError, match=r"TinyBackbone takes a gradient.*or give frozen=True"):
+        module_of(backbone=backbone)
+    module_of(backbone=backbone, frozen=True)
+
+
 def test_tsm_averages_the_scores_of_shifted_frames() -> None:
     module = module_of(head="tsm").eval()
     other = TinyBackbone(width=8, stages=2).eval()

@@ -59,7 +59,19 @@ def test_values_are_means_since_the_last_line(
         assert recorder.logged[line[-1]]["train/inter/queue_fill"] == pytest.approx(keys / 1000)
 
 
-@pytest.mark.parametrize("stop_before", [5, 7])
+def test_the_last_steps_of_an_epoch_are_a_line_of_their_own(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    recorder = Recorder()
+    trainer = fit(
+        make_module(), [make_batch(range(n)) for n in (4, 2, 6, 2)], recorder, log_every_n_steps=3
+    )
+    assert [size for size, _ in recorder.seen] == [4, 2, 6, 2]
+    last = recorder.seen[-1][1]["video"]
+    assert float(trainer.callback_metrics["train/video/loss"]) == pytest.approx(last, rel=1e-6)
+
+
+@pytest.mark.parametrize("stop_before", [2, 6])
 def test_a_stop_between_two_lines_changes_no_line(
     make_module: Callable[..., Any],
     make_batch: Callable[..., Any],
@@ -67,11 +79,11 @@ def test_a_stop_between_two_lines_changes_no_line(
     tmp_path: Path,
     stop_before: int,
 ) -> None:
-    batches = [make_batch(range(size)) for size in (4, 2, 4, 2)]
+    batches = [make_batch(range(4))] * 4  # alike: this loader does not know where it was
 
     def train(folder: Path, stop: int | None = None) -> list[dict[str, str]]:
         last = folder / "last.ckpt"
-        saving = ResumableCheckpoint(directory=folder, min_minutes=0)
+        saving = ResumableCheckpoint(directory=folder, every_n_steps=1, min_minutes=0)
         options = {"max_epochs": 2, "log_every_n_steps": 3, "logger": CSVLogger(directory=folder)}
         options |= {"enable_checkpointing": True, "callbacks": [Recorder(stop), saving]}
         checkpoint = str(last) if last.exists() else None
@@ -80,10 +92,10 @@ def test_a_stop_between_two_lines_changes_no_line(
             return list(csv.DictReader(file))
 
     whole = train(tmp_path / "whole")
-    assert [row["step"] for row in whole] == ["2", "5"]
+    assert [row["step"] for row in whole] == ["2", "3", "5", "7"]  # epochs of four steps
     with pytest.raises(KeyError, match="killed"):
         train(tmp_path / "cut", stop_before)
     saved = torch.load(tmp_path / "cut/last.ckpt", weights_only=True)
-    assert saved["global_step"] == 4  # of the line of steps 3 to 5 one is there
+    assert saved["global_step"] == stop_before - 1  # with one step of the next line
     assert [part["ranks"].shape[0] for part in saved["measured"]] == [1]
     assert train(tmp_path / "cut") == whole

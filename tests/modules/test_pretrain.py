@@ -316,7 +316,7 @@ def test_logs_every_measure(make_module: Make, make_batch: MakeBatch, fit: Fit) 
 def test_logs_only_when_the_trainer_does(
     make_module: Make, make_batch: MakeBatch, fit: Fit
 ) -> None:
-    assert not fit(make_module(), [make_batch(range(4))] * 2, log_every_n_steps=3).callback_metrics
+    assert not fit(make_module(), [make_batch(range(4))] * 2, log_every_n_steps=0).callback_metrics
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -450,6 +450,23 @@ def test_a_network_in_evaluation_mode_is_trained(
     fit(module, [make_batch(range(4)), make_batch(range(4, 8))])
     assert int(module.query_encoder.norm.num_batches_tracked) == 2
     assert int(module.key_encoder.norm.num_batches_tracked) == 2 * 4  # groups of keys
+
+
+def test_a_network_that_would_stay_as_it_is_is_refused(
+    make_module: Make, make_network: Any
+) -> None:
+    network = make_network().requires_grad_(False)
+    with pytest.raises(UserError, match=r"backbone Network takes a gradient.*requires_grad_"):
+        make_module(backbone=network)
+    network.conv.bias.requires_grad_(True)
+    make_module(backbone=network)
+
+
+def test_pictures_without_a_time_axis_are_told_from_clips(make_module: Make) -> None:
+    pictures = torch.zeros(2, 3, 12, 12, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"have only \(3, 12, 12\): unsqueeze\(2\)"):
+        make_module().encode(pictures)
+    assert make_module().encode(pictures.unsqueeze(2)).shape == (2, 6)
 
 
 def test_compiling_keeps_the_names(make_module: Make) -> None:

@@ -46,6 +46,33 @@ def test_what_an_official_split_allows_is_taken(tmp_path: Path) -> None:
     check_official(table(tmp_path, halves))
 
 
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("kinetics400", [f"run/abc-efgh_{k:02}_{k:06}_{k + 10:06}.mp4" for k in range(9)]),
+        ("activitynet", [f"v_abc-efgh_{k:02}.mkv" for k in range(9)]),
+        ("sthv2", [f"{k}.webm" for k in range(9)]),
+    ],
+)
+def test_names_of_a_published_set_in_one_folder_are_mentioned(
+    tmp_path: Path, name: str, paths: list[str]
+) -> None:
+    rows = [Row(path=path) for path in paths]
+    assert f"data={name} takes its official lists" in str(check_official(table(tmp_path, rows)))
+    assert check_official(table(tmp_path, rows, f"{name}, split 1, by /lists")) is None
+    parted = [Row(path=f"val/{path}", split="val") for path in paths]
+    assert check_official(table(tmp_path, rows + parted)) is None
+
+
+def test_lists_of_one_s_own_with_test_videos_are_mentioned(tmp_path: Path) -> None:
+    rows = [Row(path=path) for path in UCF101]
+    said = str(check_official(table(tmp_path, rows, "lists train=mine.txt")))
+    assert "some are test videos whichever official split is meant" in said
+    tested = {f"g{group:02}" for group in range(8, 15)}
+    official = [row for row in rows if row.path[10:13] not in tested]
+    assert check_official(table(tmp_path, official, "lists train=trainlist02.txt")) is None
+
+
 def test_a_group_on_two_sides_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         *(Row(path=f"{k}.mp4", group=g) for k, g in enumerate("abab")),

@@ -17,6 +17,8 @@ from vclr_lightning.functional.pixels import normalize, pixel_statistics
 from vclr_lightning.models.backbone import Backbone
 from vclr_lightning.modules.plan import Forward, Plan, Source
 
+_DIMS = 5  # of clips
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -45,8 +47,14 @@ class Pixels:
         """Normalise ``(N, C, T, H, W)`` uint8 clips.
 
         Raises:
-            UserError: the network takes single pictures, but clips have several frames.
+            UserError: clips have other dimensions, or several frames for a network of pictures.
         """
+        if clips.dim() != _DIMS:
+            raise UserError(
+                f"pictures come as clips, with dimensions C, T, H, W behind that of the batch; "
+                f"those given have only {tuple(clips.shape[1:])}: unsqueeze(2) makes clips of one "
+                "frame"
+            )
         if self.clip_dims == 2 and clips.shape[2] != 1:
             raise UserError(
                 f"the backbone takes single pictures, but the data gives clips of "

@@ -23,7 +23,11 @@ from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.measuring import MeasuringModule
 from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
-from vclr_lightning.modules.trainer_checks import run_length, warn_of_slow_statistics
+from vclr_lightning.modules.trainer_checks import (
+    check_trainable,
+    run_length,
+    warn_of_slow_statistics,
+)
 
 Head = Literal["tsn", "tsm"]
 INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
@@ -105,6 +109,8 @@ class FinetuneModule(MeasuringModule):
             raise UserError(f"dropout={dropout} must be at least 0 and below 1")
         if num_classes < 2:
             raise UserError(f"num_classes={num_classes} must be 2 or more for a classifier")
+        if not frozen:
+            check_trainable(backbone, else_=", or give frozen=True")
         self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
         self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None

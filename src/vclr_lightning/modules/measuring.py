@@ -16,7 +16,7 @@ _KEY = "measured"  # in a checkpoint
 
 
 class MeasuringModule(LightningModule):
-    """Averages what its training steps measure, until the trainer logs.
+    """Averages what its training steps measure, until the trainer logs or the epoch ends.
 
     Averages are over steps, over micro-batches by their videos, and over ranks. Their sums stay on
     the device, so that no step waits for it, and go into the checkpoint, so that a run continued
@@ -32,6 +32,7 @@ class MeasuringModule(LightningModule):
         super().__init__()
         self._sums: dict[tuple[str, ...], Tensor] = {}  # (n,) of the values of these names
         self._videos: dict[tuple[str, ...], int] = {}
+        self._shown: Collection[str] = ()
         self._loaded: list[dict[str, Any]] = []
 
     @torch.no_grad()
@@ -48,7 +49,7 @@ class MeasuringModule(LightningModule):
         trainer: Any = self._trainer
         if trainer is None or not trainer.log_every_n_steps:  # a loop of one's own; no logs
             return False
-        names = tuple(values)
+        names, self._shown = tuple(values), tuple(shown)
         new = _stacked(values)
         dtype = new.dtype
         if new.device.type != "mps":  # which has no float64
@@ -61,12 +62,18 @@ class MeasuringModule(LightningModule):
             or not trainer._logger_connector.should_update_logs
         ):
             return False
+        self._log_sums(dtype)
+        return True
+
+    def on_train_epoch_end(self) -> None:
+        self._log_sums()  # of the steps since the last line
+
+    def _log_sums(self, dtype: torch.dtype = torch.float32) -> None:
         for names, ranks in self._rows().items():
             *sums, weight = distributed.average(ranks).unbind()
             for name, total in zip(names, sums, strict=True):
-                self.log(name, (total / weight).to(dtype), prog_bar=name in shown)
+                self.log(name, (total / weight).to(dtype), prog_bar=name in self._shown)
         self._sums, self._videos = {}, {}
-        return True
 
     def log_state(self, values: Mapping[str, Tensor]) -> None:
         """Log what describes the moment, the mean over the ranks."""

@@ -39,6 +39,7 @@ from vclr_lightning.modules.mixture import build_objectives
 from vclr_lightning.modules.pending import PendingKeys
 from vclr_lightning.modules.plan import Forward, plan_encodings
 from vclr_lightning.modules.trainer_checks import (
+    check_trainable,
     check_trainer,
     run_length,
     warn_of_long_queues,
@@ -121,6 +122,7 @@ class PretrainModule(MeasuringModule):
     ) -> None:
         super().__init__()
         check_key_options(momentum, key_batchnorm, batchnorm_groups, key_chunk)
+        check_trainable(backbone)
         self.num_features = backbone_number(backbone, "num_features")
         self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         built = build_objectives(objectives, weights, num_features=self.num_features)

@@ -43,6 +43,24 @@ def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyB
         )
 
 
+def check_trainable(backbone: nn.Module, *, else_: str = "") -> None:
+    """Refuse a network that would stay as it is.
+
+    Args:
+        backbone: to be trained.
+        else_: what to do if that is wanted.
+
+    Raises:
+        UserError: all of its parameters were told that they need no gradient.
+    """
+    parameters = list(backbone.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise UserError(
+            f"no parameter of the backbone {type(backbone).__name__} takes a gradient, so none "
+            f"would be trained; call requires_grad_(True) on it{else_}"
+        )
+
+
 def warn_of_slow_statistics(trainer: Trainer, network: nn.Module) -> None:
     """Warn of BatchNorm whose running statistics, which evaluation uses, lag behind the weights."""
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ WHOLE = "whole"
 """Given as the data set: take a published one as its folder has it, test videos and all."""
 
 _SAMPLE = 512  # videos whose names tell the data set
+# Names of sets whose videos of all splits are often kept in one folder.
+_TOGETHER = {
+    "kinetics400": re.compile(r"(?:^|/)[\w-]{11}_\d{6}_\d{6}\.\w+$"),
+    "activitynet": re.compile(r"(?:^|/)v_[\w-]{11}\.\w+$"),
+    "sthv2": re.compile(r"(?:^|/)\d+\.webm$"),
+}
 
 
 def video_data(
@@ -91,8 +98,9 @@ def video_data(
         cache_dir=cache_dir,
         show=is_first(),
     )
-    if dataset != WHOLE:
-        check_official(table)
+    doubt = None if dataset == WHOLE else check_official(table)
+    if doubt and is_first():
+        say(doubt)
     for line in leaks(table) if is_first() else ():
         say(line)
     train, val = split_videos(table, holdout=holdout, seed=seed)
@@ -140,32 +148,54 @@ def synthetic_data(
     return video_data(root=root, manifest=manifest, view=view, **options)
 
 
-def check_official(table: Manifest) -> None:
+def check_official(table: Manifest) -> str | None:
     """Refuse to train on what must be the test videos of a published data set.
 
-    Of videos that were listed as a folder has them. The official test sets of UCF101 are the groups
-    1 to 7, 8 to 14 and 15 to 21 of each class; names of HMDB51 tell the data set, not the side.
+    Of videos that were listed as a folder has them, or by lists of the user's own. The official
+    test sets of UCF101 are the groups 1 to 7, 8 to 14 and 15 to 21 of each class; names of HMDB51
+    tell the data set, not the side.
+
+    Returns:
+        A line for the user where test videos may be among them; otherwise ``None``.
 
     Raises:
-        UserError: whichever official split is meant, some of its test videos are in ``train``.
+        UserError: whichever official split is meant, some of its test videos are in ``train``, and
+            no list says so.
     """
-    if table.info.source.split(";")[0] != "folder":
-        return
+    source = table.info.source.split(";")[0]
+    folder = source == "folder"
+    if (not folder and not source.startswith("lists")) or "train" not in table.splits:
+        return None
     paths = table.column("path")
-    sample = [known_source(path)[0] for path in paths[:: -(-len(paths) // _SAMPLE)]]
+    some = paths[:: -(-len(paths) // _SAMPLE)]
+    sample = [known_source(path)[0] for path in some]
     name = max(sample, key=sample.count)
-    if name == "ucf101" and "train" in table.splits:
+    if name == "ucf101":
         sources = {known_source(path)[1] for path in table.split("train").column("path")}
         numbers = {int(source.rpartition("_g")[2]) for source in sources if source}
         tested = {(number - 1) // 7 for number in numbers if number <= 21} == {0, 1, 2}
     else:
-        tested = name == "hmdb51" and len(table.splits) == 1
-    if tested:
+        tested = folder and name == "hmdb51" and len(table.splits) == 1
+    if tested and folder:
         raise UserError(
             f"by their names, the videos in {table.root} are those of {DATASETS[name].title}, test "
             f"videos among them, and no list says which; give data={name} with data.annotations="
             f"FOLDER of its official lists, or data.dataset={WHOLE} to take all of them"
         )
+    if tested:
+        return (
+            f"by their names, the videos to train on are of {DATASETS[name].title}, and some are "
+            f"test videos whichever official split is meant; data={name} takes its official lists"
+        )
+    for name, pattern in _TOGETHER.items() if folder and len(table.splits) == 1 else ():
+        if 2 * sum(pattern.search(path) is not None for path in some) > len(some):
+            return (
+                f"the videos in {table.root} have names as in {DATASETS[name].title}, and nothing "
+                "says which are of its validation and test sets: any that are there are trained "
+                f"on, too. data={name} takes its official lists, and data.dataset={WHOLE} all "
+                "videos without this line"
+            )
+    return None
 
 
 def split_videos(table: Manifest, *, holdout: float, seed: int) -> tuple[Manifest, Manifest | None]:
