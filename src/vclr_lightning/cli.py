@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from vclr_lightning import __version__
-from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.errors import CodeFault, UserError, harmless
 from vclr_lightning.core.launcher import check_numbers
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 from vclr_lightning.explain import explain
@@ -113,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 141
     except CodeFault as fault:
-        print(f"error: {fault.report()}", file=sys.stderr)
+        print(f"error: {harmless(fault.report())}", file=sys.stderr)
         return 1
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {harmless(sentence)}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:  # it leads to a full disk

@@ -23,16 +23,16 @@ def _mistakes_explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from vclr_lightning.core.errors import CodeFault
+        from vclr_lightning.core.errors import CodeFault, harmless
         from vclr_lightning.explain import explain
 
         if isinstance(error, CodeFault) and not _TRACEBACKS:
-            print(f"error: {error.report()}", file=sys.stderr)
+            print(f"error: {harmless(error.report())}", file=sys.stderr)
             sys.exit(1)
         sentence = explain(error)
         if sentence is None or _TRACEBACKS:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {harmless(sentence)}", file=sys.stderr)
         sys.exit(2)
 
 

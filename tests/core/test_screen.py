@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vclr_lightning import cli, train
 from vclr_lightning.core.overrides import typed
-from vclr_lightning.core.screen import PlainTable
+from vclr_lightning.core.screen import PlainTable, show
 from vclr_lightning.models import TinyBackbone, export_backbone, load_initial_weights
 
 SOURCE = Path(__file__).parents[2] / "src" / "vclr_lightning"
@@ -28,6 +28,20 @@ def test_names_are_whole_on_anyone_s_console(name: str) -> None:
     console = Console(file=io.StringIO(), width=80)
     console.print(table)
     assert console.file.getvalue().count(name) == 3  # type: ignore[attr-defined]
+
+
+def test_names_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In lines, tables and errors: a name may hold what renames the window or deletes a line."""
+    name = "a\x1b]0;title\x07\x9b2K.mp4"
+    shown = r"a\x1b]0;title\x07\x9b2K.mp4"
+    table = PlainTable(name, title=name)
+    table.add_row(name)
+    show(name, table)
+    assert capsys.readouterr().out.count(shown) == 4
+    assert cli.main(["show", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert shown in said
+    assert not set(said) & set("\x1b\x07\x9b")
 
 
 def test_there_is_one_way_to_the_screen() -> None:

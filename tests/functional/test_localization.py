@@ -185,3 +185,8 @@ def test_chance_proposes_every_segment_alike() -> None:
         assert abs((drawn[:, 1] < x).mean() - x**2) < 0.02
     # The order says nothing of the place.
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 2])[0, 1]) < 0.03
+
+
+def test_soft_nms_takes_whole_numbers() -> None:
+    whole = np.array([[0, 1, 2], [0, 1, 1]])
+    np.testing.assert_array_equal(soft_nms(whole), soft_nms(whole.astype(float)))

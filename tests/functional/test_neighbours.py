@@ -234,3 +234,11 @@ def test_merging_keeps_the_largest(seed: int, k: int) -> None:
         start += width
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     assert (decode_keys(best)[1].numpy() == order).all()
+
+
+def test_features_that_still_want_a_gradient_are_compared() -> None:
+    """Those of a network called without ``no_grad``."""
+    rows = features(0, 9).float()
+    found = cosine_neighbours(rows.clone().requires_grad_(), rows.clone().requires_grad_(), 3)
+    assert all(map(torch.equal, found, cosine_neighbours(rows, rows, 3)))
+    assert not found[0].requires_grad

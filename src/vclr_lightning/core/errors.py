@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterator
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# To a terminal these are commands: to colour, to move, to name the window.
+_COMMANDS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -105,3 +107,13 @@ def disk_trouble(error: BaseException, *, full: bool = False) -> str:
     numbers = _FULL if full else _FULL | _REFUSED
     found = (getattr(cause, "errno", None) for cause in causes(error))
     return next((os.strerror(number) for number in found if number in numbers), "")
+
+
+def harmless(text: str) -> str:
+    """Spell out what terminals take for commands, which a file's name may hold.
+
+    Example:
+        >>> print(harmless("a" + chr(27) + "[2Jb.mp4"))
+        a\\x1b[2Jb.mp4
+    """
+    return text.translate(_COMMANDS)

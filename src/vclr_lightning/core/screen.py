@@ -1,4 +1,5 @@
-"""What is printed for people, shown as it is: a path or a class may look like rich's markup."""
+"""What is printed for people, shown as it is: a path or a class may look like rich's markup, or
+hold what terminals take for commands."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from vclr_lightning.core.errors import harmless
 
 
 class PlainTable(Table):
@@ -27,7 +30,7 @@ class PlainTable(Table):
     """
 
     def __init__(self, *headers: str, title: str | None = None, **options: Any) -> None:
-        shown = None if title is None else Text(title, style="table.title")
+        shown = None if title is None else Text(harmless(title), style="table.title")
         super().__init__(title=shown, **options)
         for header in headers:
             self.add_column(header)
@@ -41,13 +44,18 @@ class PlainTable(Table):
         super().add_row(*map(_text, cells), **options)
 
 
+class _PlainConsole(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(harmless(text), **options)
+
+
 def screen(**options: Any) -> Console:
-    """Return a console that reads nothing into what it prints.
+    """Return a console that reads nothing into what it prints, nor lets a terminal do so.
 
     Args:
         options: of :class:`rich.console.Console`.
     """
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    return _PlainConsole(markup=False, emoji=False, highlight=False, **options)
 
 
 def show(*things: Any) -> None:
@@ -63,4 +71,4 @@ def wrote(file: str | Path) -> None:
 
 
 def _text(cell: Any) -> Any:
-    return Text(cell) if isinstance(cell, str) else cell
+    return Text(harmless(cell)) if isinstance(cell, str) else cell

@@ -67,6 +67,7 @@ def cosine_neighbours(
         >>> position.tolist()
         [[1, 2]]
     """
+    queries, gallery = queries.detach(), gallery.detach()
     if not len(gallery):
         raise UserError("there is nothing to look among: the gallery is empty")
     where = torch.device(queries.device if device is None else device)

@@ -75,7 +75,7 @@ def soft_nms(
         >>> soft_nms(two).round(2).tolist()
         [[0.0, 0.5, 0.9], [0.6, 0.9, 0.5], [0.0, 0.48, 0.08]]
     """
-    left = proposals.copy()
+    left = proposals * 1.0  # a copy, and no whole numbers
     picked: list[Floats] = []
     while len(left) and len(picked) < keep:
         best = int(left[:, 2].argmax())
