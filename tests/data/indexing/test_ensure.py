@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
+from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.manifest import Manifest
@@ -211,3 +213,34 @@ def test_a_first_rank_that_fails_holds_up_nobody(root: Path, tmp_path: Path) -> 
     torchrun = [{"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": str(rank)} for rank in range(2)]
     for said in ranks(tmp_path / "empty", tmp_path / "cache", *torchrun):
         assert said[0] == "looked"
+
+
+def test_damage_is_taken_as_far_as_chosen(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "run/a_1.mp4"
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for at, size in packets[6:]:
+        content[at : at + size] = bytes(size)
+    path.write_bytes(content)
+    cache = tmp_path / "cache"
+    assert len(ensure(root, cache_dir=cache)) == 3  # its first frame is whole
+    assert len(ensure(root, cache_dir=cache, decode=True)) == 2
+    taken = ensure(root, cache_dir=cache, decode=True, max_damaged=0.5)
+    assert taken.column("damaged").tolist() == [0.25, 0, 0]
+    given = {"manifest": taken.file, "max_damaged": 0.2}
+    assert [ensure(None, **given).relative_path(i) for i in range(2)] == [
+        "run/a_2.mp4",
+        "walk/b_1.mp4",
+    ]
+    assert len(ensure(None, manifest=taken.file, max_damaged=0.3)) == 3
+    ensure_manifest(**given, show=True)  # type: ignore[arg-type]
+    words = " ".join(capsys.readouterr().err.split())
+    assert "more than 20.0% of their frames are damaged" in words
+    # The same file, indexed with another limit, is looked at again.
+    for limit, videos in ((0.3, 3), (0.2, 2), (0.3, 3)):
+        options = [f"--max-damaged={limit}", "--decode", f"--out={tmp_path / 'a.arrow'}"]
+        main(["index", str(root), *options])
+        assert len(Manifest.load(tmp_path / "a.arrow")) == videos

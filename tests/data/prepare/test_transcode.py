@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -54,6 +56,25 @@ def test_a_variable_frame_rate_stays_one(write: Write, tmp_path: Path) -> None:
     transcode(source, tmp_path / "new.mp4", Recipe())
     with PyAVReader().open(tmp_path / "new.mp4") as video:
         np.testing.assert_allclose(video.times(), np.array(times) / 1000, atol=1e-4)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".wmv", "wmv2"), (".ts", "mpeg2video")])
+def test_times_are_those_of_the_frames_in_any_container(
+    suffix: str, codec: str, write: Write, tmp_path: Path
+) -> None:
+    source = tmp_path / f"vfr{suffix}"
+    shown = [k + 20 * (k > 9) + k // 3 for k in range(30)]  # in 25ths of a second
+    with av.open(str(write(tmp_path / "a.mp4")), "r") as file, av.open(str(source), "w") as sink:
+        stream: Any = sink.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for time, frame in zip(shown, file.decode(video=0), strict=True):
+            frame.pts, frame.time_base, frame.pict_type = time, Fraction(1, 25), PictureType.NONE
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode())
+    found = transcode(source, tmp_path / "new.mp4", Recipe())
+    assert found.duration == pytest.approx(shown[-1] / 25, abs=0.1)
+    with PyAVReader().open(tmp_path / "new.mp4") as video:
+        np.testing.assert_allclose(video.times(), np.array(shown) / 25, atol=1.5e-3)
 
 
 def test_a_turned_video_is_stored_upright(write: Write, tmp_path: Path) -> None:

@@ -163,3 +163,20 @@ def test_the_name_of_a_codec_may_be_any_bytes(video: Make, plain: Plain, tmp_pat
     (path := tmp_path / "a.mov").write_bytes(content.replace(b"mp4v", b"mp4\xed"))
     assert probe(path).num_frames == 4
     _each_equals(path, plain(path))
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mov"])
+def test_a_palette_that_comes_once_colours_every_frame(suffix: str, tmp_path: Path) -> None:
+    numbers = np.arange(256, dtype=np.uint8)
+    palette = np.stack([255 + 0 * numbers, numbers, 255 - numbers, 0 * numbers + 77], axis=1)
+    pictures = [np.tile(numbers[3 * n : 3 * n + 64], (48, 1)) for n in range(20)]
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray((picture, palette), format="pal8")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    _each_equals(path, [palette[picture, 1:] for picture in pictures])
