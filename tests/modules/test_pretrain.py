@@ -462,6 +462,15 @@ def test_a_network_that_would_stay_as_it_is_is_refused(
     make_module(backbone=network)
 
 
+def test_single_frames_for_a_network_of_clips_are_refused(make_module: Make) -> None:
+    net = nn.Sequential(nn.Conv3d(3, 6, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    module = make_module(backbone=WrappedBackbone(net, num_features=6, clip_dims=3))
+    frames = torch.zeros(2, 3, 1, 12, 12, dtype=torch.uint8)
+    with pytest.raises(UserError, match="takes clips, but the data gives single frames"):
+        module.encode(frames)
+    assert module.encode(frames.expand(-1, -1, 4, -1, -1)).shape == (2, 6)
+
+
 def test_pictures_without_a_time_axis_are_told_from_clips(make_module: Make) -> None:
     pictures = torch.zeros(2, 3, 12, 12, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"have only \(3, 12, 12\): unsqueeze\(2\)"):

@@ -17,7 +17,8 @@ from vclr_lightning.functional.pixels import normalize, pixel_statistics
 from vclr_lightning.models.backbone import Backbone
 from vclr_lightning.modules.plan import Forward, Plan, Source
 
-_DIMS = 5  # of clips
+_DIMS = 5  # of a batch of clips
+_CLIPS = 3  # dimensions that a network of clips moves over
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Pixels:
         """Normalise ``(N, C, T, H, W)`` uint8 clips.
 
         Raises:
-            UserError: clips have other dimensions, or several frames for a network of pictures.
+            UserError: clips have other dimensions, several frames for a network of pictures, or a
+                single one for a network of clips.
         """
         if clips.dim() != _DIMS:
             raise UserError(
@@ -59,6 +61,11 @@ class Pixels:
             raise UserError(
                 f"the backbone takes single pictures, but the data gives clips of "
                 f"{clips.shape[2]} frames; set frames_per_clip=1 or use a 3D backbone"
+            )
+        if self.clip_dims == _CLIPS and clips.shape[2] == 1:
+            raise UserError(
+                "the backbone takes clips, but the data gives single frames; set frames_per_clip, "
+                "such as frames_per_clip=16"
             )
         if self.channels_last:  # rearranged while they are bytes
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
