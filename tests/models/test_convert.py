@@ -225,3 +225,19 @@ def test_a_plain_state_dict_says_what_shapes_do_not(
     fresh = build()
     load_backbone(tmp_path / "b.pth", fresh)
     fresh.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True))
+
+
+class Doubled(TorchvisionResNet):
+    """A class of the user's own under torchvision's names."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_class_of_the_user_s_own_is_nobody_else_s_under_any_names(tmp_path: Path) -> None:
+    file = export_backbone(Doubled(name="resnet18"), tmp_path / "b.safetensors")
+    convert_checkpoint(file, tmp_path / "b.pth")
+    with pytest.raises(UserError, match=r"Doubled.*none of this package's networks"):
+        load_backbone(tmp_path / "b.pth")
+    with pytest.raises(UserError, match=r"MMAction2 has no names for .*Doubled"):
+        convert_checkpoint(file, tmp_path / "m.pth", names="mmaction")

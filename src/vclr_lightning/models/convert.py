@@ -14,7 +14,7 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.models.checkpoints import MARK, read_checkpoint
 from vclr_lightning.models.export import export_backbone, facts_of
 from vclr_lightning.models.naming import mmaction_names
-from vclr_lightning.models.recognise import describe, known_spec
+from vclr_lightning.models.recognise import BACKBONES, describe, known_spec
 from vclr_lightning.models.weights import FORMS, gather_names
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ def convert_checkpoint(
         export_backbone(source, target, prefix=prefix)
     else:
         if names != "own":
+            if (
+                spec and spec["_target_"] not in BACKBONES
+            ):  # its names may be a ResNet's all the same
+                raise UserError(f"MMAction2 has no names for {describe(spec)}; leave --names out")
             trained = checkpoint.metadata.get("head") == "tsm"
             tensors = mmaction_names(
                 tensors, tsm=trained or names == "mmaction-tsm", every_block=trained
