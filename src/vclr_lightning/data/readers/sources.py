@@ -58,7 +58,8 @@ class FilePart:
 
     def opened(self) -> IO[bytes]:
         """Return the stretch as a file."""
-        return io.BufferedReader(_Stretch(self.file, self.start, self.size))
+        file = self.file.open("rb", buffering=0)
+        return io.BufferedReader(_Stretch(file, self.start, self.size))
 
     def identity(self) -> str:
         """Return the stretch, and size and time of the file."""
@@ -125,10 +126,10 @@ def head(source: VideoSource, size: int) -> bytes:
 
 
 class _Stretch(io.RawIOBase):
-    """Bytes ``start`` to ``start + size`` of a file."""
+    """Bytes ``start`` to ``start + size`` of a file, which it closes."""
 
-    def __init__(self, file: Path, start: int, size: int) -> None:
-        self._file = file.open("rb", buffering=0)
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        self._file = file
         self._bounds = (start, start + size)
         self._file.seek(start)
 
