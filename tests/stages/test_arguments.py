@@ -55,6 +55,22 @@ def test_every_number_has_to_be_finite(stage: str) -> None:
         assert str(caught.value) == f"{key}={value} must be a finite number"
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("data.timeout=20m", "data.timeout='20m' must be a number"),
+        ("data.num_workers=two", "data.num_workers='two' must be a whole number"),
+        ("+trainer.max_steps=1k", "trainer.max_steps='1k' must be a whole number"),
+        ("+trainer.max_step=1", "trainer has no max_step; did you mean max_steps?"),
+        ("data=synthetic data.eval_frames=x", "data.eval_frames='x' must be a whole number"),
+    ],
+)
+def test_what_a_part_hands_on_is_checked_as_well(word: str, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_arguments(plain(composed(*TINY, *word.split())))
+    assert str(caught.value) == sentence
+
+
 def test_what_is_infinite_by_itself_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("my_project")
     exec("def span(start=0.0, end=float('inf')): ...", vars(module))

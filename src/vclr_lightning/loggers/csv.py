@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import logging
 import math
@@ -113,9 +114,11 @@ class CSVLogger(Logger):
         try:
             yield
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise UserError(
-                f"cannot write {self.path}: {error.strerror}; free some space on its disk and give"
-                " the same command again"
+                f"cannot write {self.path}: {error.strerror}; "
+                + ("free some space on its disk and " if full else "see to it, and ")
+                + "give the same command again"
             ) from error
 
     def _continue(self, before: float) -> None:

@@ -56,7 +56,7 @@ def check_arguments(config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key}._target_={node['_target_']} cannot be imported: {error.__cause__ or error}"
             ) from error
-        parameters = inspect.signature(target).parameters
+        parameters = _parameters(target)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for name, value in node.items():
             if name in _HYDRA or (takes_any and name not in parameters):
@@ -69,6 +69,17 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         if key == "module":
             check_precision(target, (config.get("trainer") or {}).get("precision"))
         _try_out(key, target, {k: v for k, v in node.items() if k not in _HYDRA}, config)
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """Of a callable, and of what it hands the others to: of ``**rest: Annotated[Any, Class]``."""
+    own = dict(inspect.signature(target).parameters)
+    for name, parameter in list(own.items()):
+        taker = re.fullmatch(r"Annotated\[Any, (\w+)\]", str(parameter.annotation))
+        if taker is not None:
+            del own[name]
+            own = _parameters(vars(inspect.getmodule(target))[taker[1]]) | own
+    return own
 
 
 def admits_infinity(node: Any, name: str) -> bool:

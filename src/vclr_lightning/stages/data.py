@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.core.errors import UserError
@@ -59,7 +59,7 @@ def video_data(
     holdout: float = 0.05,
     seed: int = 0,
     reader: Any = None,
-    **loading: Any,
+    **loading: Annotated[Any, VideoDataModule],
 ) -> VideoDataModule:
     """Index the videos where that has not been done, split them, and build the data module.
 
@@ -131,7 +131,7 @@ def synthetic_data(
     root: str | Path | None = None,
     manifest: str | Path | None = None,
     view: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, video_data],
 ) -> VideoDataModule:
     """Make synthetic videos where none are named, and build the data module.
 

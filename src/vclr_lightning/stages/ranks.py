@@ -25,7 +25,7 @@ from vclr_lightning.core import processes
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import how_ended, is_stopped, tell_failure
-from vclr_lightning.core.stopping import say
+from vclr_lightning.core.stopping import StopRequested, say
 
 # Public since torch 2.14.
 set_timeout: Callable[[timedelta], None] = getattr(
@@ -100,6 +100,9 @@ class _Launcher(_SubprocessScriptLauncher):
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             return function(*args, **options)
+        except StopRequested:
+            _kill(self.procs)  # before they say that this one is gone
+            raise
         except Exception as error:
             if reason := lost_rank(error):
                 raise UserError(reason) from error

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -48,7 +48,7 @@ def build_trainer(
     threads: int | None = None,
     timeout: float = 1800.0,
     directory: Any = None,
-    **options: Any,
+    **options: Annotated[Any, Trainer],
 ) -> Trainer:
     """Build a trainer that trains exactly and continues exactly.
 
@@ -121,7 +121,7 @@ def build_trainer(
             num_sanity_val_steps=0,
             **options,
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
         raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
 
 
