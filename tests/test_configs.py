@@ -255,6 +255,11 @@ def test_the_released_stretch_is_that_of_kinetics_alone() -> None:
         transform = values(*stage, *of)["features"]["transform"]
         assert (transform["size"], transform["resize"]) == (256, 256)
         assert transform["stretch"] is None
+    suite = values("+suite=frozen", "+preset=released", "ckpt=a.ckpt")["suite"]
+    for name, row in suite.items():
+        stretched = "k400" in name
+        for one in (row["run"], row["untrained"]) if row else ():
+            assert ("features.transform.stretch" in one["changes"]) != stretched
 
 
 def test_the_paper_s_localisation_is_of_the_classifier_s_scores() -> None:
