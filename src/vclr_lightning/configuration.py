@@ -28,6 +28,7 @@ _COUNTS = {
     "epochs": 1,
     "seed": 0,
 }
+_RATES = ("optim.base_lr", "switch.final_lr")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -49,6 +50,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     _check_finite(cfg)
     for key, least in _COUNTS.items():  # others are computed from these
         _check_count(key, _value(cfg, key, least), least)
+    for key in _RATES:
+        rate = _value(cfg, key, 0)
+        if not isinstance(rate, int | float) or rate < 0:
+            raise UserError(f"{key}={rate!r} must be a number, 0 or more")
     try:
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")

@@ -76,13 +76,19 @@ def _hydra(error: BaseException) -> str:
         return f"{override} cannot be read as KEY=VALUE; quote what is special, as 'KEY=\"VALUE\"'"
     key = re.search(r"Could not (?:override|append to) '([^']+)'", text)
     if key:
-        return _unknown_key(str(key[1]))
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+        return _unknown_key(str(key[1]), inner[1] if inner else str(key[1]))
     return _one_line(text)
 
 
-def _unknown_key(name: str) -> str:
+def _unknown_key(name: str, inner: str) -> str:
     if name in _PLUS:
         return f"{name} is added to a run, not replaced: give +{name}=..."
+    if inner.startswith(f"{name}."):  # of a mapping that is given for one that is there
+        return (
+            f"there is no {inner} in the configuration, and a mapping only changes what is there; "
+            f"to replace that, give '~{name}' '+{name}={{...}}'"
+        )
     near = difflib.get_close_matches(name, _known_keys(), n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else "--help and --cfg job show what there is"
     return f"there is no {name} in the configuration; {hint}"

@@ -28,7 +28,9 @@ class Signal(Callback):
             os.kill(os.getpid(), self.signum)
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_stops_after_the_step_saved_and_continues(
     fit: Any,

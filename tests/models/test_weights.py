@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -350,6 +351,13 @@ def test_another_file_is_told_in_words(
         load_initial_weights(TinyBackbone(width=8), file)
     assert str(error.value).startswith(f"{file} {told}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["weights.ckpt", "weights.safetensors"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(file := tmp_path / name)
+    with pytest.raises(UserError, match="is a device or a pipe, no regular file"):
+        load_initial_weights(TinyBackbone(width=8), file)
 
 
 def test_report_as_table_and_dict(tmp_path: Path) -> None:

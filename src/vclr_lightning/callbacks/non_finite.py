@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ class NonFiniteGuard(Callback):
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
         return (
             f"the loss is not finite in step {step}; its videos {shown}{more} are listed in"
-            f" {self.path}; {self._advice()}"
+            f" {shlex.quote(str(self.path))}; {self._advice()}"
         )
 
     def _advice(self) -> str:

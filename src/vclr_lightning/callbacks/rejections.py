@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ class RejectionWriter(Callback):
             if is_first() and self._named <= _NAMED:
                 logger.warning("%s cannot be read: %s", new["path"], new["reason"])
                 if self._named == _NAMED:
-                    logger.warning("more that cannot be read are listed in %s alone", self.path)
+                    logger.warning(
+                        "more that cannot be read are listed in %s alone",
+                        shlex.quote(str(self.path)),
+                    )
         self._rejected, self._seen = [], []
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _HEADER = 16 << 20  # bytes; 100,000 tensors need 10 MB
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as one of safetensors, whatever it is called."""
-    if path.is_dir():
+    if not path.is_file():  # a folder; or a pipe, which would be waited for
         return False
     with path.open("rb") as file:
         head = file.read(9)

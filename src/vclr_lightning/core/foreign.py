@@ -72,6 +72,8 @@ def what_it_is(path: Path) -> str | None:
         if not weights and (path / "saved_model.pb").exists():
             return f"is a model of TensorFlow; {_WANTED}"
         return f"is a folder; give the file in it{f', such as {weights[0]}' if weights else ''}"
+    if path.exists() and not path.is_file():  # reading could wait, or go on, for ever
+        return "is a device or a pipe, no regular file"
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)

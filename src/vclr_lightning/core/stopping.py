@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: who answers them, and how a process ends by them."""
+"""SIGTERM, Ctrl-C and SIGUSR1: who answers them, and how a process ends by them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGUSR1,
+)  # SIGUSR1: of SLURM, before the time is up
 _SAME = 1.0  # seconds within which a signal that comes again is the same request
 _held: list[int] | None = None  # signals that wait until processes have been started
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ class RejectionLog:
             len(self), self.attempted, max_share=self._max_share, num_videos=self._num_videos
         ):
             last = next(reversed(self._rejected.values()))
-            where = f", all listed in {self._path}" if self._path else ""
+            where = f", all listed in {shlex.quote(str(self._path))}" if self._path else ""
             raise UserError(
                 f"{len(self)} of {self.attempted} videos could not be read ({self.share:.1%}, "
                 f"allowed are {self._max_share:.1%}){where}; the last: {last['path']}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -61,7 +62,7 @@ class Indexed:
             return ""
         kept = ", ".join(f"{split} {n:,}" for split, n in self.summary.splits.items())
         return (
-            f"{len(self.rejected):,} rejected, listed in {self.rejected_file}: "
+            f"{len(self.rejected):,} rejected, listed in {shlex.quote(str(self.rejected_file))}: "
             f"{reasons_of(self.rejected)}; there remain {kept}"
         )
 

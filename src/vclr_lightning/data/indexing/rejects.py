@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ def failed_lines(failed: Sequence[Rejected], file: Path) -> list[str]:
         return []
     more = len(failed) - _NAMED
     return [
-        f"{len(failed):,} failed, listed in {file}: {reasons_of(failed)}",
+        f"{len(failed):,} failed, listed in {shlex.quote(str(file))}: {reasons_of(failed)}",
         *(f"  {one.path}: {one.reason}" for one in failed[:_NAMED]),
         *([f"  and {more:,} more"] if more > 0 else []),
     ]

@@ -188,7 +188,8 @@ class Manifest:
         """
         if name not in self.splits:
             raise UserError(
-                f"{self._file} has no split {name!r}; it has: {', '.join(self.splits) or 'none'}"
+                f"{self._file} has no split {name!r}; it has: {', '.join(self.splits) or 'none'}. "
+                f"List videos of it when indexing ({name}_list), or give a manifest that has it"
             )
         return self.select(self.column("split") == self.words("split").index(name))
 
