@@ -145,6 +145,131 @@ def test_a_fault_of_a_reader_is_no_broken_video(
     _check(info.value, "Failing", how, manifest.path(3))
 
 
+READ: dict[str, Callable[[list[Any]], Any]] = {
+    "gives NoneType as a frame": lambda frames: [None for _ in frames],
+    "it gives 6$": lambda frames: frames[1:],
+    "it gives 8$": lambda frames: frames + frames[:1],
+    "not iterable": lambda frames: None,
+    "of float32 as a frame": lambda frames: [f.astype(np.float32) / 255 for f in frames],
+    "of uint8 as a frame, not": lambda frames: [f.transpose(2, 0, 1) for f in frames],
+    "Tensor .* as a frame": lambda frames: [torch.tensor(f) for f in frames],
+    "which is empty": lambda frames: [f[:0] for f in frames],
+}
+
+
+class Giving(Failing):
+    """A reader that makes something else of the frames."""
+
+    def __init__(self, change: Callable[[list[Any]], Any]) -> None:
+        super().__init__()
+        self.change = change
+
+    @contextmanager
+    def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[Any]:
+        with super().open(path, num_frames=num_frames) as video:
+            read = video.read
+            video.read = lambda ranks: self.change(read(ranks))
+            yield video
+
+
+@pytest.mark.parametrize("how", READ)
+def test_frames_of_no_use_are_the_readers_fault(manifest: Manifest, how: str) -> None:
+    for samples, key in (
+        (_samples(manifest, reader=Giving(READ[how])), (0, 3)),
+        (
+            FramesDataset(
+                manifest=manifest,
+                reader=Giving(READ[how]),
+                transform=EvalTransform(size=32, resize=32),
+                num_frames=7,
+            ),
+            3,
+        ),
+    ):
+        with pytest.raises(CodeFault, match=how) as info:
+            samples[key]  # type: ignore[index]
+        assert str(info.value).startswith(f"Giving ({__file__}:")
+        assert f" fails on {manifest.path(3)}: " in str(info.value)
+
+
+MADE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "NoneType": lambda clip: None,
+    "ndarray": lambda clip: clip.numpy(),
+    "of float32": lambda clip: clip / 255,
+    "30, 30": lambda clip: clip[..., 1:31, 1:31],
+    r" \((1, )?1, 1, 32, 32\)": lambda clip: clip[-1:, :1] if clip.ndim == 4 else clip[:, -1:],
+}
+
+
+class Made(EvalTransform):
+    """A transform that makes something else of the pictures."""
+
+    num_views = 1
+
+    def __init__(self, change: Callable[[torch.Tensor], Any], *, views: bool = False) -> None:
+        super().__init__(size=32, resize=32)
+        self.__dict__.update(change=change, views=views)
+
+    def __call__(self, clip: Any, rng: Any = None) -> Any:
+        made = super().__call__(clip, rng)
+        return self.__dict__["change"](made[None] if self.__dict__["views"] else made)
+
+
+@pytest.mark.parametrize("how", MADE)
+def test_pictures_of_no_use_are_the_transforms_fault(manifest: Manifest, how: str) -> None:
+    """A dataset that copies them into a tensor would take them for others, without a word."""
+    given = {"manifest": manifest, "reader": PyAVReader()}
+    datasets: list[Any] = [
+        _samples(manifest, transform=Made(MADE[how])),
+        FramesDataset(**given, transform=Made(MADE[how])),  # type: ignore[arg-type]
+        CentresDataset(**given, transform=Made(MADE[how], views=True)),  # type: ignore[arg-type]
+    ]
+    for dataset, key in zip(datasets, [(0, 3), 3, 3], strict=True):
+        with pytest.raises(CodeFault, match=how) as info:
+            dataset[key]
+        assert str(info.value).startswith(f"Made ({__file__}:")
+        assert f" fails on {manifest.path(3)}: TypeError: it gives " in str(info.value)
+
+
+class Drawing(TupleSampler):
+    """Changes what it draws for another number of frames than the one with which it is tried."""
+
+    def __init__(self, change: Callable[[Any], Any], tried: int = 64) -> None:
+        super().__init__()
+        self.__dict__.update(change=change, tried=tried)
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Any:
+        drawn = super().__call__(num_frames, rng)
+        return drawn if num_frames == self.__dict__["tried"] else self.__dict__["change"](drawn)
+
+
+def _half(drawn: Any) -> Any:
+    drawn.ranks["anchor"] = drawn.ranks["anchor"] + 0.5
+    return drawn
+
+
+def _fewer(drawn: Any) -> Any:
+    drawn.rows["others"] = drawn.rows["others"][:1]
+    return drawn
+
+
+def _short(drawn: Any) -> Any:
+    drawn.ranks["positive"] = drawn.ranks["positive"][:2]
+    return drawn
+
+
+@pytest.mark.parametrize("change", [_half, _fewer, _short, lambda drawn: None])
+def test_a_draw_of_no_use_is_the_samplers_fault(manifest: Manifest, change: Any) -> None:
+    with pytest.raises(CodeFault, match=r"^Drawing \(.*test_faults.py:\d+\) fails on ") as info:
+        _samples(manifest, samplers=[Drawing(change)])[0, 3]
+    assert str(manifest.path(3)) in str(info.value)
+
+
+def test_a_sampler_that_fails_when_it_is_tried_is_at_fault(manifest: Manifest) -> None:
+    with pytest.raises(CodeFault, match=r"Drawing .* fails: AttributeError"):
+        _samples(manifest, samplers=[Drawing(lambda drawn: None, tried=-1)])
+
+
 def test_frames_that_there_are_not_are_the_samplers_fault(manifest: Manifest) -> None:
     with pytest.raises(CodeFault, match=r"OutsideSampler .* fails on .*: IndexError: .* not among"):
         _samples(manifest, samplers=[OutsideSampler()])[0, 3]

@@ -515,6 +515,21 @@ def test_maps_without_a_momentum_encoder(make_module: Make, make_batch: MakeBatc
     assert module.query_encoder.calls == [12, 12]  # its features might be another thing
 
 
+@pytest.mark.parametrize(
+    "change", [lambda out: None, lambda out: out.loss, lambda out: ObjectiveOutput(out.loss[None])]
+)
+def test_an_objective_that_gives_no_loss_is_named(
+    make_module: Make, make_batch: MakeBatch, change: Callable[[ObjectiveOutput], Any]
+) -> None:
+    class Giving(Dense):
+        def forward(self, features: Any, batch: Batch) -> Any:
+            return change(super().forward(features, batch))
+
+    module = make_module(objectives={"mine": Giving})
+    with pytest.raises(TypeError, match=r"Giving \(mine\) gives no ObjectiveOutput"):
+        module.training_step(make_batch(range(4)), 0)
+
+
 class Head(nn.Module):
     """Features that are no average of the map, dropout between them, and BatchNorm."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import os
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # To a terminal these are commands: to colour, to move, to name the window.
@@ -75,10 +77,14 @@ class CodeFault(Exception):  # noqa: N818  # not every error is one
 
 
 def _place(part: object, error: Exception) -> str:
-    """File and line of the innermost call in the part's own package, or else of any."""
+    """File and line of the innermost call in the part's own package, or else of its definition."""
     package = str(getattr(part, "__module__", "")).partition(".")[0]
     calls = list(traceback.walk_tb(error.__traceback__))
     own = [c for c in calls if c[0].f_globals.get("__name__", "").partition(".")[0] == package]
+    if not own:  # what it returned, say, was of no use
+        kind = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
+        with suppress(OSError, TypeError):
+            return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
     frame, line = (own or calls)[-1]
     return f"{frame.f_code.co_filename}:{line}"
 

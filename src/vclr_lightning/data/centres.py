@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.decoding import read_clips, reject
+from vclr_lightning.data.faults import blaming, picture
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.segments import clip_ranks, segment_bounds, segment_centres
 
@@ -105,7 +106,7 @@ class CentresDataset(Dataset[CentresSample]):
                 index,
                 self._reader,
                 draw=partial(self._draw, index=index),
-                converter=lambda: self._transform,
+                converter=lambda: self._convert,
             )
             views = torch.stack(clips, dim=1)
         except VideoError as error:
@@ -119,6 +120,11 @@ class CentresDataset(Dataset[CentresSample]):
             "valid": not rejected,
             "rejected": rejected,
         }
+
+    def _convert(self, frames: list[NDArray[np.uint8]]) -> Tensor:
+        size, views = self._transform.size, self._transform.num_views
+        with blaming(self._transform):
+            return picture(self._transform(frames), views, 3, len(frames), size, size)
 
     def _draw(self, num_frames: int, index: int = 0) -> NDArray[np.int64]:
         begins = max(1, num_frames - (self._frames_per_clip - 1) * self._stride)

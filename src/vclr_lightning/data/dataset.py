@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.decoding import read_drawn, reject
-from vclr_lightning.data.faults import blaming
+from vclr_lightning.data.faults import blaming, picture
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms.backends import is_split
 from vclr_lightning.data.views import ViewPlan
@@ -233,7 +233,7 @@ class VideoDataset(Dataset[Sample]):
     def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
         views: dict[str, Tensor] = {}
         rest: dict[str, NDArray[np.int32]] = {}
-        position = 0
+        position, size = 0, self._transform.size
         for name, spec in self._plan.specs.items():
             clips, parameters = [], []
             for number in range(spec.clips):
@@ -242,7 +242,8 @@ class VideoDataset(Dataset[Sample]):
                 clip = frames[position : position + spec.frames]
                 with blaming(self._transform):
                     if self._begin is None:
-                        clips.append(self._transform(clip, rng))
+                        shape = (3, spec.frames, size, size)
+                        clips.append(picture(self._transform(clip, rng), *shape))
                     else:
                         begun, row = self._begin(clip, rng)
                         clips.append(begun)

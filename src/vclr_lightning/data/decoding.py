@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vclr_lightning.data.faults import blaming, judged, may_pass
+from vclr_lightning.data.faults import blaming, described, judged, may_pass
 from vclr_lightning.data.protocols import (
     FRAME_SLACK,
     LEAST_SHARE,
@@ -58,7 +58,7 @@ def read_drawn(
     def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
         with blaming(draw):
             drawn, ranks = draw(len(within))
-        return drawn, video.read(within.start + np.asarray(ranks))
+        return drawn, _read(video, within.start + np.asarray(ranks))
 
     return _opened(manifest, row, reader, take)
 
@@ -95,7 +95,7 @@ def read_clips(
         converted = []
         for start in range(0, len(clips), size):
             part = clips[start : start + size]
-            frames = video.read(part.reshape(-1))
+            frames = _read(video, part.reshape(-1))
             length = part.shape[1]
             with blaming(convert):
                 converted += [
@@ -132,6 +132,19 @@ def _opened(
                 return take(video, _within(video, window, error.actual))
 
     return judged(attempt, part=reader, on=path)
+
+
+def _read(video: OpenVideo, ranks: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    """Read frames, and let what no reader should give be the reader's fault, before it is used."""
+    frames = list(video.read(ranks))
+    if len(frames) != len(ranks):
+        raise ValueError(f"of {len(ranks)} frames to read it gives {len(frames)}")
+    for frame in frames:
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+            raise TypeError(f"it gives {described(frame)} as a frame, not (H, W, 3) of uint8")
+        if not frame.size:
+            raise ValueError(f"it gives {described(frame)} as a frame, which is empty")
+    return frames
 
 
 def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: int) -> range:

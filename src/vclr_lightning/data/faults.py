@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import av
+import torch
+from torch import Tensor
 
 from vclr_lightning.core.errors import CodeFault, UserError, causes
 from vclr_lightning.data.protocols import FrameCountChangedError, PassingError, VideoError
@@ -80,6 +82,29 @@ def blaming(
         if isinstance(error, (CodeFault, UserError, VideoError, *but)):
             raise
         raise CodeFault.of(part, error).on(on) from None
+
+
+def described(value: object) -> str:
+    """Say what a value is: its type, and its shape and dtype, if it has any.
+
+    Example:
+        >>> described(None), described(torch.zeros((2, 3)))
+        ('NoneType', 'Tensor (2, 3) of float32')
+    """
+    shape, dtype = (getattr(value, name, None) for name in ("shape", "dtype"))
+    name = type(value).__name__
+    return name if shape is None else f"{name} {tuple(shape)} of {str(dtype).split('.')[-1]}"
+
+
+def picture(value: object, *shape: int) -> Tensor:
+    """Return what a transform gave, if it is a uint8 tensor of this shape.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.shape != shape:
+        raise TypeError(f"it gives {described(value)}, not a tensor {shape} of uint8")
+    return value
 
 
 def retried(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.decoding import read_clips, reject
-from vclr_lightning.data.faults import blaming
+from vclr_lightning.data.faults import blaming, picture
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.segments import clip_ranks, evaluation_ranks, snippet_ranks
 
@@ -131,11 +131,11 @@ class FramesDataset(Dataset[FramesSample]):
         }
 
     def _converter(self, index: int) -> Callable[[list[NDArray[np.uint8]]], Tensor]:
-        rng = numpy_generator(index)
+        rng, size = numpy_generator(index), self._transform.size
 
         def convert(frames: list[NDArray[np.uint8]]) -> Tensor:
             with blaming(self._transform):
-                return self._transform(frames, rng)
+                return picture(self._transform(frames, rng), 3, len(frames), size, size)
 
         return convert
 

@@ -57,6 +57,7 @@ class ViewPlan:
                 f"the samplers yield {', '.join(sorted(specs))}"
             )
         self._specs = {name: spec for name, spec in specs.items() if name in names and spec.clips}
+        self._shapes: list[dict[str, tuple[int, ...]]] = []
         self._check_draws()
 
     @property
@@ -68,7 +69,8 @@ class ViewPlan:
         """Draw the views of a video of ``num_frames`` frames; ``keys`` decide the outcome.
 
         Raises:
-            CodeFault: a sampler fails, or draws frames that the video does not have.
+            CodeFault: a sampler fails, draws frames that the video does not have, or draws
+                arrays of other shapes than for other videos, which make no batch.
         """
         ranks: dict[str, NDArray[np.int64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
@@ -76,7 +78,12 @@ class ViewPlan:
         for number, sampler in enumerate(self._samplers):
             with blaming(sampler):
                 drawn = sampler(num_frames, numpy_generator(*keys, "draw", number))
+                shapes, tried = _shapes(drawn), self._shapes[number]
+                if wrong := sorted(x for x in {*shapes, *tried} if shapes.get(x) != tried.get(x)):
+                    raise ValueError(f"the shape of {', '.join(wrong)} is not as of 64 frames")
                 for view, chosen in drawn.ranks.items():
+                    if chosen.dtype.kind not in "iu":
+                        raise TypeError(f"{view} holds {chosen.dtype}, not numbers of frames")
                     if chosen.size and not 0 <= chosen.min() <= chosen.max() < num_frames:
                         raise IndexError(f"{view} holds frames that are not among {num_frames}")
             ranks = {**drawn.ranks, **ranks}
@@ -88,7 +95,10 @@ class ViewPlan:
         rows: dict[str, str] = {}
         order: dict[str, str] = {}
         for sampler in self._samplers:
-            drawn, name = sampler(64, numpy_generator(0)), type(sampler).__name__
+            name = type(sampler).__name__
+            with blaming(sampler):
+                drawn = sampler(64, numpy_generator(0))
+                self._shapes.append(_shapes(drawn))
             for view, spec in sampler.views.items():
                 shape = drawn.ranks[view].shape if view in drawn.ranks else None
                 if shape != (spec.clips, spec.frames):
@@ -104,6 +114,11 @@ class ViewPlan:
                             "rename one, or give equal samplers"
                         )
                     known[key] = name
+
+
+def _shapes(drawn: Draw) -> dict[str, tuple[int, ...]]:
+    parts = {"ranks": drawn.ranks, "rows": drawn.rows, "order": drawn.order}
+    return {f"{kind} {name}": x.shape for kind, part in parts.items() for name, x in part.items()}
 
 
 def _merge_specs(samplers: Sequence[Sampler]) -> dict[str, ViewSpec]:

@@ -180,6 +180,10 @@ class PretrainModule(MeasuringModule):
         outputs = {
             name: objective(features.get(name, {}), batch) for name, objective in self._objectives()
         }
+        for name, out in outputs.items():
+            if not isinstance(out, ObjectiveOutput) or out.loss.ndim:
+                kind = type(self.objectives[name]).__qualname__
+                raise TypeError(f"{kind} ({name}) gives no ObjectiveOutput with one number as loss")
         loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
         total = loss.sum()
         self._pending.add(outputs)

@@ -169,3 +169,20 @@ def test_without_opencv_one_sentence_says_what_to_install(monkeypatch: pytest.Mo
         PretrainTransform(backend="opencv")
     monkeypatch.undo()
     importlib.import_module(name)
+
+
+class Own(PretrainTransform):
+    """With an argument of its own, beside all of its base."""
+
+    def __init__(self, *, tint: int = 0, **given: Any) -> None:
+        super().__init__(**given)
+        self.__dict__["tint"] = tint
+
+
+@pytest.mark.parametrize("augment", ["torch", "opencv", "device"])
+def test_a_subclass_keeps_what_is_its_own(augment: str) -> None:
+    own = Own(tint=7, size=32)
+    chosen: Any = choose(own, augment)
+    assert (type(chosen), chosen.tint, chosen.size) == (Own, 7, 32)
+    assert chosen.backend == ("opencv" if augment == "opencv" else "torch")
+    assert own.backend == "torch"

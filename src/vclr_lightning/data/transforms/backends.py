@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass, replace
+import copy
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
@@ -68,8 +69,10 @@ def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
         possible = is_split(given)
     else:
         possible = is_dataclass(given) and hasattr(given, "backend")
-        if possible:
-            given = replace(given, backend=augment)
+        if possible and given.backend != augment:
+            check_backend(augment)
+            given = copy.copy(given)  # made anew, it would lose what a subclass has added
+            object.__setattr__(given, "backend", augment)
     if not possible and augment != "torch":
         raise UserError(
             f"augment={augment!r} is not for {type(given).__name__}, which only torch computes, in "
