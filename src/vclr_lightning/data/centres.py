@@ -122,9 +122,9 @@ class CentresDataset(Dataset[CentresSample]):
         }
 
     def _convert(self, frames: list[NDArray[np.uint8]]) -> Tensor:
-        size, views = self._transform.size, self._transform.num_views
         with blaming(self._transform):
-            return picture(self._transform(frames), views, 3, len(frames), size, size)
+            views, size = self._transform(frames), self._transform.size
+            return picture(views, self._transform.num_views, 3, len(frames), size, size)
 
     def _draw(self, num_frames: int, index: int = 0) -> NDArray[np.int64]:
         begins = max(1, num_frames - (self._frames_per_clip - 1) * self._stride)
