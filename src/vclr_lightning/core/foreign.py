@@ -49,12 +49,14 @@ def kind_of(head: bytes) -> str | None:
         'is an HTML page, as a failed download leaves; get the file again'
         >>> kind_of(b"not a video")
         'is a text file'
+        >>> kind_of(b"YUV4MPEG2 W8 H8 FRAME " + b"@" * 64)
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for beginning, what in _KINDS.items():
         if re.match(beginning, text):
             return what
-    return TEXT if head and _TEXT.fullmatch(head) else None
+    # Grey frames of uncompressed video may pass for letters.
+    return TEXT if _TEXT.fullmatch(head) and head and not head.startswith(b"YUV4MPEG2") else None
 
 
 def what_it_is(path: Path) -> str | None:

@@ -249,6 +249,22 @@ def test_a_file_that_cannot_be_read_leaves_nothing_in_the_shard(root: Path, tmp_
     assert len(_pack(files, tmp_path / "out", 256 * 2**20)) == len(files)
 
 
+def test_what_is_clearly_no_video_is_not_stored(root: Path, tmp_path: Path) -> None:
+    """A manifest that others made may name a link that leads to a file of another kind."""
+    video = next(root.rglob("*.mp4"))
+    secret = tmp_path / "passwd"
+    secret.write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    (root / "link.mp4").symlink_to(secret)
+    rows = [Row(path=name, group=name) for name in ("link.mp4", str(video.relative_to(root)))]
+    source = Manifest.load(write_manifest(tmp_path / "m.arrow", rows, Info(root=root)))
+    packed = pack(source, tmp_path / "out", workers=1, show=False)
+    assert [(one.path, one.reason) for one in packed.failed] == [
+        ("link.mp4", "it is no video: it is a text file")
+    ]
+    assert len(packed.manifest) == 1
+    assert b"root:x" not in (tmp_path / "out" / "000000.tar").read_bytes()
+
+
 def test_a_kill_leaves_nothing_half_written(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = (

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from vclr_lightning.core.foreign import HEAD, kind_of
 from vclr_lightning.data.protocols import VideoError
 
 _BLOCK = 512
@@ -39,7 +40,7 @@ class ShardWriter:
             The position of the first byte.
 
         Raises:
-            VideoError: the file cannot be read, or has another size.
+            VideoError: the file cannot be read, has another size, or is clearly no video.
             OSError: the shard cannot be written.
         """
         begin = self._sink.tell()
@@ -49,6 +50,9 @@ class ShardWriter:
                 start = self._header(f"{number:08d}{suffix}", size)
                 for copied in range(0, size, _COPIED):
                     part = _read(file, min(_COPIED, size - copied))
+                    # A manifest may name anything, also what a link leads to.
+                    if not copied and (kind := kind_of(part[:HEAD])):
+                        raise VideoError(f"it is no video: it {kind}")
                     self._sink.write(part)
                 if _read(file, 1, at_end=True):
                     raise VideoError("it changed while it was stored")
