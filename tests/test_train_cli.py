@@ -237,7 +237,7 @@ def tiny() -> DictConfig:
         ({"batch_size": 1000}, ["batch_size=1000", "12 training videos"]),
         ({"batch_size": 4.5}, ["batch_size=4.5", "whole number"]),
         ({"batch_size": "abc"}, ["batch_size='abc'", "whole number"]),
-        ({"optim.base_lr": "foo"}, ["optim.optimizer.lr cannot be", "optim.base_lr='foo'"]),
+        ({"optim.base_lr": "foo"}, ["optim.base_lr='foo' must be a number"]),
         ({"trainer.gradient_clip_val": -1}, ["trainer.gradient_clip_val=-1 must be above 0"]),
         ({"trainer.limit_train_batches": 0}, ["trainer.limit_train_batches=0", "1 or more"]),
         ({"trainer.overfit_batches": -1}, ["trainer.overfit_batches=-1", "1 or more"]),
@@ -492,7 +492,7 @@ def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("optim.base_lr=-1", "optim.optimizer cannot be set up: Invalid learning rate"),
+        ("optim.optimizer.lr=-1", "optim.optimizer cannot be set up: Invalid learning rate"),
         ("logger=null", "a group cannot be null"),
         ("seed=4294967296", "must be below 4294967296"),
         ("data.reader=abc", "data.reader='abc' must have a _target_"),

@@ -90,14 +90,14 @@ def test_what_is_infinite_by_itself_may_be(monkeypatch: pytest.MonkeyPatch) -> N
             ["optim.optimizer.weight_decay=-1"],
             "optim.optimizer cannot be set up: Invalid weight_decay",
         ),
-        (["optim.base_lr=-1"], "optim.optimizer cannot be set up: Invalid learning rate"),
+        (["optim.optimizer.lr=-1"], "optim.optimizer cannot be set up: Invalid learning rate"),
         (
             ["optim=adamw", "+optim.optimizer.betas=[2,0.9]"],
             "optim.optimizer cannot be set up: Invalid",
         ),
         (["optim.scheduler.multiplier=0"], "multiplier=0 of the schedule must be at least 1"),
         (
-            ["switch.final_lr=-1"],
+            ["optim.scheduler.eta_min=-1"],
             "optim.scheduler cannot be set up: multiplier=100 of the schedule",
         ),
         (["stage=finetune", "optim.scheduler.gamma=-1"], "optim.scheduler.gamma=-1 must be above"),
