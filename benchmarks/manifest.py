@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
-from vclr_lightning.data.epochs import EpochBatches
+from vclr_lightning.data.loading.epochs import EpochBatches
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 
 LOAD_LIMIT = 1.0  # seconds

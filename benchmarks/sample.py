@@ -27,10 +27,10 @@ from rich.console import Console
 from benchmarks.augmentation import torchvision
 from benchmarks.decode import FRAMES, draw, make_clips
 from benchmarks.timing import VECTORS, Comparison, compare, report
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import PretrainTransform
 from vclr_lightning.data.transforms.backends import Augment, choose
 from vclr_lightning.functional.pixels import normalize

@@ -16,9 +16,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.configuration import plain
+from vclr_lightning.app.configuration import plain
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.models import TinyBackbone, export_backbone
 from vclr_lightning.modules import PretrainModule
 
@@ -107,7 +107,7 @@ RECIPE = (
     *("num_segments", "queue_size", "batch_size", "epochs", "monitor", "objective", "optim"),
     *("module", "test", "callbacks", "model", "positions"),
 )
-AS_INIT = "vclr_lightning.stages.network.network_of"
+AS_INIT = "vclr_lightning.stages.shared.network.network_of"
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

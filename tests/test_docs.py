@@ -105,10 +105,10 @@ _GIVEN = {
     "downstream.md": """
 import numpy as np
 import pytorch_lightning as pl
-from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 train, val = ensure_manifest('{videos}', cache_dir='cache').hold_out(0.34, seed=0)
 data = VideoDataModule(

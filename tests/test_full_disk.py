@@ -15,11 +15,11 @@ import pytest
 import torch
 import torchvision
 
+from vclr_lightning.app.explain import explain
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.manifest import Info, Row, write_manifest
-from vclr_lightning.explain import explain
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from vclr_lightning import train
-from vclr_lightning.sweep_table import Job, SweepTable, forget, note, read_jobs
+from vclr_lightning.app.sweep_table import Job, SweepTable, forget, note, read_jobs
 
 Main = Callable[..., SimpleNamespace]
 

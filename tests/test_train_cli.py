@@ -24,9 +24,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import train
+from vclr_lightning.app.explain import explain
+from vclr_lightning.app.run import run
 from vclr_lightning.core.locks import in_use
-from vclr_lightning.explain import explain
-from vclr_lightning.run import run
 
 Main = Callable[..., SimpleNamespace]
 

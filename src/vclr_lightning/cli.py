@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import NoReturn
 
 from vclr_lightning import __version__
+from vclr_lightning.app.explain import explain
 from vclr_lightning.core.errors import CodeFault, UserError, harmless
 from vclr_lightning.core.launcher import check_numbers
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
-from vclr_lightning.explain import explain
 
 # name: (what it does, module with `add_arguments(parser)` and `run(args)`)
 COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -23,8 +23,8 @@ def _mistakes_explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        from vclr_lightning.app.explain import explain
         from vclr_lightning.core.errors import CodeFault, harmless
-        from vclr_lightning.explain import explain
 
         if isinstance(error, CodeFault) and not _TRACEBACKS:
             print(f"error: {harmless(error.report())}", file=sys.stderr)
@@ -37,13 +37,13 @@ def _mistakes_explained() -> Iterator[None]:
 
 
 def _task(cfg: DictConfig) -> float | None:
-    from vclr_lightning.sweep import failure_told, in_sweep, needs_command, run_job
+    from vclr_lightning.app.sweep import failure_told, in_sweep, needs_command, run_job
 
     # A job that fails is noted, and the sweep goes on with the next.
     with nullcontext() if in_sweep() else _mistakes_explained(), failure_told():
         if needs_command(cfg):
             return run_job(cfg).get("best")
-        from vclr_lightning.run import run
+        from vclr_lightning.app.run import run
 
         return run(cfg).get("best")
 
@@ -51,7 +51,7 @@ def _task(cfg: DictConfig) -> float | None:
 def main() -> None:
     """Run; HYDRA_FULL_ERROR=1 shows tracebacks, as everywhere in Hydra."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        from vclr_lightning.usage import usage
+        from vclr_lightning.app.usage import usage
 
         print(usage(), end="")
         return
@@ -71,9 +71,9 @@ def _run_hydra() -> None:
 
     import hydra
 
+    from vclr_lightning.app.sweep import check_sweep, failure_told
+    from vclr_lightning.app.sweep_callback import sweep_shown
     from vclr_lightning.core.overrides import readable
-    from vclr_lightning.sweep import check_sweep, failure_told
-    from vclr_lightning.sweep_callback import sweep_shown
 
     logging.raiseExceptions = False  # a line of the log that a full disk refuses is no traceback
     os.environ[_ASKED] = str(int(_TRACEBACKS))

@@ -17,12 +17,12 @@ from vclr_lightning.bench.variants import (
     with_files,
 )
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.dataset import VideoDataset
 from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.prepare import Recipe
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import PretrainTransform
 
 

@@ -13,15 +13,15 @@ from torch.optim import SGD
 
 from vclr_lightning.bench import Parts, bench
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import InterFrame
-from vclr_lightning.stages.trainer import build_trainer
+from vclr_lightning.stages.shared.trainer import build_trainer
 
 
 def _build(values: Mapping[str, Any], *, videos: Path, cache: Path, **trainer: Any) -> Parts:

@@ -14,11 +14,11 @@ from PIL import Image
 from vclr_lightning.bench.clock import Clock
 from vclr_lightning.bench.samples import PHASES, sample_cost
 from vclr_lightning.bench.watched import WatchedReader, WatchedTransform, shares_of_reading
-from vclr_lightning.data.dataset import VideoDataset
 from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import PretrainTransform
 
 

@@ -20,12 +20,12 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.localization.snippets import read_snippets
-from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, Span, summarise, write_manifest
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.evaluation.storing import Journal, assemble, read_journals
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.stages.adopt import run_config
+from vclr_lightning.stages.shared.adopt import run_config
 
 Case = tuple[str, list[Path], Callable[[], Any], bool]
 COLUMNS = ("path", "name", "group", "split", "label", "duration", "exact", "codec", "size", "spans")
@@ -63,7 +63,7 @@ def values_of(file: Path) -> Any:
     manifest = Manifest.load(file)
     rows = [[manifest.value(name, i) for name in COLUMNS] for i in range(len(manifest))]
     columns = [manifest.column(name).tolist() for name in COLUMNS]
-    return repr((manifest.info, rows, columns, manifest.summary(), manifest.splits))
+    return repr((manifest.info, rows, columns, summarise(manifest), manifest.splits))
 
 
 def without_checksum(file: Path, target: Path) -> Path:

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import PARENT, run_command
 from vclr_lightning.core.stopping import StopRequested, signals_blocked, stopped_by_signals
-from vclr_lightning.data.loader import BatchLoader
-from vclr_lightning.data.workers import StartMethod, WorkerOptions
+from vclr_lightning.data.loading.loader import BatchLoader
+from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vclr_lightning.app.sweep_table import Job, note, read_jobs
 from vclr_lightning.core import reading
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import (
@@ -35,7 +36,6 @@ from vclr_lightning.data.localization.annotations import read_annotations
 from vclr_lightning.data.localization.snippets import read_snippets
 from vclr_lightning.data.readers.image_folder import frame_pattern
 from vclr_lightning.report.runs import read_run
-from vclr_lightning.sweep_table import Job, note, read_jobs
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vclr_lightning.data.dataset import VideoDataset
-from vclr_lightning.data.decoding import read_drawn, window_ranks
-from vclr_lightning.data.frames import FramesDataset
+from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.decoding import read_drawn, window_ranks
+from vclr_lightning.data.loading.frames import FramesDataset
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoError, VideoReader
 from vclr_lightning.data.readers import ImageFolderReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 Decode = Callable[[Path], list[NDArray[np.uint8]]]
 # Seconds at which the frames of the uneven video are shown: ten a second, then two a second.

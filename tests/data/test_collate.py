@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vclr_lightning.data.collate import as_tensors, collate
+from vclr_lightning.data.loading.collate import as_tensors, collate
 
 
 def sample(number: int, *, valid: bool = True) -> dict[str, Any]:

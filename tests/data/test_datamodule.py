@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datamodule import VideoDataModule
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 # Lightning reads batches with a part of torch that newer torch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

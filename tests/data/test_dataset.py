@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.dataset import Sample, VideoDataset
+from vclr_lightning.data.loading.dataset import Sample, VideoDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, OpenVideo, VideoReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 Decode = Callable[[Path], list[NDArray[np.uint8]]]
 Make = Callable[..., VideoDataset]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.epochs import (
+from vclr_lightning.data.loading.epochs import (
     EpochBatches,
     epoch_order,
     micro_batch_size,

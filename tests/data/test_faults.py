@@ -18,18 +18,18 @@ import torch
 from vclr_lightning import cli, train
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.data import faults
-from vclr_lightning.data.centres import CentresDataset
-from vclr_lightning.data.dataset import VideoDataset
 from vclr_lightning.data.faults import may_pass
-from vclr_lightning.data.frames import FramesDataset
 from vclr_lightning.data.indexing.pool import probe_all
-from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.loading.centres import CentresDataset
+from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.loader import BatchLoader
+from vclr_lightning.data.loading.workers import WorkerOptions
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import PassingError, VideoError
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
-from vclr_lightning.data.workers import WorkerOptions
 
 BY_TRANSFORM = "OSError: [Errno 5] by the transform"
 FAULTS = (TypeError, AttributeError, ValueError, IndexError, KeyError, RuntimeError, EOFError)

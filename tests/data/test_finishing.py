@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.collate import as_tensors, collate
-from vclr_lightning.data.datamodule import VideoDataModule
-from vclr_lightning.data.dataset import VideoDataset
-from vclr_lightning.data.finishing import finish_batch
+from vclr_lightning.data.loading.collate import as_tensors, collate
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.finishing import finish_batch
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform
 from vclr_lightning.models.tiny import TinyBackbone
 from vclr_lightning.modules import PretrainModule

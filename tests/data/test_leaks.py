@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoReader
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 
 def memory() -> float:

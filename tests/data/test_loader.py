@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.epochs import EpochBatches
-from vclr_lightning.data.loader import BatchLoader, EpochLoader
-from vclr_lightning.data.workers import WorkerOptions
+from vclr_lightning.data.loading.epochs import EpochBatches
+from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader
+from vclr_lightning.data.loading.workers import WorkerOptions
 
 
 class Trouble(Dataset[dict[str, Any]]):

@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
 
-from vclr_lightning.data.epochs import EpochBatches
-from vclr_lightning.data.loader import EpochLoader
-from vclr_lightning.data.workers import WorkerOptions
+from vclr_lightning.data.loading.epochs import EpochBatches
+from vclr_lightning.data.loading.loader import EpochLoader
+from vclr_lightning.data.loading.workers import WorkerOptions
 
 # Lightning reads batches with a part of torch that newer torch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -15,8 +15,8 @@ from scipy.stats import chisquare
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw
-from vclr_lightning.data.sampling import TupleSampler
-from vclr_lightning.data.segments import segment_bounds
+from vclr_lightning.data.sampling.segments import segment_bounds
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 samplers = st.builds(
     TupleSampler,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from vclr_lightning.data.segments import (
+from vclr_lightning.data.sampling.segments import (
     clip_ranks,
     draw_two,
     draw_unused,

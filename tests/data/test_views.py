@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling import TupleSampler
-from vclr_lightning.data.views import ViewPlan
+from vclr_lightning.data.loading.views import ViewPlan
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vclr_lightning.data.segments import snippet_ranks
+from vclr_lightning.data.sampling.segments import snippet_ranks
 from vclr_lightning.functional.snippets import resample_snippets
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-import vclr_lightning.run  # the parent imports what its forks need
+import vclr_lightning.app.run  # the parent imports what its forks need
 import vclr_lightning.stages.pretrain
 import vclr_lightning.train
 

@@ -22,7 +22,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 
 from vclr_lightning import train
 from vclr_lightning.core.queue import KeyQueue
-from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.loading.loader import BatchLoader
 
 KINDS = (Trainer, LightningModule, LightningDataModule, Callback, KeyQueue, BatchLoader)
 

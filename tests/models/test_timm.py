@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from torch import nn
 
+from vclr_lightning.app.resolvers import register_resolvers
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import TimmBackbone, export_backbone, load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
@@ -18,8 +19,7 @@ from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.models.weights import load_initial_weights
 from vclr_lightning.modules.encoding import pixels_of
 from vclr_lightning.modules.key_batchnorm import key_copy
-from vclr_lightning.resolvers import register_resolvers
-from vclr_lightning.stages.adopt import adopted
+from vclr_lightning.stages.shared.adopt import adopted
 
 
 @pytest.mark.parametrize(

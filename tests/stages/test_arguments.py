@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.configuration import plain
+from vclr_lightning.app.configuration import plain
+from vclr_lightning.app.run import run
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.objectives.heads import check_temperature
-from vclr_lightning.run import run
-from vclr_lightning.stages.arguments import check_arguments
+from vclr_lightning.stages.shared.arguments import check_arguments
 
 TINY = (
     *("backbone=tiny", "backbone.width=4", "backbone.stages=1", "image_size=32", "batch_size=4"),

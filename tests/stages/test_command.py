@@ -9,7 +9,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import TinyBackbone, export_backbone
-from vclr_lightning.stages.command import Command
+from vclr_lightning.stages.shared.command import Command
 
 
 def test_groups_of_the_command_line_win_and_values_of_the_evaluation() -> None:

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from vclr_lightning.core.schedules import WarmupCosine
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation import FrozenTable, extract_features, retrieval
 from vclr_lightning.loggers.csv import CSVLogger
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.objectives import InterFrame, TemporalOrder, VideoLevel
-from vclr_lightning.stages.data import video_data
-from vclr_lightning.stages.demo import demo
-from vclr_lightning.stages.trainer import build_trainer
+from vclr_lightning.stages.demo.stage import demo
+from vclr_lightning.stages.shared.data import video_data
+from vclr_lightning.stages.shared.trainer import build_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*"

@@ -11,7 +11,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.stages.evaluate import Evaluation, evaluate
-from vclr_lightning.stages.later import later
+from vclr_lightning.stages.shared.later import later
 
 
 def _run(directory: Path) -> dict[str, float]:

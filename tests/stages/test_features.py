@@ -22,17 +22,17 @@ import torch.multiprocessing as mp
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data import faults
-from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation import extract_features, frame_encoder
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TinyBackbone, TorchvisionVideo, export_backbone
 from vclr_lightning.stages import extraction
-from vclr_lightning.stages.data import video_data
-from vclr_lightning.stages.extract import extract
 from vclr_lightning.stages.features import FeatureExtractor
-from vclr_lightning.stages.hardware import Hardware
+from vclr_lightning.stages.features.stage import extract
+from vclr_lightning.stages.shared.data import video_data
+from vclr_lightning.stages.shared.hardware import Hardware
 
 Build = Callable[..., FeatureExtractor]
 

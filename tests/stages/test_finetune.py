@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 
 from vclr_lightning import train
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.centres import CentresDataset
-from vclr_lightning.data.datamodule import VideoDataModule
 from vclr_lightning.data.indexing import ensure_manifest
+from vclr_lightning.data.loading.centres import CentresDataset
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.segment_sampler import SegmentSampler
+from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform
 from vclr_lightning.evaluation.encoders import frame_encoder
 from vclr_lightning.evaluation.layers import find_layer
@@ -36,8 +36,8 @@ from vclr_lightning.models import (
     load_backbone,
 )
 from vclr_lightning.modules import FinetuneModule
-from vclr_lightning.stages.finetuned import load_finetuned
-from vclr_lightning.stages.network import ScoredBackbone, finished_network, network_of
+from vclr_lightning.stages.shared.finetuned import load_finetuned
+from vclr_lightning.stages.shared.network import ScoredBackbone, finished_network, network_of
 
 Main = Callable[..., SimpleNamespace]
 

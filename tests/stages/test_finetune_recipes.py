@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.configuration import plain
-from vclr_lightning.data.datamodule import VideoDataModule
+from vclr_lightning.app.configuration import plain
+from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.transforms import AreaCrop, MultiScaleCrop
 from vclr_lightning.modules import FinetuneModule
 

@@ -26,10 +26,10 @@ from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.pixels import normalize
 from vclr_lightning.models import TinyBackbone, WrappedBackbone, export_backbone
 from vclr_lightning.objectives.heads import projection_head
-from vclr_lightning.stages.chosen_videos import choose_videos
-from vclr_lightning.stages.explained import explain
-from vclr_lightning.stages.gradcam import gradcam
-from vclr_lightning.stages.targets import build_target
+from vclr_lightning.stages.gradcam.chosen_videos import choose_videos
+from vclr_lightning.stages.gradcam.explained import explain
+from vclr_lightning.stages.gradcam.stage import gradcam
+from vclr_lightning.stages.gradcam.targets import build_target
 
 TINY = [
     *("backbone=tiny", "backbone.width=8", "backbone.stages=2", "image_size=32", "epochs=1"),

@@ -18,14 +18,14 @@ from sklearn.svm import LinearSVC
 
 from vclr_lightning import train
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation.probes import SVMProbe
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TinyBackbone
-from vclr_lightning.stages.data import video_data
-from vclr_lightning.stages.features import FeatureExtractor
+from vclr_lightning.stages.features.extractor import FeatureExtractor
 from vclr_lightning.stages.linear_probe import linear_probe
+from vclr_lightning.stages.shared.data import video_data
 
 
 @pytest.fixture(scope="module")

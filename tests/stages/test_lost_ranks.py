@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vclr_lightning.stages.ranks import _Watch
+from vclr_lightning.stages.shared.ranks import _Watch
 
 SCRIPT = """
 import os, signal, sys, time
@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule
 from vclr_lightning.core import processes
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.stopping import stopped_by_signals
-from vclr_lightning.stages.trainer import build_trainer
+from vclr_lightning.stages.shared.trainer import build_trainer
 
 what, who = sys.argv[1], int(sys.argv[2])
 

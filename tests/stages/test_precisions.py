@@ -18,7 +18,7 @@ from vclr_lightning.data.synthetic import generate
 from vclr_lightning.functional.embedding import effective_rank
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.models.bmn import BMN
-from vclr_lightning.stages.hardware import Hardware
+from vclr_lightning.stages.shared.hardware import Hardware
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU")
 

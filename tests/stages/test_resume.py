@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.stages.resume import check_same_run, differences, set_aside
+from vclr_lightning.stages.shared.resume import check_same_run, differences, set_aside
 
 SAVED: dict[str, Any] = {
     "stage": {"name": "pretrain"},

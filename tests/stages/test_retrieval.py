@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.models import TinyBackbone
-from vclr_lightning.stages.data import video_data
-from vclr_lightning.stages.features import FeatureExtractor
-from vclr_lightning.stages.retrieval import retrieval
-from vclr_lightning.stages.retrieval_page import choose
+from vclr_lightning.stages.features.extractor import FeatureExtractor
+from vclr_lightning.stages.retrieval.page import choose
+from vclr_lightning.stages.retrieval.stage import retrieval
+from vclr_lightning.stages.shared.data import video_data
 
 
 def extractor(folder: Path, cache: Path, **options: Any) -> FeatureExtractor:

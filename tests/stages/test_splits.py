@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_module
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
-from vclr_lightning.data.sampling import TupleSampler
+from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
-from vclr_lightning.stages.data import check_official, video_data
+from vclr_lightning.stages.shared.data import check_official, video_data
 
 UCF101 = [f"Run/v_Run_g{group:02}_c01.avi" for group in range(1, 26)]
 HMDB51 = [f"sit/Film{k}_sit_u_nm_np{k % 3}_ba_med_{k}.avi" for k in range(6)]

@@ -10,8 +10,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datamodule import VideoDataModule
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.dataset import VideoDataset
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from vclr_lightning.data.collate import as_tensors, collate
+from vclr_lightning.data.loading.collate import as_tensors, collate
 
 
 class Replay(LightningDataModule):

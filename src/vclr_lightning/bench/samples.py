@@ -14,8 +14,8 @@ import torch
 from vclr_lightning.bench.clock import Clock, Seconds
 from vclr_lightning.bench.watched import WatchedReader, WatchedTransform, shares_of_reading
 from vclr_lightning.core.progress import Update
-from vclr_lightning.data.collate import collate
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.collate import collate
+from vclr_lightning.data.loading.dataset import VideoDataset
 
 PHASES = ("open", "seek", "decode", "convert", "augment", "draw", "collate")
 """Of a sample, in their order; ``draw`` is choosing frames, and putting the clips together."""

@@ -16,7 +16,7 @@ from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.replay import Replay, batch_of
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.progress import Update
-from vclr_lightning.data.finishing import finishing_time
+from vclr_lightning.data.loading.finishing import finishing_time
 
 _WARMUP = 2  # batches: the first ones choose algorithms and allocate
 _LEAST, _MOST = 3, 200  # batches that count

@@ -14,7 +14,7 @@ from vclr_lightning.bench.files import OtherFiles, Reencoded, Source, same_spaci
 from vclr_lightning.bench.samples import one_thread
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.progress import Update
-from vclr_lightning.data.dataset import VideoDataset
+from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.prepare import Recipe
 
 _ROUNDS = 2, 64  # the least, and the most

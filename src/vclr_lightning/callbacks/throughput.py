@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from vclr_lightning.data.finishing import finishing_time
+from vclr_lightning.data.loading.finishing import finishing_time
 
 
 class Throughput(Callback):

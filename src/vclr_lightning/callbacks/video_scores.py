@@ -13,14 +13,14 @@ from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.progress import track
-from vclr_lightning.data.centres import CentresDataset
-from vclr_lightning.data.epochs import rank_shard
-from vclr_lightning.data.loader import BatchLoader
+from vclr_lightning.data.loading.centres import CentresDataset
+from vclr_lightning.data.loading.epochs import rank_shard
+from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.transforms import ViewsTransform
 
 if TYPE_CHECKING:
     from vclr_lightning.core.types import Rejection
-    from vclr_lightning.data.datamodule import VideoDataModule
+    from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.data.protocols import VideoTable
 
 

@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> None:
 def _measure(args: argparse.Namespace) -> Bench:
     import tempfile
 
+    from vclr_lightning.app.benchmarked import benchmarked
     from vclr_lightning.bench import bench
-    from vclr_lightning.benchmarked import benchmarked
     from vclr_lightning.core.notices import saying_once
 
     # The run is built more than once.

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     from vclr_lightning.core.screen import show
     from vclr_lightning.data.indexing import Source, index_videos
     from vclr_lightning.data.manifest.arrow import is_arrow
-    from vclr_lightning.data.manifest.holdout import leaks
+    from vclr_lightning.data.manifest.summary import leaks
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers} must be at least 1")

@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the summary, and with ``--check`` the files that have changed."""
     from vclr_lightning.core.screen import show
-    from vclr_lightning.data.manifest import Manifest
+    from vclr_lightning.data.manifest import Manifest, changed_files, summarise
 
     manifest = Manifest.load(args.manifest, args.root, check_root=args.check)
     if args.split is not None:
         manifest = manifest.split(args.split)
-    show(manifest.summary().table(args.manifest.name), f"videos in {quote(str(manifest.root))}")
+    show(summarise(manifest).table(args.manifest.name), f"videos in {quote(str(manifest.root))}")
     if args.check:
-        changed = manifest.changed()
-        files = manifest.summary().files
+        changed = changed_files(manifest)
+        files = summarise(manifest).files
         show(f"{len(changed)} of {files} files are not as they were indexed")
         show(*(f"  {what}: {path}" for path, what in list(changed.items())[:_LISTED]))
         if len(changed) > _LISTED:

@@ -34,15 +34,21 @@ from vclr_lightning.evaluation.probing import Probe
 from vclr_lightning.evaluation.retrieval_result import confusions
 from vclr_lightning.report.content import Score
 from vclr_lightning.report.probe import ProbePage, write_probe_page
-from vclr_lightning.stages.facts import feature_facts
-from vclr_lightning.stages.rejected import write_rejected
-from vclr_lightning.stages.remarks import Used, labels_of, missing_classes, shared_groups, used
+from vclr_lightning.stages.shared.facts import feature_facts
+from vclr_lightning.stages.shared.rejected import write_rejected
+from vclr_lightning.stages.shared.remarks import (
+    Used,
+    labels_of,
+    missing_classes,
+    shared_groups,
+    used,
+)
 
 if TYPE_CHECKING:
-    from vclr_lightning.data.datamodule import VideoDataModule
+    from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.evaluation.probe_result import ProbeResult
     from vclr_lightning.evaluation.store import FeatureStore
-    from vclr_lightning.stages.features import FeatureExtractor
+    from vclr_lightning.stages.features.extractor import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import screen
 from vclr_lightning.models import load_initial_weights
-from vclr_lightning.stages.trainer import restoring
+from vclr_lightning.stages.shared.trainer import restoring
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import Source, ensure_manifest, index_videos
 from vclr_lightning.data.indexing.rejects import read_rejects
 from vclr_lightning.data.manifest import Manifest, Span
-from vclr_lightning.stages.data import video_data
+from vclr_lightning.stages.shared.data import video_data
 
 WriteVideo = Callable[..., Path]
 
@@ -128,7 +128,7 @@ def test_localization_keeps_the_segments(anet: tuple[Path, Path], tmp_path: Path
 
 
 def test_clips_in_a_run(anet: tuple[Path, Path], tmp_path: Path) -> None:
-    from vclr_lightning.data.sampling import TupleSampler
+    from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
     from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 
     root, lists = anet

@@ -13,8 +13,8 @@ import pytest
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import Indexed, Source, index_videos
-from vclr_lightning.data.manifest import Manifest
-from vclr_lightning.data.manifest.holdout import leaks
+from vclr_lightning.data.manifest import Manifest, changed_files, summarise
+from vclr_lightning.data.manifest.summary import leaks
 
 WriteVideo = Callable[..., Path]
 
@@ -62,7 +62,7 @@ def test_a_folder(root: Path, tmp_path: Path) -> None:
     assert set(manifest.column("width")) == {64}
     assert manifest.column("size").tolist() == [manifest.path(i).stat().st_size for i in range(4)]
     assert manifest.column("keyframe_interval").max() <= 4
-    assert manifest.changed() == {}
+    assert changed_files(manifest) == {}
     assert list(rejected(done.rejected_file)) == ["walk/bad.mp4"]
     assert [reject.path for reject in done.rejected] == ["walk/bad.mp4"]
     assert done.notice().startswith("1 rejected, listed in")
@@ -233,8 +233,8 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
     manifest = done.manifest
     assert [manifest.relative_path(i) for i in range(len(manifest))] == ["run/a", "walk/c"]
     assert [manifest.num_frames(i) for i in range(2)] == [6, 8]
-    assert manifest.summary().sizes == {"64x48": 2}
-    assert manifest.summary().bytes is None
+    assert summarise(manifest).sizes == {"64x48": 2}
+    assert summarise(manifest).bytes is None
     assert manifest.info.frames == "img_{:05d}.jpg"
     reasons = {reject.path: reject.reason for reject in done.rejected}
     assert reasons.keys() == {"walk/gap", "walk/text"}

@@ -14,7 +14,15 @@ import pytest
 
 from vclr_lightning.core.arrow import map_arrow, write_arrow
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest, writer
+from vclr_lightning.data.manifest import (
+    Info,
+    Manifest,
+    Row,
+    changed_files,
+    summarise,
+    write_manifest,
+    writer,
+)
 
 CLASSES = ("run", "walk")
 
@@ -194,15 +202,15 @@ def test_changed_files_are_noticed(tmp_path: Path) -> None:
         stat = path.stat()
         found.append(Row(path=path.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns))
     manifest = Manifest.load(write_manifest(tmp_path / "m.arrow", found, Info(root=tmp_path)))
-    assert manifest.changed() == {}
+    assert changed_files(manifest) == {}
     (tmp_path / "b.mp4").write_bytes(b"1")
     (tmp_path / "c.mp4").unlink()
     os.utime(tmp_path / "d.mp4", (1, 1))
-    assert manifest.changed() == {"b.mp4": "size", "c.mp4": "missing", "d.mp4": "time"}
+    assert changed_files(manifest) == {"b.mp4": "size", "c.mp4": "missing", "d.mp4": "time"}
 
 
 def test_summary_counts(file: Path) -> None:
-    summary = Manifest.load(file).summary()
+    summary = summarise(Manifest.load(file))
     assert (summary.videos, summary.classes, summary.labelled, summary.groups) == (10, 2, 8, 5)
     assert summary.splits == {"train": 8, "val": 2}
     assert summary.hours == pytest.approx(sum(range(10)) / 3600)
@@ -212,12 +220,12 @@ def test_summary_counts(file: Path) -> None:
     assert summary.sizes == {"320x240": 10}
     assert summary.codecs == {"h264": 9, "unknown": 1}
     assert summary.keyframes == (12, 12, 12)
-    assert Manifest.load(file).split("val").summary().splits == {"val": 2}
+    assert summarise(Manifest.load(file).split("val")).splits == {"val": 2}
 
 
 def test_summary_of_unprobed_rows(tmp_path: Path) -> None:
     file = write_manifest(tmp_path / "m.arrow", [Row(path="a.mp4")], Info(root=tmp_path))
-    summary = Manifest.load(file).summary()
+    summary = summarise(Manifest.load(file))
     assert summary.frames is None
     assert summary.hours is None
     assert summary.keyframes is None

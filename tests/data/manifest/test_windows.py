@@ -11,7 +11,15 @@ import pyarrow as pa
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
+from vclr_lightning.data.manifest import (
+    Info,
+    Manifest,
+    Row,
+    Span,
+    changed_files,
+    summarise,
+    write_manifest,
+)
 from vclr_lightning.data.manifest.schema import METADATA_KEY, arrow_schema
 
 CLASSES = ("run", "walk")
@@ -47,20 +55,20 @@ def test_summary_counts_each_file_once(tmp_path: Path) -> None:
         for k in range(4)
     ]
     manifest = write(tmp_path, *clips, Row(path="b.mp4", size=5, duration=3596.0, spans=SPANS))
-    summary = manifest.summary()
+    summary = summarise(manifest)
     assert (summary.files, summary.clips, summary.spans, summary.bytes) == (2, 4, 2, 15)
     assert summary.hours == pytest.approx(1)
-    assert manifest.changed() == {"a.mp4": "missing", "b.mp4": "missing"}
+    assert changed_files(manifest) == {"a.mp4": "missing", "b.mp4": "missing"}
 
 
 def test_classes_that_training_lacks_are_counted(tmp_path: Path) -> None:
     rows = [Row(path=f"{k}.mp4", split="test", label=k % 2) for k in range(5)]
-    assert write(tmp_path, *rows).summary().untrained == {}
+    assert summarise(write(tmp_path, *rows)).untrained == {}
     manifest = write(tmp_path, *rows, Row(path="t.mp4", label=0), Row(path="u.mp4"))
-    assert manifest.summary().untrained == {"walk": 2}
+    assert summarise(manifest).untrained == {"walk": 2}
     said = "1 classes have no video in train, but 2 in other splits: walk 2"
-    assert manifest.summary().untrained_notice() == said
-    assert write(tmp_path, *rows, Row(path="u.mp4")).summary().untrained == {}
+    assert summarise(manifest).untrained_notice() == said
+    assert summarise(write(tmp_path, *rows, Row(path="u.mp4"))).untrained == {}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +102,7 @@ def test_manifests_without_windows_still_open(tmp_path: Path) -> None:
     assert (opened.window(0), opened.spans(1), opened.has_spans) == (None, (), False)
     assert opened.labels.tolist() == [1, -1]
     assert opened.fingerprint == manifest.fingerprint
-    assert opened.summary().clips == 0
+    assert summarise(opened).clips == 0
     newer = old.with_metadata({METADATA_KEY: json.dumps({**content, "schema": 3})})
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, newer) as writer:
         writer.write_batch(pa.record_batch(columns, schema=newer))

@@ -16,7 +16,7 @@ import pytest
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
-from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, Span, changed_files, write_manifest
 from vclr_lightning.data.prepare import Recipe, prepare
 from vclr_lightning.data.readers import PyAVReader
 
@@ -63,7 +63,7 @@ def test_a_folder_of_classes_becomes_one_that_trains(
         assert row in shown
     manifest = Manifest.load(out / "manifest.arrow")
     assert manifest.root == out
-    assert not manifest.changed()
+    assert not changed_files(manifest)
     found = {
         manifest.relative_path(i): (
             manifest.name(i),
@@ -106,7 +106,7 @@ def test_only_what_is_new_or_changed_is_done_again(
         "walk/c.mp4.mp4",
     }
     manifest = Manifest.load(out / "manifest.arrow")
-    assert not manifest.changed()
+    assert not changed_files(manifest)
     assert sorted(manifest.column("num_frames")) == [5, 20, 21, 23, 31]
 
 
@@ -233,7 +233,7 @@ def test_killed_and_continued(write: Write, tmp_path: Path, capsys: Capture) -> 
     assert "were done by an earlier run" in capsys.readouterr().out
     manifest = Manifest.load(out / "manifest.arrow")
     assert manifest.column("num_frames").tolist() == [150] * 12
-    assert not manifest.changed()
+    assert not changed_files(manifest)
     assert not [path for path in out.rglob("*") if path.suffix == ".part"]
     noted = len(journal.read_text().splitlines())
     kept = sum(state == whole[name] for name, state in _videos(out).items() if name in whole)

@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.decoding import read_drawn
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.journal import Outcome
+from vclr_lightning.data.loading.decoding import read_drawn
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
 from vclr_lightning.data.manifest.shards import shard_place, stored_path
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, ShardReader
 from vclr_lightning.data.shards import pack
 from vclr_lightning.data.shards.plan import plan_shards
-from vclr_lightning.stages.data import video_data
+from vclr_lightning.stages.shared.data import video_data
 
 Capture = pytest.CaptureFixture[str]
 SIZE = 12_000  # bytes in a shard: three or so of the small videos
@@ -151,7 +151,7 @@ def test_they_are_tar_files_of_webdataset(root: Path, tmp_path: Path) -> None:
 
 
 def _trained(where: Path, tmp_path: Path, **loading: object) -> list[dict[str, object]]:
-    from vclr_lightning.data.sampling import TupleSampler
+    from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
     from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 
     data = video_data(

@@ -19,7 +19,7 @@ from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.known import known_outcomes
 from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
 from vclr_lightning.data.indexing.rejects import reasons_of, rejects_file, write_rejects
-from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, summarise, write_manifest
 from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 
@@ -49,7 +49,7 @@ class Indexed:
     @cached_property
     def summary(self) -> Summary:
         """What the manifest holds."""
-        return self.manifest.summary()
+        return summarise(self.manifest)
 
     def notices(self) -> list[str]:
         """Return a line on each kind of what was left out, and on classes not to be learned."""

@@ -7,8 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningDataModule
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.epochs import EpochBatches
-from vclr_lightning.data.loader import EpochLoader
+from vclr_lightning.data.loading.epochs import EpochBatches
+from vclr_lightning.data.loading.loader import EpochLoader
 from vclr_lightning.data.localization.positions import PositionSet
 
 

@@ -12,9 +12,19 @@ Example:
     (2, ('train', 'val'), 'b')
 """
 
+from vclr_lightning.data.manifest.changes import changed_files
 from vclr_lightning.data.manifest.manifest import Manifest
 from vclr_lightning.data.manifest.schema import Info, Row, Span
-from vclr_lightning.data.manifest.summary import Summary
+from vclr_lightning.data.manifest.summary import Summary, summarise
 from vclr_lightning.data.manifest.writer import write_manifest
 
-__all__ = ["Info", "Manifest", "Row", "Span", "Summary", "write_manifest"]
+__all__ = [
+    "Info",
+    "Manifest",
+    "Row",
+    "Span",
+    "Summary",
+    "changed_files",
+    "summarise",
+    "write_manifest",
+]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vclr_lightning.data.manifest.manifest import Manifest
 from vclr_lightning.data.manifest.shards import shard_place
-
-if TYPE_CHECKING:
-    from vclr_lightning.data.manifest.manifest import Manifest
 
 
 def changed_files(manifest: Manifest) -> dict[str, str]:

@@ -1,19 +1,12 @@
-"""Hold out a share of the videos, whole groups at a time; find groups that are on two sides."""
+"""Hold out a share of the videos, whole groups at a time."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-
-if TYPE_CHECKING:
-    from vclr_lightning.data.manifest.manifest import Manifest
-
-_NAMED = 3  # groups
 
 
 def held_out(groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
@@ -51,26 +44,3 @@ def held_out(groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
     chosen = np.zeros(len(codes), dtype=np.bool_)
     chosen[order[:number]] = True
     return chosen[inverse]
-
-
-def leaks(manifest: Manifest) -> list[str]:
-    """Return a line on each split whose videos are of groups that the split ``train`` has, too."""
-    splits, groups = manifest.words("split"), manifest.group_ids
-    codes = manifest.column("split")
-    if "train" not in manifest.splits:
-        return []
-    known = np.unique(groups[codes == splits.index("train")])
-    lines = []
-    for name in manifest.splits:
-        of_split = groups[codes == splits.index(name)]
-        shared = of_split[np.isin(of_split, known)]
-        if name == "train" or not len(shared):
-            continue
-        words, found = manifest.words("group"), np.unique(shared)
-        named = ", ".join(words[code] for code in found[:_NAMED])
-        lines.append(
-            f"{len(shared):,} of {len(of_split):,} videos of {name} are of {len(found):,} groups "
-            f"(sources) that train has videos of, too, such as {named}: what is measured on them "
-            "is too good"
-        )
-    return lines

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest.arrow import open_arrow
-from vclr_lightning.data.manifest.changes import changed_files
 from vclr_lightning.data.manifest.holdout import held_out
 from vclr_lightning.data.manifest.rows import Rows
 from vclr_lightning.data.manifest.schema import Info, Span
-from vclr_lightning.data.manifest.summary import Summary, summarise
 
 
 class Manifest:
@@ -231,18 +229,6 @@ class Manifest:
     def words(self, name: str) -> list[str]:
         """Return the sorted words of a column of words, such as ``codec`` or ``split``."""
         return [str(word) for word in self._columns[name].dictionary.to_pylist()]
-
-    def changed(self) -> dict[str, str]:
-        """Compare size and time of every file with those seen when it was indexed.
-
-        Returns:
-            What differs, by relative path: ``missing``, ``size`` or ``time``.
-        """
-        return changed_files(self)
-
-    def summary(self) -> Summary:
-        """Count what this selection holds."""
-        return summarise(self)
 
     def value(self, column: str, i: int) -> Any:
         """Return what a column says of video ``i``, ``None`` where that is unknown."""

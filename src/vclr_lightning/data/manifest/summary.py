@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vclr_lightning.data.manifest.manifest import Manifest
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vclr_lightning.data.manifest.manifest import Manifest
-
 _SHOWN = 5  # values of one kind in a table cell
+_NAMED = 3  # groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,29 @@ def summarise(manifest: Manifest) -> Summary:
         damaged=int((manifest.column("damaged").astype(np.float64) > 0).sum()),
         untrained=_untrained(manifest),
     )
+
+
+def leaks(manifest: Manifest) -> list[str]:
+    """Return a line on each split whose videos are of groups that the split ``train`` has, too."""
+    splits, groups = manifest.words("split"), manifest.group_ids
+    codes = manifest.column("split")
+    if "train" not in manifest.splits:
+        return []
+    known = np.unique(groups[codes == splits.index("train")])
+    lines = []
+    for name in manifest.splits:
+        of_split = groups[codes == splits.index(name)]
+        shared = of_split[np.isin(of_split, known)]
+        if name == "train" or not len(shared):
+            continue
+        words, found = manifest.words("group"), np.unique(shared)
+        named = ", ".join(words[code] for code in found[:_NAMED])
+        lines.append(
+            f"{len(shared):,} of {len(of_split):,} videos of {name} are of {len(found):,} groups "
+            f"(sources) that train has videos of, too, such as {named}: what is measured on them "
+            "is too good"
+        )
+    return lines
 
 
 def _first_of_file(manifest: Manifest) -> NDArray[np.int64]:

@@ -1,0 +1,163 @@
+"""Run what a configuration describes; the only place that sees one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vclr_lightning import __version__
+from vclr_lightning.app.configuration import (
+    derived_keys,
+    of_finished,
+    plain,
+    with_debug,
+    with_network,
+)
+from vclr_lightning.core.errors import UserError, causes
+from vclr_lightning.core.files import replacing
+from vclr_lightning.core.locks import in_use
+from vclr_lightning.core.reading import read_numbers
+
+logger = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Run the stage of ``cfg``, or continue it where it stopped.
+
+    Returns:
+        What the stage measured; with ``best``, if it monitors something.
+
+    Raises:
+        UserError: something in the configuration, or in what it points to, is wrong.
+    """
+    _check_recipe()
+    cfg = with_debug(cfg)
+    trains = cfg.stage.get("trains", True)
+    chosen = _names("backbone")
+    if not trains:
+        cfg = of_finished(cfg, chosen=chosen)
+    config = plain(cfg)
+
+    from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.stages.shared.arguments import check_arguments
+    from vclr_lightning.stages.shared.trainer import join_launch
+
+    check_arguments(config)
+    trainer = config.get("trainer", {})
+    join_launch(trainer, alone=not trains)
+    directory = Path(config["run_dir"])
+    with in_use(directory) if is_first() else nullcontext():
+        return _run(cfg, config, directory, chosen=chosen)
+
+
+def _run(
+    cfg: DictConfig, config: dict[str, Any], directory: Path, *, chosen: bool
+) -> dict[str, float]:
+    """Run in a folder that is this run's alone."""
+    from hydra.utils import instantiate
+    from pytorch_lightning import seed_everything
+
+    from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.callbacks.run_log import note
+    from vclr_lightning.stages.shared.resume import Start, check_same_run, choose_start, set_aside
+
+    trains = cfg.stage.get("trains", True)
+    start = Start(None, own=False)
+    if trains:
+        start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
+        cfg, recorded = with_network(cfg, start.checkpoint, chosen=chosen)
+        config = plain(recorded)
+    if start.checkpoint is not None:
+        check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
+    if is_first():
+        if config["resume"] == "never" and (aside := set_aside(directory)):
+            logger.info("the run that was in %s is now in %s", *map(_quoted, (directory, aside)))
+        _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        note(f"vclr_lightning {__version__} in {directory}: {shlex.join(sys.argv)}")
+        if start.checkpoint is not None:
+            logger.info("continuing from %s", _quoted(start.checkpoint))
+    seed_everything(int(config["seed"]), verbose=False)
+    with _keys_named(config):
+        stage = instantiate(cfg.stage.run)
+        begin = {"checkpoint": start.checkpoint} if trains else {}
+        values: dict[str, float] = stage(
+            directory=directory, **begin, metadata={"config": config, "version": __version__}
+        )
+    result = directory / "result.json"
+    if start.own and result.exists():  # a run that is complete measures nothing anew
+        values = read_numbers(result) | values
+    if is_first():
+        _write(result, json.dumps(values, indent=1) + "\n")
+    return values
+
+
+@contextmanager
+def _keys_named(config: Mapping[str, Any]) -> Iterator[None]:
+    """Let a part of the run that refuses a value say the value's key, which it does not know."""
+    from vclr_lightning.stages.shared.arguments import with_key
+
+    try:
+        yield
+    except Exception as error:
+        mistake = next((c for c in causes(error) if isinstance(c, UserError)), None)
+        if mistake is None or (said := with_key(str(mistake), config)) == str(mistake):
+            raise
+        raise UserError(said) from error
+
+
+def _named() -> list[str] | None:
+    """Return the keys and groups that the command names; ``None`` without a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    return [word.split("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+
+
+def _given() -> list[str] | None:
+    """Return the keys that the command gives values, not choices; ``None`` without a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    named = _named()
+    return named and [key for key in named if key not in HydraConfig.get().runtime.choices]
+
+
+def _check_recipe() -> None:
+    """Refuse a recipe that no stage has; Hydra is silent, as it may be missing for this stage."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return
+    chosen = HydraConfig.get().runtime.choices.get("recipe") or "none"
+    options = GlobalHydra.instance().config_loader().get_group_options
+    stages = options("stage")
+    there = sorted(f"{stage}/{name}" for stage in stages for name in options(f"recipe/{stage}"))
+    stage, _, name = chosen.rpartition("/")
+    if chosen != "none" and (not stage or name not in {known.split("/")[1] for known in there}):
+        raise UserError(
+            f"there is no recipe={chosen}; give recipe=STAGE/NAME, one of: {', '.join(there)}"
+        )
+
+
+def _names(group: str) -> bool:
+    """Whether the command names an option of a group or a key below it; so it may, without one."""
+    named = _named()
+    return named is None or any(key.partition(".")[0] == group for key in named)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as sink:
+        sink.write(text.encode())

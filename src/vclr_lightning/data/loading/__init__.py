@@ -1,0 +1,1 @@
+"""From a manifest to batches: data sets, loader, workers, order of videos, rejections."""

@@ -1,0 +1,363 @@
+"""All data of a run: training batches, and what is held out to watch it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
+from vclr_lightning.data.loading.finishing import finish_batch
+from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader
+from vclr_lightning.data.loading.restart import restore_position
+from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions, default_num_workers
+from vclr_lightning.data.transforms.backends import Augment, choose
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.protocols import (
+        ClipTransform,
+        Sampler,
+        SplitTransform,
+        VideoReader,
+        VideoTable,
+    )
+
+
+class VideoDataModule(LightningDataModule):
+    """Videos for pretraining and, where ``val`` is given, for measuring it on unseen ones.
+
+    What is loaded depends on ``seed``, the epoch and the manifest alone: not on the number of
+    ranks, on ``num_workers``, or on how workers are started.
+
+    Args:
+        train: the training videos.
+        val: videos held out.
+        samplers: decide which frames the views hold.
+        transform: augments a clip.
+        eval_transform: resizes and crops a frame for evaluation.
+        reader: opens videos.
+        batch_size: videos per optimizer step, over all ranks and accumulated micro-batches.
+        num_workers: loading processes per rank; ``None`` for the cores that each rank can have,
+            less one for itself.
+        seed: of order, draws and augmentation.
+        views: names of the views to load; ``None`` for those that the module in training names as
+            ``required_views``, or all that the samplers yield where it names none.
+        start_method: of the workers: fork, spawn or forkserver; ``None`` for the system's own.
+        prefetch_factor: batches that each worker loads ahead.
+        timeout: seconds that a batch may take before loading processes that are stuck are given up.
+        pin_memory: page-locked batches; ``None`` where training runs on CUDA.
+        max_rejected_share: share of the training videos that may turn out unreadable.
+        eval_frames: frames per video in :meth:`frames_loader`.
+        eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
+            :meth:`frames_loader`.
+        splits: videos to measure finished networks on, by name: the splits as they were published,
+            from which nothing is held out; by default ``train`` and ``val``.
+        augment: who computes the augmentation: ``"torch"`` or ``"opencv"`` in the workers, or
+            ``"device"``: workers only crop, and the rest is done for the whole batch where it is
+            trained on. ``None``: the transform as it is. All draw the same parameters.
+
+    Attributes:
+        splits: see above.
+        reader: see above.
+        eval_batch_size: see above.
+
+    Raises:
+        UserError: a number is out of its range, or ``augment`` is not for this transform; from
+            :meth:`train_dataloader`, if the batch cannot be shared out evenly, there are too few
+            videos, or the views do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: VideoTable,
+        val: VideoTable | None = None,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        eval_transform: ClipTransform,
+        reader: VideoReader,
+        batch_size: int,
+        num_workers: int | None = None,
+        seed: int = 0,
+        views: Collection[str] | None = None,
+        start_method: StartMethod | None = None,
+        prefetch_factor: int = 2,
+        timeout: float = 1200.0,
+        pin_memory: bool | None = None,
+        max_rejected_share: float = 0.05,
+        eval_frames: int = 30,
+        eval_batch_size: int = 8,
+        splits: Mapping[str, VideoTable] | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("eval_frames", eval_frames, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name}={value} must be at least {least}")
+        if not 0 <= max_rejected_share <= 1:
+            raise UserError(f"max_rejected_share={max_rejected_share} must be between 0 and 1")
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+        self.seed = seed
+        self.max_rejected_share = max_rejected_share
+        self._samplers = samplers
+        self._augment = augment
+        self._transform = choose(transform, augment)
+        self._share_augmentation = False
+        self._eval_transform = eval_transform
+        self.reader = reader
+        self._auto_workers, self._auto_pin = num_workers is None, pin_memory is None
+        self._workers = WorkerOptions(
+            num_workers=0 if num_workers is None else num_workers,
+            start_method=start_method,
+            prefetch_factor=prefetch_factor,
+            timeout=timeout,
+            pin_memory=bool(pin_memory),
+        )
+        self._views = views
+        self._eval_frames = eval_frames
+        self.eval_batch_size = eval_batch_size
+        held = {} if val is None else {"val": val}
+        self.splits = dict(splits) if splits is not None else {"train": train, **held}
+        self._train_loader: EpochLoader | None = None
+        self.finishing_time = 0.0
+
+    def draw_with(
+        self,
+        *,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        share_augmentation: bool = False,
+    ) -> None:
+        """Draw and augment the training videos otherwise from now on.
+
+        Args:
+            samplers: decide which frames the views hold.
+            transform: augments a clip.
+            share_augmentation: augment all clips of a video alike.
+
+        Raises:
+            UserError: this transform cannot be computed as ``augment`` says.
+        """
+        self._samplers, self._transform = samplers, choose(transform, self._augment)
+        self._share_augmentation = share_augmentation
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
+
+        With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
+        """
+        trainer = self.trainer
+        dataset = self.train_dataset(self._needed_views())
+        batches = EpochBatches(
+            len(self.train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            **self._ranks(),
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            fixed_epoch=0 if getattr(trainer, "overfit_batches", 0) else None,
+        )
+        loader = EpochLoader(dataset, batches, self._worker_options())
+        if trainer is not None:
+            loader.on_start = partial(restore_position, trainer, loader.batch_sampler)
+        self._train_loader = loader
+        return loader
+
+    def train_dataset(self, views: Collection[str] | None = None) -> VideoDataset:
+        """Return the samples of training, by ``(epoch, row)``.
+
+        Args:
+            views: names of the views to load; ``None`` for all that the samplers yield.
+
+        Raises:
+            UserError: the views do not fit together.
+        """
+        return self._dataset(self.train, views, begin_only=self._augment == "device")
+
+    def pair_loader(
+        self,
+        split: str = "val",
+        views: Collection[str] = ("anchor", "positive"),
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> BatchLoader:
+        """Return two independent draws of each video, augmented as in training, always the same.
+
+        Batches are :class:`~vclr_lightning.core.types.Batch` in the manifest's order. Each rank
+        gets a contiguous part of the videos, of equal length up to one; a video that cannot be
+        read is left out and listed in ``rejected``.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            views: names of the views to load.
+            rows: of the manifest, in this order; ``None`` for all.
+
+        Raises:
+            UserError: there is no such split, or no sampler yields these views.
+        """
+        manifest = self.manifest(split)
+        dataset = self._dataset(manifest, views, replace=False)
+        return self._evaluation_loader(dataset, [(0, row) for row in self._shard(manifest, rows)])
+
+    def frames_loader(
+        self, split: str = "val", *, rows: Sequence[int] | None = None
+    ) -> BatchLoader:
+        """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
+
+        In the manifest's order, shared out as by :meth:`pair_loader`.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            rows: of the manifest, in this order; ``None`` for all.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        manifest = self.manifest(split)
+        dataset = FramesDataset(
+            manifest=manifest,
+            reader=self.reader,
+            transform=self._eval_transform,
+            num_frames=self._eval_frames,
+        )
+        return self._evaluation_loader(dataset, self._shard(manifest, rows))
+
+    def manifest(self, split: str) -> VideoTable:
+        """Return the videos of ``"train"`` or ``"val"``.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        manifest = {"train": self.train, "val": self.val}.get(split)
+        if manifest is None:
+            held = "" if self.val is None else " and val"
+            raise UserError(f"there are no {split} videos in this data module; it has train{held}")
+        return manifest
+
+    def split(self, name: str) -> VideoTable:
+        """Return the videos of one of :attr:`splits`.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not self.splits.get(name):
+            there = ", ".join(name for name, table in self.splits.items() if table) or "none"
+            raise UserError(f"there are no videos of split {name!r}; there is {there}")
+        return self.splits[name]
+
+    def workers(self, processes: int = 1) -> WorkerOptions:
+        """Return how to load a part of an evaluation's videos in each of some processes."""
+        options = replace(self._worker_options(), persistent=False)
+        if self._auto_workers:
+            options = replace(options, num_workers=default_num_workers(processes))
+        return options
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int = 0
+    ) -> Any:
+        """Move a batch to ``device``, and do what is left of its augmentation there.
+
+        Lightning calls it; in a loop of one's own it is called for each training batch.
+        """
+        if isinstance(batch, Mapping) and "begun" in batch:
+            begun = time.perf_counter()
+            finished = finish_batch(batch, cast("SplitTransform", self._transform), device)
+            self.finishing_time += time.perf_counter() - begun
+            return finished
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def teardown(self, stage: str) -> None:
+        """Stop the workers."""
+        if self._train_loader is not None:
+            self._train_loader.close()
+            self._train_loader = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be the same when training resumes."""
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "train": self.train.fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data than those the checkpoint was trained on.
+
+        Raises:
+            UserError: ``batch_size``, ``seed`` or the training videos differ.
+        """
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return
+        for name, now in self.state_dict().items():
+            if state[name] != now:
+                what = "other training videos" if name == "train" else f"{name}={state[name]}"
+                raise UserError(
+                    f"the checkpoint was trained with {what}, this run has "
+                    f"{'the manifest ' if name == 'train' else f'{name}='}{now}: resume with the "
+                    "same, or start a new run from the checkpoint's weights"
+                )
+
+    def _needed_views(self) -> Collection[str] | None:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        required = getattr(module, "required_views", None)
+        if self._views is None or required is None:
+            return required if self._views is None else self._views
+        if missing := sorted(set(required) - set(self._views)):
+            raise UserError(
+                f"views={sorted(self._views)} leaves out {', '.join(missing)}, which the module "
+                "in training reads; add it, or leave views to the module"
+            )
+        return self._views
+
+    def _dataset(
+        self, manifest: VideoTable, views: Collection[str] | None, **options: bool
+    ) -> VideoDataset:
+        return VideoDataset(
+            manifest=manifest,
+            reader=self.reader,
+            samplers=self._samplers,
+            transform=self._transform,
+            views=views,
+            seed=self.seed,
+            share_augmentation=self._share_augmentation,
+            **options,
+        )
+
+    def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
+        size = self.eval_batch_size
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        return BatchLoader(dataset, batches, replace(self._worker_options(), persistent=False))
+
+    def _shard(self, manifest: VideoTable, rows: Sequence[int] | None) -> list[int]:
+        chosen = range(len(manifest)) if rows is None else rows
+        return [chosen[i] for i in rank_shard(len(chosen), **self._ranks())]
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        if trainer is None:
+            return {"world_size": 1, "rank": 0}
+        return {"world_size": trainer.world_size, "rank": trainer.global_rank}
+
+    def _worker_options(self) -> WorkerOptions:
+        trainer, options = self.trainer, self._workers
+        if self._auto_workers:
+            number = default_num_workers(trainer.num_devices if trainer else 1)
+            options = replace(options, num_workers=number)
+        if self._auto_pin:
+            on_cuda = trainer is None or trainer.strategy.root_device.type == "cuda"
+            options = replace(options, pin_memory=on_cuda and torch.cuda.is_available())
+        return options

@@ -1,0 +1,285 @@
+"""Training samples: the views of one video, drawn, decoded and augmented."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import Key, numpy_generator
+from vclr_lightning.data.faults import blaming, picture
+from vclr_lightning.data.loading.decoding import read_drawn, reject
+from vclr_lightning.data.loading.views import ViewPlan
+from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.transforms.backends import is_split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vclr_lightning.core.types import Draw, Rejection
+    from vclr_lightning.data.protocols import (
+        ClipTransform,
+        Sampler,
+        SplitTransform,
+        VideoReader,
+        VideoTable,
+    )
+
+
+class _Pictures(TypedDict):
+    views: NotRequired[dict[str, Tensor]]
+    begun: NotRequired[dict[str, Tensor]]
+    augmentations: NotRequired[dict[str, NDArray[np.int32]]]
+
+
+class Sample(_Pictures):
+    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video.
+
+    Where the device is to finish the augmentation there are no ``views``, but ``begun``,
+    ``(n, ...)`` as the transform begins, and ``augmentations``, parameters ``(n, P)``.
+    """
+
+    rows: Mapping[str, NDArray[np.int64]]
+    order: Mapping[str, NDArray[np.int64]]
+    ranks: Mapping[str, NDArray[np.int64]]
+    video_id: int
+    group_id: int
+    label: int
+    index: int
+    valid: bool
+    rejected: list[Rejection]
+
+
+class VideoDataset(Dataset[Sample]):
+    """Gives the views of a video; what it gives depends on nothing but (seed, epoch, index).
+
+    The key is ``(epoch, index)``, ``index`` being a row of the manifest. All needed views are read
+    in one pass over the video, and every clip is augmented with random numbers of its own. A
+    row that is a clip inside of a longer file gives frames of its window alone, and ranks count
+    from the window's first. A video that cannot be read is replaced by another, drawn from
+    (seed, epoch, index, attempt), and noted in the sample; ids and label are those of the video
+    really decoded.
+
+    Args:
+        manifest: the videos.
+        reader: opens them.
+        samplers: decide which frames the views hold.
+        transform: augments one clip.
+        views: names of the views needed; ``None`` for all that the samplers yield.
+        seed: of all draws.
+        replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
+        share_augmentation: whether all clips of a video are augmented with the same random numbers:
+            one crop and one flip for a video.
+        begin_only: whether the transform, a
+            :class:`~vclr_lightning.data.protocols.SplitTransform`, only begins here, and the rest
+            is left to :func:`~vclr_lightning.data.loading.finishing.finish_batch`.
+        max_attempts: videos tried for one sample before giving up.
+
+    Shape:
+        ``sample["views"][name]``: ``(n, C, T, H, W)`` uint8; a view of 0 clips is left out.
+
+    Raises:
+        UserError: the views do not fit together (see :class:`ViewPlan`), or ``begin_only`` is not
+            possible; or, from indexing,
+            ``max_attempts`` videos in a row cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vclr_lightning.data.indexing import ensure_manifest
+        >>> from vclr_lightning.data.readers import PyAVReader
+        >>> from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
+        >>> from vclr_lightning.data.encoding import write_video
+        >>> from vclr_lightning.data.transforms import PretrainTransform
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
+        >>> write_video(folder / "a.mp4", frames, fps=10)
+        >>> dataset = VideoDataset(
+        ...     manifest=ensure_manifest(folder, cache_dir=folder / "cache", workers=1, show=False),
+        ...     reader=PyAVReader(),
+        ...     samplers=[TupleSampler(num_segments=3)],
+        ...     transform=PretrainTransform(size=32),
+        ... )
+        >>> {name: tuple(view.shape) for name, view in dataset[0, 0]["views"].items()}
+        {'anchor': (3, 3, 1, 32, 32), 'positive': (3, 3, 1, 32, 32), 'second': (1, 3, 1, 32, 32)}
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: VideoTable,
+        reader: VideoReader,
+        samplers: Sequence[Sampler],
+        transform: ClipTransform,
+        views: Iterable[str] | None = None,
+        seed: int = 0,
+        replace: bool = True,
+        share_augmentation: bool = False,
+        begin_only: bool = False,
+        max_attempts: int = 10,
+    ) -> None:
+        self._manifest = manifest
+        self._reader = reader
+        self._transform = transform
+        self._plan = ViewPlan(samplers, views)
+        self._seed = seed
+        self._replace = replace
+        self._share_augmentation = share_augmentation
+        self._begin = None
+        if begin_only:
+            if not is_split(transform) or not replace:
+                raise UserError(
+                    "begin_only needs a transform with begin() and finish(), and replace=True"
+                )
+            self._begin = transform.begin
+        self._max_attempts = max_attempts
+
+    def replaced(
+        self,
+        *,
+        manifest: VideoTable | None = None,
+        reader: VideoReader | None = None,
+        transform: ClipTransform | None = None,
+    ) -> VideoDataset:
+        """Return the same dataset with other parts: the same draws, read or augmented otherwise.
+
+        Args:
+            manifest: as many videos, such as re-encoded ones.
+            reader: opens them.
+            transform: augments one clip; where it only begins here, it can be split as well.
+        """
+        other = copy.copy(self)
+        other._manifest = manifest if manifest is not None else self._manifest
+        other._reader = reader or self._reader
+        other._transform = transform or self._transform
+        if self._begin is not None:
+            other._begin = cast("SplitTransform", other._transform).begin
+        return other
+
+    @property
+    def reader(self) -> VideoReader:
+        """Opens the videos."""
+        return self._reader
+
+    @property
+    def transform(self) -> ClipTransform:
+        """Augments one clip."""
+        return self._transform
+
+    @property
+    def manifest(self) -> VideoTable:
+        """The videos."""
+        return self._manifest
+
+    @property
+    def views(self) -> ViewPlan:
+        """The views that are read."""
+        return self._plan
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        tried: list[int] = []
+        rejected: list[Rejection] = []
+        for attempt in range(self._max_attempts if self._replace else 1):
+            keys = (self._seed, epoch, index, attempt)
+            row = index if attempt == 0 else self._substitute(tried, keys)
+            if row is None:
+                break
+            tried.append(row)
+            try:
+                return self._sample(row, index, keys, rejected)
+            except VideoError as error:
+                rejected.append(reject(self._manifest, row, error))
+        if not self._replace:
+            return self._blank(index, rejected)
+        first, last = rejected[0], rejected[-1]
+        raise UserError(
+            f"{first['path']} and the {len(rejected) - 1} videos tried in its place cannot be read "
+            f"(the last, {last['path']}: {last['reason']}); check the folder of the videos"
+        )
+
+    def _substitute(self, tried: list[int], keys: tuple[Key, ...]) -> int | None:
+        """Draw one of the videos that were not tried for this sample."""
+        left = len(self) - len(tried)
+        if left < 1:
+            return None
+        row = int(numpy_generator(*keys, "substitute").integers(left))
+        for other in sorted(tried):
+            row += row >= other
+        return row
+
+    def _sample(
+        self, row: int, index: int, keys: tuple[Key, ...], rejected: list[Rejection]
+    ) -> Sample:
+        def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
+            drawn = self._plan.draw(num_frames, *keys)
+            return drawn, np.concatenate([ranks.ravel() for ranks in drawn.ranks.values()])
+
+        drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
+        with blaming(self, self._manifest.path(row)):
+            return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
+
+    def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
+        views: dict[str, Tensor] = {}
+        rest: dict[str, NDArray[np.int32]] = {}
+        position, size = 0, self._transform.size
+        for name, spec in self._plan.specs.items():
+            clips, parameters = [], []
+            for number in range(spec.clips):
+                use = ("video",) if self._share_augmentation else (name, number)
+                rng = numpy_generator(*keys, "augment", *use)
+                clip = frames[position : position + spec.frames]
+                with blaming(self._transform):
+                    if self._begin is None:
+                        shape = (3, spec.frames, size, size)
+                        clips.append(picture(self._transform(clip, rng), *shape))
+                    else:
+                        begun, row = self._begin(clip, rng)
+                        clips.append(begun)
+                        parameters.append(row)
+                position += spec.frames
+            views[name] = torch.stack(clips)
+            if parameters:
+                rest[name] = np.stack(parameters)
+        return {"views": views} if self._begin is None else {"begun": views, "augmentations": rest}
+
+    def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
+        size = self._transform.size
+        views = {
+            name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
+            for name, spec in self._plan.specs.items()
+        }
+        sample = self._describe(index, index, self._plan.draw(1, 0), {"views": views}, rejected)
+        return {**sample, "valid": False}
+
+    def _describe(
+        self,
+        row: int,
+        index: int,
+        drawn: Draw,
+        pictures: _Pictures,
+        rejected: list[Rejection],
+    ) -> Sample:
+        return {
+            **pictures,
+            "rows": drawn.rows,
+            "order": drawn.order,
+            "ranks": drawn.ranks,
+            "video_id": self._manifest.video_id(row),
+            "group_id": self._manifest.group_id(row),
+            "label": self._manifest.label(row),
+            "index": index,
+            "valid": True,
+            "rejected": rejected,
+        }

@@ -1,0 +1,136 @@
+"""Which views are read, and which sampler draws each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import Key, numpy_generator
+from vclr_lightning.core.types import Draw, ViewSpec
+from vclr_lightning.data.faults import blaming
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vclr_lightning.data.protocols import Sampler
+
+
+class ViewPlan:
+    """Draws the needed views of a video with one or more samplers.
+
+    Every sampler always draws all it has, from its own random numbers, so a draw depends neither
+    on which views are needed nor on the samplers that come after. A view that two samplers yield
+    comes from the first; a sampler that equals an earlier one is not asked again.
+
+    Args:
+        samplers: at least one.
+        needed: names of the views to read; ``None`` for all.
+
+    Raises:
+        UserError: no sampler; two samplers disagree on a view, or use one name for different rows
+            or orders; a needed view that no sampler yields; a sampler whose draw does not have the
+            shape that it declares.
+
+    Example:
+        >>> from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
+        >>> plan = ViewPlan([TupleSampler(num_segments=3)], ["anchor", "extra"])
+        >>> dict(plan.specs)
+        {'anchor': ViewSpec(clips=3, frames=1, stride=1)}
+        >>> sorted(plan.draw(300, 0).ranks)
+        ['anchor']
+    """
+
+    def __init__(self, samplers: Sequence[Sampler], needed: Iterable[str] | None = None) -> None:
+        if not samplers:
+            raise UserError("samplers is empty; give at least one, such as TupleSampler()")
+        self._samplers: list[Sampler] = []
+        for sampler in samplers:
+            if sampler not in self._samplers:
+                self._samplers.append(sampler)
+        specs = _merge_specs(self._samplers)
+        names = set(specs) if needed is None else set(needed)
+        if missing := sorted(names - set(specs)):
+            raise UserError(
+                f"no sampler yields the view {', '.join(missing)}; "
+                f"the samplers yield {', '.join(sorted(specs))}"
+            )
+        self._specs = {name: spec for name, spec in specs.items() if name in names and spec.clips}
+        self._shapes: list[dict[str, tuple[int, ...]]] = []
+        self._check_draws()
+
+    @property
+    def specs(self) -> Mapping[str, ViewSpec]:
+        """The views that are read, in the order of the samplers; a view of 0 clips is none."""
+        return self._specs
+
+    def draw(self, num_frames: int, *keys: Key) -> Draw:
+        """Draw the views of a video of ``num_frames`` frames; ``keys`` decide the outcome.
+
+        Raises:
+            CodeFault: a sampler fails, draws frames that the video does not have, or draws
+                arrays of other shapes than for other videos, which make no batch.
+        """
+        ranks: dict[str, NDArray[np.int64]] = {}
+        rows: dict[str, NDArray[np.int64]] = {}
+        order: dict[str, NDArray[np.int64]] = {}
+        for number, sampler in enumerate(self._samplers):
+            with blaming(sampler):
+                drawn = sampler(num_frames, numpy_generator(*keys, "draw", number))
+                shapes, tried = _shapes(drawn), self._shapes[number]
+                if wrong := sorted(x for x in {*shapes, *tried} if shapes.get(x) != tried.get(x)):
+                    raise ValueError(f"the shape of {', '.join(wrong)} is not as of 64 frames")
+                for view, chosen in drawn.ranks.items():
+                    if chosen.dtype.kind not in "iu":
+                        raise TypeError(f"{view} holds {chosen.dtype}, not numbers of frames")
+                    if chosen.size and not 0 <= chosen.min() <= chosen.max() < num_frames:
+                        raise IndexError(f"{view} holds frames that are not among {num_frames}")
+            ranks = {**drawn.ranks, **ranks}
+            rows.update(drawn.rows)
+            order.update(drawn.order)
+        return Draw(ranks={name: ranks[name] for name in self._specs}, rows=rows, order=order)
+
+    def _check_draws(self) -> None:
+        rows: dict[str, str] = {}
+        order: dict[str, str] = {}
+        for sampler in self._samplers:
+            name = type(sampler).__name__
+            with blaming(sampler):
+                drawn = sampler(64, numpy_generator(0))
+                self._shapes.append(_shapes(drawn))
+            for view, spec in sampler.views.items():
+                shape = drawn.ranks[view].shape if view in drawn.ranks else None
+                if shape != (spec.clips, spec.frames):
+                    raise UserError(
+                        f"{name} declares the view {view} of shape {(spec.clips, spec.frames)}, "
+                        f"but draws {shape}; make its views and its draw agree"
+                    )
+            for kind, known, names in (("rows", rows, drawn.rows), ("order", order, drawn.order)):
+                for key in names:
+                    if key in known:
+                        raise UserError(
+                            f"{known[key]} and {name} both yield {kind} named {key!r}; "
+                            "rename one, or give equal samplers"
+                        )
+                    known[key] = name
+
+
+def _shapes(drawn: Draw) -> dict[str, tuple[int, ...]]:
+    parts = {"ranks": drawn.ranks, "rows": drawn.rows, "order": drawn.order}
+    return {f"{kind} {name}": x.shape for kind, part in parts.items() for name, x in part.items()}
+
+
+def _merge_specs(samplers: Sequence[Sampler]) -> dict[str, ViewSpec]:
+    specs: dict[str, ViewSpec] = {}
+    owner: dict[str, str] = {}
+    for sampler in samplers:
+        name = type(sampler).__name__
+        for view, spec in sampler.views.items():
+            if specs.setdefault(view, spec) != spec:
+                raise UserError(
+                    f"{owner[view]} yields the view {view} as {specs[view]} and {name} as {spec}; "
+                    "rename one, or make them equal"
+                )
+            owner.setdefault(view, name)
+    return specs

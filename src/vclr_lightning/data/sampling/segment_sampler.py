@@ -1,0 +1,60 @@
+"""The sampler of training with labels: one frame or clip of each segment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Draw, ViewSpec
+from vclr_lightning.data.sampling.segments import clip_ranks, segment_bounds
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSampler:
+    """Draws one frame of each segment, uniformly (TSN); for networks of clips, a clip begins there.
+
+    View: ``segments``, S clips in temporal order.
+
+    Args:
+        num_segments: S, at least 1.
+        frames_per_clip: T, 1 for networks that see single pictures.
+        stride: distance between the frames of a clip.
+
+    Raises:
+        UserError: a number below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> draw = SegmentSampler(num_segments=3)(300, np.random.default_rng(0))
+        >>> draw.ranks["segments"].shape
+        (3, 1)
+    """
+
+    num_segments: int = 8
+    frames_per_clip: int = 1
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_segments", "frames_per_clip", "stride"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def views(self) -> Mapping[str, ViewSpec]:
+        """The one view."""
+        spec = ViewSpec(clips=self.num_segments, frames=self.frames_per_clip, stride=self.stride)
+        return {"segments": spec}
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
+        """Draw from a video of ``num_frames`` frames (at least 1)."""
+        bounds = segment_bounds(num_frames, self.num_segments)
+        starts = rng.integers(bounds[:, 0], bounds[:, 1])
+        ranks = clip_ranks(
+            starts, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
+        )
+        return Draw(ranks={"segments": ranks})

@@ -1,0 +1,145 @@
+"""The joint sampler of the tuples that video-level contrastive learning compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Draw, ViewSpec
+from vclr_lightning.data.sampling.segments import (
+    DrawRule,
+    SegmentRule,
+    clip_ranks,
+    draw_two,
+    draw_unused,
+    segment_bounds,
+)
+from vclr_lightning.functional.permutations import sample_shuffle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TupleSampler:
+    """Draws an anchor tuple and a positive tuple of one video (Section 3 of the paper).
+
+    The video is cut into ``num_segments`` segments. From each, one clip goes to the anchor tuple
+    and another to the positive tuple; a clip begins at the drawn rank, runs on at its stride, also
+    beyond the segment, and repeats the last frame where the video ends. Any video of at least one
+    frame can be used.
+
+    Views: ``anchor`` and ``positive`` (S clips in temporal order), ``second`` (the anchor frame x1
+    once more, for its second augmentation) and ``extra`` (with S < 3, the clips among x2 and x3
+    that the anchor tuple cannot give, drawn from ranks that neither tuple begins at, sorted).
+    Rows: ``x1``, the first or the last clip of the anchor tuple with equal chance, and ``others``,
+    x2 before x3, positions in ``anchor`` followed by ``extra``. Order: a permutation of each
+    tuple, each with chance 1/2 a shuffle and otherwise the identity, and the label
+    0 (neither shuffled), 1 (anchor), 2 (positive) or 3 (both). One segment has no order.
+
+    Args:
+        num_segments: S, at least 1.
+        frames_per_clip: T, 1 for networks that see single pictures.
+        stride: distance between the frames of a clip.
+        draws: ``"without_replacement"``: the two draws of a segment differ wherever it has two
+            frames; ``"independent"``: they may coincide.
+        segments: ``"exact"``, or ``"floor"`` for the released code's segments of ``n // S`` frames
+            (its stretching of every video to 300 frames beforehand is not copied).
+        exclude_reversal: whether the exact reversal of three or more clips is no shuffle.
+
+    Raises:
+        UserError: a number below 1, or an unknown ``draws`` or ``segments``.
+
+    Example:
+        >>> sampler = TupleSampler(num_segments=3)
+        >>> draw = sampler(300, np.random.default_rng(0))
+        >>> draw.ranks["anchor"].shape, draw.ranks["extra"].shape
+        ((3, 1), (0, 1))
+        >>> sorted(draw.rows), sorted(draw.order)
+        (['others', 'x1'], ['anchor', 'label', 'positive'])
+    """
+
+    num_segments: int = 3
+    frames_per_clip: int = 1
+    stride: int = 1
+    draws: DrawRule = "without_replacement"
+    segments: SegmentRule = "exact"
+    exclude_reversal: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_segments", "frames_per_clip", "stride"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name, rules in (("draws", DrawRule), ("segments", SegmentRule)):
+            if getattr(self, name) not in get_args(rules):
+                allowed = " or ".join(get_args(rules))
+                raise UserError(f"{name}={getattr(self, name)!r} is unknown; take {allowed}")
+
+    @property
+    def views(self) -> Mapping[str, ViewSpec]:
+        """The views by name; ``extra`` has no clips from three segments on."""
+        clips = {
+            "anchor": self.num_segments,
+            "positive": self.num_segments,
+            "second": 1,
+            "extra": max(0, 3 - self.num_segments),
+        }
+        return {
+            name: ViewSpec(clips=n, frames=self.frames_per_clip, stride=self.stride)
+            for name, n in clips.items()
+        }
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
+        """Draw all views of a video of ``num_frames`` frames (at least 1)."""
+        bounds = segment_bounds(num_frames, self.num_segments, rule=self.segments)
+        anchor, positive = draw_two(bounds, rng, rule=self.draws)
+        x1 = int(rng.integers(2)) * (self.num_segments - 1)
+        missing = self.views["extra"].clips
+        extra = draw_unused(num_frames, (anchor, positive), missing, rng) if missing else anchor[:0]
+        starts = {
+            "anchor": anchor,
+            "positive": positive,
+            "second": anchor[x1 : x1 + 1],
+            "extra": extra,
+        }
+        return Draw(
+            ranks={
+                name: clip_ranks(
+                    start, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
+                )
+                for name, start in starts.items()
+            },
+            rows={
+                "x1": np.array([x1], dtype=np.int64),
+                "others": _draw_others(anchor, extra, x1, rng),
+            },
+            order=self._draw_order(rng),
+        )
+
+    def _draw_order(self, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
+        shuffled = rng.integers(2, size=2) if self.num_segments > 1 else np.zeros(2, np.int64)
+        identity = np.arange(self.num_segments, dtype=np.int64)
+        anchor, positive = (
+            sample_shuffle(self.num_segments, rng, exclude_reversal=self.exclude_reversal)
+            if coin
+            else identity
+            for coin in shuffled
+        )
+        label = np.asarray(shuffled[0] + 2 * shuffled[1], dtype=np.int64)
+        return {"anchor": anchor, "positive": positive, "label": label}
+
+
+def _draw_others(
+    anchor: NDArray[np.int64], extra: NDArray[np.int64], x1: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw the positions of x2 and x3, in temporal order, in ``anchor`` followed by ``extra``."""
+    rest = np.delete(np.arange(len(anchor), dtype=np.int64), x1)
+    if len(extra) == 0:
+        return np.sort(rng.choice(rest, 2, replace=False))
+    # Fewer than three segments: all that is left of the tuple, and the extra clips.
+    others = np.concatenate([rest, len(anchor) + np.arange(len(extra), dtype=np.int64)])
+    return others[np.argsort(np.concatenate([anchor, extra])[others], kind="stable")]

@@ -1,0 +1,1 @@
+"""``+experiment=demo``: pretraining and all evaluations on synthetic videos, on one page."""

@@ -1,0 +1,1 @@
+"""``stage=features``: frozen features of videos, extracted once and kept."""

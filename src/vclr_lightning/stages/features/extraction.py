@@ -1,0 +1,179 @@
+"""Encode videos by one process or several; what is done is kept when they are killed."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    spawn,
+)
+
+from vclr_lightning.core.distributed import rank, world_size
+from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
+from vclr_lightning.core.progress import track
+from vclr_lightning.core.stopping import signals_blocked
+from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.loader import BatchLoader
+from vclr_lightning.data.loading.workers import WorkerOptions
+from vclr_lightning.evaluation.encoders import frame_encoder
+from vclr_lightning.evaluation.features import encode_batch
+from vclr_lightning.evaluation.storing import Journal, Record, read_journals, read_store
+from vclr_lightning.stages.shared.hardware import Hardware
+
+_GLANCE = 1.0  # seconds
+_CONTINUES = "the same command continues"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What is to be encoded, and how; sent to every process.
+
+    Attributes:
+        dataset: frames of the videos.
+        backbone: the network.
+        layer: whose output is wanted; ``None`` for the network's features.
+        keep_frames: keep each frame's features instead of a video's average.
+        blocks: rows of the manifest, in batches. Batches are the same however many processes
+            there are, because what else is in a batch may change the last bits of a feature.
+        workers: how each process loads.
+        hardware: precision and threads.
+        devices: one for each process.
+        chunk: frames encoded at a time.
+        work: folder of the journals.
+        kept: a store, some of whose videos could not be read; of its other batches nothing is
+            encoded again.
+        description: of the progress bar.
+        show: whether to show one.
+    """
+
+    dataset: FramesDataset
+    backbone: nn.Module
+    layer: str | None
+    keep_frames: bool
+    blocks: Sequence[tuple[int, ...]]
+    workers: WorkerOptions
+    hardware: Hardware
+    devices: Sequence[torch.device]
+    chunk: int
+    work: Path
+    kept: Path | None
+    description: str
+    show: bool
+
+    def run(self) -> list[Record]:
+        """Encode what has not been encoded or could not be read, and return all, in order.
+
+        Within a process group each of its ranks takes part; otherwise one process for each
+        device is started, if there are several.
+
+        Raises:
+            UserError: a process finds a mistake in the input.
+        """
+        before = read_store(self.kept, self.blocks) if self.kept is not None else {}
+        before |= read_journals(self.work)
+        left = [block for block in self.blocks if block not in before or before[block].rejected]
+        if world_size() > 1:
+            torch.distributed.barrier()  # nobody writes before all have read
+            encode_part(self, left, number=rank(), of=world_size())
+            torch.distributed.barrier()
+        elif left:
+            processes = min(len(self.devices), len(left))
+            if processes > 1:
+                _start(self, left, processes)
+            else:
+                encode_part(self, left)
+        done = before | read_journals(self.work)
+        return [done[block] for block in self.blocks]
+
+
+def encode_part(
+    job: Extraction, blocks: Sequence[tuple[int, ...]], *, number: int = 0, of: int = 1
+) -> None:
+    """Encode every ``of``-th batch, from ``number`` on, into a journal of its own.
+
+    Raises:
+        UserError: the input is wrong, or the disk full.
+    """
+    mine = list(blocks[number::of])
+    if not mine:
+        return
+    hardware, before = job.hardware, torch.get_num_threads()
+    device = job.devices[number % len(job.devices)]
+    if hardware.threads is not None or of > 1:
+        share = max(1, (os.cpu_count() or 1) // of)
+        torch.set_num_threads(hardware.threads or share)
+    encoders = {"": frame_encoder(job.backbone.to(device), layer=job.layer)}
+    journal = Journal(job.work)
+    loader = BatchLoader(job.dataset, [list(block) for block in mine], job.workers)
+    try:
+        batches = track(loader, job.description, show=job.show and number == 0)
+        for block, batch in zip(mine, batches, strict=True):
+            features: Sequence[torch.Tensor] = ()
+            if len(batch["video_id"]):
+                with hardware.computing(device):
+                    features = encode_batch(encoders, batch, device=device, chunk=job.chunk)[""]
+                if not job.keep_frames:
+                    features = [video.mean(dim=0, keepdim=True) for video in features]
+            journal.add(block, batch, features)
+    finally:
+        journal.close()
+        loader.close()
+        torch.set_num_threads(before)
+
+
+def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -> None:
+    """Encode by several processes of this machine, and wait for them."""
+    # In a file: tensors would be moved to shared memory, of which containers have little, and a
+    # process that is killed before it has read what fills a pipe would be waited for without end.
+    content = io.BytesIO()
+    torch.save((job, blocks), content)
+    job.work.mkdir(parents=True, exist_ok=True)
+    file = job.work / "job.bin"
+    file.write_bytes(content.getbuffer())
+    mistakes = multiprocessing.get_context("spawn").SimpleQueue()  # CUDA allows no other
+    main = threading.current_thread() is threading.main_thread()
+    arguments = (file, processes, mistakes, main)
+    with signals_blocked():
+        context = spawn(_child, arguments, nprocs=processes, join=False)  # type: ignore[no-untyped-call]
+    stopped = 0.0
+    try:
+        while not context.join(_GLANCE, grace_period=0):
+            still = [process.pid for process in context.processes if is_stopped(process.pid)]
+            stopped = stopped + _GLANCE if still else 0.0
+            if stopped >= job.workers.timeout:
+                raise UserError(
+                    f"a process that encodes videos ({still[0]}) is stopped (SIGSTOP) for "
+                    f"data.timeout={job.workers.timeout:g} s; {_CONTINUES}"
+                )
+    except ProcessExitedException as error:
+        how = how_ended(error.exit_code)
+        raise UserError(
+            f"a process that encodes videos ({error.error_pid}) {how}; where memory is short, give"
+            f" fewer trainer.devices or data.num_workers; {_CONTINUES}"
+        ) from error
+    finally:
+        for process in context.processes:
+            process.kill()
+        file.unlink(missing_ok=True)
+    if not mistakes.empty():
+        raise mistakes.get()
+
+
+def _child(number: int, file: Path, of: int, mistakes: Any, from_main_thread: bool) -> None:
+    end_with_creator(from_main_thread=from_main_thread)
+    try:
+        job, blocks = torch.load(file, map_location="cpu", weights_only=False)
+        encode_part(job, blocks, number=number, of=of)
+    except (UserError, CodeFault) as error:
+        mistakes.put(error)

@@ -1,0 +1,329 @@
+"""Features of finished networks, extracted once and kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from vclr_lightning import __version__
+from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.distributed import rank
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
+from vclr_lightning.core.notices import is_new
+from vclr_lightning.data.indexing.ensure import default_cache
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.protocols import ClipTransform
+from vclr_lightning.data.transforms import EvalTransform
+from vclr_lightning.evaluation.layers import find_layer
+from vclr_lightning.evaluation.store import ABOUT, FeatureStore
+from vclr_lightning.evaluation.storing import aside, assemble
+from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics
+from vclr_lightning.stages.features.extraction import Extraction
+from vclr_lightning.stages.features.provenance import (
+    described,
+    difference,
+    digest,
+    files_of,
+    network_name,
+    videos_of,
+)
+from vclr_lightning.stages.shared.hardware import Hardware
+from vclr_lightning.stages.shared.network import finished_network, weights_digest
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.protocols import VideoTable
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of what features are: raised where the same settings come to give other values."""
+
+_ABSENT, _DAMAGED, _PARTIAL, _WHOLE = "absent", "damaged", "partial", "whole"
+
+
+class FeatureExtractor:
+    """Gives the features of a split's videos, from a folder where they were extracted before.
+
+    A network of pictures is given frames, spread evenly over a video from the first to the last
+    (Section 4.1 of the paper), or the middle one of every so many; a network of clips is given
+    clips that begin there. What is kept depends on the weights' content, the videos, how they are
+    sampled and transformed, the layer and the precision, and is found again by a hash of these.
+    Within a process group every rank has to call it.
+
+    Args:
+        data: the videos.
+        weights: file of the weights; ``"none"``: as ``backbone`` is, untrained.
+        backbone: the network; ``None``: the one that the file is of.
+        untrained: take the network with random weights instead of the file's, to compare with.
+        prefix: what stands before the network's names in a file of another program.
+        num_frames: n, frames (clips) of a video.
+        every: instead, one of each run of so many frames, its middle one.
+        frames_per_clip: T, of a network of clips.
+        stride: distance between the frames of a clip.
+        transform: resizes and crops a frame.
+        layer: name of the layer whose output is taken, averaged where it is a map; ``None``: the
+            network's features.
+        keep_frames: keep each frame's features instead of a video's average.
+        folder: keep the features in its subfolders, one for each split, instead of the cache;
+            those of ``untrained`` in such subfolders of ``untrained``.
+        cache_dir: the cache, by default ``~/.cache/vclr_lightning``.
+        hardware: devices, and a process on each.
+        chunk: frames encoded at a time.
+        show: show progress bars.
+
+    Raises:
+        UserError: the weights do not fit, there is no such layer, or a number is out of its range.
+
+    Example:
+        ::
+
+            extractor = FeatureExtractor(data=data, weights="outputs/pretrain/k400/last.ckpt")
+            train, test = extractor("train"), extractor("val")
+            train.mean, train.label  # (N, F), (N,)
+    """
+
+    def __init__(
+        self,
+        *,
+        data: VideoDataModule,
+        weights: str | Path,
+        backbone: nn.Module | None = None,
+        untrained: bool = False,
+        prefix: str | None = None,
+        num_frames: int = 30,
+        every: int | None = None,
+        frames_per_clip: int = 1,
+        stride: int = 1,
+        transform: ClipTransform | None = None,
+        layer: str | None = None,
+        keep_frames: bool = False,
+        folder: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        hardware: Hardware | None = None,
+        chunk: int = 256,
+        show: bool = True,
+    ) -> None:
+        if chunk < 1:
+            raise UserError(f"chunk={chunk} must be at least 1")
+        self.data = data
+        self.backbone = finished_network(
+            weights, backbone, layer=layer, untrained=untrained, prefix=prefix
+        )
+        self.weights = f"{weights}, untrained" if untrained else str(weights)
+        self.layer = layer
+        if layer is not None:
+            find_layer(self.backbone, layer)
+        self.num_frames, self.every = num_frames, every
+        self.frames_per_clip, self.stride = frames_per_clip, stride
+        self.transform = transform or EvalTransform()
+        self.keep_frames = keep_frames
+        self.folder = None if folder is None else Path(folder).expanduser()
+        if self.folder is not None and untrained:
+            self.folder /= "untrained"  # beside those of the weights
+        self.cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
+        self.hardware = hardware or Hardware()
+        self.chunk = chunk
+        self.show = show
+        self._tried: set[Path] = set()
+        self._digest = weights_digest(self.backbone)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have videos."""
+        return tuple(name for name, table in self.data.splits.items() if len(table))
+
+    def test_split(self, name: str | None = None) -> str:
+        """Return ``name``, or the split to measure on where none is named: ``val`` or ``test``.
+
+        Raises:
+            UserError: there are no videos to measure on.
+        """
+        wanted = ("val", "test") if name is None else (name,)
+        for split in wanted:
+            if split in self.splits:
+                return split
+        raise UserError(
+            f"there are no videos of split {' or '.join(wanted)} to measure on, only "
+            f"{', '.join(self.splits)}; give lists of both splits, or hold some out "
+            "(data.holdout=0.2)"
+        )
+
+    def __call__(self, split: str) -> FeatureStore:
+        """Return the features of a split, extracting them where that has not been done.
+
+        Videos that could not be read for a reason that may have passed are tried again, once.
+
+        Raises:
+            UserError: the split has no videos, none of them can be read, or ``folder`` holds
+                features of another kind.
+        """
+        table = self.data.split(split)
+        provenance = self.provenance(split)
+        key = digest(provenance)
+        target = self.cache / "features" / key if self.folder is None else self.folder / split
+        first = rank() == 0
+        about = {
+            **provenance,
+            "file": self.weights,
+            "videos": videos_of(table),
+            "package": __version__,
+        }
+        # Of these very features: what others left undone is not taken for these.
+        work = target.with_name(f".{split}-{key}.part")
+        if first and aside(work).is_dir():  # killed while one took the other's place
+            with locked(target, show=self.show):
+                if not target.is_dir():
+                    os.rename(aside(work), target)
+        state = gather_objects(self._state(target, about) if first else None)[0]
+        if state != _WHOLE:
+            kept = target if state == _PARTIAL else None
+            if first:
+                with locked(target, show=self.show):
+                    state = self._state(target, about)
+                    if state == _DAMAGED:
+                        shutil.rmtree(target, ignore_errors=True)
+                    if state != _WHOLE:
+                        job = self._job(split, table, work, kept)
+                        self._extract(split, table, job=job, target=target, about=about)
+            else:
+                self._job(split, table, work, kept).run()
+            self._tried.add(target)
+            gather_objects(None)  # nobody opens it before it is there
+        elif first:
+            logger.info("%s: reusing the features in %s", split, target)
+        store = FeatureStore.open(target, verify=False)  # which the first process has done
+        if store.rejected and first:
+            item = store.rejected[0]
+            notice = (
+                f"{split}: {len(store.rejected)} of {len(store.rejected) + len(store)} videos "
+                "cannot be read and are left out; the first, "
+                f"{item['path']}: {item['reason']}"
+            )
+            if is_new(notice):
+                logger.warning("%s", notice)
+        return store
+
+    def provenance(self, split: str) -> dict[str, Any]:
+        """Return what the features of a split depend on, as plain values."""
+        table = self.data.split(split)
+        sampling = {"num_frames": self.num_frames} if self.every is None else {"every": self.every}
+        if self.frames_per_clip > 1:
+            sampling |= {"frames_per_clip": self.frames_per_clip, "stride": self.stride}
+        return {
+            "weights": self._digest,
+            "network": network_name(self.backbone),
+            "manifest": table.fingerprint,
+            "files": files_of(table),
+            "reader": type(self.data.reader).__name__,
+            "split": split,
+            "sampling": sampling,
+            "transform": described(self.transform),
+            "layer": self.layer,
+            "form": self._form,
+            "precision": self.hardware.precision,
+            "version": VERSION,
+            **self._pixels,
+        }
+
+    @property
+    def _pixels(self) -> dict[str, Any]:
+        """How pictures are normalised, where it is not as for ImageNet."""
+        mean, std = pixel_statistics(self.backbone)
+        usual = (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)
+        return {} if usual else {"pixels": {"mean": list(mean), "std": list(std)}}
+
+    @property
+    def _form(self) -> str:
+        if not self.keep_frames:
+            return "mean"
+        return "frames" if self.every is None else "ragged"
+
+    def _state(self, target: Path, about: Mapping[str, Any]) -> str:
+        """Return whether the features are there, all that can be read.
+
+        Raises:
+            UserError: others are, or they are damaged, in a folder that the user named.
+        """
+        if not (target / ABOUT).is_file():
+            if target.is_dir() and any(target.iterdir()):
+                raise UserError(f"{target} holds other files; give another features.folder")
+            return _ABSENT
+        try:
+            store = FeatureStore.open(target)
+        except UserError as error:
+            if self.folder is not None:
+                raise
+            if is_new(str(error)):
+                logger.warning("%s", error)
+            return _DAMAGED
+        if other := difference(store.provenance, about):
+            raise UserError(
+                f"{target} holds features of {other}; give another features.folder, or delete "
+                "this one"
+            )
+        may_be_read = any(item.get("passing") for item in store.rejected)
+        return _PARTIAL if may_be_read and target not in self._tried else _WHOLE
+
+    def _extract(
+        self,
+        split: str,
+        table: VideoTable,
+        *,
+        job: Extraction,
+        target: Path,
+        about: Mapping[str, Any],
+    ) -> None:
+        logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
+        records = job.run()
+        if job.kept is not None:
+            before = FeatureStore.open(job.kept, verify=False).rejected
+            if sum(len(record.rejected) for record in records) >= len(before):
+                shutil.rmtree(job.work, ignore_errors=True)
+                return
+        names = getattr(table, "name", lambda i: table.path(i).stem)
+        assemble(
+            records,
+            work=job.work,
+            target=target,
+            form=self._form,
+            frames=self.num_frames,
+            names=[names(i) for i in range(len(table))],
+            paths=[str(table.path(i)) for i in range(len(table))],
+            classes=getattr(table, "classes", ()),
+            provenance=about,
+        )
+
+    def _job(self, split: str, table: VideoTable, work: Path, kept: Path | None) -> Extraction:
+        size = self.data.eval_batch_size if self.every is None else 1
+        rows, devices = range(len(table)), self.hardware.each
+        return Extraction(
+            dataset=FramesDataset(
+                manifest=table,
+                reader=self.data.reader,
+                transform=self.transform,
+                num_frames=self.num_frames,
+                every=self.every,
+                frames_per_clip=self.frames_per_clip,
+                stride=self.stride,
+            ),
+            backbone=self.backbone,
+            layer=self.layer,
+            keep_frames=self.keep_frames,
+            blocks=[tuple(rows[start : start + size]) for start in range(0, len(rows), size)],
+            workers=self.data.workers(len(devices)),
+            hardware=self.hardware,
+            devices=devices,
+            chunk=self.chunk,
+            work=work,
+            kept=kept,
+            description=f"features, {split}",
+            show=self.show,
+        )

@@ -1,0 +1,1 @@
+"""``stage=finetune``: a classifier of videos, TSN, TSM or of clips."""

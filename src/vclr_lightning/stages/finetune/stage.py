@@ -1,0 +1,213 @@
+"""Train a classifier of videos on a pretrained backbone, and test it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+
+from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.protocols import ClipTransform, Sampler
+from vclr_lightning.modules.finetune import FinetuneModule
+from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
+from vclr_lightning.stages.finetune.results import Finetuned, write_results
+from vclr_lightning.stages.pretrain import pretrain
+from vclr_lightning.stages.shared.remarks import unindexed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The learning rate of a published recipe, and its global batch.
+
+    Args:
+        lr: of the recipe.
+        batch_size: videos per step that ``lr`` is for.
+    """
+
+    lr: float
+    batch_size: int
+
+    def scaled(self, batch_size: int) -> float:
+        """Return the learning rate for another global batch.
+
+        Example:
+            >>> Recipe(lr=0.02, batch_size=128).scaled(64)
+            0.01
+        """
+        return self.lr * batch_size / self.batch_size
+
+
+def finetune(
+    *,
+    module: Callable[..., FinetuneModule],
+    data: VideoDataModule,
+    sampler: Sampler,
+    transform: ClipTransform,
+    test: VideoViews | None,
+    trainer: Callable[..., Trainer],
+    callbacks: Mapping[str, Callback | None],
+    loggers: Mapping[str, Logger | None],
+    directory: str | Path,
+    num_classes: int | None = None,
+    test_split: str | None = None,
+    recipe: Recipe | None = None,
+    init: str | Path | None = None,
+    monitor: str | None = None,
+    checkpoint: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train, or go on with it from ``checkpoint``; then test the last epoch's weights.
+
+    Section 4.2 of the paper. Writes beside the checkpoints ``finetune.json``,
+    ``predictions.csv``, ``confusion.csv``, ``classes.csv``, ``report.html`` and, where there are
+    any, ``test_rejected.csv``.
+
+    Args:
+        module: takes ``num_classes`` and ``class_names``, returns what to train.
+        data: on what; training videos without a label are left out, counted in the log.
+        sampler: draws the view ``segments`` of a training video.
+        transform: augments it, all its frames alike.
+        test: what to look at in each test video; ``None`` leaves testing out.
+        trainer: builds the trainer from ``callbacks``, ``loggers`` and ``directory``.
+        callbacks: by name; ``None`` where one is left out.
+        loggers: by name.
+        directory: the run's folder.
+        num_classes: of the classifier; ``None`` for those that the videos have.
+        test_split: what it is tested on; ``None``: ``val`` where there is one, else ``test``.
+        recipe: whose learning rate was scaled to the data's batch, to say so in the log.
+        init: weights of the backbone to start from, where there is no ``checkpoint``.
+        monitor: name of the measure to return first.
+        checkpoint: to go on from.
+        metadata: plain values to keep in the checkpoints.
+
+    Returns:
+        What pretraining returns, and ``top1``, ``top5`` with more than five classes,
+        ``mean_class`` of the test videos: shares from 0 to 1; each by chance as ``chance/NAME``;
+        and how many videos there are as ``train/videos`` and ``test/videos``.
+
+    Raises:
+        UserError: the weights do not fit, videos have no labels or more classes than the
+            classifier, or whatever a part of the run finds wrong.
+    """
+    split = None if test is None else _test_split(data, test_split)
+    table = None if split is None else data.split(split)
+    classes = classes_of(data.train, table, num_classes=num_classes)
+    whole = len(data.train)
+    data.train = labelled_only(data.train)
+    notes = list(classes.notes)
+    if recipe is not None and recipe.batch_size != data.batch_size:
+        notes.append(
+            f"learning rate {recipe.scaled(data.batch_size):g}: the recipe's {recipe.lr:g} for "
+            f"{recipe.batch_size} videos a step, scaled to batch_size={data.batch_size}"
+        )
+    official = data.splits.get("train", ())
+    if split == "test" and (held := len(official) - whole) > 0:
+        notes.append(
+            f"{held} of {len(official)} training videos are held out to watch val/top1; to train "
+            "on all of them give data.holdout=0 callbacks.online=null monitor=null"
+        )
+    for note in notes if is_first() else ():
+        logger.info("%s", note)
+    data.draw_with(samplers=[sampler], transform=transform, share_augmentation=True)
+    network = module(num_classes=classes.count, class_names=classes.names)
+    built: list[Trainer] = []
+
+    def build(**options: Any) -> Trainer:
+        built.append(trainer(**options))
+        return built[-1]
+
+    values = pretrain(
+        module=network,
+        data=data,
+        trainer=build,
+        callbacks=callbacks,
+        loggers=loggers,
+        directory=directory,
+        init=init,
+        monitor=monitor,
+        checkpoint=checkpoint,
+        metadata=metadata,
+    )
+    if test is None or split is None or table is None:
+        return values
+    values |= _tested(
+        *(network, data, built[0], test),
+        split=split,
+        classes=classes,
+        directory=Path(directory),
+        facts=_facts(network, init, metadata),
+    )
+    return values
+
+
+def _tested(
+    network: FinetuneModule,
+    data: VideoDataModule,
+    trainer: Trainer,
+    views: VideoViews,
+    *,
+    split: str,
+    classes: Classes,
+    directory: Path,
+    facts: Mapping[str, str],
+) -> dict[str, float]:
+    """Test the network on all ranks, and write what came of it on the first."""
+    device = trainer.strategy.root_device
+    network.to(device)
+    with trainer.precision_plugin.forward_context():
+        scored = score_videos(network, data, data.split(split), views=views, device=device)
+    if not is_first():
+        return {}
+    done = Finetuned(
+        scored=scored,
+        train=data.train,
+        test=data.split(split),
+        split=split,
+        classes=classes,
+        settings=f"{network.head.upper()}{', frozen' if network.frozen else ''}, {views.words}",
+        facts=facts,
+        unindexed=unindexed(data, split),
+    )
+    return write_results(directory, done)
+
+
+def _test_split(data: VideoDataModule, name: str | None) -> str:
+    """Return the split to test on, before anything is trained.
+
+    Raises:
+        UserError: there are no videos to test on.
+    """
+    if name is not None:
+        data.split(name)  # refuses a name that there is not
+        return name
+    found = [split for split in ("val", "test") if data.splits.get(split)]
+    if not found:
+        raise UserError(
+            "there are no videos of a split val or test to test on; hold some out "
+            "(data.holdout=0.2), or leave testing out (test=null)"
+        )
+    return found[0]
+
+
+def _facts(
+    network: FinetuneModule, init: str | Path | None, metadata: Mapping[str, Any] | None
+) -> dict[str, str]:
+    facts = {
+        "network": type(network.query_encoder).__name__,
+        "initial weights": "none" if init is None else str(init),
+        "trained": "the classifier alone" if network.frozen else "all layers",
+        "dropout": f"{network.dropout.p:g}",
+    }
+    if version := (metadata or {}).get("version"):
+        facts["version"] = str(version)
+    return facts

@@ -1,0 +1,1 @@
+"""``stage=gradcam``: where a network looks."""

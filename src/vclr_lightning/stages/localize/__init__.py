@@ -1,0 +1,1 @@
+"""``stage=localize``: find actions in untrimmed videos by BMN."""

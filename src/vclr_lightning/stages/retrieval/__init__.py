@@ -1,0 +1,1 @@
+"""``stage=retrieval``: nearest training videos of each test video."""

@@ -1,0 +1,1 @@
+"""What several stages need: data, networks, trainer, resume, launched processes, notes."""

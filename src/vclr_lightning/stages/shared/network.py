@@ -1,0 +1,192 @@
+"""A finished network: weights from a file, in the network that they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.pixels import pixel_statistics
+from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backbone
+from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.checkpoints import read_checkpoint
+from vclr_lightning.models.export import check_spec, unknown_network
+from vclr_lightning.models.recognise import known_spec, own_spec, weight_shapes
+from vclr_lightning.models.weights import find_backbone, gather_names
+from vclr_lightning.stages.shared.finetuned import is_finetuned, load_finetuned
+
+logger = logging.getLogger(__name__)
+
+_RESNET = "vclr_lightning.models.TorchvisionResNet"
+_USUAL = {"name": "resnet50", "small_stem": False, "zero_init_residual": False}
+
+CLASSIFIER = "classifier"
+"""The layer of a finetuned network whose output is the scores of the classes."""
+
+
+class ScoredBackbone(nn.Module):
+    """A network and a classifier of its features: ``(N, ...)`` to ``(N, classes)``.
+
+    Args:
+        net: the network.
+        classifier: linear.
+    """
+
+    def __init__(self, net: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.net, self.classifier = net, classifier
+        self.clip_dims: int = getattr(net, "clip_dims", 2)
+        self.pixel_mean, self.pixel_std = pixel_statistics(net)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the scores of each picture or clip, before any softmax."""
+        scores: Tensor = self.classifier(self.net(pixels))
+        return scores
+
+
+def finished_network(
+    weights: str | Path,
+    backbone: nn.Module | None = None,
+    *,
+    layer: str | None = None,
+    untrained: bool = False,
+    prefix: str | None = None,
+) -> nn.Module:
+    """Return a network with the weights of a file, in evaluation mode, and log what was loaded.
+
+    Args:
+        weights: a file of any form that
+            :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises; ``"none"`` for
+            the weights that ``backbone`` has.
+        backbone: the network; ``None`` for the one that the file is of.
+        layer: whose output is wanted; weights that only other layers have may be missing.
+            ``classifier`` of a finetuned network are its scores.
+        untrained: return the network with random weights instead, to compare with.
+        prefix: what stands before the network's names in a file of another form.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or there is no network.
+    """
+    if str(weights).lower() == "none":
+        if backbone is None:
+            raise UserError(
+                "ckpt=none is a network without training, which has to be named: give "
+                "backbone=resnet50 or another"
+            )
+        logger.info("weights: none, %s is untrained", type(bare(backbone)).__name__)
+        return backbone.eval()
+    if untrained:
+        logger.info("weights: random, in the network of %s", weights)
+        if backbone is not None:
+            return backbone.eval()
+        return random_backbone(weights, prefix=prefix, seed=torch.initial_seed())  # the run's seed
+    if layer == CLASSIFIER and is_finetuned(weights):
+        return _scored(weights, backbone)
+    network = load_backbone(weights, backbone, prefix=prefix)
+    checkpoint = read_checkpoint(weights, prefix=prefix)
+    net = bare(network)
+    found = find_backbone(checkpoint, net)
+    missing = tuple(name for name in weight_shapes(net.state_dict()) if name not in found)
+    if missing and (layer is None or any(name.startswith(f"{layer}.") for name in missing)):
+        raise UserError(
+            f"{weights} has no {', '.join(gather_names(missing))} of this {type(net).__name__}, "
+            "whose features would be those of random weights; give a network without it, or "
+            "features.layer=NAME of a layer before it"
+        )
+    if checkpoint.metadata.get("head") == "tsm":
+        logger.warning(
+            "%s was trained by TSM, with channels shifted between frames; frames are seen one by "
+            "one here, without that",
+            weights,
+        )
+    left = len(checkpoint.tensors) - len(found)
+    logger.info(
+        "weights: %s, %d tensors of %s loaded%s, %d left in the file",
+        *(weights, len(found), type(net).__name__),
+        *(f", missing {', '.join(gather_names(missing))}" if missing else "", left),
+    )
+    return network
+
+
+def _scored(weights: str | Path, backbone: nn.Module | None) -> ScoredBackbone:
+    classifier = load_finetuned(weights, backbone)
+    if classifier.shift is not None:
+        raise UserError(
+            f"{weights} is a TSM classifier, which has no scores of single frames; finetune with "
+            "module.head=tsn, or leave features.layer out"
+        )
+    logger.info("weights: %s, scores of %d classes", weights, classifier.classifier.out_features)
+    return ScoredBackbone(classifier.query_encoder, classifier.classifier).eval()
+
+
+def network_of(
+    weights: str | Path | None = None,
+    *,
+    name: str = "resnet50",
+    small_stem: bool = False,
+    zero_init_residual: bool = False,
+) -> nn.Module:
+    """Return the network that a file's weights are of, to train, with random weights.
+
+    Args:
+        weights: a file as of :func:`finished_network`; ``None`` or ``"none"`` for none.
+        name, small_stem, zero_init_residual: of the ResNet where there is no file, or where it does
+            not say. Values other than the usual ones are a choice, which wins over the file.
+
+    Raises:
+        UserError: the file cannot be read, or is of a network of none of this package's classes.
+    """
+    resnet = {"name": name, "small_stem": small_stem, "zero_init_residual": zero_init_residual}
+    if weights is None or not _stated(weights, resnet):
+        return TorchvisionResNet(**resnet)  # type: ignore[arg-type]
+    return random_backbone(weights, seed=torch.initial_seed()).train()  # the run's seed
+
+
+def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, Any]:
+    """Return how to build the network of :func:`network_of`, as plain values.
+
+    Raises:
+        UserError: as there.
+    """
+    stated = _stated(weights, {**_USUAL, **resnet})
+    if not stated:
+        return {"_target_": _RESNET, **_USUAL, **resnet}
+    spec = own_spec(stated)
+    if spec is None:
+        raise unknown_network(str(weights), stated)
+    check_spec(read_checkpoint(str(weights)), spec)
+    return spec
+
+
+def _stated(weights: str | Path | None, resnet: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a file states, where it counts."""
+    if weights is None or str(weights).lower() == "none" or resnet != _USUAL:
+        return {}
+    return known_spec(read_checkpoint(weights))
+
+
+@torch.no_grad()
+def weights_digest(backbone: nn.Module) -> str:
+    """Hash of names, shapes and values of a network's tensors, whatever file they came from.
+
+    Example:
+        >>> from vclr_lightning.models import TinyBackbone
+        >>> one = TinyBackbone(width=4)
+        >>> before = weights_digest(one)
+        >>> _ = one.stem.weight.data.zero_()
+        >>> weights_digest(one) == before
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(bare(backbone).state_dict().items()):
+        if name.endswith("num_batches_tracked"):  # counts steps; features do not depend on it
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

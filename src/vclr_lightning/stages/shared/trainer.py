@@ -1,0 +1,239 @@
+"""The Lightning trainer of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.mpi import MPIEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
+from vclr_lightning.callbacks.log_interval import LogEveryEpoch
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.launcher import find_launch
+from vclr_lightning.core.processes import follow_parent
+from vclr_lightning.stages.shared.ranks import WatchedDDP
+
+
+def build_trainer(
+    *,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    max_epochs: int,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: int = 1,
+    precision: Any = "32-true",
+    accumulate_grad_batches: int = 1,
+    deterministic: bool = False,
+    matmul_precision: str = "high",
+    log_every_n_steps: int = 10,
+    threads: int | None = None,
+    timeout: float = 1800.0,
+    directory: Any = None,
+    **options: Annotated[Any, Trainer],
+) -> Trainer:
+    """Build a trainer that trains exactly and continues exactly.
+
+    On several processes it uses DDP without broadcasting buffers: the queues are the same on all
+    ranks by themselves. Batches are cut for the ranks by the data module, checkpoints are written
+    atomically, and the scheduler's requeueing is left to the scheduler.
+
+    Args:
+        callbacks: of the run.
+        loggers: where metrics go.
+        max_epochs: length of the run.
+        accelerator: auto, cpu, gpu and so on.
+        devices: processes of this machine, or which devices, or auto.
+        num_nodes: machines.
+        precision: 32-true, 16-mixed, bf16-mixed, or another of Lightning's.
+        accumulate_grad_batches: micro-batches per optimizer step.
+        deterministic: refuse operations that are not repeatable.
+        matmul_precision: of float32 on tensor cores: highest, high or medium.
+        log_every_n_steps: optimizer steps between two rows of the logs, or an epoch, if shorter.
+        threads: of each process for computing on the CPU; by default as many as there are cores.
+            Where loading processes need the cores, fewer are much faster.
+        timeout: seconds that a process waits for another one before it gives the run up.
+        directory: the run's folder.
+        options: further arguments of :class:`pytorch_lightning.Trainer`.
+
+    Raises:
+        UserError: there is no such accelerator, or an argument is impossible.
+    """
+    if matmul_precision not in ("highest", "high", "medium"):
+        raise UserError(f"matmul_precision={matmul_precision} must be highest, high or medium")
+    for name, value in {
+        "epochs": max_epochs,
+        "num_nodes": num_nodes,
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "log_every_n_steps": log_every_n_steps,
+        "threads": 1 if threads is None else threads,
+        "timeout": timeout,
+    }.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be 1 or more")
+    _check_limits(options)
+    torch.set_float32_matmul_precision(matmul_precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _quiet()
+    each = count_processes(accelerator, devices)
+    several = num_nodes > 1 or each > 1
+    launch = find_launch(os.environ, devices=each, nodes=num_nodes)
+    plugins: list[Any] = [AtomicCheckpointIO(), _environment(launch.by, each)]
+    follow_parent()
+    try:
+        return Trainer(
+            callbacks=[*callbacks, LogEveryEpoch()],
+            logger=list(loggers),
+            strategy=WatchedDDP(timeout) if several else "auto",
+            plugins=plugins,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,
+            accumulate_grad_batches=accumulate_grad_batches,
+            deterministic=deterministic,
+            log_every_n_steps=log_every_n_steps,
+            default_root_dir=directory,
+            use_distributed_sampler=False,
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
+
+
+def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
+    """Find this process's place among those of the run, which decides who writes its files.
+
+    Args:
+        trainer: arguments of :func:`build_trainer`.
+        alone: the run is to begin as one process.
+
+    Raises:
+        UserError: see :func:`~vclr_lightning.core.launcher.find_launch`.
+    """
+    devices = count_processes(trainer.get("accelerator", "auto"), trainer.get("devices", 1))
+    nodes = trainer.get("num_nodes", 1)
+    launch = find_launch(os.environ, devices=devices, nodes=nodes, alone=alone)
+    rank_zero_only.rank = launch.rank  # type: ignore[attr-defined]
+
+
+def _environment(launcher: str | None, devices: int) -> ClusterEnvironment:
+    """What Lightning is to ask, so that it goes by nothing else that is set."""
+    if launcher == "srun":
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # of this step, as has been checked
+        os.environ["SLURM_NTASKS"] = os.environ.get("SLURM_STEP_NUM_TASKS", str(devices))
+        # Its own way of requeueing would save in the middle of a step.
+        return SLURMEnvironment(auto_requeue=False)
+    kinds: dict[str | None, Callable[[], ClusterEnvironment]] = {
+        "torchrun": TorchElasticEnvironment,
+        "jsrun": LSFEnvironment,
+        "mpirun": MPIEnvironment,
+    }
+    return kinds.get(launcher, LightningEnvironment)()
+
+
+def _check_limits(options: Mapping[str, Any]) -> None:
+    """Refuse numbers that the trainer takes without a word, or for something else."""
+    clip = options.get("gradient_clip_val")
+    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+        raise UserError(f"trainer.gradient_clip_val={clip} must be above 0; null clips nothing")
+    for name, least, otherwise in (
+        ("limit_train_batches", 1, "null takes all"),
+        ("overfit_batches", 0, "0 trains on all"),
+    ):
+        value = options.get(name)
+        if value is None:
+            continue
+        whole = isinstance(value, int)
+        if not _is_number(value) or not (value >= least if whole else 0 < value <= 1):
+            raise UserError(
+                f"trainer.{name}={value} must be a number of batches, {max(least, 1)} or more, or "
+                f"a share of them such as 0.5; {otherwise}"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def count_processes(accelerator: str, devices: int | str | list[int]) -> int:
+    """Return the processes of this machine.
+
+    Example:
+        >>> count_processes("cpu", 2), count_processes("gpu", [0, 3])
+        (2, 2)
+    """
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices).lstrip("-").isdigit() and int(devices) >= 0:
+        return int(devices)
+    if accelerator in ("auto", "gpu", "cuda"):
+        return max(1, torch.cuda.device_count())
+    if accelerator in AcceleratorRegistry and str(devices) == "auto":
+        return 1
+    return len(str(devices).split(","))
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _quiet() -> None:
+    """Lightning's advice about its products and defaults does not belong in a run's log."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*",
+        ".*broadcast_buffers.*",
+        ".*does not have many workers.*",
+        ".*The `srun` command is available.*",
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def restoring(trainer: Trainer) -> Iterator[None]:
+    """Say of which checkpoint it is that a run cannot be restored, where the block fails by that.
+
+    Raises:
+        UserError: the checkpoint's values are not those that this run saves.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # Lightning lets go of the checkpoint when it has restored everything.
+        if not trainer._checkpoint_connector._loaded_checkpoint:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{trainer.ckpt_path} is no checkpoint that this run can continue from "
+            f"({type(error).__name__}: {said}); give init={trainer.ckpt_path} to start from its "
+            "weights, or resume=never"
+        ) from error
