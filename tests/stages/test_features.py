@@ -28,8 +28,8 @@ from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation import extract_features, frame_encoder
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TinyBackbone, TorchvisionVideo, export_backbone
-from vclr_lightning.stages import extraction
-from vclr_lightning.stages.features import FeatureExtractor
+from vclr_lightning.stages.features import extraction
+from vclr_lightning.stages.features.extractor import FeatureExtractor
 from vclr_lightning.stages.features.stage import extract
 from vclr_lightning.stages.shared.data import video_data
 from vclr_lightning.stages.shared.hardware import Hardware
