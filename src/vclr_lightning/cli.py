@@ -64,7 +64,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vclr",
         description="Video-level contrastive learning: the tools beside training.",
-        epilog="`vclr COMMAND --help` tells more about each.",
+        epilog="`vclr COMMAND --help` describes each.",
     )
     parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")

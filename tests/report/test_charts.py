@@ -145,10 +145,10 @@ def test_charts_of_a_run() -> None:
         "loss of mine",
         "temporal-order loss",
         "inter: positive ranked first",
-        "order: told right",
+        "order: accuracy",
         "unseen: nearest has the label",
         "effective rank of the embeddings",
     ]
-    assert charts["order: told right"].chance == 0.25
+    assert charts["order: accuracy"].chance == 0.25
     assert charts["unseen: nearest has the label"].chance == 0.125
     assert charts["unseen: nearest has the label"].percent

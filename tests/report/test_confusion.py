@@ -34,12 +34,12 @@ def test_numbers_and_names_as_far_as_there_is_room(classes: int) -> None:
     numbers = [int(n) for n in re.findall(r'<text class="number[^>]*>(\d+)<', svg)]
     assert numbers == (counts[counts > 0].tolist() if classes <= NUMBERED else [])
     assert svg.count("class &lt;0&gt;</text>") == (2 if classes <= NAMED else 0)
-    assert "told to be" in svg
+    assert "predicted class" in svg
 
 
 def test_the_page_explains_the_colours(tmp_path: Path) -> None:
     key = confusion_key()
-    for text in ("10%", "100%", "of the class's videos", "told rightly", "taken for another"):
+    for text in ("10%", "100%", "of the class's videos", "correct", "misclassified"):
         assert text in key
     for classes, told in ((3, "Numbers are videos."), (50, "Point at a cell")):
         counts, names = matrix(classes)

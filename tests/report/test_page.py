@@ -166,7 +166,7 @@ def runs(tmp_path: Path) -> list[Path]:
 def test_a_run_tells_what_it_left(runs: list[Path]) -> None:
     run = read_run(runs[1])
     assert run.facts == {"seed": "1", "epochs": "4", "backbone": "Tiny(width=8)"}
-    assert [s.name for s in run.scores][1] == "told which tuples are shuffled"
+    assert [s.name for s in run.scores][1] == "shuffled tuples recognised"
     assert {name: [*line] for name, line in run.charts[1].lines.items()} == {
         "loss": [(0.0, 4.5), (10.0, 3.0)]
     }

@@ -355,7 +355,7 @@ def test_a_classifier_that_does_not_know_the_class_says_so(
     where = (f"data.root={tmp_path}/videos", f"data.cache_dir={tmp_path}/cache", "data.holdout=0")
     done = main(f"ckpt={trained.tsn}", *where, "videos=[one]", "explain=label")
     assert done.code == 2
-    assert "does not tell class jump" in done.err
+    assert "does not predict class jump" in done.err
     done = main(f"ckpt={trained.tsn}", *where, "videos=[jump/one.mp4]")
     assert done.code == 0, done.err
     assert len(content(tmp_path)["videos"]) == 1

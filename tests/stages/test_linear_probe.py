@@ -115,7 +115,7 @@ def test_numbers_files_and_page(
     assert page.count('<svg class="confusion"') == 1
     drawn = [int(number) for number in re.findall(r'<text class="number[^>]*>(\d+)<', page)]
     assert sum(drawn) == len(unseen)
-    for text in ("told rightly", "taken for another", "of the class&#x27;s videos", "told to be"):
+    for text in ("correct", "misclassified", "of the class&#x27;s videos", "predicted class"):
         assert text.replace("&#x27;", "'") in page
     network = f"TinyBackbone, its features: {unseen.num_features} numbers for each video"
     for text in (network, "short edge 36, centre crop 32 x 32"):
@@ -123,7 +123,7 @@ def test_numbers_files_and_page(
     assert "4 of each video, evenly spaced from the first to the last" in page
     assert "http" not in page.replace("http-equiv", "")
     out = capsys.readouterr().out
-    for text in ("top-1", "mean class", "by chance", "SVM, C = 1", "grow", "report.html"):
+    for text in ("top-1", "mean class", "chance level", "SVM, C = 1", "grow", "report.html"):
         assert text in out
 
 

@@ -97,7 +97,7 @@ def test_numbers_files_and_page(
     assert 0 < content["chance"]["r1"] < content["chance"]["r5"] < 1
     assert content["gallery"] == {"split": "train", "videos": gallery}
     out = capsys.readouterr().out
-    for text in ("R@1", "R@10", "by chance", "grow", "report.html"):
+    for text in ("R@1", "R@10", "chance level", "grow", "report.html"):
         assert text in out
 
     with (tmp_path / "retrieval.csv").open(newline="") as file:

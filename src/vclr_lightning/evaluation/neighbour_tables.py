@@ -30,7 +30,7 @@ def recall_table(result: Retrieval) -> Table:
     for k in result.ks:
         table.add_column(f"R@{k}", justify="right")
     table.add_row("found", *(percent(result.recall[k]) for k in result.ks))
-    table.add_row("by chance", *(percent(result.chance[k]) for k in result.ks))
+    table.add_row("chance level", *(percent(result.chance[k]) for k in result.ks))
     return table
 
 
@@ -60,7 +60,7 @@ def class_table(result: Retrieval, classes: Sequence[str], *, most: int = 10) ->
 def class_rows(rows: Sequence[ClassRow], classes: Sequence[str]) -> list[list[str]]:
     """Return a head and a row of text for each class."""
     ks = list(rows[0].recall)[:2]
-    head = ["class", "test", "training", *(f"R@{k}" for k in ks), "most often taken for"]
+    head = ["class", "test", "training", *(f"R@{k}" for k in ks), "most often predicted as"]
     return [
         head,
         *(

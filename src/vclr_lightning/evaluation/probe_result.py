@@ -27,7 +27,7 @@ class ClassResult:
         label: of the class.
         videos: test videos of it.
         training: training videos of it.
-        right: test videos that are told rightly.
+        right: test videos classified correctly.
         taken_for: what the others are taken for most often; ``None`` where all are right.
     """
 

@@ -36,7 +36,7 @@ def accuracy_table(result: ProbeResult) -> Table:
     table.add_column("")
     for measure in result.accuracies:
         table.add_column(MEASURES[measure], justify="right")
-    for name, values in (("right", result.accuracies), ("by chance", result.chance)):
+    for name, values in (("right", result.accuracies), ("chance level", result.chance)):
         table.add_row(name, *(percent(value) for value in values.values()))
     return table
 
@@ -83,7 +83,7 @@ def class_table(result: ProbeResult, classes: Sequence[str], *, most: int = 10) 
 
 def class_rows(rows: Iterable[ClassResult], classes: Sequence[str]) -> list[list[str]]:
     """Return a head and a row of text for each class."""
-    head = ["class", "test", "training", "right", "most often taken for"]
+    head = ["class", "test", "training", "right", "most often predicted as"]
     return [
         head,
         *(
@@ -181,7 +181,7 @@ def _table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> T
 
     table = PlainTable(title=title, title_justify="left")
     for number, cell in enumerate(head):
-        text = number == 0 or cell in ("", "most often taken for")
+        text = number == 0 or cell in ("", "most often predicted as")
         table.add_column(cell, justify="left" if text else "right")
     for line in lines:
         table.add_row(*line)

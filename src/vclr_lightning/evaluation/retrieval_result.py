@@ -35,7 +35,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Videos of one class that are taken for another: by their nearest, or by a classifier.
+    """Videos of one class that are misclassified: by their nearest, or by a classifier.
 
     Attributes:
         label: class of the videos.

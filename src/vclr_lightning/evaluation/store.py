@@ -205,7 +205,7 @@ class FeatureStore:
         """
         if segments > 1 and self.form == "mean":
             raise UserError(
-                f"the features in {self.folder} are averaged over each video, which tells no order;"
+                f"the features in {self.folder} are averaged over each video, without any order;"
                 " extract them with keep_frames=true"
             )
         if self.form == "mean":

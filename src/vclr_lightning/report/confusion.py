@@ -14,10 +14,10 @@ _FAINTEST = 0.12  # of a cell that holds any video
 
 
 def confusion_chart(confusion: Tensor, names: Sequence[str]) -> str:
-    """Draw how the videos of each class (row) are told, the stronger the larger their share.
+    """Draw which class (column) is predicted for videos of each class (row), by their share.
 
-    Right ones are on the diagonal. Few classes have their numbers in the cells; pointing at a cell
-    always tells its classes and number.
+    Correct ones are on the diagonal. Few classes have their numbers in the cells; pointing at a cell
+    always shows its classes and number.
 
     Args:
         confusion: ``(c, c)`` counts.
@@ -29,7 +29,7 @@ def confusion_chart(confusion: Tensor, names: Sequence[str]) -> str:
     Example:
         >>> import torch
         >>> svg = confusion_chart(torch.tensor([[3, 1], [0, 0]]), ["run", "jump"])
-        >>> svg.count('<rect class="cell'), "run taken for jump: 1 of 4 (25%)" in svg
+        >>> svg.count('<rect class="cell'), "run predicted as jump: 1 of 4 (25%)" in svg
         (2, True)
     """
     count = len(names)
@@ -44,8 +44,8 @@ def confusion_chart(confusion: Tensor, names: Sequence[str]) -> str:
     for row, column in confusion.nonzero().tolist():
         number, right = int(confusion[row, column]), row == column
         share = number / total[row]
-        told = "told rightly" if right else f"taken for {names[column]}"
-        title = escape(f"{names[row]} {told}: {number} of {total[row]} ({100 * share:.0f}%)")
+        outcome = "correct" if right else f"predicted as {names[column]}"
+        title = escape(f"{names[row]} {outcome}: {number} of {total[row]} ({100 * share:.0f}%)")
         x, y = left + column * cell, top + row * cell
         opacity = _FAINTEST + (1 - _FAINTEST) * share
         drawn.append(
@@ -73,7 +73,7 @@ def confusion_key() -> str:
     """Return what the colours of a confusion matrix say, as HTML."""
     shares = (0.1, 0.25, 0.5, 0.75, 1.0)
     rows = []
-    for right, meaning in ((True, "told rightly"), (False, "taken for another")):
+    for right, meaning in ((True, "correct"), (False, "misclassified")):
         cells = "".join(
             f'<rect class="cell {_kind(right)}" x="{34 * i}" y="0" width="34" height="14" '
             f'fill-opacity="{_FAINTEST + (1 - _FAINTEST) * share:.3f}"/>'
@@ -103,7 +103,7 @@ def _cell(count: int) -> int:
 def _sides(left: float, top: float, side: int) -> list[str]:
     middle = top + side / 2
     return [
-        f'<text class="side" x="{left + side / 2:.0f}" y="12" text-anchor="middle">told to be'
+        f'<text class="side" x="{left + side / 2:.0f}" y="12" text-anchor="middle">predicted class'
         "</text>",
         f'<text class="side" transform="translate(12 {middle:.0f}) rotate(-90)" '
         'text-anchor="middle">class of the test videos</text>',

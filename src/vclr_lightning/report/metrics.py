@@ -89,7 +89,7 @@ def charts_of(metrics: Mapping[str, Iterable[Point]]) -> list[Chart]:
     for name in names:
         for measure, title in [
             ("top1", f"{name}: positive ranked first"),
-            ("accuracy", f"{name}: told right"),
+            ("accuracy", f"{name}: accuracy"),
         ]:
             if (points := metrics.get(f"train/{name}/{measure}")) is not None:
                 level = metrics.get(f"train/{name}/chance")

@@ -75,7 +75,7 @@ def _body(content: Content, frozen: FrozenTable | None) -> Iterator[str]:
         yield (
             "<p>Two tuples of each video, drawn and augmented independently, one picture from each "
             "segment. The framed picture x1 is seen once more, in a second augmentation. The order "
-            "loss is shown the tuples as numbered, and has to tell which of them are shuffled.</p>"
+            "loss is shown the tuples as numbered, and must predict which of them are shuffled.</p>"
         )
         yield f'<div class="samples">{"".join(map(_sample, content.tuples))}</div>'
     if content.facts:
@@ -90,7 +90,7 @@ def tile(score: Score) -> str:
         f'<div class="tile"><span class="soft">{escape(score.name)}</span>'
         f"<b>{100 * score.share:.1f}%</b>"
         f'<i style="--share:{100 * score.share:.1f}%;--chance:{100 * score.chance:.1f}%"></i>'
-        f'<span class="soft">by chance {100 * score.chance:.1f}%</span></div>'
+        f'<span class="soft">chance level {100 * score.chance:.1f}%</span></div>'
     )
 
 
@@ -103,8 +103,8 @@ def _frozen(frozen: FrozenTable) -> Iterator[str]:
         f"<p>Measured on {frozen.test_videos} unseen videos with the {frozen.train_videos} "
         "training videos as gallery, and as what the linear probe is fitted to. R@1: the nearest "
         "training video shows the same action. Averaged features "
-        f"cannot tell the order of a video; those of {frozen.segments} parts behind each other "
-        "can.</p>"
+        f"do not encode the order of a video; concatenated over {frozen.segments} parts "
+        "they do.</p>"
     )
     groups = {
         label: {row.name: row.values[measure] for row in named}

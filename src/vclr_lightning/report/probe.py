@@ -29,7 +29,7 @@ class ProbePage:
         search: table of the settings that were compared: its head, then the rows.
         confusion: ``(c, c)`` counts, by class and what it is taken for.
         names: of the classes of ``confusion``.
-        confusions: table of what is most often taken for what: its head, then the rows.
+        confusions: table of what is most often predicted as what: its head, then the rows.
         classes: table of all classes: its head, then the rows.
         facts: where the features come from, by name.
         facts_title: what stands over them.
@@ -75,10 +75,10 @@ def _body(page: ProbePage) -> Iterator[str]:
     for note in page.notes:
         yield f'<p class="note">{escape(note)}</p>'
     if page.confusion is not None:
-        yield "<h2>What is taken for what</h2>"
+        yield "<h2>Confusion matrix</h2>"
         yield (
             '<p class="note">A row for each class of the test videos, a column for each class that '
-            "they are told to be: right ones are on the diagonal. "
+            "they are predicted class: right ones are on the diagonal. "
             + (
                 "Numbers are videos."
                 if len(page.names) <= NUMBERED

@@ -72,7 +72,7 @@ def _scores(held_out: Mapping[str, Any]) -> Iterator[Score]:
         yield Score(title, float(share), float(held_out["instance_chance"]))
     if held_out.get("order_accuracy") is not None:
         share, level = float(held_out["order_accuracy"]), float(held_out["order_chance"])
-        yield Score("told which tuples are shuffled", share, level)
+        yield Score("shuffled tuples recognised", share, level)
 
 
 def content_of(

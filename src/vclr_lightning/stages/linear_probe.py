@@ -144,7 +144,7 @@ def remarks(result: ProbeResult, train: Used, test: Used) -> list[str]:
         *train.remarks(),
         *test.remarks(),
         *missing_classes(result.missing, unseen.label, unseen.classes, count_as="wrong"),
-        *shared_groups(known, unseen, easy="easy to tell"),
+        *shared_groups(known, unseen, easy="easy to recognise"),
     ]
 
 
@@ -196,18 +196,20 @@ def _page(
     confusion = result.confusion(_classes(result, test))[present][:, present]
     mistakes = confusions(result.label, result.predicted)[:CONFUSIONS]
     page = ProbePage(
-        title="Classifier of frozen features",
+        title="Classifier on frozen features",
         summary=(
-            f"A classifier ({result.settings}) fitted to {len(train)} training videos tells the "
-            f"class of {percent(accuracies['top1'])}% of {len(test)} test videos; by chance it "
-            f"would be {percent(chance['top1'])}%."
+            f"A classifier ({result.settings}) fitted to {len(train)} training videos classifies "
+            f"{percent(accuracies['top1'])}% of {len(test)} test videos correctly; chance level is "
+            f"{percent(chance['top1'])}%."
         ),
         scores=[Score(MEASURES[name], share, chance[name]) for name, share in accuracies.items()],
         notes=notes,
         search=search_rows(result.search) if result.search is not None else (),
         confusion=confusion,
         names=[class_name(label, test.classes) for label in present.tolist()],
-        confusions=confusion_rows(mistakes, test.classes, taken="told to be") if mistakes else (),
+        confusions=confusion_rows(mistakes, test.classes, taken="predicted class")
+        if mistakes
+        else (),
         classes=class_rows(result.by_class(), test.classes),
         facts=feature_facts(train, test),
     )

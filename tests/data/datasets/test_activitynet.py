@@ -95,7 +95,7 @@ def test_mistakes(write: Write, content: object, said: str) -> None:
 
 def test_a_video_of_no_subset(action: Path, write: Write) -> None:
     write("video_info_new.csv", "video,subset\n")
-    with pytest.raises(UserError, match="does not tell the subset of v_--aaaaaaaaa"):
+    with pytest.raises(UserError, match="does not give the subset of v_--aaaaaaaaa"):
         read_activitynet(action)
     write("video_info_new.csv", "video\n")
     with pytest.raises(UserError, match="lacks columns subset"):

@@ -70,7 +70,7 @@ def test_both_forms_say_the_same(tmp_path: Path) -> None:
     [
         ({"database": []}, "no 'database'"),
         ([1], "must map videos"),
-        ({"v_a": {}}, "does not tell which videos are for training"),
+        ({"v_a": {}}, "does not say which videos are for training"),
         ({"database": {"a": {"subset": "never"}}}, "of no known subset"),
         (
             {"database": {"a": {"subset": "training", "annotations": [{"segment": [1]}]}}},

@@ -62,7 +62,7 @@ def _read_action(file: Path, folder: Path) -> list[Untrimmed]:
         raise UserError(f"{file} must map videos to their annotations")
     unknown = [name for name in content if name not in subsets]
     if unknown:
-        raise UserError(f"{table} does not tell the subset of {unknown[0]}, which {file} names")
+        raise UserError(f"{table} does not give the subset of {unknown[0]}, which {file} names")
     return [
         untrimmed(file, name.removeprefix("v_"), video, subset=subsets[name])
         for name, video in content.items()

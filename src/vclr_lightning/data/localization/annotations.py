@@ -96,7 +96,7 @@ def _flat(file: Path, content: Any, *, split: str | None) -> Iterator[AnnotatedV
         table = file.with_name("video_info_new.csv")
         if not table.is_file():
             raise UserError(
-                f"{file} does not tell which videos are for training, nor does "
+                f"{file} does not say which videos are for training, nor does "
                 "video_info_new.csv beside it; give a file for each split, as "
                 "annotations='{train: FILE, val: FILE}'"
             )

@@ -103,5 +103,5 @@ def frame_times(
     if times is not None:
         return times
     if not rate:
-        raise VideoError("the file does not tell when its frames are shown")
+        raise VideoError("the file does not say when its frames are shown")
     return np.arange(num_frames, dtype=np.float64) / float(rate)

@@ -41,7 +41,7 @@ class HeldOut:
             for name, share in self.instance_r1.items()
         ]
         if self.order_accuracy is not None:
-            rows.append(("tell which tuples are shuffled", self.order_accuracy, 0.25))
+            rows.append(("shuffled tuples recognised", self.order_accuracy, 0.25))
         return rows
 
     def as_dict(self) -> dict[str, object]:

@@ -66,17 +66,17 @@ def summary(frozen: FrozenTable) -> str:
         >>> values = {"VCLR": 0.5, "chance": 0.125}
         >>> rows = tuple(FrozenRow(name, {"probe_ordered": (v,)}) for name, v in values.items())
         >>> summary(FrozenTable(rows, 80, 20, 3))
-        'A linear classifier tells the action of 20 unseen videos: 50% right from the features of \
-VCLR, 12.5% by chance.'
+        'A linear probe predicts the action of 20 unseen videos: 50% correct from the features of \
+VCLR, 12.5% at chance level.'
     """
     shares = {row.name: 100 * _mean(row.values["probe_ordered"]) for row in frozen.rows}
     first = next(iter(shares))
-    parts = [f"{shares[first]:.3g}% right from the features of {first}"]
+    parts = [f"{shares[first]:.3g}% correct from the features of {first}"]
     if "untrained" in shares:
         parts.append(f"{shares['untrained']:.3g}% from those of the same network untrained")
-    parts.append(f"{shares['chance']:.3g}% by chance")
+    parts.append(f"{shares['chance']:.3g}% at chance level")
     return (
-        f"A linear classifier tells the action of {frozen.test_videos} unseen videos: "
+        f"A linear probe predicts the action of {frozen.test_videos} unseen videos: "
         + ", ".join(parts)
         + "."
     )
@@ -96,7 +96,7 @@ def remarks(content: Content) -> list[str]:
         found.append(
             "A contrastive loss may rise while the features improve: as the learning rate falls, "
             "the queue's older keys come from an encoder ever more like the present one, and are "
-            "no longer told from the positive by their age."
+            "no longer distinguished from the positive by their age."
         )
     return found
 

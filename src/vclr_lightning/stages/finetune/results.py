@@ -134,14 +134,14 @@ def write_results(directory: Path, done: Finetuned) -> dict[str, float]:
     page = ProbePage(
         title="Finetuned classification",
         summary=(
-            f"A network finetuned on {len(done.train)} videos ({done.settings}) tells the class of "
-            f"{percent(accuracies['top1'])}% of {len(result)} test videos; by chance it would be "
-            f"{percent(chance['top1'])}%."
+            f"A network finetuned on {len(done.train)} videos ({done.settings}) classifies "
+            f"{percent(accuracies['top1'])}% of {len(result)} test videos correctly; chance level "
+            f"is {percent(chance['top1'])}%."
         ),
         scores=[Score(MEASURES[name], share, chance[name]) for name, share in accuracies.items()],
         notes=done.notes,
         confusion=confusion[present][:, present],
-        confusions=confusion_rows(mistakes, names, taken="told to be") if mistakes else (),
+        confusions=confusion_rows(mistakes, names, taken="predicted class") if mistakes else (),
         names=[class_name(label, names) for label in present.tolist()],
         classes=class_rows(result.by_class(), names),
         facts=done.facts,

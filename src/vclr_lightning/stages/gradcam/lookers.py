@@ -129,13 +129,13 @@ def outcome_of_label(video: ChosenVideo, one: Looker) -> int:
         name = class_name(video.label, video.classes)
         if name not in one.outcomes:
             raise UserError(
-                f"{one.weights} does not tell class {name}, of which {video.path} is; it has "
+                f"{one.weights} does not predict class {name}, of which {video.path} is; it has "
                 f"{_some(one)}; give explain=predicted, or a class"
             )
         return list(one.outcomes).index(name)
     if video.label >= _count(one):
         raise UserError(
-            f"{one.weights} tells {_count(one)} classes, and {video.path} is of class "
+            f"{one.weights} predicts {_count(one)} classes, and {video.path} is of class "
             f"{video.label}; give explain=predicted, or a class"
         )
     return video.label

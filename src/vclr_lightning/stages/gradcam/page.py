@@ -95,7 +95,7 @@ def write_attention_page(
         title="Attention",
         summary=(
             f"Grad-CAM: where the frames raise {_WHAT[kind]}. Bright is hottest; each network's "
-            "heat is scaled by its highest in the video, so it tells where, not how much."
+            "heat is scaled by its highest in the video, so it shows where, not how much."
         ),
         notes=notes,
         strips=[

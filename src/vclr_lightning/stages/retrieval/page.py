@@ -75,7 +75,7 @@ def write_retrieval_page(
             f"{len(result)} test videos, looked up among {len(result.gallery_label)} training "
             f"videos by cosine similarity. For {percent(result.recall[k])}% of them "
             + ("the nearest is of their class" if k == 1 else f"one of the {k} nearest is")
-            + f"; by chance it would be {percent(result.chance[k])}%."
+            + f"; chance level is {percent(result.chance[k])}%."
         ),
         scores=[Score(f"R@{k}", result.recall[k], result.chance[k]) for k in result.ks],
         notes=notes,
