@@ -14,7 +14,7 @@ _FAINTEST = 0.12  # of a cell that holds any video
 
 
 def confusion_chart(confusion: Tensor, names: Sequence[str]) -> str:
-    """Draw which class (column) is predicted for videos of each class (row), by their share.
+    """Draw the predicted class (column) of the videos of each class (row), by share.
 
     Correct ones are on the diagonal. Few classes have their numbers in the cells; pointing at a cell
     always shows its classes and number.

@@ -62,7 +62,7 @@ class NeighbourPage:
         notes: what a reader has to know of the numbers, a sentence each.
         lookups: under a heading each, which says how they were chosen.
         classes: table of all classes: its head, then the rows.
-        confusions: table of what is taken for what, likewise.
+        confusions: table of the most frequent confusions, likewise.
         facts: where the features come from, by name.
     """
 

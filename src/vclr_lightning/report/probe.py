@@ -1,4 +1,4 @@
-"""The page of a probe: accuracies, what is taken for what, and every class."""
+"""The page of a probe: accuracies, confusion matrix, and every class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProbePage:
         scores: accuracies beside chance.
         notes: what a reader has to know of the numbers, a sentence each.
         search: table of the settings that were compared: its head, then the rows.
-        confusion: ``(c, c)`` counts, by class and what it is taken for.
+        confusion: ``(c, c)`` counts, by true and predicted class.
         names: of the classes of ``confusion``.
         confusions: table of what is most often predicted as what: its head, then the rows.
         classes: table of all classes: its head, then the rows.
