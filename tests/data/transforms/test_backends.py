@@ -186,3 +186,14 @@ def test_a_subclass_keeps_what_is_its_own(augment: str) -> None:
     assert (type(chosen), chosen.tint, chosen.size) == (Own, 7, 32)
     assert chosen.backend == ("opencv" if augment == "opencv" else "torch")
     assert own.backend == "torch"
+
+
+def test_a_call_of_one_s_own_is_not_left_to_the_device() -> None:
+    class Inverted(PretrainTransform):
+        def __call__(self, clip: Any, rng: np.random.Generator) -> torch.Tensor:
+            return 255 - super().__call__(clip, rng)
+
+    assert is_split(PretrainTransform())
+    assert not is_split(Inverted())
+    with pytest.raises(UserError, match="not for Inverted"):
+        choose(Inverted(), "device")

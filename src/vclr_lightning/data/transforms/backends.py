@@ -43,8 +43,16 @@ def check_backend(name: str) -> None:
 
 
 def is_split(transform: object) -> TypeGuard[SplitTransform]:
-    """Whether a transform can leave work to the device."""
-    return hasattr(transform, "begin") and hasattr(transform, "finish")
+    """Whether a transform can leave work to the device.
+
+    A subclass that augments otherwise in ``__call__`` alone cannot: the device would not know.
+    """
+    kinds = type(transform).__mro__
+    begins = [kind for kind in kinds if "begin" in vars(kind)]
+    calls = [kind for kind in kinds if "__call__" in vars(kind)]
+    if not begins or not hasattr(transform, "finish"):
+        return False
+    return not calls or issubclass(begins[0], calls[0])
 
 
 def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
