@@ -16,7 +16,7 @@ _FAINTEST = 0.12  # of a cell that holds any video
 def confusion_chart(confusion: Tensor, names: Sequence[str]) -> str:
     """Draw the predicted class (column) of the videos of each class (row), by share.
 
-    Correct ones are on the diagonal. Few classes have their numbers in the cells; pointing at a cell
+    Correct ones are on the diagonal. With few classes the cells hold numbers; pointing at a cell
     always shows its classes and number.
 
     Args:
