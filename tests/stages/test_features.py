@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -316,8 +317,12 @@ def test_a_process_killed_before_it_reads_what_to_do_is_said(build: Build) -> No
 
 
 def _children(words: str) -> list[int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(n) for n in children if words in Path(f"/proc/{n}/cmdline").read_text()]
+    found = []
+    for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(OSError):  # it may have ended meanwhile
+            if words in Path(f"/proc/{number}/cmdline").read_text():
+                found.append(int(number))
+    return found
 
 
 def test_a_mistake_in_another_process_is_told(
