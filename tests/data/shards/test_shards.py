@@ -28,7 +28,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.journal import Outcome
 from vclr_lightning.data.loading.decoding import read_drawn
-from vclr_lightning.data.manifest import Info, Manifest, Row, Span, write_manifest
+from vclr_lightning.data.manifest import Info, Manifest, Row, Span, changed_files, write_manifest
 from vclr_lightning.data.manifest.shards import shard_place, stored_path
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, ShardReader
@@ -75,7 +75,7 @@ def test_a_row_keeps_all_but_its_path(root: Path, tmp_path: Path, capsys: Captur
         files.classes,
         files.splits,
     )
-    assert not shards.changed()
+    assert not changed_files(shards)
     for i in range(len(files)):
         for ask in ("name", "label", "video_id", "group_id", "num_frames", "window"):
             assert getattr(shards, ask)(i) == getattr(files, ask)(i)
@@ -314,11 +314,11 @@ def test_shards_that_are_not_there_are_errors_of_the_video(root: Path, tmp_path:
     stored = _pack(root, tmp_path / "out")
     shard = stored.root / "000000.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
-    assert stored.changed()[stored.relative_path(0)] == "size"
+    assert changed_files(stored)[stored.relative_path(0)] == "size"
     with pytest.raises(VideoError), ShardReader().open(stored.path(0)) as video:
         video.read([0])
     shard.unlink()
-    assert stored.changed()[stored.relative_path(0)] == "missing"
+    assert changed_files(stored)[stored.relative_path(0)] == "missing"
     with pytest.raises(VideoError, match="the file does not exist"):
         ShardReader().open(stored.path(0)).__enter__()
     with pytest.raises(UserError, match="is not a video in a shard"):
