@@ -51,7 +51,7 @@ def check_trainable(backbone: nn.Module, *, else_: str = "") -> None:
         else_: what to do if that is wanted.
 
     Raises:
-        UserError: all of its parameters were told that they need no gradient.
+        UserError: none of its parameters requires a gradient.
     """
     parameters = list(backbone.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):

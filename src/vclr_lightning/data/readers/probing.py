@@ -172,7 +172,7 @@ def _times(
 def _frames_per_second(
     stream: VideoStream, num_frames: int, duration: float | None
 ) -> float | None:
-    """The header's rate where the times bear it out: the unit of time is often taken for one."""
+    """The header's rate where the times agree with it: it is often only the unit of time."""
     rate = float(stream.average_rate or stream.guessed_rate or 0) or None
     slack = max(FRAME_SLACK + 0.5, _RATE_SLACK * num_frames)
     if duration and not (rate and abs(rate * duration - num_frames) < slack):

@@ -1,4 +1,4 @@
-"""What the bytes of a file tell of its container, where FFmpeg tells too little."""
+"""What the bytes of a file show of its container, where FFmpeg reports too little."""
 
 from __future__ import annotations
 

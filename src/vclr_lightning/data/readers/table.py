@@ -62,7 +62,7 @@ class PacketTable:
 
 
 def place_of(packet: av.Packet) -> int:
-    """Return what tells a packet from the others of its file, see :class:`PacketTable`."""
+    """Return what identifies a packet in its file, see :class:`PacketTable`."""
     place: int | None = packet.pos
     return -packet.size if place is None else place
 

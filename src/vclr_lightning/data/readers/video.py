@@ -195,7 +195,7 @@ class PyAVVideo:
         """Return when each frame is shown, in seconds from the first, ``(num_frames,)``.
 
         Presentation times where the container or its frames have them, which for an MP4 at a
-        constant rate its index tells; otherwise frames are taken to be as far apart as the
+        constant rate its index gives; otherwise frames are taken to be as far apart as the
         stream's average rate says.
 
         Raises:

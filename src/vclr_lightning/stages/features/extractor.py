@@ -176,7 +176,7 @@ class FeatureExtractor:
             "videos": videos_of(table),
             "package": __version__,
         }
-        # Of these very features: what others left undone is not taken for these.
+        # Of these very features only: unfinished work of other settings does not count.
         work = target.with_name(f".{split}-{key}.part")
         if first and aside(work).is_dir():  # killed while one took the other's place
             with locked(target, show=self.show):
