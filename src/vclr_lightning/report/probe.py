@@ -77,8 +77,8 @@ def _body(page: ProbePage) -> Iterator[str]:
     if page.confusion is not None:
         yield "<h2>Confusion matrix</h2>"
         yield (
-            '<p class="note">A row for each class of the test videos, a column for each class that '
-            "they are predicted class: right ones are on the diagonal. "
+            '<p class="note">A row for each true class, a column for each predicted class; correct '
+            "predictions are on the diagonal. "
             + (
                 "Numbers are videos."
                 if len(page.names) <= NUMBERED
