@@ -94,7 +94,7 @@ def make_clips(folder: Path, *, quality: str = QUALITY) -> dict[str, Path]:
 
 
 def draw(number: int) -> np.ndarray:
-    """Return 3 + 3 ranks of a round: one of each third of the clip, twice."""
+    """Return 3 + 3 indices of a round: one of each third of the clip, twice."""
     rng = np.random.default_rng(number % 2**32)
     third = FRAMES // 3
     return (np.arange(3) * third + rng.integers(0, third, (2, 3))).ravel()
@@ -119,8 +119,8 @@ def _decode_everything(path: Path) -> Callable[[int], object]:
             stream.codec_context.thread_count = 1
             return [
                 converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                for rank, frame in enumerate(container.decode(stream))
-                if rank in wanted
+                for index, frame in enumerate(container.decode(stream))
+                if index in wanted
             ]
 
     return run

@@ -60,8 +60,8 @@ CALLS = dict.fromkeys(CASES, 3)  # of different draws
 def _extract(clip: Path, folder: Path) -> Path:
     folder.mkdir()
     with av.open(str(clip)) as container:
-        for rank, frame in enumerate(container.decode(video=0)):
-            frame.to_image().save(folder / f"img_{rank:05d}.jpg", quality=QUALITY)
+        for index, frame in enumerate(container.decode(video=0)):
+            frame.to_image().save(folder / f"img_{index:05d}.jpg", quality=QUALITY)
     return folder
 
 
@@ -70,8 +70,8 @@ def _from_pictures(folder: Path) -> Callable[[int], object]:
 
     def run(number: int) -> object:
         views = []
-        for rank in draw(number):
-            with Image.open(folder / f"img_{rank:05d}.jpg") as picture:
+        for index in draw(number):
+            with Image.open(folder / f"img_{index:05d}.jpg") as picture:
                 views.append(transform(picture.convert("RGB")))
         return torch.stack(views)
 

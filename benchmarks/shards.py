@@ -3,7 +3,7 @@
     python -m benchmarks.shards
 
 Copies of one video (10 s, 340x256, 30 fps, H.264, a keyframe every 12 frames, and keyframes alone)
-are stored in each form. A call draws a video and 3 + 3 of its frames by their ranks, and decodes
+are stored in each form. A call draws a video and 3 + 3 of its frames by their indices, and decodes
 them with the same reader. WebDataset cannot be asked for a row; it gives the next video in its own
 order, from a buffer that it shuffles. The second table has what does not show in CPU time: bytes on
 the disk, bytes that a fresh worker fetches from a store for its first video, and by how much its

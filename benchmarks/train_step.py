@@ -50,7 +50,7 @@ def make_batch(videos: int, size: int, seed: int) -> Batch:
         views={"anchor": pictures(SEGMENTS), "positive": pictures(SEGMENTS), "second": pictures(1)},
         rows={"x1": torch.zeros_like(order[:, :1]), "others": order[:, 1:3]},
         order={"anchor": order, "positive": order, "label": torch.zeros_like(ids)},
-        ranks={},
+        frame_indices={},
         video_id=ids,
         group_id=ids,
         label=torch.full_like(ids, -1),

@@ -64,7 +64,7 @@ def _batch(batch: int, size: int, index: int):
             "positive": identity,
             "label": torch.zeros(batch, dtype=torch.int64),
         },
-        "ranks": {},
+        "frame_indices": {},
         "video_id": torch.arange(batch) + index * batch,
         "group_id": torch.arange(batch) + index * batch,
         "label": torch.full((batch,), -1),

@@ -44,25 +44,25 @@ def _encode(path: Path, seconds: int) -> None:
 
 def _read(path: Path, frames: int, reader: PyAVReader) -> Callable[[int], object]:
     def run(number: int) -> object:
-        ranks = np.random.default_rng(number % 2**32).integers(0, frames, 6)
+        indices = np.random.default_rng(number % 2**32).integers(0, frames, 6)
         with reader.open(path) as video:
-            return video.read(ranks)
+            return video.read(indices)
 
     return run
 
 
 def _from_start(path: Path, frames: int) -> Callable[[int], object]:
     def run(number: int) -> object:
-        ranks = np.random.default_rng(number % 2**32).integers(0, frames, 6)
-        wanted, last = set(ranks.tolist()), int(ranks.max())
+        indices = np.random.default_rng(number % 2**32).integers(0, frames, 6)
+        wanted, last = set(indices.tolist()), int(indices.max())
         found = {}
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            for rank, frame in enumerate(container.decode(stream)):
-                if rank in wanted:
-                    found[rank] = frame.to_ndarray(format="rgb24")
-                if rank == last:
+            for index, frame in enumerate(container.decode(stream)):
+                if index in wanted:
+                    found[index] = frame.to_ndarray(format="rgb24")
+                if index == last:
                     break
         return found
 

@@ -58,7 +58,7 @@ def test_other_files_hold_the_same_frames_and_the_rest_stays(
     )
     row = sources[0].row
     before, after = dataset[3, row], case.dataset[3, row]
-    assert np.array_equal(before["ranks"]["anchor"], after["ranks"]["anchor"])
+    assert np.array_equal(before["frame_indices"]["anchor"], after["frame_indices"]["anchor"])
     difference = before["views"]["anchor"].float() - after["views"]["anchor"].float()
     assert difference.abs().mean() < 3  # the same pictures, encoded once more
     assert case.bytes_ratio == made.ratio > 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vclr_lightning.data.loading.dataset import VideoDataset
-from vclr_lightning.data.loading.decoding import read_drawn, window_ranks
+from vclr_lightning.data.loading.decoding import read_drawn, window_indices
 from vclr_lightning.data.loading.frames import FramesDataset
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoError, VideoReader
@@ -75,8 +75,8 @@ def test_frames_are_those_shown_within_the_window(
             within = [max(k for k, time in enumerate(times) if time <= start)]
         count, frames = read_drawn(manifest, row, reader, lambda n: (n, np.arange(n)))
         assert count == len(within)
-        for frame, rank in zip(frames, within, strict=True):
-            assert np.array_equal(frame, pictures[rank])
+        for frame, index in zip(frames, within, strict=True):
+            assert np.array_equal(frame, pictures[index])
 
 
 def test_samples_of_a_clip(
@@ -88,7 +88,9 @@ def test_samples_of_a_clip(
     sample = FramesDataset(**options, transform=eval_transform, num_frames=8)[0]
     assert (sample["count"], sample["valid"]) == (5, True)
     views = VideoDataset(**options, samplers=[TupleSampler()], transform=transform)[0, 0]
-    assert max(int(ranks.max()) for ranks in views["ranks"].values() if ranks.size) < 5
+    assert (
+        max(int(indices.max()) for indices in views["frame_indices"].values() if indices.size) < 5
+    )
 
     (tmp_path / "whole").mkdir()
     whole = clips(tmp_path / "whole", None, path=file.rename(tmp_path / "whole" / "v.mp4").name)
@@ -129,19 +131,19 @@ def test_windows_next_to_each_other_share_no_frame(
     times = np.concatenate([[0], np.cumsum(steps)[:-1]]) / 10
     middle = start + length
     assume(middle < times[-1])
-    before, behind = window_ranks(times, start, middle), window_ranks(times, middle, 1e9)
+    before, behind = window_indices(times, start, middle), window_indices(times, middle, 1e9)
     assert behind.stop == len(times)
     shown = np.flatnonzero((times >= start - 1e-6) & (times < middle - 1e-6))
     if len(shown):
         assert list(before) == shown.tolist()
         assert before.stop == behind.start
     else:  # the one on screen all the time
-        (rank,) = before
-        assert times[rank] < start
-        assert rank + 1 == behind.start
+        (index,) = before
+        assert times[index] < start
+        assert index + 1 == behind.start
 
 
 def test_one_frame_alone() -> None:
-    assert window_ranks(np.zeros(1), 0.0, 1.0) == range(1)
+    assert window_indices(np.zeros(1), 0.0, 1.0) == range(1)
     with pytest.raises(VideoError, match="ends at 0"):
-        window_ranks(np.zeros(1), 1.0, 2.0)
+        window_indices(np.zeros(1), 1.0, 2.0)

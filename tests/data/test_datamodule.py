@@ -89,7 +89,7 @@ def test_batches_have_the_shapes_they_promise(make: Make, manifest: Manifest) ->
             "positive": (4, 2),
             "label": (4,),
         }
-        assert batch["ranks"]["anchor"].shape == (4, 2, 3)
+        assert batch["frame_indices"]["anchor"].shape == (4, 2, 3)
         for name in ("video_id", "group_id", "label", "index"):
             assert batch[name].shape == (4,)
             assert batch[name].dtype == torch.int64

@@ -45,9 +45,9 @@ class WatchedVideo:
     def num_frames(self) -> int:
         return self.video.num_frames
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        self.reads.append([int(rank) for rank in ranks])
-        return self.video.read(ranks)
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        self.reads.append([int(index) for index in frame_indices])
+        return self.video.read(frame_indices)
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_a_sample_is_what_its_keys_say(
     for name, pictures in sample["views"].items():
         assert pictures.dtype == torch.uint8
         assert pictures.is_contiguous()
-        for clip, ranks in enumerate(drawn.ranks[name].tolist()):
+        for clip, indices in enumerate(drawn.frame_indices[name].tolist()):
             rng = numpy_generator(5, 3, 7, 0, "augment", name, clip)
-            assert torch.equal(pictures[clip], transform([frames[r] for r in ranks], rng))
-        assert np.array_equal(sample["ranks"][name], drawn.ranks[name])
+            assert torch.equal(pictures[clip], transform([frames[r] for r in indices], rng))
+        assert np.array_equal(sample["frame_indices"][name], drawn.frame_indices[name])
     for kind in ("rows", "order"):
         for name, values in getattr(drawn, kind).items():
             assert np.array_equal(sample[kind][name], values)  # type: ignore[literal-required]
@@ -120,10 +120,10 @@ def test_only_needed_views_are_read_and_at_one_go(make: Make, reader: VideoReade
     watched = Watched(reader)
     part = make(reader=watched, views={"positive"})[1, 2]
     whole = make()[1, 2]
-    assert watched.reads == [whole["ranks"]["positive"].ravel().tolist()]
+    assert watched.reads == [whole["frame_indices"]["positive"].ravel().tolist()]
     assert set(part["views"]) == {"positive"}
     assert torch.equal(part["views"]["positive"], whole["views"]["positive"])
-    assert same(part, {**whole, **{k: part[k] for k in ("views", "ranks")}})  # type: ignore[typeddict-item, literal-required]
+    assert same(part, {**whole, **{k: part[k] for k in ("views", "frame_indices")}})  # type: ignore[typeddict-item, literal-required]
 
     watched.reads.clear()
     make(reader=watched)[1, 2]
@@ -216,4 +216,4 @@ def test_without_replacement_the_sample_is_blank(make: Make, damaged: Manifest) 
     assert len(blank["rejected"]) == 1
     for name, pictures in good["views"].items():
         assert blank["views"][name].shape == pictures.shape
-        assert blank["ranks"][name].shape == good["ranks"][name].shape
+        assert blank["frame_indices"][name].shape == good["frame_indices"][name].shape

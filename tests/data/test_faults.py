@@ -59,12 +59,12 @@ class _Video:
         self._video, self._fail, self._reads = video, fail, 0
         self.num_frames = video.num_frames
 
-    def read(self, ranks: Any) -> Any:
+    def read(self, frame_indices: Any) -> Any:
         self._reads += 1
         self._fail("read")
         if self._reads > 1:
             self._fail("second read")
-        return self._video.read(ranks)
+        return self._video.read(frame_indices)
 
 
 class BrokenSampler(TupleSampler):
@@ -168,7 +168,7 @@ class Giving(Failing):
     def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[Any]:
         with super().open(path, num_frames=num_frames) as video:
             read = video.read
-            video.read = lambda ranks: self.change(read(ranks))
+            video.read = lambda indices: self.change(read(indices))
             yield video
 
 
@@ -244,7 +244,7 @@ class Drawing(TupleSampler):
 
 
 def _half(drawn: Any) -> Any:
-    drawn.ranks["anchor"] = drawn.ranks["anchor"] + 0.5
+    drawn.frame_indices["anchor"] = drawn.frame_indices["anchor"] + 0.5
     return drawn
 
 
@@ -254,7 +254,7 @@ def _fewer(drawn: Any) -> Any:
 
 
 def _short(drawn: Any) -> Any:
-    drawn.ranks["positive"] = drawn.ranks["positive"][:2]
+    drawn.frame_indices["positive"] = drawn.frame_indices["positive"][:2]
     return drawn
 
 

@@ -61,7 +61,9 @@ def _views(data: VideoDataModule) -> list[dict[str, Tensor]]:
     cpu = torch.device("cpu")
     batches = [data.transfer_batch_to_device(batch, cpu, 0) for batch in loader]
     data.teardown("fit")
-    assert all({"video_id", "rows", "order", "ranks", "label"} < set(batch) for batch in batches)
+    assert all(
+        {"video_id", "rows", "order", "frame_indices", "label"} < set(batch) for batch in batches
+    )
     assert not any({"begun", "augmentations"} & set(batch) for batch in batches)
     return [batch["views"] for batch in batches]
 

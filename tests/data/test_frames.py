@@ -26,13 +26,13 @@ def test_frames_are_evenly_spread_and_filled_up(
     for row in (0, 9):
         sample, frames = data[row], decode(manifest.path(row))
         n = len(frames)
-        ranks = np.rint(np.linspace(0, n - 1, m)).astype(int) if n >= m else np.arange(n)
-        pictures = [eval_transform([frames[r]], np.random.default_rng(0)) for r in ranks]
-        assert sample["count"] == len(ranks)
-        assert sample["mask"].tolist() == [k < len(ranks) for k in range(m)]
+        indices = np.rint(np.linspace(0, n - 1, m)).astype(int) if n >= m else np.arange(n)
+        pictures = [eval_transform([frames[r]], np.random.default_rng(0)) for r in indices]
+        assert sample["count"] == len(indices)
+        assert sample["mask"].tolist() == [k < len(indices) for k in range(m)]
         assert sample["frames"].shape == (m, 3, 1, 32, 32)
-        assert torch.equal(sample["frames"][: len(ranks)], torch.stack(pictures))
-        assert (sample["frames"][len(ranks) :] == pictures[-1]).all()
+        assert torch.equal(sample["frames"][: len(indices)], torch.stack(pictures))
+        assert (sample["frames"][len(indices) :] == pictures[-1]).all()
         assert (sample["index"], sample["label"]) == (row, manifest.label(row))
 
 

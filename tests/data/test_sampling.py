@@ -39,21 +39,21 @@ def test_views_have_their_shapes_and_exist_in_the_video(
     sampler: TupleSampler, n: int, seed: int
 ) -> None:
     drawn = draw(sampler, n, seed)
-    assert drawn.ranks.keys() == sampler.views.keys()
+    assert drawn.frame_indices.keys() == sampler.views.keys()
     for name, spec in sampler.views.items():
-        ranks = drawn.ranks[name]
-        assert ranks.dtype == np.int64
-        assert ranks.shape == (spec.clips, spec.frames)
-        assert ((ranks >= 0) & (ranks < n)).all()
-        steps = np.diff(ranks, axis=1)
-        assert ((steps == sampler.stride) | (ranks[:, 1:] == n - 1)).all()
+        indices = drawn.frame_indices[name]
+        assert indices.dtype == np.int64
+        assert indices.shape == (spec.clips, spec.frames)
+        assert ((indices >= 0) & (indices < n)).all()
+        steps = np.diff(indices, axis=1)
+        assert ((steps == sampler.stride) | (indices[:, 1:] == n - 1)).all()
 
 
 @given(sampler=samplers, n=st.integers(1, 400), seed=seeds)
 def test_tuples_take_one_clip_from_each_segment(sampler: TupleSampler, n: int, seed: int) -> None:
     drawn = draw(sampler, n, seed)
     bounds = segment_bounds(n, sampler.num_segments, rule=sampler.segments)
-    anchor, positive = (drawn.ranks[name][:, 0] for name in ("anchor", "positive"))
+    anchor, positive = (drawn.frame_indices[name][:, 0] for name in ("anchor", "positive"))
     for starts in (anchor, positive):
         assert ((bounds[:, 0] <= starts) & (starts < bounds[:, 1])).all()
         assert (np.diff(starts) >= 0).all()
@@ -67,8 +67,8 @@ def test_anchor_frame_and_others(sampler: TupleSampler, n: int, seed: int) -> No
     s = sampler.num_segments
     (x1,), others = drawn.rows["x1"].tolist(), drawn.rows["others"].tolist()
     assert x1 in (0, s - 1)
-    assert drawn.ranks["second"].tolist() == drawn.ranks["anchor"][[x1]].tolist()
-    pool = np.concatenate([drawn.ranks["anchor"], drawn.ranks["extra"]])[:, 0]
+    assert drawn.frame_indices["second"].tolist() == drawn.frame_indices["anchor"][[x1]].tolist()
+    pool = np.concatenate([drawn.frame_indices["anchor"], drawn.frame_indices["extra"]])[:, 0]
     assert len(others) == 2
     assert len({x1, *others}) == 3
     assert pool[others[0]] <= pool[others[1]]
@@ -78,10 +78,10 @@ def test_anchor_frame_and_others(sampler: TupleSampler, n: int, seed: int) -> No
     else:
         # All that the tuple has, and all of the extra clips.
         assert sorted([x1, *others]) == [0, 1, 2]
-        extra = drawn.ranks["extra"][:, 0].tolist()
+        extra = drawn.frame_indices["extra"][:, 0].tolist()
         assert extra == sorted(extra)
         if n >= 2 * s + len(extra):
-            used = {*drawn.ranks["anchor"][:, 0], *drawn.ranks["positive"][:, 0]}
+            used = {*drawn.frame_indices["anchor"][:, 0], *drawn.frame_indices["positive"][:, 0]}
             assert not used & set(extra)
 
 
@@ -135,15 +135,15 @@ def test_others_are_uniform_pairs_of_the_rest() -> None:
 
 
 @pytest.mark.parametrize("s", [1, 2])
-def test_extra_frames_are_uniform_over_unused_ranks(s: int) -> None:
+def test_extra_frames_are_uniform_over_unused_frames(s: int) -> None:
     sampler, rng = TupleSampler(num_segments=s), np.random.default_rng(13)
     seen: Counter[Any] = Counter()
     for _ in range(1500):
         drawn = sampler(12, rng)
-        used = {*drawn.ranks["anchor"].ravel(), *drawn.ranks["positive"].ravel()}
-        unused = [rank for rank in range(12) if rank not in used]
-        for rank in drawn.ranks["extra"].ravel():
-            seen[unused.index(rank)] += 1
+        used = {*drawn.frame_indices["anchor"].ravel(), *drawn.frame_indices["positive"].ravel()}
+        unused = [index for index in range(12) if index not in used]
+        for index in drawn.frame_indices["extra"].ravel():
+            seen[unused.index(index)] += 1
     assert len(seen) == 12 - 2 * s
     assert chisquare(list(seen.values())).pvalue > 1e-4
 
@@ -151,7 +151,7 @@ def test_extra_frames_are_uniform_over_unused_ranks(s: int) -> None:
 def test_one_frame_is_enough() -> None:
     for s in range(1, 8):
         drawn = TupleSampler(num_segments=s, frames_per_clip=4)(1, np.random.default_rng(0))
-        assert all((ranks == 0).all() for ranks in drawn.ranks.values())
+        assert all((indices == 0).all() for indices in drawn.frame_indices.values())
 
 
 @pytest.mark.parametrize(

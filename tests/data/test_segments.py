@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from vclr_lightning.data.sampling.segments import (
-    clip_ranks,
+    clip_indices,
     draw_two,
     draw_unused,
-    evaluation_ranks,
+    evaluation_indices,
     segment_bounds,
 )
 
@@ -82,12 +82,12 @@ def test_pairs_of_draws_are_uniform(rule: str) -> None:
 
 @given(n=st.integers(1, 30), count=st.integers(0, 4), seed=seeds, data=st.data())
 def test_unused_frames_come_first(n: int, count: int, seed: int, data: st.DataObject) -> None:
-    ranks = st.lists(st.integers(0, n - 1), min_size=1, max_size=4)
-    anchor, positive = (np.array(data.draw(ranks)) for _ in range(2))
+    indices = st.lists(st.integers(0, n - 1), min_size=1, max_size=4)
+    anchor, positive = (np.array(data.draw(indices)) for _ in range(2))
     drawn = draw_unused(n, (anchor, positive), count, np.random.default_rng(seed)).tolist()
     assert drawn == sorted(drawn)
     assert len(drawn) == count
-    assert all(0 <= rank < n for rank in drawn)
+    assert all(0 <= index < n for index in drawn)
     both = set(range(n)) - {*anchor.tolist(), *positive.tolist()}
     not_anchor = set(range(n)) - set(anchor.tolist())
     assert len(set(drawn) & both) == min(count, len(both))
@@ -109,25 +109,25 @@ def test_clips_run_on_and_repeat_the_last_frame(
     n: int, t: int, stride: int, data: st.DataObject
 ) -> None:
     starts = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=5))
-    ranks = clip_ranks(np.array(starts), frames=t, stride=stride, num_frames=n)
+    indices = clip_indices(np.array(starts), frames=t, stride=stride, num_frames=n)
     expected = [[min(s + k * stride, n - 1) for k in range(t)] for s in starts]
-    assert ranks.tolist() == expected
+    assert indices.tolist() == expected
 
 
 @given(n=frames, m=st.integers(1, 60))
 def test_evaluation_frames_are_the_nearest_to_even_spacing(n: int, m: int) -> None:
-    ranks = evaluation_ranks(n, m).tolist()
+    indices = evaluation_indices(n, m).tolist()
     if n < m:
-        assert ranks == list(range(n))
+        assert indices == list(range(n))
         return
-    assert len(ranks) == m
+    assert len(indices) == m
     exact = [Fraction(k * (n - 1), m - 1) if m > 1 else Fraction(0) for k in range(m)]
-    for rank, position in zip(ranks, exact, strict=True):
-        assert abs(rank - position) <= Fraction(1, 2)
+    for index, position in zip(indices, exact, strict=True):
+        assert abs(index - position) <= Fraction(1, 2)
 
 
 def test_halfway_between_two_evaluation_frames_the_even_one_is_taken() -> None:
-    middle = {n: int(evaluation_ranks(n, 3)[1]) for n in (2 * k for k in range(2, 200))}
+    middle = {n: int(evaluation_indices(n, 3)[1]) for n in (2 * k for k in range(2, 200))}
     assert middle == {n: round((n - 1) / 2) for n in middle}
     assert [middle[n] for n in (4, 6, 8)] == [2, 2, 4]
 
@@ -135,9 +135,9 @@ def test_halfway_between_two_evaluation_frames_the_even_one_is_taken() -> None:
 @pytest.mark.parametrize("m", [25, 30])
 def test_evaluation_frames_are_those_of_the_released_code(m: int) -> None:
     for n, files in REFERENCE[f"eval_indices_{m}"].items():
-        assert (evaluation_ranks(int(n), m, first=1) + 1).tolist() == files
+        assert (evaluation_indices(int(n), m, first=1) + 1).tolist() == files
 
 
 def test_thirty_frames_do_not_depend_on_where_counting_begins() -> None:
     for n in range(1, 2000):
-        assert evaluation_ranks(n, 30).tolist() == evaluation_ranks(n, 30, first=1).tolist()
+        assert evaluation_indices(n, 30).tolist() == evaluation_indices(n, 30, first=1).tolist()

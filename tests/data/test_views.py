@@ -30,8 +30,10 @@ class OneFrame:
         return {self.view: self.spec}
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
-        ranks = rng.integers(0, num_frames, self.shape)
-        return Draw(ranks={self.view: ranks}, rows={name: np.zeros(1, int) for name in self.rows})
+        indices = rng.integers(0, num_frames, self.shape)
+        return Draw(
+            frame_indices={self.view: indices}, rows={name: np.zeros(1, int) for name in self.rows}
+        )
 
 
 @given(
@@ -45,9 +47,9 @@ def test_a_draw_does_not_depend_on_what_is_needed(
 ) -> None:
     samplers = [TupleSampler(num_segments=s)]
     part, whole = (ViewPlan(samplers, names).draw(n, 1, epoch) for names in (needed, None))
-    assert part.ranks.keys() == needed - ({"extra"} if s >= 3 else set())
-    for name, ranks in part.ranks.items():
-        assert np.array_equal(ranks, whole.ranks[name])
+    assert part.frame_indices.keys() == needed - ({"extra"} if s >= 3 else set())
+    for name, indices in part.frame_indices.items():
+        assert np.array_equal(indices, whole.frame_indices[name])
     for kind in ("rows", "order"):
         for name, values in getattr(whole, kind).items():
             assert np.array_equal(getattr(part, kind)[name], values)
@@ -56,8 +58,11 @@ def test_a_draw_does_not_depend_on_what_is_needed(
 def test_a_draw_does_not_depend_on_later_samplers() -> None:
     alone = ViewPlan([TupleSampler()]).draw(50, 7)
     joined = ViewPlan([TupleSampler(), OneFrame("single")]).draw(50, 7)
-    assert joined.ranks.keys() == {*alone.ranks, "single"}
-    assert all(np.array_equal(joined.ranks[name], ranks) for name, ranks in alone.ranks.items())
+    assert joined.frame_indices.keys() == {*alone.frame_indices, "single"}
+    assert all(
+        np.array_equal(joined.frame_indices[name], indices)
+        for name, indices in alone.frame_indices.items()
+    )
 
 
 def test_equal_samplers_are_one() -> None:
@@ -70,7 +75,7 @@ def test_a_shared_view_comes_from_the_first() -> None:
     other = OneFrame("second", spec=spec)
     plan = ViewPlan([TupleSampler(), other])
     drawn = plan.draw(500, 3)
-    assert drawn.ranks["second"][0, 0] in drawn.ranks["anchor"]
+    assert drawn.frame_indices["second"][0, 0] in drawn.frame_indices["anchor"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vclr_lightning.data.sampling.segments import snippet_ranks
+from vclr_lightning.data.sampling.segments import snippet_indices
 from vclr_lightning.functional.snippets import resample_snippets
 
 
@@ -41,6 +41,6 @@ def test_a_straight_line_stays_one(m: int) -> None:
 
 @given(frames=st.integers(1, 2000), every=st.integers(1, 40))
 def test_snippets_are_the_middle_frames(frames: int, every: int) -> None:
-    ranks = snippet_ranks(frames, every).tolist()
+    indices = snippet_indices(frames, every).tolist()
     expected = [r for r in range(frames) if r % every == every // 2]
-    assert ranks == (expected or [frames // 2])
+    assert indices == (expected or [frames // 2])

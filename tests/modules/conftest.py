@@ -63,7 +63,7 @@ def build_batch(videos: Iterable[int], *, segments: int = 3, epoch: int = 0) -> 
         views=stack("views"),
         rows=stack("rows"),
         order=stack("order"),
-        ranks={},
+        frame_indices={},
         video_id=ids,
         group_id=ids // 2,
         label=torch.full_like(ids, -1),

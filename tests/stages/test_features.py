@@ -183,8 +183,8 @@ def test_snippets(build: Build) -> None:
     encode = frame_encoder(extractor.backbone)
     for i, video in enumerate(store):
         with extractor.data.reader.open(table.path(i)) as opened:
-            ranks = list(range(4, opened.num_frames, 8))
-            pictures = opened.read(ranks)
+            indices = list(range(4, opened.num_frames, 8))
+            pictures = opened.read(indices)
         rng = np.random.default_rng(0)
         expected = encode(torch.stack([extractor.transform([p], rng) for p in pictures]))
         assert torch.equal(video, expected)

@@ -106,10 +106,10 @@ def test_network_and_picture_size_are_the_checkpoint_s(
     # Independently: one video, decoded, transformed, encoded and averaged here.
     backbone = load_backbone(pretrained / "last.backbone.safetensors")
     from vclr_lightning.data.readers import PyAVReader
-    from vclr_lightning.data.sampling.segments import evaluation_ranks
+    from vclr_lightning.data.sampling.segments import evaluation_indices
 
     with PyAVReader().open(Path(store.paths[2])) as video:
-        pictures = video.read(evaluation_ranks(video.num_frames, 30))
+        pictures = video.read(evaluation_indices(video.num_frames, 30))
     transform = EvalTransform(size=40, resize=46)
     pixels = torch.cat([transform([p], None).movedim(1, 0) for p in pictures]).float() / 255  # type: ignore[arg-type]
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]

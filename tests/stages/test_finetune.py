@@ -275,9 +275,11 @@ def test_test_samples_are_the_centres(video_folder: Path, tmp_path: Path) -> Non
         manifest=table, reader=PyAVReader(), transform=transform, num_segments=5, seed=0
     )
     assert torch.equal(drawn[3]["views"], drawn[3]["views"])
-    ranks = torch.stack([torch.as_tensor(drawn._draw(30, index)) for index in range(200)])[:, :, 0]
-    assert (ranks // 6 == torch.arange(5)).all()
-    assert all(len(column.unique()) == 6 for column in ranks.T)
+    indices = torch.stack([torch.as_tensor(drawn._draw(30, index)) for index in range(200)])[
+        :, :, 0
+    ]
+    assert (indices // 6 == torch.arange(5)).all()
+    assert all(len(column.unique()) == 6 for column in indices.T)
 
 
 def test_scores_of_its_classes_are_a_layer_s_output(

@@ -89,13 +89,13 @@ class _WatchedVideo:
         with self._clock("open"):
             return self._video.times()
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         with self._clock("read"):
             if self._profile is None:
-                return self._video.read(ranks)
+                return self._video.read(frame_indices)
             self._profile.enable()
             try:
-                return self._video.read(ranks)
+                return self._video.read(frame_indices)
             finally:
                 self._profile.disable()
 

@@ -44,13 +44,13 @@ class Draw:
     """What a sampler decided for one video, before anything is decoded.
 
     Attributes:
-        ranks: for each view, the presentation ranks to decode, ``(n, T)`` int64.
+        frame_indices: of the frames to decode for each view, ``(n, T)`` int64.
         rows: named selections of clips, ``(r,)`` int64 positions along ``n`` of the view (or of
             the concatenated views) that a request names.
         order: ``anchor`` and ``positive`` permutations ``(S,)`` and ``label`` ``()``.
     """
 
-    ranks: Mapping[str, NDArray[np.int64]]
+    frame_indices: Mapping[str, NDArray[np.int64]]
     rows: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     order: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -69,15 +69,15 @@ class Batch(TypedDict):
 
     ``views[name]`` is ``(B, n, C, T, H, W)`` uint8; ``rows[name]`` is ``(B, r)`` int64;
     ``order`` holds ``anchor`` and ``positive`` ``(B, S)`` and ``label`` ``(B,)``;
-    ``ranks[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index``
-    (row of the manifest that the sample stands for) are ``(B,)`` int64. Ids are those of the video
-    really decoded; ``rejected`` lists the ones it replaced.
+    ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and
+    ``index`` (row of the manifest that the sample stands for) are ``(B,)`` int64. Ids are
+    those of the video really decoded; ``rejected`` lists the ones it replaced.
     """
 
     views: dict[str, Tensor]
     rows: dict[str, Tensor]
     order: dict[str, Tensor]
-    ranks: dict[str, Tensor]
+    frame_indices: dict[str, Tensor]
     video_id: Tensor
     group_id: Tensor
     label: Tensor

@@ -65,14 +65,14 @@ def blaming(
         but: further exceptions that pass.
 
     Example:
-        >>> def shuffle(ranks):
-        ...     raise ValueError("no ranks")
+        >>> def shuffle(indices):
+        ...     raise ValueError("no indices")
         >>> try:
         ...     with blaming(shuffle, "a.mp4"):
         ...         shuffle([])
         ... except CodeFault as fault:
         ...     print(fault)  # doctest: +ELLIPSIS
-        shuffle (...) fails on a.mp4: ValueError: no ranks
+        shuffle (...) fails on a.mp4: ValueError: no indices
     """
     try:
         yield

@@ -81,7 +81,7 @@ class OpenVideo(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Decodable frames, ranked ``0..num_frames - 1`` by presentation time."""
+        """Decodable frames; indices ``0..num_frames - 1`` are by presentation time."""
         ...
 
     def times(self) -> NDArray[np.float64]:
@@ -95,10 +95,10 @@ class OpenVideo(Protocol):
         """
         ...
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the frames of ``ranks`` (any order, repeats allowed) as ``(H, W, 3)`` RGB.
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the frames of ``frame_indices`` (any order, repeats allowed) as ``(H, W, 3)`` RGB.
 
-        Repeated ranks share one array, which the caller must not write to.
+        Repeated indices share one array, which the caller must not write to.
 
         Raises:
             FrameCountChangedError: the decoder found another count; draw again with ``actual``.

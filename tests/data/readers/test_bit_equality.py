@@ -234,11 +234,11 @@ def test_every_frame_equals_a_plain_decode(
     drawn = [rng.integers(0, len(truth), rng.integers(1, 8)) for _ in range(12)]
     with PyAVReader().open(path) as opened:
         assert opened.num_frames == len(truth)
-        for ranks in [*ends, *drawn]:
-            frames = opened.read(ranks)
-            assert len(frames) == len(ranks)
-            for rank, frame in zip(ranks, frames, strict=True):
-                np.testing.assert_array_equal(frame, truth[rank])
+        for indices in [*ends, *drawn]:
+            frames = opened.read(indices)
+            assert len(frames) == len(indices)
+            for index, frame in zip(indices, frames, strict=True):
+                np.testing.assert_array_equal(frame, truth[index])
         # Before PyAV 17 an index, which a single frame needs, cannot be read.
         assert opened.by_plan is by_plan or not hasattr(av.stream.Stream, "index_entries")
 
@@ -251,9 +251,9 @@ def test_threads_change_no_frame(
     path = video(**KINDS[name][0])
     truth = plain(path)
     with PyAVReader(thread_count=threads).open(path) as opened:
-        for ranks in ([3, 30, 41], [0, 49, 22, 23]):
-            for rank, frame in zip(ranks, opened.read(ranks), strict=True):
-                np.testing.assert_array_equal(frame, truth[rank])
+        for indices in ([3, 30, 41], [0, 49, 22, 23]):
+            for index, frame in zip(indices, opened.read(indices), strict=True):
+                np.testing.assert_array_equal(frame, truth[index])
 
 
 @pytest.mark.parametrize("folder", ["clips", "clips_derived"])
@@ -266,13 +266,13 @@ def test_real_files(folder: str, real_data: Path, plain: Callable[[Path], list[A
             with PyAVReader().open(path) as opened:
                 truth = plain(path)
                 for _ in range(4):
-                    ranks = rng.integers(0, opened.num_frames, 6)
+                    indices = rng.integers(0, opened.num_frames, 6)
                     with suppress(FrameCountChangedError):
-                        opened.read(ranks)
-                    ranks = ranks[ranks < opened.num_frames]
-                    frames = opened.read(ranks)
-                    for rank, frame in zip(ranks, frames, strict=True):
-                        np.testing.assert_array_equal(frame, truth[rank], err_msg=path.name)
+                        opened.read(indices)
+                    indices = indices[indices < opened.num_frames]
+                    frames = opened.read(indices)
+                    for index, frame in zip(indices, frames, strict=True):
+                        np.testing.assert_array_equal(frame, truth[index], err_msg=path.name)
                 opened.read([opened.num_frames - 1])
                 assert opened.num_frames == len(truth)
         except VideoError as error:

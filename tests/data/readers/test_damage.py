@@ -22,9 +22,9 @@ X265 = {"preset": "ultrafast", "x265-params": "keyint=12:log-level=none:pools=1"
 
 
 def _each_equals(path: Path, truth: list[Any]) -> None:
-    for rank in range(len(truth)):
+    for index in range(len(truth)):
         with PyAVReader().open(path) as opened:
-            np.testing.assert_array_equal(opened.read([rank])[0], truth[rank], err_msg=str(rank))
+            np.testing.assert_array_equal(opened.read([index])[0], truth[index], err_msg=str(index))
             assert opened.num_frames == len(truth)
 
 

@@ -35,10 +35,10 @@ def test_each_rank_is_its_picture(tmp_path: Path, template: str, start: int) -> 
     (folder / "notes.txt").write_text("not a frame")
     with ImageFolderReader(template=template).open(folder) as opened:
         assert opened.num_frames == 12
-        ranks = [11, 0, 5, 0]
-        frames = opened.read(ranks)
-    for rank, frame in zip(ranks, frames, strict=True):
-        difference = np.abs(frame.astype(int) - _picture(start + rank))
+        indices = [11, 0, 5, 0]
+        frames = opened.read(indices)
+    for index, frame in zip(indices, frames, strict=True):
+        difference = np.abs(frame.astype(int) - _picture(start + index))
         assert difference.mean() < (1e-9 if template.endswith(".png") else 8)
     assert frames[1] is frames[3]
 
@@ -111,9 +111,9 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     (folder / "img_00002.jpg").write_bytes(b"no picture")
     (folder / "img_00003.jpg").write_bytes(b"")
     with ImageFolderReader().open(folder) as opened:
-        for rank in (1, 2):
-            with pytest.raises(VideoError, match=rf"img_0000{rank + 1}\.jpg cannot be decoded"):
-                opened.read([rank])
+        for index in (1, 2):
+            with pytest.raises(VideoError, match=rf"img_0000{index + 1}\.jpg cannot be decoded"):
+                opened.read([index])
 
 
 def test_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
         opened.read([0])
 
 
-@pytest.mark.parametrize("ranks", [[-1], [3]])
-def test_a_rank_out_of_range_is_the_callers_mistake(tmp_path: Path, ranks: list[int]) -> None:
+@pytest.mark.parametrize("indices", [[-1], [3]])
+def test_an_index_out_of_range_is_the_callers_mistake(tmp_path: Path, indices: list[int]) -> None:
     folder = _fill(tmp_path / "video", "img_{:05d}.jpg", range(3))
     with (
         ImageFolderReader().open(folder) as opened,
         pytest.raises(IndexError, match=r"0\.\.2"),
     ):
-        opened.read(ranks)
+        opened.read(indices)
 
 
 @pytest.mark.parametrize("template", ["img.jpg", "{:d}_{:d}.jpg", "a/{:d}.jpg", "{x}.jpg", "{:"])

@@ -164,9 +164,9 @@ def test_colours_of_the_first_part_stay_in_force(
             new.mux(packet)
     truth = plain(path)
     assert len(truth) == 100
-    for rank in (0, 49, 60, 99):
+    for index in (0, 49, 60, 99):
         with PyAVReader().open(path) as opened:
-            np.testing.assert_array_equal(opened.read([rank])[0], truth[rank])
+            np.testing.assert_array_equal(opened.read([index])[0], truth[index])
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ def test_only_what_needs_it_is_probed(
         frames = opened.read([0, 1, 13, 49])
     # Before PyAV 17 an index cannot be read, and whatever is not probed at first is probed then.
     assert seen == (openings if HAS_INDEX or openings[-1] else [*openings, True])
-    for rank, frame in zip((0, 1, 13, 49), frames, strict=True):
-        np.testing.assert_array_equal(frame, truth[rank])
+    for index, frame in zip((0, 1, 13, 49), frames, strict=True):
+        np.testing.assert_array_equal(frame, truth[index])

@@ -34,11 +34,11 @@ def _overwrite(source: Path, path: Path, at: int, data: bytes) -> Path:
     return path
 
 
-def _equal(path: Path, truth: list[Any], ranks: list[int], **known: int) -> bool:
+def _equal(path: Path, truth: list[Any], indices: list[int], **known: int) -> bool:
     with PyAVReader().open(path, **known) as opened:
-        frames = opened.read(ranks)
+        frames = opened.read(indices)
         assert opened.num_frames == len(truth)
-    return all(np.array_equal(f, truth[r]) for r, f in zip(ranks, frames, strict=True))
+    return all(np.array_equal(f, truth[r]) for r, f in zip(indices, frames, strict=True))
 
 
 def test_repeated_ranks_share_one_array(video: Make) -> None:
@@ -62,13 +62,13 @@ def test_no_ranks_no_frames(video: Make) -> None:
         assert opened.read([]) == []
 
 
-@pytest.mark.parametrize("ranks", [[-1], [50], [0, 99]])
-def test_a_rank_out_of_range_is_the_callers_mistake(video: Make, ranks: list[int]) -> None:
+@pytest.mark.parametrize("indices", [[-1], [50], [0, 99]])
+def test_an_index_out_of_range_is_the_callers_mistake(video: Make, indices: list[int]) -> None:
     with (
         PyAVReader().open(video(".mp4", "libx264", **H264)) as opened,
         pytest.raises(IndexError, match=r"0\.\.49"),
     ):
-        opened.read(ranks)
+        opened.read(indices)
 
 
 def test_negative_thread_count_is_refused() -> None:
@@ -99,8 +99,8 @@ def test_damaged_packet_costs_one_frame(
                 assert info.value.actual == 49
             assert opened.num_frames == 49
             frames = opened.read([0, 30, 48])
-        for rank, frame in zip([0, 30, 48], frames, strict=True):
-            np.testing.assert_array_equal(frame, truth[rank])
+        for index, frame in zip([0, 30, 48], frames, strict=True):
+            np.testing.assert_array_equal(frame, truth[index])
         assert _equal(path, truth, [0, 4, 30, 48], num_frames=49)
 
 
@@ -155,7 +155,7 @@ def test_wrong_known_count_is_put_right(video: Make) -> None:
 def test_times_of_decoding_in_the_place_of_presentation(
     later: int, video: Make, plain: Plain, remux: Any, tmp_path: Path
 ) -> None:
-    """Frames come reordered, but all their times rise: only decoding tells the ranks."""
+    """Frames come reordered, but all their times rise: only decoding tells the indices."""
 
     def flatten(number: int, packet: av.Packet) -> av.Packet:
         packet.pts, packet.dts = number * 512, number * 512 - later

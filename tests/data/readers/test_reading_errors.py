@@ -70,8 +70,8 @@ def test_bytes_that_cannot_be_read_are_never_taken_for_the_end(
         except VideoError as error:
             failures.append((str(error), getattr(error.__cause__, "errno", None)))
         else:
-            for rank, frame in zip((0, 25, 49), frames, strict=True):
-                np.testing.assert_array_equal(frame, truth[rank])
+            for index, frame in zip((0, 25, 49), frames, strict=True):
+                np.testing.assert_array_equal(frame, truth[index])
     assert len(failures) > 2
     assert set(failures) == {("the file cannot be read: Input/output error", errno.EIO)}
 
@@ -91,8 +91,8 @@ def test_a_part_is_read_as_the_file_that_it_is(video: Make, plain: Plain, tmp_pa
     shard.write_bytes(b"\x47" * 3000 + content + b"\x47" * 3000)
     with PyAVReader().open(FilePart(shard, 3000, len(content))) as opened:
         assert opened.num_frames == len(truth)
-        for rank, frame in zip((0, 49), opened.read([0, 49]), strict=True):
-            np.testing.assert_array_equal(frame, truth[rank])
+        for index, frame in zip((0, 49), opened.read([0, 49]), strict=True):
+            np.testing.assert_array_equal(frame, truth[index])
 
 
 def test_streams_that_begin_late_end_nothing(video: Make, plain: Plain, tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_streams_that_begin_late_end_nothing(video: Make, plain: Plain, tmp_path
     with PyAVReader().open(path) as opened:
         assert opened.num_frames == 50
         assert len(opened.times()) == 50
-        for rank, frame in zip((0, 20, 49), opened.read([0, 20, 49]), strict=True):
-            np.testing.assert_array_equal(frame, truth[rank])
+        for index, frame in zip((0, 20, 49), opened.read([0, 20, 49]), strict=True):
+            np.testing.assert_array_equal(frame, truth[index])
 
 
 def test_a_public_file_with_a_late_stream(real_data: Path) -> None:

@@ -55,10 +55,10 @@ def test_a_kept_table_reads_the_same_frames(
         with PyAVReader().open(path) as fresh, reader.open(path) as opened:
             assert opened.num_frames == fresh.num_frames == len(truth)
             for _ in range(4):
-                ranks = rng.integers(0, len(truth), 4)
-                for rank, frame in zip(ranks, opened.read(ranks), strict=True):
-                    np.testing.assert_array_equal(frame, truth[rank])
-                fresh.read(ranks)
+                indices = rng.integers(0, len(truth), 4)
+                for index, frame in zip(indices, opened.read(indices), strict=True):
+                    np.testing.assert_array_equal(frame, truth[index])
+                fresh.read(indices)
             assert opened.by_plan is fresh.by_plan
             np.testing.assert_array_equal(opened.times(), fresh.times())
     assert len(list((tmp_path / "tables").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""The torchcodec reader gives the frames that the default reader gives, by the same ranks."""
+"""The torchcodec reader gives the frames that the default reader gives, by the same indices."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_frames_are_those_of_the_default_reader(
         assert theirs.num_frames == ours.num_frames
         np.testing.assert_array_equal(theirs.times(), ours.times())
         last = ours.num_frames - 1
-        for ranks in ([0], [last], [last, 3, 3, 0], range(ours.num_frames)):
-            for a, b in zip(theirs.read(ranks), ours.read(ranks), strict=True):
+        for indices in ([0], [last], [last, 3, 3, 0], range(ours.num_frames)):
+            for a, b in zip(theirs.read(indices), ours.read(indices), strict=True):
                 assert a.dtype == np.uint8
                 np.testing.assert_array_equal(a, b)
         assert theirs.read([]) == []
@@ -113,8 +113,8 @@ def test_real_files(real_data: Path) -> None:
                 with PyAVReader().open(path) as ours:
                     with suppress(FrameCountChangedError):
                         ours.read([ours.num_frames - 1])
-                    ranks = rng.integers(0, ours.num_frames, 6)
-                    truth, count = ours.read(ranks), ours.num_frames
+                    indices = rng.integers(0, ours.num_frames, 6)
+                    truth, count = ours.read(indices), ours.num_frames
             except VideoError as error:
                 with (
                     pytest.raises(VideoError, match=re.escape(str(error)[:20])),
@@ -125,7 +125,7 @@ def test_real_files(real_data: Path) -> None:
             # Of a file in doubt a manifest knows the count.
             with TorchcodecReader().open(path, num_frames=count) as theirs:
                 assert theirs.num_frames == count, path.name
-                for a, b in zip(theirs.read(ranks), truth, strict=True):
+                for a, b in zip(theirs.read(indices), truth, strict=True):
                     np.testing.assert_array_equal(a, b, err_msg=path.name)
 
 

@@ -83,7 +83,7 @@ def test_when_the_count_is_in_doubt(table: PacketTable, promised: int, reason: s
     assert reason is None or (doubt and reason in doubt)
 
 
-def test_frames_by_rank() -> None:
+def test_frames_by_index() -> None:
     table = _table([10, 40, 20, 30, 50], kept=np.array([False, True, True, True, True]))
     assert table.num_frames == 4
     assert table.positions().tolist() == [2, 3, 1, 4]

@@ -190,7 +190,7 @@ def test_training_draws_what_it_draws_from_the_files(
             assert torch.equal(a[name], b[name])
         for name, view in a["views"].items():
             assert torch.equal(view, b["views"][name])
-            assert torch.equal(a["ranks"][name], b["ranks"][name])
+            assert torch.equal(a["frame_indices"][name], b["frame_indices"][name])
 
 
 def test_only_shards_that_change_are_written_again(

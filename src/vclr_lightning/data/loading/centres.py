@@ -14,7 +14,7 @@ from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.faults import blaming, picture
 from vclr_lightning.data.loading.decoding import read_clips, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.sampling.segments import clip_ranks, segment_bounds, segment_centres
+from vclr_lightning.data.sampling.segments import clip_indices, segment_bounds, segment_centres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +134,6 @@ class CentresDataset(Dataset[CentresSample]):
             bounds = segment_bounds(begins, self._num_segments)
             rng = numpy_generator(self._seed, "test", index)
             starts = rng.integers(bounds[:, 0], bounds[:, 1])
-        return clip_ranks(
+        return clip_indices(
             starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
         )

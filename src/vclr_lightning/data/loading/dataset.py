@@ -49,7 +49,7 @@ class Sample(_Pictures):
 
     rows: Mapping[str, NDArray[np.int64]]
     order: Mapping[str, NDArray[np.int64]]
-    ranks: Mapping[str, NDArray[np.int64]]
+    frame_indices: Mapping[str, NDArray[np.int64]]
     video_id: int
     group_id: int
     label: int
@@ -63,7 +63,7 @@ class VideoDataset(Dataset[Sample]):
 
     The key is ``(epoch, index)``, ``index`` being a row of the manifest. All needed views are read
     in one pass over the video, and every clip is augmented with random numbers of its own. A
-    row that is a clip inside of a longer file gives frames of its window alone, and ranks count
+    row that is a clip inside of a longer file gives frames of its window alone, and indices count
     from the window's first. A video that cannot be read is replaced by another, drawn from
     (seed, epoch, index, attempt), and noted in the sample; ids and label are those of the video
     really decoded.
@@ -224,7 +224,9 @@ class VideoDataset(Dataset[Sample]):
     ) -> Sample:
         def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
             drawn = self._plan.draw(num_frames, *keys)
-            return drawn, np.concatenate([ranks.ravel() for ranks in drawn.ranks.values()])
+            return drawn, np.concatenate(
+                [indices.ravel() for indices in drawn.frame_indices.values()]
+            )
 
         drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
         with blaming(self, self._manifest.path(row)):
@@ -275,7 +277,7 @@ class VideoDataset(Dataset[Sample]):
             **pictures,
             "rows": drawn.rows,
             "order": drawn.order,
-            "ranks": drawn.ranks,
+            "frame_indices": drawn.frame_indices,
             "video_id": self._manifest.video_id(row),
             "group_id": self._manifest.group_id(row),
             "label": self._manifest.label(row),

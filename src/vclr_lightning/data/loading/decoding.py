@@ -42,7 +42,7 @@ def read_drawn(
         manifest: the videos.
         row: which of them.
         reader: opens it.
-        draw: of a number of frames gives what was drawn and the ranks to read, ``(N,)``. It is
+        draw: of a number of frames gives what was drawn and the indices to read, ``(N,)``. It is
             asked again where the video is read again, as where the decoder finds another number of
             frames than was promised. Of a row that is a clip, both count the frames within its
             window alone.
@@ -57,8 +57,8 @@ def read_drawn(
 
     def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
         with blaming(draw):
-            drawn, ranks = draw(len(within))
-        return drawn, _read(video, within.start + np.asarray(ranks))
+            drawn, indices = draw(len(within))
+        return drawn, _read(video, within.start + np.asarray(indices))
 
     return _opened(manifest, row, reader, take)
 
@@ -77,7 +77,7 @@ def read_clips(
         manifest: the videos.
         row: which of them.
         reader: opens it.
-        draw: of a number of frames gives the ranks of the clips, ``(m, T)``; see
+        draw: of a number of frames gives the indices of the clips, ``(m, T)``; see
             :func:`read_drawn`.
         converter: gives what makes of a clip's frames, ``(H, W, 3)`` uint8, that which is to be
             kept; asked again where the video is read again.
@@ -134,11 +134,11 @@ def _opened(
     return judged(attempt, part=reader, on=path)
 
 
-def _read(video: OpenVideo, ranks: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+def _read(video: OpenVideo, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
     """Read frames, and let what no reader should give be the reader's fault, before it is used."""
-    frames = list(video.read(ranks))
-    if len(frames) != len(ranks):
-        raise ValueError(f"of {len(ranks)} frames to read it gives {len(frames)}")
+    frames = list(video.read(indices))
+    if len(frames) != len(indices):
+        raise ValueError(f"of {len(indices)} frames to read it gives {len(frames)}")
     for frame in frames:
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
             raise TypeError(f"it gives {described(frame)} as a frame, not (H, W, 3) of uint8")
@@ -150,11 +150,11 @@ def _read(video: OpenVideo, ranks: NDArray[np.int64]) -> list[NDArray[np.uint8]]
 def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: int) -> range:
     if num_frames < 1:
         raise VideoError("no frame can be decoded")
-    return range(num_frames) if window is None else window_ranks(video.times(), *window)
+    return range(num_frames) if window is None else window_indices(video.times(), *window)
 
 
-def window_ranks(times: NDArray[np.float64], start: float, end: float) -> range:
-    """Return the ranks of the frames shown from ``start`` until before ``end``.
+def window_indices(times: NDArray[np.float64], start: float, end: float) -> range:
+    """Return the indices of the frames shown from ``start`` until before ``end``.
 
     Where none begins to be shown in between, the one frame that is on screen at ``start``.
 
@@ -168,7 +168,7 @@ def window_ranks(times: NDArray[np.float64], start: float, end: float) -> range:
 
     Example:
         >>> times = np.arange(10) / 5  # five frames a second, two seconds
-        >>> window_ranks(times, 0.4, 1.0), window_ranks(times, 0.5, 0.55)
+        >>> window_indices(times, 0.4, 1.0), window_indices(times, 0.5, 0.55)
         (range(2, 5), range(2, 3))
     """
     last = times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0)

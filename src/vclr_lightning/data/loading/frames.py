@@ -14,7 +14,7 @@ from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.faults import blaming, picture
 from vclr_lightning.data.loading.decoding import read_clips, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.sampling.segments import clip_ranks, evaluation_ranks, snippet_ranks
+from vclr_lightning.data.sampling.segments import clip_indices, evaluation_indices, snippet_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,10 +143,10 @@ class FramesDataset(Dataset[FramesSample]):
         span = (self._frames_per_clip - 1) * self._stride
         if self._every is not None:
             # The clip lies around the middle frame, but within the video.
-            middle = snippet_ranks(num_frames, self._every)
+            middle = snippet_indices(num_frames, self._every)
             starts = np.clip(middle - span // 2, 0, max(0, num_frames - 1 - span))
         else:
-            starts = evaluation_ranks(max(1, num_frames - span), self._num_frames)
-        return clip_ranks(
+            starts = evaluation_indices(max(1, num_frames - span), self._num_frames)
+        return clip_indices(
             starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
         )

@@ -38,7 +38,7 @@ class ViewPlan:
         >>> plan = ViewPlan([TupleSampler(num_segments=3)], ["anchor", "extra"])
         >>> dict(plan.specs)
         {'anchor': ViewSpec(clips=3, frames=1, stride=1)}
-        >>> sorted(plan.draw(300, 0).ranks)
+        >>> sorted(plan.draw(300, 0).frame_indices)
         ['anchor']
     """
 
@@ -72,7 +72,7 @@ class ViewPlan:
             CodeFault: a sampler fails, draws frames that the video does not have, or draws
                 arrays of other shapes than for other videos, which make no batch.
         """
-        ranks: dict[str, NDArray[np.int64]] = {}
+        indices: dict[str, NDArray[np.int64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
         order: dict[str, NDArray[np.int64]] = {}
         for number, sampler in enumerate(self._samplers):
@@ -81,15 +81,17 @@ class ViewPlan:
                 shapes, tried = _shapes(drawn), self._shapes[number]
                 if wrong := sorted(x for x in {*shapes, *tried} if shapes.get(x) != tried.get(x)):
                     raise ValueError(f"the shape of {', '.join(wrong)} is not as of 64 frames")
-                for view, chosen in drawn.ranks.items():
+                for view, chosen in drawn.frame_indices.items():
                     if chosen.dtype.kind not in "iu":
                         raise TypeError(f"{view} holds {chosen.dtype}, not numbers of frames")
                     if chosen.size and not 0 <= chosen.min() <= chosen.max() < num_frames:
                         raise IndexError(f"{view} holds frames that are not among {num_frames}")
-            ranks = {**drawn.ranks, **ranks}
+            indices = {**drawn.frame_indices, **indices}
             rows.update(drawn.rows)
             order.update(drawn.order)
-        return Draw(ranks={name: ranks[name] for name in self._specs}, rows=rows, order=order)
+        return Draw(
+            frame_indices={name: indices[name] for name in self._specs}, rows=rows, order=order
+        )
 
     def _check_draws(self) -> None:
         rows: dict[str, str] = {}
@@ -100,7 +102,7 @@ class ViewPlan:
                 drawn = sampler(64, numpy_generator(0))
                 self._shapes.append(_shapes(drawn))
             for view, spec in sampler.views.items():
-                shape = drawn.ranks[view].shape if view in drawn.ranks else None
+                shape = drawn.frame_indices[view].shape if view in drawn.frame_indices else None
                 if shape != (spec.clips, spec.frames):
                     raise UserError(
                         f"{name} declares the view {view} of shape {(spec.clips, spec.frames)}, "
@@ -117,7 +119,7 @@ class ViewPlan:
 
 
 def _shapes(drawn: Draw) -> dict[str, tuple[int, ...]]:
-    parts = {"ranks": drawn.ranks, "rows": drawn.rows, "order": drawn.order}
+    parts = {"frame_indices": drawn.frame_indices, "rows": drawn.rows, "order": drawn.order}
     return {f"{kind} {name}": x.shape for kind, part in parts.items() for name, x in part.items()}
 
 

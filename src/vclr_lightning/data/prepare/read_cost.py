@@ -53,7 +53,9 @@ def read_cost(pairs: Sequence[tuple[Path, Path, int]], *, show: bool = True) -> 
             source, prepared, num_frames = pairs[k]
             draws = [_draw(rng, num_frames) for _ in range(_DRAWS)]
             try:
-                costs = [(_seconds(source, ranks), _seconds(prepared, ranks)) for ranks in draws]
+                costs = [
+                    (_seconds(source, indices), _seconds(prepared, indices)) for indices in draws
+                ]
             except (VideoError, FrameCountChangedError, IndexError, OSError):
                 continue
             before, after = np.median(costs, axis=0).tolist()
@@ -73,8 +75,8 @@ def _draw(rng: np.random.Generator, num_frames: int) -> NDArray[np.int64]:
     return np.floor(rng.uniform(bounds[:-1], bounds[1:], (2, 3))).astype(np.int64).ravel()
 
 
-def _seconds(file: Path, ranks: NDArray[np.int64]) -> float:
+def _seconds(file: Path, indices: NDArray[np.int64]) -> float:
     begin = time.process_time()
     with PyAVReader().open(file) as video:
-        video.read(ranks)
+        video.read(indices)
     return time.process_time() - begin

@@ -70,8 +70,8 @@ def _clock(source: Path) -> tuple[Fraction, Sequence[int]]:
         times = stamped_times(stamps, 1.0) if stream.time_base else None
         if times is None:
             return 1 / _rate(stream), range(len(stamps))
-        ranks = np.arange(len(times))
-        rising = np.maximum.accumulate(np.round(times).astype(np.int64) - ranks) + ranks
+        indices = np.arange(len(times))
+        rising = np.maximum.accumulate(np.round(times).astype(np.int64) - indices) + indices
         return Fraction(stream.time_base or 1), rising.tolist()
 
 

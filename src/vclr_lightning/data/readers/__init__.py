@@ -1,4 +1,4 @@
-"""Readers: frames of a video by presentation rank, out of files, shards or folders of pictures."""
+"""Readers: frames of a video by frame index, out of files, shards or folders of pictures."""
 
 from vclr_lightning.data.readers.image_folder import ImageFolderReader
 from vclr_lightning.data.readers.probing import VideoProbe, probe

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ContradictionError(Exception):
-    """The file does not behave as its container says; a frame's rank cannot be told from it."""
+    """The file does not behave as its container says; a frame's index cannot be told from it."""
 
 
 @dataclass(frozen=True, slots=True)

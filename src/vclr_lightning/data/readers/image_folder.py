@@ -79,25 +79,25 @@ class ImageFolder:
         """Pictures in the folder."""
         return self._num_frames
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the pictures of ``ranks`` as ``(H, W, 3)`` RGB.
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the pictures of ``frame_indices`` as ``(H, W, 3)`` RGB.
 
         Raises:
             FrameCountChangedError: the folder holds another number than ``num_frames``.
-            IndexError: a rank is negative or not below ``num_frames``.
+            IndexError: an index is negative or not below ``num_frames``.
             VideoError: a picture is missing or cannot be decoded.
         """
-        order = [int(rank) for rank in ranks]
+        order = [int(index) for index in frame_indices]
         if order and not 0 <= min(order) <= max(order) < self._num_frames:
-            raise IndexError(f"ranks {order} are not all within 0..{self._num_frames - 1}")
+            raise IndexError(f"frame indices {order} are not all within 0..{self._num_frames - 1}")
         pictures: dict[int, NDArray[np.uint8]] = {}
-        for rank in sorted(set(order)):
-            file = self._picture(self._start + rank)
+        for index in sorted(set(order)):
+            file = self._picture(self._start + index)
             if not file.is_file():
                 self._start, self._num_frames = self._list()
                 raise FrameCountChangedError(self._num_frames)
-            pictures[rank] = _decode(file)
-        return [pictures[rank] for rank in order]
+            pictures[index] = _decode(file)
+        return [pictures[index] for index in order]
 
     def _picture(self, number: int) -> Path:
         return self._path / self._template.format(number)

@@ -28,8 +28,8 @@ class IndexedReader:
 
     The index tells which packets make up a group of pictures, and a group read tells in which
     order its frames are shown. As long as groups are closed, that is, none of a group's frames is
-    shown before its keyframe, ranks within a group follow on the positions before it. A group that
-    is not closed is a contradiction, to be settled by the packet table.
+    shown before its keyframe, indices within a group follow on the positions before it. A group
+    that is not closed is a contradiction, to be settled by the packet table.
 
     Args:
         container: an open file.
@@ -66,21 +66,21 @@ class IndexedReader:
         """The stream's index."""
         return self._index
 
-    def read(self, ranks: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-        """Return the frames of ``ranks``, each a presentation rank.
+    def read(self, frame_indices: Collection[int]) -> dict[int, NDArray[np.uint8]]:
+        """Return the frames of ``frame_indices``, by index.
 
         Raises:
             ContradictionError: the file contradicts its index, or the index does not suffice.
         """
         groups: dict[range, list[int]] = {}
-        for rank in sorted(ranks):
-            groups.setdefault(self._index.group(rank), []).append(rank)
+        for index in sorted(frame_indices):
+            groups.setdefault(self._index.group(index), []).append(index)
         # First read, then decode: seeking flushes the decoder, which costs it what it has set up.
         self._held = 0
         stretches = [self._stretch(group, members) for group, members in groups.items()]
         return self._decoder.decode(stretches)
 
-    def _stretch(self, group: range, ranks: list[int]) -> Stretch:
+    def _stretch(self, group: range, indices: list[int]) -> Stretch:
         """Read a group and find out which of its packets are wanted."""
         try:
             self._container.seek(self._index.times[group.start] + self._delay, stream=self._stream)
@@ -99,11 +99,11 @@ class IndexedReader:
             raise ContradictionError("frames are reordered, but not by their presentation times")
         if not self._reorders and not rising:
             raise ContradictionError("frames are not reordered, but their presentation times are")
-        positions = {order[rank - group.start]: rank for rank in ranks}
+        positions = {order[index - group.start]: index for index in indices}
         stop = max(positions) + 1
         return Stretch(
             packets[:stop],
-            wanted={stamps[position]: rank for position, rank in positions.items()},
+            wanted={stamps[position]: index for position, index in positions.items()},
             expected=stop,
             entry=stamps[0] if group.start else None,
             joins=joins,

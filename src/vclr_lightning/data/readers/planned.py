@@ -58,22 +58,22 @@ class PlannedReader:
         keys = np.flatnonzero(table.key).tolist() if decoder.may_start_within else []
         self._entries: list[int] = [key for key in keys if key > 0]
 
-    def read(self, ranks: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-        """Return the frames of ``ranks``, each a presentation rank.
+    def read(self, frame_indices: Collection[int]) -> dict[int, NDArray[np.uint8]]:
+        """Return the frames of ``frame_indices``, by index.
 
         Raises:
             ContradictionError: the file contradicts its table.
         """
-        rank_of = {int(self._positions[rank]): rank for rank in ranks}
+        index_of = {int(self._positions[index]): index for index in frame_indices}
         found: dict[int, NDArray[np.uint8]] = {}
-        while missing := [p for p, rank in rank_of.items() if rank not in found]:
+        while missing := [p for p, index in index_of.items() if index not in found]:
             for run in plan_runs(missing, self._entries, self._stamps):
                 try:
                     pictures = self._decode(run)
                 except _UncleanEntryError as error:
                     self._entries.remove(error.position)
                     break
-                found.update({rank_of[p]: picture for p, picture in pictures.items()})
+                found.update({index_of[p]: picture for p, picture in pictures.items()})
         return found
 
     def _decode(self, run: Run) -> dict[int, NDArray[np.uint8]]:

@@ -21,7 +21,7 @@ class PyAVReader:
     All frames wanted of a video are read in one pass over the packets that serve them: the reader
     seeks only where a later keyframe lies in between, and leaves out frames that no other frame
     refers to. Every frame equals, bit by bit, the one that decoding the whole file gives at the
-    same rank; where the file's own account of its frames is in doubt, the file is decoded from the
+    same index; where the file's own account of its frames is in doubt, the file is decoded from the
     start (``docs/design.md`` names the files whose account misleads unnoticed). Frames come
     upright, as the file's display matrix says.
 

@@ -121,31 +121,31 @@ def read_stamps(
 
 def read_sequentially(
     source: Path | VideoSource,
-    ranks: Iterable[int],
+    frame_indices: Iterable[int],
     picture: PictureMaker,
     *,
     to_end: bool,
     thread_count: int = 1,
     max_damaged: float = MAX_DAMAGED,
 ) -> tuple[dict[int, NDArray[np.uint8]], int | None]:
-    """Decode from the start and keep the frames of ``ranks``.
+    """Decode from the start and keep the frames of ``frame_indices``.
 
     Args:
         source: a video file, or where else a video is.
-        ranks: presentation ranks.
+        frame_indices: of the wanted frames.
         picture: turns a frame into an array.
-        to_end: whether to go on past the last rank, to learn how many frames there are.
+        to_end: whether to go on past the last index, to learn how many frames there are.
         thread_count: threads of the decoder.
         max_damaged: share of the frames that may not decode.
 
     Returns:
-        The frames by rank, without those past the end of the video; and the number of frames of
+        The frames by index, without those past the end of the video; and the number of frames of
         the video, or ``None`` where decoding stopped before its end.
 
     Raises:
         VideoError: the file is no readable video, or more of it is damaged.
     """
-    wanted = set(ranks)
+    wanted = set(frame_indices)
     last = max(wanted, default=-1)
     found: dict[int, NDArray[np.uint8]] = {}
     count = 0

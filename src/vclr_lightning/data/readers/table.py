@@ -50,7 +50,7 @@ class PacketTable:
         return int(np.count_nonzero(self.kept))
 
     def positions(self) -> NDArray[np.int64]:
-        """Return the packet of each frame, by presentation rank, ``(num_frames,)``."""
+        """Return the packet of each frame, by frame index, ``(num_frames,)``."""
         kept = np.flatnonzero(self.kept)
         return kept[np.argsort(self.pts[kept], kind="stable")]
 

@@ -32,10 +32,10 @@ _DEEP = re.compile(r"\d(le|be)$")  # as in yuv420p10le
 class TorchcodecReader:
     """Reads MP4, QuickTime, Matroska and WebM files with torchcodec, and others with PyAV.
 
-    A frame has the rank that it has for :class:`~vclr_lightning.data.readers.PyAVReader`, and both
+    A frame has the index that it has for :class:`~vclr_lightning.data.readers.PyAVReader`, and both
     give the same pictures, bit by bit where both run the same FFmpeg; but of interlaced videos the
     colours, which are stored at half the height, are spread over the lines in another way. Of other
-    containers torchcodec does not give every frame by its rank, and it rounds more than 8 bits a
+    containers torchcodec does not give every frame by its index, and it rounds more than 8 bits a
     colour otherwise, so these are read by PyAV, as is a file in which torchcodec fails, or finds
     another number of frames than the manifest knows of.
 
@@ -120,18 +120,18 @@ class TorchcodecVideo:
         with self._fallback() as video:
             return video.times()
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the frames of ``ranks`` as ``(H, W, 3)`` RGB.
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the frames of ``frame_indices`` as ``(H, W, 3)`` RGB.
 
         Raises:
             FrameCountChangedError: another number of frames decodes than ``num_frames``, which is
                 right from then on.
-            IndexError: a rank is negative or not below ``num_frames``.
+            IndexError: an index is negative or not below ``num_frames``.
             VideoError: the video cannot be read.
         """
-        order = [int(rank) for rank in ranks]
+        order = [int(index) for index in frame_indices]
         if order and not 0 <= min(order) <= max(order) < self._num_frames:
-            raise IndexError(f"ranks {order} are not all within 0..{self._num_frames - 1}")
+            raise IndexError(f"frame indices {order} are not all within 0..{self._num_frames - 1}")
         if not order:
             return []
         if self._decoder is not None:
@@ -142,7 +142,7 @@ class TorchcodecVideo:
                 self._decoder = None  # which leaves the file to the other reader
             else:
                 pictures = dict(zip(wanted, batch, strict=True))
-                return [pictures[rank] for rank in order]
+                return [pictures[index] for index in order]
         with self._fallback() as video:
             if video.num_frames == self._num_frames:
                 return video.read(order)

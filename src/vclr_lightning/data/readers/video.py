@@ -47,7 +47,7 @@ class PyAVVideo:
 
     Frames are read by plan as long as the container's packet table can be believed; from the first
     contradiction on, and where there is doubt from the start, by decoding from the first packet.
-    Either way a frame is the one that a plain decode of the whole file gives at its rank.
+    Either way a frame is the one that a plain decode of the whole file gives at its index.
     """
 
     def __init__(
@@ -209,23 +209,23 @@ class PyAVVideo:
             self._source, num_frames=self._num_frames, stamps=self._stamps, **self._decoding
         )
 
-    def read(self, ranks: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the frames of ``ranks`` as ``(H, W, 3)`` RGB.
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the frames of ``frame_indices`` as ``(H, W, 3)`` RGB.
 
         Raises:
             FrameCountChangedError: another number of frames decodes than ``num_frames``, which is
                 right from then on.
-            IndexError: a rank is negative or not below ``num_frames``.
+            IndexError: an index is negative or not below ``num_frames``.
         """
-        order = [int(rank) for rank in ranks]
+        order = [int(index) for index in frame_indices]
         if order and not 0 <= min(order) <= max(order) < self._num_frames:
-            raise IndexError(f"ranks {order} are not all within 0..{self._num_frames - 1}")
+            raise IndexError(f"frame indices {order} are not all within 0..{self._num_frames - 1}")
         wanted = set(order)
         to_end = False
         while self._planned is not None:
             try:
                 pictures = self._planned.read(wanted)
-                return [pictures[rank] for rank in order]
+                return [pictures[index] for index in order]
             except ContradictionError:
                 self._contradicted()
                 to_end = not self._count_known
@@ -234,7 +234,7 @@ class PyAVVideo:
         )
         if actual is not None:
             self._settle(actual)
-        return [pictures[rank] for rank in order]
+        return [pictures[index] for index in order]
 
     def _settle(self, actual: int) -> None:
         """Take over the number of frames that decode."""

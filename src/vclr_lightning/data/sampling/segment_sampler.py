@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.segments import clip_ranks, segment_bounds
+from vclr_lightning.data.sampling.segments import clip_indices, segment_bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ class SegmentSampler:
     Example:
         >>> import numpy as np
         >>> draw = SegmentSampler(num_segments=3)(300, np.random.default_rng(0))
-        >>> draw.ranks["segments"].shape
+        >>> draw.frame_indices["segments"].shape
         (3, 1)
     """
 
@@ -54,7 +54,7 @@ class SegmentSampler:
         """Draw from a video of ``num_frames`` frames (at least 1)."""
         bounds = segment_bounds(num_frames, self.num_segments)
         starts = rng.integers(bounds[:, 0], bounds[:, 1])
-        ranks = clip_ranks(
+        indices = clip_indices(
             starts, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
         )
-        return Draw(ranks={"segments": ranks})
+        return Draw(frame_indices={"segments": indices})

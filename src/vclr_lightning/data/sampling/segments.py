@@ -18,14 +18,14 @@ def segment_bounds(
 ) -> NDArray[np.int64]:
     """Cut a video into segments of (nearly) equal length.
 
-    ``"exact"``: segment i holds ranks ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
+    ``"exact"``: segment i holds indices ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
     ``"floor"``: every segment has ``n // S`` frames and the last one takes the remainder, as
     the released code does (after it has stretched each video to 300 frames, which this does not);
     with fewer frames than segments, where that code has no answer, it is as ``"exact"``.
     A segment that would be empty holds the one frame ``floor((i + 1/2) n / S)``.
 
     Shape:
-        Returns ``(S, 2)`` int64: first rank, and the rank behind the last.
+        Returns ``(S, 2)`` int64: first index, and the index behind the last.
 
     Example:
         >>> segment_bounds(8, 3).tolist()
@@ -54,7 +54,7 @@ def draw_two(
     *,
     rule: DrawRule = "without_replacement",
 ) -> NDArray[np.int64]:
-    """Draw two ranks from each segment, uniformly.
+    """Draw two indices from each segment, uniformly.
 
     ``"without_replacement"``: the two differ wherever the segment has two frames to offer.
     ``"independent"``: they are drawn independently, and may be the same frame.
@@ -84,9 +84,9 @@ def draw_unused(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Draw ``count`` ranks that are not in ``used``, without replacement, sorted.
+    """Draw ``count`` indices that are not in ``used``, without replacement, sorted.
 
-    Where the video has too few of them, ranks of the last array of ``used`` are taken next, then
+    Where the video has too few of them, indices of the last array of ``used`` are taken next, then
     those of the one before, and at last any frame, again and again.
 
     Shape:
@@ -125,24 +125,24 @@ def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
     return (2 * segments + 1) * num_frames // (2 * num_segments)
 
 
-def clip_ranks(
+def clip_indices(
     starts: NDArray[np.int64], *, frames: int, stride: int, num_frames: int
 ) -> NDArray[np.int64]:
-    """Return the ranks of clips that begin at ``starts``; past the end the last frame repeats.
+    """Return the indices of clips that begin at ``starts``; past the end the last frame repeats.
 
     Shape:
         ``starts`` ``(n,)``; returns ``(n, T)`` int64.
 
     Example:
-        >>> clip_ranks(np.array([0, 4]), frames=3, stride=2, num_frames=7).tolist()
+        >>> clip_indices(np.array([0, 4]), frames=3, stride=2, num_frames=7).tolist()
         [[0, 2, 4], [4, 6, 6]]
     """
     steps = stride * np.arange(frames, dtype=np.int64)
-    ranks: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
-    return ranks
+    indices: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
+    return indices
 
 
-def snippet_ranks(num_frames: int, every: int) -> NDArray[np.int64]:
+def snippet_indices(num_frames: int, every: int) -> NDArray[np.int64]:
     """Return the middle frame of each run of ``every`` frames: 8, 24, 40, ... for 16.
 
     A video too short for one gives its own middle frame.
@@ -151,9 +151,9 @@ def snippet_ranks(num_frames: int, every: int) -> NDArray[np.int64]:
         Returns ``(m,)`` int64, m at least 1.
 
     Example:
-        >>> snippet_ranks(41, 16).tolist(), snippet_ranks(40, 16).tolist()
+        >>> snippet_indices(41, 16).tolist(), snippet_indices(40, 16).tolist()
         ([8, 24, 40], [8, 24])
-        >>> snippet_ranks(5, 16).tolist()
+        >>> snippet_indices(5, 16).tolist()
         [2]
     """
     if num_frames <= every // 2:
@@ -161,8 +161,8 @@ def snippet_ranks(num_frames: int, every: int) -> NDArray[np.int64]:
     return np.arange(every // 2, num_frames, every, dtype=np.int64)
 
 
-def evaluation_ranks(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
-    """Return ``count`` ranks spread evenly from the first frame to the last, both included.
+def evaluation_indices(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
+    """Return ``count`` indices spread evenly from the first frame to the last, both included.
 
     A video of fewer frames gives each of them once.
 
@@ -174,12 +174,12 @@ def evaluation_ranks(num_frames: int, count: int, *, first: int = 0) -> NDArray[
             neighbour. It makes no difference for 30 frames, where no position is halfway.
 
     Shape:
-        Returns ``(min(num_frames, count),)`` int64, ranks from 0 whatever ``first`` is.
+        Returns ``(min(num_frames, count),)`` int64, indices from 0 whatever ``first`` is.
 
     Example:
-        >>> evaluation_ranks(100, 4).tolist()
+        >>> evaluation_indices(100, 4).tolist()
         [0, 33, 66, 99]
-        >>> evaluation_ranks(2, 4).tolist()
+        >>> evaluation_indices(2, 4).tolist()
         [0, 1]
     """
     if num_frames < count:

@@ -13,7 +13,7 @@ from vclr_lightning.core.types import Draw, ViewSpec
 from vclr_lightning.data.sampling.segments import (
     DrawRule,
     SegmentRule,
-    clip_ranks,
+    clip_indices,
     draw_two,
     draw_unused,
     segment_bounds,
@@ -29,13 +29,13 @@ class TupleSampler:
     """Draws an anchor tuple and a positive tuple of one video (Section 3 of the paper).
 
     The video is cut into ``num_segments`` segments. From each, one clip goes to the anchor tuple
-    and another to the positive tuple; a clip begins at the drawn rank, runs on at its stride, also
+    and another to the positive tuple; a clip begins at the drawn index, runs on at its stride, also
     beyond the segment, and repeats the last frame where the video ends. Any video of at least one
     frame can be used.
 
     Views: ``anchor`` and ``positive`` (S clips in temporal order), ``second`` (the anchor frame x1
     once more, for its second augmentation) and ``extra`` (with S < 3, the clips among x2 and x3
-    that the anchor tuple cannot give, drawn from ranks that neither tuple begins at, sorted).
+    that the anchor tuple cannot give, drawn from indices that neither tuple begins at, sorted).
     Rows: ``x1``, the first or the last clip of the anchor tuple with equal chance, and ``others``,
     x2 before x3, positions in ``anchor`` followed by ``extra``. Order: a permutation of each
     tuple, each with chance 1/2 a shuffle and otherwise the identity, and the label
@@ -57,7 +57,7 @@ class TupleSampler:
     Example:
         >>> sampler = TupleSampler(num_segments=3)
         >>> draw = sampler(300, np.random.default_rng(0))
-        >>> draw.ranks["anchor"].shape, draw.ranks["extra"].shape
+        >>> draw.frame_indices["anchor"].shape, draw.frame_indices["extra"].shape
         ((3, 1), (0, 1))
         >>> sorted(draw.rows), sorted(draw.order)
         (['others', 'x1'], ['anchor', 'label', 'positive'])
@@ -107,8 +107,8 @@ class TupleSampler:
             "extra": extra,
         }
         return Draw(
-            ranks={
-                name: clip_ranks(
+            frame_indices={
+                name: clip_indices(
                     start, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
                 )
                 for name, start in starts.items()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.decoding import read_clips
-from vclr_lightning.data.sampling.segments import clip_ranks, segment_centres
+from vclr_lightning.data.sampling.segments import clip_indices, segment_centres
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.gradcam.chosen_videos import ChosenVideo
 
@@ -75,7 +75,7 @@ def read_frames(
     def draw(num_frames: int) -> NDArray[np.int64]:
         span = (frames_per_clip - 1) * stride
         starts = segment_centres(max(1, num_frames - span), segments * passes)
-        return clip_ranks(starts, frames=frames_per_clip, stride=stride, num_frames=num_frames)
+        return clip_indices(starts, frames=frames_per_clip, stride=stride, num_frames=num_frames)
 
     def converter() -> Callable[[list[NDArray[np.uint8]]], tuple[Tensor, Tensor]]:
         rng = np.random.default_rng(0)  # of transforms in which nothing is random
