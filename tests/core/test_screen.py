@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from vclr_lightning import cli, train
+from vclr_lightning.core import screen
 from vclr_lightning.core.overrides import typed
-from vclr_lightning.core.screen import PlainTable, show
+from vclr_lightning.core.screen import PlainTable, progress_bar, show, track
 from vclr_lightning.models import TinyBackbone, export_backbone, load_initial_weights
 
 SOURCE = Path(__file__).parents[2] / "src" / "vclr_lightning"
@@ -91,3 +92,34 @@ def test_commands_show_folders_of_any_name(
     command("stage=features", *words, *small, f"run_dir={tmp_path}/run")
     said = "".join(capsys.readouterr().out.replace("│", "").split())
     assert "".join(str(given["features.folder"]).split()) in said
+
+
+def test_lines_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    with progress_bar("probing [a]", 1200) as update:
+        for second in range(25):
+            now[0] = float(second)
+            update(50 * second, "2 rejected")
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "probing [a]: 500 of 1,200 2 rejected",
+        "probing [a]: 1,000 of 1,200 2 rejected",
+    ]
+    assert said.out == ""
+
+
+def test_lines_of_a_loop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    for _ in track(range(3), "attention"):
+        now[0] += 11
+    for _ in track(iter(range(3)), "unseen", show=False):
+        now[0] += 11
+    assert capsys.readouterr().err.splitlines() == [
+        f"attention: {number} of 3" for number in (1, 2, 3)
+    ]

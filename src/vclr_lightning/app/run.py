@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         cfg = of_finished(cfg, chosen=chosen)
     config = plain(cfg)
 
-    from vclr_lightning.callbacks.ranks import is_first
+    from vclr_lightning.core.distributed import is_rank_zero
     from vclr_lightning.stages.shared.arguments import check_arguments
     from vclr_lightning.stages.shared.trainer import join_launch
 
@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     trainer = config.get("trainer", {})
     join_launch(trainer, alone=not trains)
     directory = Path(config["run_dir"])
-    with in_use(directory) if is_first() else nullcontext():
+    with in_use(directory) if is_rank_zero() else nullcontext():
         return _run(cfg, config, directory, chosen=chosen)
 
 
@@ -65,8 +65,8 @@ def _run(
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from vclr_lightning.callbacks.ranks import is_first
     from vclr_lightning.callbacks.run_log import note
+    from vclr_lightning.core.distributed import is_rank_zero
     from vclr_lightning.stages.shared.resume import Start, check_same_run, choose_start, set_aside
 
     trains = cfg.stage.get("trains", True)
@@ -77,7 +77,7 @@ def _run(
         config = plain(recorded)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
-    if is_first():
+    if is_rank_zero():
         if config["resume"] == "never" and (aside := set_aside(directory)):
             logger.info("the run that was in %s is now in %s", *map(_quoted, (directory, aside)))
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -94,7 +94,7 @@ def _run(
     result = directory / "result.json"
     if start.own and result.exists():  # a run that is complete measures nothing anew
         values = read_numbers(result) | values
-    if is_first():
+    if is_rank_zero():
         _write(result, json.dumps(values, indent=1) + "\n")
     return values
 

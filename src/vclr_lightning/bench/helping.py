@@ -21,7 +21,7 @@ from vclr_lightning.bench.variants import (
     with_files,
 )
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 
 _SOURCES = 3  # videos that are re-encoded
 _ROWS = 8  # videos on which augmentations are compared

@@ -15,7 +15,7 @@ from vclr_lightning.bench.parts import Build, Parts
 from vclr_lightning.bench.result import Bench
 from vclr_lightning.bench.samples import sample_cost
 from vclr_lightning.bench.steps import RunCost, run_cost, step_cost
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.loading.epochs import EpochBatches, epoch_order, micro_batch_size
 from vclr_lightning.data.loading.workers import default_num_workers
 

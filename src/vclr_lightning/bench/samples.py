@@ -13,7 +13,7 @@ import torch
 
 from vclr_lightning.bench.clock import Clock, Seconds
 from vclr_lightning.bench.watched import WatchedReader, WatchedTransform, shares_of_reading
-from vclr_lightning.core.progress import Update
+from vclr_lightning.core.screen import Update
 from vclr_lightning.data.loading.collate import collate
 from vclr_lightning.data.loading.dataset import VideoDataset
 

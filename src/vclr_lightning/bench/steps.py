@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.replay import Replay, batch_of
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import Update
+from vclr_lightning.core.screen import Update
 from vclr_lightning.data.loading.finishing import finishing_time
 
 _WARMUP = 2  # batches: the first ones choose algorithms and allocate

@@ -13,7 +13,7 @@ from typing import Any
 from vclr_lightning.bench.files import OtherFiles, Reencoded, Source, same_spacing
 from vclr_lightning.bench.samples import one_thread
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import Update
+from vclr_lightning.core.screen import Update
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.prepare import Recipe
 

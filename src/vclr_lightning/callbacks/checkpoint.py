@@ -17,7 +17,7 @@ from vclr_lightning.callbacks.loop_state import (
     take_back_batch,
 )
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
-from vclr_lightning.callbacks.ranks import gather_objects, stopping_all
+from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class ResumableCheckpoint(Checkpoint):
         return taken
 
     def _export(self, trainer: Trainer, *stems: str) -> None:
-        with stopping_all():
+        with failing_together():
             if (export := self.export) is not None and trainer.is_global_zero:
                 for stem in stems:
                     export(trainer.lightning_module, self.directory / (stem + self.export_suffix))

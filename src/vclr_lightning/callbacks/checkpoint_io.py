@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from vclr_lightning.callbacks.ranks import is_first, max_rank, stopping_all
+from vclr_lightning.core.distributed import failing_together, is_rank_zero, max_over_ranks
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers, replacing
 from vclr_lightning.core.saved import load_torch
@@ -101,7 +101,7 @@ class CheckpointFiles:
 
     def clear(self) -> None:
         """Remove what a killed run left half written."""
-        if is_first():
+        if is_rank_zero():
             clear_leftovers(self.last.parent)
             for leftover in (*self.last.parent.glob("*.ckpt.link"), self._new):
                 leftover.unlink(missing_ok=True)
@@ -110,14 +110,14 @@ class CheckpointFiles:
         """Return whether the next save may be, by the clock of the first process."""
         written = self._write is None or self._write.done()
         state = written + 2 * (time.monotonic() >= self._next)
-        state = max_rank(state if is_first() else 0)
+        state = max_over_ranks(state if is_rank_zero() else 0)
         if self.writing and state & 1:
             self.finish()
         return bool(state & 2)
 
     def keep_best(self, checkpoint: dict[str, Any]) -> None:
         """Keep the best checkpoint in memory until the next save."""
-        self._kept = snapshot(checkpoint) if is_first() else None
+        self._kept = snapshot(checkpoint) if is_rank_zero() else None
 
     def begin(self) -> None:
         """Begin a save: from here on its time counts."""
@@ -136,7 +136,7 @@ class CheckpointFiles:
             beside: copy it, and return before it is written.
         """
         self.writing = True
-        if is_first():
+        if is_rank_zero():
             checkpoint = snapshot(checkpoint) if beside else checkpoint
             best = checkpoint if is_best else self._kept
             pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -164,7 +164,7 @@ class CheckpointFiles:
         if not self.writing:
             return
         write, self._write, self.writing = self._write, None, False
-        with stopping_all():
+        with failing_together():
             took = 0.0 if write is None else write.result() - self._started
         automatic = min(took / _SHARE, _LONGEST_S)
         least = automatic if self.min_minutes is None else 60 * self.min_minutes

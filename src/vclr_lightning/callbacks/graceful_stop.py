@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
-from vclr_lightning.callbacks.ranks import max_rank
+from vclr_lightning.core.distributed import max_over_ranks
 from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class GracefulStop(Callback):
             signal.raise_signal(signum)
 
     def _agreed(self) -> int:
-        return max_rank(self._answer.received if self._answer is not None else 0)
+        return max_over_ranks(self._answer.received if self._answer is not None else 0)
 
     def _release(self, trainer: Trainer) -> None:
         if self._answer is not None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vclr_lightning.callbacks.ranks import gather_objects
+from vclr_lightning.core.distributed import gather_objects
 from vclr_lightning.core.errors import UserError
 
 

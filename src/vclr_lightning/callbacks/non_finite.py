@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from vclr_lightning.callbacks.ranks import any_rank, gather_objects
+from vclr_lightning.core.distributed import gather_objects, max_over_ranks
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import typed
 
@@ -86,7 +86,9 @@ class NonFiniteGuard(Callback):
     ) -> None:
         self._check(trainer)
         norms = torch._foreach_norm([p.detach() for p in pl_module.parameters()])
-        if norms and any_rank(not bool(torch.stack([n.float() for n in norms]).isfinite().all())):
+        if norms and max_over_ranks(
+            not bool(torch.stack([n.float() for n in norms]).isfinite().all())
+        ):
             raise NonFiniteLossError(
                 f"the weights are not finite, or too large to compute with, after step"
                 f" {trainer.global_step - 1}, and are not saved; {self._advice()}"
@@ -103,7 +105,7 @@ class NonFiniteGuard(Callback):
         if event is not None:
             event.synchronize()
         bad = not bool(flag)
-        if not any_rank(bad):
+        if not max_over_ranks(bad):
             return
         rows = [
             (rank, video_id)

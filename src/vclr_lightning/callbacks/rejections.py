@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vclr_lightning.callbacks.ranks import gather_objects, is_first
+from vclr_lightning.core.distributed import gather_objects, is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.rejections import RejectionLog
 
@@ -89,7 +89,7 @@ class RejectionWriter(Callback):
         seen = [video for _, of_rank in found for video in of_rank]
         for new in self._log.add(rejected, seen=seen):  # the same on all ranks
             self._named += 1
-            if is_first() and self._named <= _NAMED:
+            if is_rank_zero() and self._named <= _NAMED:
                 logger.warning("%s cannot be read: %s", new["path"], new["reason"])
                 if self._named == _NAMED:
                     logger.warning(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def note(text: str) -> None:
     Example:
         >>> note("epoch 1/4")
     """
-    if not is_first():
+    if not is_rank_zero():
         return
     record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None)
     for handler in logging.getLogger().handlers:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vclr_lightning.callbacks.ranks import gather_objects
 from vclr_lightning.core import distributed
+from vclr_lightning.core.distributed import gather_objects
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.data.loading.centres import CentresDataset
 from vclr_lightning.data.loading.epochs import rank_shard
 from vclr_lightning.data.loading.loader import BatchLoader

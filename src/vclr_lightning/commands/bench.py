@@ -79,10 +79,10 @@ def _measure(args: argparse.Namespace) -> Bench:
 
     from vclr_lightning.app.benchmarked import benchmarked
     from vclr_lightning.bench import bench
-    from vclr_lightning.core.notices import saying_once
+    from vclr_lightning.core.screen import notices_once
 
     # The run is built more than once.
-    with saying_once(), tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
+    with notices_once(), tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
         run = benchmarked(args.overrides, config_dir=args.config_dir, directory=Path(folder))
         return bench(
             run.build,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.encoders import Encode
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
 from vclr_lightning.functional.neighbours import cosine_neighbours, exact_similarities

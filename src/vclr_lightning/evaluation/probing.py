@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.measures import standardized
 from vclr_lightning.evaluation.settings import check_count
 from vclr_lightning.functional.folds import group_folds

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vclr_lightning.core.arrays import map_array
-from vclr_lightning.core.arrow import map_arrow
+from vclr_lightning.core.arrays import map_array, map_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import read_text, unsealed

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vclr_lightning.core.arrow import write_arrow
+from vclr_lightning.core.arrays import write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import sealed, unsealed, write_record

@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 
@@ -67,7 +67,7 @@ class WandbLogger(LightningWandbLogger):
     @property
     def experiment(self) -> Any:
         """The ``wandb.Run``."""
-        if self._experiment is None and is_first():
+        if self._experiment is None and is_rank_zero():
             Path(self.save_dir or ".").mkdir(parents=True, exist_ok=True)
             import wandb
 
@@ -110,7 +110,7 @@ def _run_id(path: Path) -> str:
     if re.fullmatch(r"[\w.-]{1,128}", known):
         return known
     run_id = secrets.token_hex(4)  # of a run that begins, or one whose file a power cut damaged
-    if is_first():
+    if is_rank_zero():
         with replacing(path) as file:
             file.write(f"{run_id}\n".encode())
     return run_id

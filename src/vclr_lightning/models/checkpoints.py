@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from vclr_lightning.core.arrays import is_safetensors, read_safetensors
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.exported import is_safetensors, read_safetensors
 from vclr_lightning.core.reading import parse_json, plain_values
 from vclr_lightning.core.saved import load_torch
 

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vclr_lightning import __version__
+from vclr_lightning.core.arrays import CHECKSUM, exported_digest
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.exported import CHECKSUM, exported_digest
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import bare

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.callbacks.random_state import random_state, set_random_state
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.notices import saying_once
-from vclr_lightning.core.screen import show, wrote
+from vclr_lightning.core.screen import notices_once, show, wrote
 from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
 from vclr_lightning.report.evaluation import write_evaluation_page
 
@@ -87,15 +86,15 @@ def evaluate(
         raise UserError("there is nothing to evaluate; add +suite=paper")
     rows = []
     before = random_state()
-    with saying_once():  # several read the same videos
+    with notices_once():  # several read the same videos
         for name, one in chosen.items():
             set_random_state(before)  # for the same random network, whatever was run before
             logger.info("%s, %s", one.stage, one.dataset)
             rows.append(_outcome(name, one, directory, untrained))
             outcomes = Outcomes(rows, str(ckpt or "untrained"))
-            if is_first():  # whatever ends the next one, these are kept
+            if is_rank_zero():  # whatever ends the next one, these are kept
                 page = _write(outcomes, directory, metadata or {})
-    if is_first():
+    if is_rank_zero():
         _print(outcomes, page)
     # What is done has a reason only where its untrained twin failed.
     failed = [

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.notices import is_new
-from vclr_lightning.core.screen import show, wrote
+from vclr_lightning.core.screen import is_new, show, wrote
 from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES, Measured
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
@@ -101,7 +100,7 @@ def linear_probe(
         )
     _check(probe, features.data, train_split, test_split)
     stores = {split: features(split) for split in (train_split, test_split)}
-    if not is_first():
+    if not is_rank_zero():
         return Measured({})
     of_train = used("training", stores[train_split], features.data, train_split)
     of_test = used("test", stores[test_split], features.data, test_split)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vclr_lightning.core.arrow import map_arrow, write_arrow
+from vclr_lightning.core.arrays import map_arrow, write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest import (
     Info,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.notices import say
+from vclr_lightning.core.screen import notice
 from vclr_lightning.data.indexing.indexer import index_videos
 from vclr_lightning.data.indexing.launch import once_a_launch
 from vclr_lightning.data.indexing.source import Source
@@ -139,7 +139,7 @@ def ensure_manifest(
             show=show,
         )
         for line in indexed.notices() if show else ():
-            say(line)
+            notice(line)
         return indexed.manifest
 
     return once_a_launch(out, look, show=show)
@@ -149,7 +149,7 @@ def _sound(manifest: Manifest, max_damaged: float, show: bool) -> Manifest:
     """Leave out the videos of which too much is known to be damaged."""
     broken = manifest.column("damaged").astype(np.float64) > max_damaged
     if show and broken.any():
-        say(
+        notice(
             f"{broken.sum():,} videos of {manifest.file} are left out: more than {max_damaged:.1%} "
             "of their frames are damaged (data.max_damaged)"
         )

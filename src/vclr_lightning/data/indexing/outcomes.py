@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.pool import probe_all
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.indexing.entries import Listing
 from vclr_lightning.data.indexing.files import Found, find_videos
 from vclr_lightning.data.indexing.folder import listing_of_folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vclr_lightning.core.arrow import map_arrow
+from vclr_lightning.core.arrays import map_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import parse_json
 from vclr_lightning.data.manifest.schema import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vclr_lightning.core.arrow import write_arrow
+from vclr_lightning.core.arrays import write_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.manifest.schema import (

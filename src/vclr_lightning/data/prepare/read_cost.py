@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader
 

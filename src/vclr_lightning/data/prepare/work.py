@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import progress_bar
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.indexing.journal import Journal, Outcome
 from vclr_lightning.data.indexing.outcomes import look_at
 from vclr_lightning.data.indexing.pool import probe_all

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.files import clear_leftovers, replacing
-from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.core.reading import read_record, write_record
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.faults import retried
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.shards.plan import ShardPlan

@@ -10,9 +10,9 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.progress import progress_bar
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.core.reading import read_record, write_record
+from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.encoding import remove_partial, write_video
 from vclr_lightning.data.indexing.outcomes import cores
 from vclr_lightning.data.indexing.pool import probe_all

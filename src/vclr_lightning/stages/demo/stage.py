@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.screen import show, wrote
@@ -73,7 +73,7 @@ def demo(
     values = pretrain(
         module=module, data=data, directory=directory, metadata=metadata, **pretraining
     )
-    if not is_first():
+    if not is_rank_zero():
         return values
     data.trainer = None  # this process alone measures all videos
     random = [

@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import (
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.core.stopping import signals_blocked
 from vclr_lightning.data.loading.frames import FramesDataset
 from vclr_lightning.data.loading.loader import BatchLoader

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from vclr_lightning import __version__
-from vclr_lightning.callbacks.ranks import gather_objects
-from vclr_lightning.core.distributed import rank
+from vclr_lightning.core.distributed import gather_objects, rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import locked
-from vclr_lightning.core.notices import is_new
+from vclr_lightning.core.screen import is_new
 from vclr_lightning.data.indexing.ensure import default_cache
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.loading.frames import FramesDataset

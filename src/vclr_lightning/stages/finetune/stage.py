@@ -11,8 +11,8 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 
-from vclr_lightning.callbacks.ranks import is_first
 from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
@@ -116,7 +116,7 @@ def finetune(
             f"{held} of {len(official)} training videos are held out to watch val/top1; to train "
             "on all of them give data.holdout=0 callbacks.online=null monitor=null"
         )
-    for note in notes if is_first() else ():
+    for note in notes if is_rank_zero() else ():
         logger.info("%s", note)
     data.draw_with(samplers=[sampler], transform=transform, share_augmentation=True)
     network = module(num_classes=classes.count, class_names=classes.names)
@@ -166,7 +166,7 @@ def _tested(
     network.to(device)
     with trainer.precision_plugin.forward_context():
         scored = score_videos(network, data, data.split(split), views=views, device=device)
-    if not is_first():
+    if not is_rank_zero():
         return {}
     done = Finetuned(
         scored=scored,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.gradcam.chosen_videos import DataFactory, choose_videos

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.functional.intervals import Floats
 from vclr_lightning.functional.proposals import candidate_proposals, soft_nms
 

@@ -14,10 +14,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.progress import track
 from vclr_lightning.core.random import seed_of
+from vclr_lightning.core.screen import track
 from vclr_lightning.data.localization import (
     AnnotatedVideo,
     LeftOut,
@@ -104,13 +104,13 @@ def localize(
             features,
             positions=positions,
             folder=directory,
-            track=partial(track, description=f"snippets, {split}", show=is_first()),
+            track=partial(track, description=f"snippets, {split}", show=is_rank_zero()),
         )
         left_out += more
         if not len(placed):
             names = {video.name for video in videos}
             lost = next((one for one in left_out if one.video in names), None)
-            if is_first():
+            if is_rank_zero():
                 write_left_out(directory / "left_out.csv", left_out)
             raise UserError(
                 f"none of the {len(videos)} videos of split {split} has features"
@@ -130,7 +130,7 @@ def localize(
         network = model(num_features=learned.features.shape[2], positions=positions)
     trained = module(network)
     notes = _notes(left_out, learned, tested)
-    if is_first():
+    if is_rank_zero():
         write_left_out(directory / "left_out.csv", left_out)
         for note in notes:
             logger.info("%s", note)
@@ -144,7 +144,7 @@ def localize(
         checkpoint=checkpoint,
         metadata=metadata,
     )
-    if not is_first():
+    if not is_rank_zero():
         return values
     proposals = propose(
         network, tested, hardware=hardware or Hardware(), batch_size=batch_size, show=True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vclr_lightning.core.progress import track
+from vclr_lightning.core.screen import track
 from vclr_lightning.data.loading.decoding import read_drawn, reject
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform

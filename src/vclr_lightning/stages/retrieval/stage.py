@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.notices import is_new
-from vclr_lightning.core.screen import show, wrote
+from vclr_lightning.core.screen import is_new, show, wrote
 from vclr_lightning.evaluation.neighbour_tables import (
     class_table,
     recall_table,
@@ -105,7 +104,7 @@ def retrieval(
     for split in (test_split, train_split):
         labels_of(features.data, split, needed_by="retrieval")
     stores = {split: features(split) for split in (train_split, test_split)}
-    if not is_first():
+    if not is_rank_zero():
         return Measured({})
     of_train = used("training", stores[train_split], features.data, train_split)
     of_test = used("test", stores[test_split], features.data, test_split)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.notices import say
+from vclr_lightning.core.screen import notice
 from vclr_lightning.data.datasets import DATASETS
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.ensure import default_cache
@@ -97,13 +97,13 @@ def video_data(
         decode=decode,
         max_damaged=max_damaged,
         cache_dir=cache_dir,
-        show=is_first(),
+        show=is_rank_zero(),
     )
     doubt = None if dataset == WHOLE else check_official(table)
-    if doubt and is_first():
-        say(doubt)
-    for line in leaks(table) if is_first() else ():
-        say(line)
+    if doubt and is_rank_zero():
+        notice(doubt)
+    for line in leaks(table) if is_rank_zero() else ():
+        notice(line)
     train, val = split_videos(table, holdout=holdout, seed=seed)
     if reader == "torchcodec":
         reader = TorchcodecReader()
@@ -144,7 +144,7 @@ def synthetic_data(
         options: the other arguments of :func:`video_data`.
     """
     if root is None and manifest is None:
-        root = generate(**synthetic, progress=is_first())
+        root = generate(**synthetic, progress=is_rank_zero())
         root = root.with_name("untrimmed") if view == "localization" else root
     return video_data(root=root, manifest=manifest, view=view, **options)
 

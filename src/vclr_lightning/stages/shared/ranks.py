@@ -20,8 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import distributed_c10d
 
-from vclr_lightning.callbacks import ranks
-from vclr_lightning.core import processes
+from vclr_lightning.core import distributed, processes
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import how_ended, is_stopped, tell_failure
@@ -50,7 +49,7 @@ class WatchedDDP(DDPStrategy):
     """
 
     def __init__(self, timeout: float) -> None:
-        ranks.timeout = timedelta(seconds=timeout)
+        distributed.control_timeout = timedelta(seconds=timeout)
         super().__init__(
             broadcast_buffers=False,
             find_unused_parameters=False,
@@ -59,17 +58,17 @@ class WatchedDDP(DDPStrategy):
 
     def setup_distributed(self) -> None:
         super().setup_distributed()
-        if ranks.timeout is not None:
-            set_timeout(ranks.timeout)
+        if distributed.control_timeout is not None:
+            set_timeout(distributed.control_timeout)
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        assert ranks.timeout is not None
+        assert distributed.control_timeout is not None
         self._launcher = _Launcher(
             self.cluster_environment,
             self.num_processes,
             self.num_nodes,
-            timeout=ranks.timeout.total_seconds(),
+            timeout=distributed.control_timeout.total_seconds(),
         )
 
 

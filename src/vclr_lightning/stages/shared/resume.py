@@ -12,7 +12,7 @@ from typing import Any
 
 from vclr_lightning.callbacks.checkpoint import LAST
 from vclr_lightning.callbacks.checkpoint_io import load_plain
-from vclr_lightning.callbacks.ranks import is_first
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.core.overrides import typed
@@ -154,7 +154,7 @@ def check_same_run(
             f"start from its weights give {typed('init', checkpoint)}"
         )
     found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
-    for key, was, now in (d for d in found if d[0] in ROUNDING and is_first()):
+    for key, was, now in (d for d in found if d[0] in ROUNDING and is_rank_zero()):
         logger.info(
             "%s=%s (was %s): numbers may be rounded otherwise from here on, so the result need not"
             " be bit-equal to that of a run that was never stopped",
