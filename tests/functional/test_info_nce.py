@@ -1,4 +1,4 @@
-"""One pass over the queue against the plain softmax."""
+"""The blockwise kernel and the losses against the definition of InfoNCE."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vclr_lightning.functional import negatives
-from vclr_lightning.functional.negatives import negative_terms
+from vclr_lightning.functional import contrastive
+from vclr_lightning.functional.contrastive import (
+    info_nce,
+    intra_nce,
+    queue_nce,
+    summarize_negatives,
+    unit,
+)
 
 
 def plain(
@@ -23,6 +29,52 @@ def plain(
     masked = logits.masked_fill(mask, -torch.inf)
     count = (~mask).sum(1).clamp_min(1)
     return masked.logsumexp(1), masked.amax(1), logits.masked_fill(mask, 0).sum(1) / count
+
+
+def units(generator: torch.Generator, *shape: int) -> Tensor:
+    return unit(torch.randn(*shape, generator=generator, dtype=torch.float64))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    batch=st.integers(1, 5),
+    positives=st.integers(1, 3),
+    rows=st.integers(1, 40),
+    dim=st.integers(1, 6),
+    at_once=st.integers(1, 64),
+    temperature=st.sampled_from([0.02, 0.1, 1.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_queue_and_intra_losses_are_info_nce(
+    batch: int, positives: int, rows: int, dim: int, at_once: int, temperature: float, seed: int
+) -> None:
+    """Values and gradients: over the positives against the queue, and over each video's frames."""
+    generator = torch.Generator().manual_seed(seed)
+    query = units(generator, batch, dim).requires_grad_()
+    keys, queue = units(generator, batch, positives, dim), units(generator, rows, dim)
+
+    def check(loss: Tensor, definition: Tensor) -> None:
+        torch.testing.assert_close(loss, definition)
+        (grad,) = torch.autograd.grad(loss, query)
+        torch.testing.assert_close(grad, torch.autograd.grad(definition, query)[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(contrastive._LOGITS_AT_ONCE, "cpu", at_once)
+        loss = queue_nce(query, keys, queue, temperature=temperature).loss
+    of_each_positive = [
+        info_nce(query, key, queue, temperature=temperature) for key in keys.unbind(1)
+    ]
+    check(loss, torch.stack(of_each_positive).mean())
+
+    frames = units(generator, batch, rows, dim)
+    of_each_video = [
+        info_nce(query[b : b + 1], keys[b : b + 1, 0], frames[b], temperature=temperature)
+        for b in range(batch)
+    ]
+    check(
+        intra_nce(query, keys[:, 0], frames, temperature=temperature).loss,
+        torch.stack(of_each_video).mean(),
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -46,8 +98,10 @@ def test_equals_the_plain_softmax_whatever_the_blocks(
     upstream = torch.randn(batch, generator=generator, dtype=torch.float64)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(negatives._LOGITS_AT_ONCE, "cpu", at_once)
-        terms = negative_terms(query, queue, temperature=temperature, own_ids=own, queue_ids=ids)
+        patch.setitem(contrastive._LOGITS_AT_ONCE, "cpu", at_once)
+        terms = summarize_negatives(
+            query, queue, temperature=temperature, own_ids=own, queue_ids=ids
+        )
     expected = plain(query, queue, temperature, own, ids)
     for ours, theirs in zip(terms, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -63,7 +117,7 @@ def test_gradient_by_finite_differences() -> None:
     query = torch.randn(3, 4, generator=generator, dtype=torch.float64).requires_grad_()
     queue = torch.randn(7, 4, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda q: negative_terms(q, queue, temperature=0.5).log_sum, (query,)
+        lambda q: summarize_negatives(q, queue, temperature=0.5).log_sum, (query,)
     )
 
 
@@ -72,9 +126,9 @@ def test_the_queue_may_change_before_the_backward_pass() -> None:
     query = torch.randn(3, 4, generator=generator).requires_grad_()
     queue = torch.randn(9, 4, generator=generator)
     (expected,) = torch.autograd.grad(
-        negative_terms(query, queue, temperature=0.1).log_sum.sum(), query
+        summarize_negatives(query, queue, temperature=0.1).log_sum.sum(), query
     )
-    loss = negative_terms(query, queue, temperature=0.1).log_sum.sum()
+    loss = summarize_negatives(query, queue, temperature=0.1).log_sum.sum()
     queue.zero_()
     (grad,) = torch.autograd.grad(loss, query)
     assert torch.equal(grad, expected)
@@ -102,7 +156,7 @@ def test_no_operation_allocates_as_much_as_the_queue(batch: int, dtype: torch.dt
     query = torch.randn(batch, 32).requires_grad_()
     queue, ids = torch.randn(4096, 32).to(dtype), torch.arange(4096)
     with LargestAllocation() as largest:
-        negative_terms(
+        summarize_negatives(
             query, queue, temperature=0.1, own_ids=torch.arange(batch), queue_ids=ids
         ).log_sum.sum().backward()
     assert 0 < largest.numel < queue.numel()
