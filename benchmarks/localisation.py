@@ -24,11 +24,9 @@ from torch import Tensor, nn
 
 from benchmarks.retrieval import largest_resident
 from benchmarks.timing import compare, report
-from vclr_lightning.functional.average_recall import THRESHOLDS, average_recall
-from vclr_lightning.functional.bmn_labels import bmn_labels
-from vclr_lightning.functional.bmn_losses import bmn_losses
+from vclr_lightning.functional.bmn_losses import bmn_labels, bmn_losses
 from vclr_lightning.functional.boundary_matching import matching_weights
-from vclr_lightning.functional.intervals import temporal_iou
+from vclr_lightning.functional.proposals import THRESHOLDS, average_recall, temporal_iou
 from vclr_lightning.models.bmn import BMN, BMNOutput
 
 T, F, SAMPLES = 100, 200, 32

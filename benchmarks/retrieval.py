@@ -29,7 +29,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.timing import compare, report
 from vclr_lightning.functional.faiss_search import faiss_neighbours
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 
 K = 50
 PRODUCT, OURS, FAISS = "matrix product", "retrieval", "retrieval by FAISS"

@@ -188,8 +188,8 @@ def test_impossible_settings_are_told_before_anything_is_fitted(
 @pytest.mark.parametrize(
     ("probe", "sentence"),
     [
-        (SVMProbe(costs=[1, 2], folds=50), "cannot be dealt to 50 folds"),
-        (LogisticProbe(folds=50), "cannot be dealt to 50 folds"),
+        (SVMProbe(costs=[1, 2], folds=50), "too few for folds=50"),
+        (LogisticProbe(folds=50), "too few for folds=50"),
         (SVMProbe(device="nowhere"), "device=nowhere of the probe cannot be used"),
         (KNNProbe(device="nowhere"), "device=nowhere of the probe cannot be used"),
     ],

@@ -11,7 +11,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.recall_metric import RecallAtK
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 from vclr_lightning.functional.retrieval import first_hits, recall_at_k, recalls
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vclr_lightning.functional.consensus import average, maximum
-from vclr_lightning.functional.embedding import effective_rank, spread
+from vclr_lightning.functional.embedding import average, effective_rank, maximum, spread
 
 
 @pytest.mark.parametrize("shape", [(50, 8), (6, 20)])

@@ -10,7 +10,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.faiss_search import faiss_neighbours
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 
 
 def clustered(seed: int, rows: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from vclr_lightning.functional.folds import group_folds
 def test_groups_are_never_on_both_sides(rows: list[tuple[int, int]], folds: int, seed: int) -> None:
     labels, groups = torch.tensor(rows).unbind(1)
     if len(torch.unique(groups)) < folds:
-        with pytest.raises(UserError, match="cannot be dealt"):
+        with pytest.raises(UserError, match="too few for folds"):
             group_folds(labels, groups, folds=folds, seed=seed)
         return
     fold = group_folds(labels, groups, folds=folds, seed=seed)

@@ -1,4 +1,4 @@
-"""The linear machine against LIBLINEAR and the laws of its problem."""
+"""The linear SVM against LIBLINEAR and its optimality conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.svm import SVMFit, fit_linear_svm
 from vclr_lightning.functional.svm_dual import solve_duals
-from vclr_lightning.functional.svm_primal import Turned
+from vclr_lightning.functional.svm_primal import PrincipalAxes
 
 
 def problem(rows: int, columns: int, classes: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -66,15 +66,15 @@ def test_classes_with_more_support_vectors_than_features_equal_liblinear() -> No
     rng = np.random.default_rng(0)
     label = rng.integers(3, size=5000)
     x = np.maximum(0.2 * rng.standard_normal((3, 30))[label] + rng.standard_normal((5000, 30)), 0)
-    turned = Turned(torch.from_numpy(x))
+    data = PrincipalAxes(torch.from_numpy(x))
     sign = torch.from_numpy(np.where(label == np.arange(3)[:, None], 1.0, -1.0))
     start = torch.zeros(3, 30, dtype=torch.float64)
-    solved = solve_duals(turned.x, sign, start, cost=1.0, tolerance=1e-4, limit=50)
+    solved = solve_duals(data.x, sign, start, cost=1.0, tolerance=1e-4, limit=50)
     assert solved.rounds == 1
     assert torch.isinf(solved.gap).all()
     assert (solved.weight == start).all()
-    assert "rows" not in vars(turned)  # the copy is made when it is first needed
-    fit = fit_linear_svm(turned.x, torch.from_numpy(label), num_classes=3, tolerance=1e-10)
+    assert "rows" not in vars(data)  # the copy is made when it is first needed
+    fit = fit_linear_svm(data.x, torch.from_numpy(label), num_classes=3, tolerance=1e-10)
     theirs = LinearSVC(
         C=1.0, loss="squared_hinge", dual=False, fit_intercept=False, tol=1e-9, max_iter=20000
     ).fit(x, label)

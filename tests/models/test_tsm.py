@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.temporal_shift import temporal_shift
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet, TorchvisionVideo
-from vclr_lightning.models.tsm import TemporalShift
+from vclr_lightning.models.tsm import TemporalShift, temporal_shift
 
 
 def slow_shift(x: Tensor, frames: int, divisions: int) -> Tensor:
@@ -94,7 +93,7 @@ def test_a_video_does_not_reach_the_next() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(UserError, match="one of clips"):
+    with pytest.raises(UserError, match="is 3D"):
         TemporalShift(TorchvisionVideo(name="r3d_18"))
     with pytest.raises(UserError, match="no blocks with conv1 and conv2"):
         TemporalShift(nn.Sequential(nn.Conv2d(3, 4, 1)))

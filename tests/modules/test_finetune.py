@@ -12,8 +12,8 @@ from torch.optim import SGD
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.schedules import StepDecay
+from vclr_lightning.functional.embedding import average_views
 from vclr_lightning.functional.pixels import normalize
-from vclr_lightning.functional.view_scores import average_views
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules import FinetuneModule
@@ -174,7 +174,7 @@ def test_mistakes() -> None:
     for options, message in [
         ({"head": "tsp"}, "head='tsp' is unknown; take tsn or tsm"),
         ({"dropout": 1}, "dropout=1"),
-        ({"backbone": Volume(), "head": "tsm"}, "one of clips"),
+        ({"backbone": Volume(), "head": "tsm"}, "is 3D"),
         ({"backbone": nn.Flatten()}, "has no whole number 'clip_dims'"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.consensus import maximum
+from vclr_lightning.functional.embedding import maximum
 from vclr_lightning.objectives import TemporalOrder, VideoLevel
 
 Features = dict[str, Tensor]

@@ -189,7 +189,7 @@ def test_labels_and_settings_are_looked_at_before_features_are_extracted(
     refuse(r"none of the \d videos of split val has a label", flat)
     refuse(r"all \d training videos are of one class; a probe needs two or more", one.parent)
     refuse(
-        r"are of \d+ groups \(sources\), which cannot be dealt to 50 folds",
+        r"form \d+ groups \(sources\), too few for folds=50",
         video_folder,
         probe=SVMProbe(costs=[1, 2], folds=50),
     )

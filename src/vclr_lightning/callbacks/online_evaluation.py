@@ -20,7 +20,7 @@ from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
 from vclr_lightning.evaluation.features import extract_features
 from vclr_lightning.functional.knn import knn_accuracy
-from vclr_lightning.functional.retrieval import chance_recall_at_1, instance_recall
+from vclr_lightning.functional.retrieval import chance_recall, instance_recall
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class OnlineEvaluation(Callback):
             facts |= {"query_groups": query_groups, "gallery_groups": gallery_groups}
         return {
             "val/knn_r1": knn_accuracy(queries, gallery, **facts),
-            "val/knn_chance": chance_recall_at_1(**facts),
+            "val/knn_chance": chance_recall(**facts, ks=(1,))[1],
         }
 
     def _encode_of(self, pl_module: LightningModule) -> Encode:

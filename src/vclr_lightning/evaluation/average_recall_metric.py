@@ -12,8 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.average_recall import AverageRecall, average_recall
-from vclr_lightning.functional.intervals import Floats
+from vclr_lightning.functional.proposals import AverageRecall, Floats, average_recall
 
 NUMBERS = (1, 5, 10, 100)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accuracy
-from vclr_lightning.functional.retrieval import chance_recall_at_1, recall_at_k
+from vclr_lightning.functional.retrieval import chance_recall, recall_at_k
 from vclr_lightning.functional.svm import fit_linear_svm
 
 _ROWS = 8192  # in double precision at a time
@@ -137,7 +137,7 @@ def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
     """
     train, test = train.labelled(), test.labelled()
     share = 1 / len(torch.unique(train.label))
-    r1 = chance_recall_at_1(test.label, train.label)
+    r1 = chance_recall(test.label, train.label, ks=(1,))[1]
     return {"r1": r1, "top1": share, "mean_class": share}
 
 

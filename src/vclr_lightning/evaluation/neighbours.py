@@ -12,7 +12,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
-from vclr_lightning.functional.neighbours import cosine_neighbours, exact_similarities
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours, exact_similarities
 from vclr_lightning.functional.retrieval import KS, chance_recall, largest
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {

@@ -23,9 +23,9 @@ from vclr_lightning.evaluation.probing import (
 from vclr_lightning.evaluation.settings import check_count, check_number, check_numbers
 from vclr_lightning.functional.accuracy import topk_accuracy
 from vclr_lightning.functional.folds import group_folds
+from vclr_lightning.functional.knn import knn_scores
 from vclr_lightning.functional.logistic import fit_logistic
 from vclr_lightning.functional.svm import SVMFit, fit_linear_svm
-from vclr_lightning.functional.weighted_knn import knn_scores
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 from vclr_lightning.functional.retrieval import KS, first_hits, largest
 
 

@@ -1,4 +1,4 @@
-"""Accuracies of class scores."""
+"""Classification accuracy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
     """Share of rows whose target is among the ``k`` highest scores.
 
-    A target outside the columns (a class that training never saw) counts as wrong, and so does one
-    with a score of minus infinity, such as a class without any vote.
+    A target outside the columns (a class without training samples) counts as wrong, and so does
+    one with a score of minus infinity, such as a class without votes.
 
     Shape:
         - scores: ``(N, classes)``; targets: ``(N,)`` column indices, -1 for none
@@ -27,7 +27,7 @@ def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
 
 
 def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:
-    """Mean over the classes present in ``targets`` of each one's accuracy.
+    """Accuracy averaged over the classes present in ``targets``.
 
     Shape:
         - predicted, targets: ``(N,)``

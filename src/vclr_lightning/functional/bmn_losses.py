@@ -1,19 +1,70 @@
-"""The losses of boundary-matching networks (BMN)."""
+"""Labels and losses of boundary-matching networks (BMN)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from vclr_lightning.functional.proposals import Floats, covered_share, temporal_iou
 
 _EPSILON = 1e-5
 
 
-def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Binary logistic loss in which positives and negatives weigh alike.
+class BMNLabels(NamedTuple):
+    """Labels of one video, on ``T`` positions.
 
-    Positives are labels above ``threshold``. With ``r`` the entries per positive, kept within 1.05
+    Attributes:
+        iou: largest tIoU of every cell with any true segment, ``(T, T)``: ``iou[d, s]`` is the
+            cell that starts at position ``s`` and is ``d + 1`` positions long.
+        start: how much of each position's neighbourhood is a true start, ``(T,)``.
+        end: the same for ends, ``(T,)``.
+    """
+
+    iou: Floats
+    start: Floats
+    end: Floats
+
+
+def bmn_labels(segments: Floats, positions: int = 100) -> BMNLabels:
+    """Return the labels of a video with these true segments.
+
+    Args:
+        segments: start and end as shares of the video, ``(g, 2)``.
+        positions: T.
+
+    Example:
+        >>> labels = bmn_labels(np.array([[0.2, 0.6]]), positions=10)
+        >>> float(labels.iou[3, 2].round(6)), int(labels.start.argmax()), int(labels.end.argmax())
+        (1.0, 1, 5)
+    """
+    gap = 1.0 / positions
+    start = gap * np.arange(positions)
+    duration = gap * np.arange(1, positions + 1)
+    cells = np.stack(np.broadcast_arrays(start, start + duration[:, None]), axis=-1).reshape(-1, 2)
+    anchors = np.stack([start - 0.5 * gap, start + 1.5 * gap], axis=1)
+
+    def largest(shares: Floats) -> Floats:
+        best: Floats = shares.max(axis=1, initial=0.0)
+        return best
+
+    def boundary(times: Floats) -> Floats:
+        near = np.stack([times - 1.5 * gap, times + 1.5 * gap], axis=1)
+        return largest(covered_share(anchors, near))
+
+    return BMNLabels(
+        iou=largest(temporal_iou(cells, segments)).reshape(positions, positions),
+        start=boundary(segments[:, 0]),
+        end=boundary(segments[:, 1]),
+    )
+
+
+def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Binary logistic loss with equal total weight of positives and negatives.
+
+    Positives are labels above ``threshold``. With ``r`` the entries per positive, clamped to 1.05
     and 21, positives weigh ``r / 2`` and negatives ``r / (2 (r - 1))``.
 
     Shape:
@@ -35,12 +86,12 @@ def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5)
 def regression_weights(
     iou: Tensor, valid: Tensor, *, generator: torch.Generator, high: float = 0.7, low: float = 0.3
 ) -> Tensor:
-    """Weigh the cells whose IoU is regressed: all high ones, about as many of the others each.
+    """Weigh the cells whose IoU is regressed: all high ones, and about as many medium and low ones.
 
     Cells above ``high`` are all taken; those in ``(low, high]`` and those in ``(0, low]`` are drawn
-    with the chance that gives about as many. Where the high cells outnumber such a pool, the
-    authors' draw passes every cell of the grid, inside the pool or not; the published numbers were
-    made so. Cells taken more than once weigh as often.
+    with the probability that gives about as many. Where the high cells outnumber such a pool, the
+    authors' draw accepts every cell of the grid, inside the pool or not; the published numbers were
+    produced that way. Cells taken more than once weigh as often.
 
     Shape:
         ``iou``: ``(..., T, T)``; ``valid``: ``(T, T)``, 1 where the cell ends inside the video;
@@ -61,14 +112,14 @@ def regression_weights(
     bottom = (iou <= low) & (iou > 0) & inside
     weights = top.to(iou.dtype)
     for pool in (middle, bottom):
-        chance = top.sum() / pool.sum()  # infinite, or not a number, of an empty pool
+        chance = top.sum() / pool.sum()  # infinite or NaN for an empty pool
         draw = torch.rand(iou.shape, generator=generator, device=iou.device)
         weights = weights + ((pool & (draw < chance)) | (chance > 1))
     return weights
 
 
 def regression_loss(scores: Tensor, iou: Tensor, weights: Tensor) -> Tensor:
-    """Half the sum of squared weighted errors, by the sum of the weights.
+    """Half the sum of squared weighted errors over the sum of the weights.
 
     Shape:
         ``scores``, ``iou``, ``weights``: the same shape; returns a scalar.
@@ -85,7 +136,7 @@ def regression_loss(scores: Tensor, iou: Tensor, weights: Tensor) -> Tensor:
 def classification_loss(
     scores: Tensor, iou: Tensor, valid: Tensor, *, threshold: float = 0.9
 ) -> Tensor:
-    """Weighted logistic loss over the valid cells: is the IoU above ``threshold``?
+    """Weighted logistic loss over the valid cells, positive where the IoU exceeds ``threshold``.
 
     Shape:
         ``scores``, ``iou``: ``(B, T, T)``; ``valid``: ``(T, T)``; returns a scalar.
@@ -102,7 +153,7 @@ def classification_loss(
 
 
 class BMNLosses(NamedTuple):
-    """The parts of a loss, scalars; :attr:`total` is what is minimised."""
+    """The terms of the loss, scalars."""
 
     boundary: Tensor
     regression: Tensor
@@ -110,7 +161,7 @@ class BMNLosses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The weighted sum: regression counts tenfold."""
+        """The weighted sum, which is minimised: regression counts tenfold."""
         return self.boundary + 10 * self.regression + self.classification
 
 
@@ -135,17 +186,14 @@ def bmn_losses(
     end_label: Tensor,
     generator: torch.Generator,
 ) -> BMNLosses:
-    """Compare what a boundary-matching network gives with the labels of its videos.
+    """Compare a boundary-matching network's output with the labels of its videos.
 
     Args:
-        maps: regression and classification of every cell.
-        start: probability that each position is a start.
+        maps: regression and classification of every cell, ``(B, 2, T, T)``.
+        start: probability that each position is a start, ``(B, T)``.
         end: the same for ends.
-        iou, start_label, end_label: see :class:`~vclr_lightning.functional.bmn_labels.BMNLabels`.
+        iou, start_label, end_label: see :class:`BMNLabels`, with a batch dimension.
         generator: draws the cells that are regressed.
-
-    Shape:
-        ``maps``: ``(B, 2, T, T)``; ``iou``: ``(B, T, T)``; all others ``(B, T)``.
     """
     valid = valid_cells(iou.shape[-1]).to(iou.device)
     weights = regression_weights(iou, valid, generator=generator)

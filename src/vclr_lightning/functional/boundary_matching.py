@@ -1,4 +1,4 @@
-"""The boundary-matching layer of BMN: features of every proposal, sampled evenly along it."""
+"""What BMN reads: snippet features at fixed positions, and the samples of every proposal."""
 
 from __future__ import annotations
 
@@ -7,20 +7,42 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_MARGIN = 1e-4  # of a snippet, excluded at either end
+_POINTS = 3  # averaged at each position
+
+
+def resample_snippets(features: Tensor, positions: int = 100) -> Tensor:
+    """Interpolate features of m snippets linearly at ``positions`` positions along the video.
+
+    With a = (m - 1 - 2e-4) / positions, position i is the mean of the linear interpolation at
+    1e-4 + (i + j / 3) a, j = 0, 1, 2; a single snippet is repeated. This is the input of temporal
+    action localization (Section 4.4 of the paper).
+
+    Shape:
+        ``(m, F)``, m at least 1, to ``(positions, F)``
+
+    Example:
+        >>> [f"{x:.3f}" for x in resample_snippets(torch.tensor([[0.0], [6.0]]), 3)[:, 0]]
+        ['0.667', '2.667', '4.666']
+    """
+    m = len(features)
+    if m == 1:
+        return features.expand(positions, -1).clone()
+    step = (m - 1 - 2 * _MARGIN) / positions
+    points = torch.arange(positions * _POINTS, dtype=torch.float64, device=features.device)
+    points = _MARGIN + points / _POINTS * step  # (positions * 3,)
+    left = points.floor().long().clamp(max=m - 2)
+    share = (points - left)[:, None].to(features.dtype)
+    sampled = torch.lerp(features[left], features[left + 1], share)
+    return sampled.view(positions, _POINTS, -1).mean(dim=1)
+
 
 class MatchingWeights(NamedTuple):
-    """Sparse weights of all proposals' samples over the positions.
+    """Sparse weights of all proposals' samples over the positions."""
 
-    Attributes:
-        matrix: ``(cells, samples * T)``, compressed rows: sample ``n`` of the cell's proposal takes
-            ``matrix[cell, n * T + t]`` of position ``t``.
-        duration: duration index ``d`` of each cell, ``(cells,)``.
-        start: start position ``s`` of each cell, ``(cells,)``.
-    """
-
-    matrix: Tensor
-    duration: Tensor
-    start: Tensor
+    matrix: Tensor  # (cells, samples * T); sample n takes matrix[cell, n * T + t] of position t
+    duration: Tensor  # (cells,), duration index d of each cell
+    start: Tensor  # (cells,), start position s of each cell
 
 
 def sample_positions(
@@ -49,17 +71,17 @@ def sample_positions(
 def matching_weights(
     positions: int = 100, *, samples: int = 32, points: int = 3, ratio: float = 0.5
 ) -> MatchingWeights:
-    """Build the weights of all proposals that end inside the video.
+    """Build the boundary-matching weights of all proposals that end inside the video.
 
-    Each sample is the mean of ``points`` linear interpolations; what lies outside the video counts
-    0, except that a point between -1 and 0 takes position 0 with full weight, as the common
+    Each sample is the mean of ``points`` linear interpolations; points outside the video count 0,
+    except that a point between -1 and 0 takes position 0 with full weight, as the common
     implementations do by truncating towards zero.
 
     Args:
         positions: T.
         samples: samples along a proposal.
         points: interpolations averaged for one sample.
-        ratio: margin before and behind a proposal, in its lengths.
+        ratio: margin before and after a proposal, relative to its length.
 
     Example:
         >>> weights = matching_weights(4, samples=2, points=1)

@@ -1,20 +1,65 @@
-"""Measures of how much of its space a set of embeddings uses; both fall when it collapses."""
+"""Feature vectors: consensus over a tuple or a video's views, and signs of collapse."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.precision import full, without_autocast
+
+Averaging = Literal["logits", "probabilities"]
+
+
+def average(features: Tensor) -> Tensor:
+    """Average over the segments: the paper's consensus (Section 3.2), ``(B, S, F)`` to ``(B, F)``.
+
+    Example:
+        >>> average(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]])).tolist()
+        [[2.0, 4.0]]
+    """
+    return features.mean(1)
+
+
+def maximum(features: Tensor) -> Tensor:
+    """Take each channel's maximum over the segments, ``(B, S, F)`` to ``(B, F)``.
+
+    Example:
+        >>> maximum(torch.tensor([[[1.0, 7.0], [3.0, 6.0]]])).tolist()
+        [[3.0, 7.0]]
+    """
+    return features.amax(1)
+
+
+def average_views(logits: Tensor, *, averaging: Averaging = "logits") -> Tensor:
+    """Average the class scores of a video's views, ``(B, views, classes)`` to ``(B, classes)``.
+
+    Args:
+        logits: of each view.
+        averaging: ``"logits"`` or ``"probabilities"``, the softmax of each view.
+
+    Raises:
+        UserError: ``averaging`` is neither.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 4.0], [1.0, 0.0]]])
+        >>> average_views(logits)
+        tensor([[0.5000, 2.0000]])
+        >>> average_views(logits, averaging="probabilities").sum()
+        tensor(1.)
+    """
+    if averaging not in ("logits", "probabilities"):
+        raise UserError(f"averaging={averaging!r} of scores must be logits or probabilities")
+    views = logits.softmax(dim=2) if averaging == "probabilities" else logits
+    return views.mean(dim=1)
 
 
 def spread(x: Tensor) -> Tensor:
-    """Return the root mean square distance of unit vectors from their mean: 0 to 1.
+    """Return the root mean square distance of unit vectors ``(n, D)`` from their mean.
 
     0 when all are the same vector; 1 when they cancel out, as uniformly spread ones do.
-
-    Shape:
-        ``(n, D)`` to ``()``.
 
     Example:
         >>> spread(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).item()
@@ -27,13 +72,10 @@ def spread(x: Tensor) -> Tensor:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Return the number of directions in use: exp of the entropy of the singular values.
+    """Return the effective rank of vectors ``(n, D)``: exp of the entropy of the singular values.
 
     Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007), of the
     centred rows. 1 when all differ along one line, at most ``min(n - 1, D)``; 0 when all are equal.
-
-    Shape:
-        ``(n, D)`` to ``()``.
 
     Example:
         >>> line = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import MARGIN, settle
-from vclr_lightning.functional.row_norms import divided, divisors
+from vclr_lightning.functional.nearest_neighbours import MARGIN, divided, divisors, resolve_ties
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,29 +25,26 @@ def faiss_neighbours(
     chunk: int = 512,
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` nearest gallery rows of each query by cosine similarity, by FAISS.
+    """Return the ``k`` nearest gallery rows of each query by cosine similarity, with FAISS.
 
-    With the exact index that it makes by default the result is that of
-    :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`. The index keeps a copy of the
-    gallery in float32.
+    With the exact index that is created by default, the result is that of
+    :func:`~vclr_lightning.functional.nearest_neighbours.cosine_neighbours`, whose shapes these are.
+    The index keeps a copy of the gallery in float32.
 
     Args:
         queries: features, any scale.
         gallery: features, any scale.
-        k: number of neighbours; at most ``G`` come back.
+        k: number of neighbours; at most ``G`` are returned.
         index: an empty, trained FAISS index of inner products to use instead, such as one on a
             GPU; the gallery is added to it. An approximate one may miss neighbours.
         chunk: rows searched, or added, at a time.
-        progress: given the blocks of the queries, yields them, and may show how far it is.
-
-    Shape:
-        as :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`
+        progress: wraps the sequence of query blocks, such as a progress bar.
 
     Raises:
         UserError: FAISS is not installed, features are not finite, or the gallery is empty.
     """
     if not len(gallery):
-        raise UserError("there is nothing to look among: the gallery is empty")
+        raise UserError("the gallery is empty: there is nothing to search")
     if index is None:
         index = load_faiss().IndexFlatIP(gallery.shape[1])
     for part in torch.split(gallery, chunk):
@@ -57,7 +53,7 @@ def faiss_neighbours(
     for part in progress(torch.split(queries, chunk)):
         similarity, position = map(torch.from_numpy, index.search(_unit(part, "query"), wide))
         similarity = similarity.masked_fill(position < 0, -torch.inf)
-        found.append(settle(part.cpu(), gallery, similarity, position, min(k, len(gallery))))
+        found.append(resolve_ties(part.cpu(), gallery, similarity, position, min(k, len(gallery))))
     first, second = (torch.cat(parts) for parts in zip(*found, strict=True))
     return first.to(queries.device), second.to(queries.device)
 
@@ -77,8 +73,8 @@ def load_faiss() -> ModuleType:
         import faiss
     except ImportError as error:
         raise UserError(
-            "FAISS is not installed; pip install faiss-cpu, or leave out backend=faiss: the exact "
-            "search without it finds the same"
+            "FAISS is not installed; run pip install faiss-cpu, or remove backend=faiss: the exact "
+            "search finds the same neighbours without it"
         ) from error
     module: ModuleType = faiss
     return module

@@ -1,4 +1,4 @@
-"""Folds for cross-validation that keep groups whole."""
+"""Stratified cross-validation folds that keep groups whole."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vclr_lightning.core.random import numpy_generator
 
 
 def group_folds(labels: Tensor, groups: Tensor, *, folds: int, seed: int = 0) -> Tensor:
-    """Deal rows to folds so that no group is in two, and classes are spread evenly.
+    """Assign rows to folds so that no group is split and classes are spread evenly.
 
-    The largest groups come first; each goes where its classes are rarest, and among equal folds to
-    the one with the fewest rows.
+    Groups are assigned in descending order of size, each to the fold in which its classes are
+    rarest and, among equal folds, to the one with the fewest rows.
 
     Args:
         labels: class of each row.
-        groups: rows of one group stay together; a row of group -1 is its own.
-        folds: how many.
-        seed: of the order of groups of one size.
+        groups: rows of one group stay together; a row of group -1 is a group of its own.
+        folds: number of folds.
+        seed: of the order of groups of equal size.
 
     Shape:
         - labels, groups: ``(N,)``; returns ``(N,)`` int64 in ``0 .. folds - 1``
@@ -42,8 +42,8 @@ def group_folds(labels: Tensor, groups: Tensor, *, folds: int, seed: int = 0) ->
         members.setdefault(group if group >= 0 else -row - 2, []).append(row)
     if len(members) < folds:
         raise UserError(
-            f"the training videos are of {len(members)} groups (sources), which cannot be dealt to "
-            f"{folds} folds; give fewer folds, or more videos"
+            f"the training videos form {len(members)} groups (sources), too few for "
+            f"folds={folds}; take fewer folds or more videos"
         )
     label = labels.tolist()
     total = Counter(label)
@@ -51,7 +51,7 @@ def group_folds(labels: Tensor, groups: Tensor, *, folds: int, seed: int = 0) ->
     rows = [0] * folds
     drawn = numpy_generator(seed, "folds").permutation(np.fromiter(members, dtype=np.int64))
     result = torch.empty(len(label), dtype=torch.int64)
-    # An order of Python is stable: groups of one size stay as they were drawn.
+    # Sorting is stable: groups of equal size keep the drawn order.
     for group in sorted(drawn.tolist(), key=lambda g: -len(members[g])):
         counts = Counter(label[row] for row in members[group])
 

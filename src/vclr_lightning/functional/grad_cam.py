@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a picture a network finds what raises a score (Selvaraju et al., 2017)."""
+"""Grad-CAM: the regions of an image that raise a score (Selvaraju et al., 2017)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from vclr_lightning.functional.precision import without_autocast
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Return the heat map of each picture or clip.
+    """Return the heat map of each image or clip: ReLU of the sum of the weighted channels.
 
-    Every channel is weighted by the mean of its gradient over the positions; what is negative in
-    the weighted sum of the channels, and so speaks for something else, is set to 0.
+    The weight of a channel is the mean of its gradient over the positions.
 
     Args:
         activations: output of a layer.
@@ -35,7 +34,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def enlarge(heat: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bring heat maps to the size of the pictures or clips, by linear interpolation.
+    """Resize heat maps to the size of the images or clips, by linear interpolation.
 
     Shape:
         ``(N, h, w)`` to ``(N, H, W)`` where ``size`` is ``(H, W)``; ``(N, t, h, w)`` to
@@ -50,7 +49,7 @@ def enlarge(heat: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def shares(heat: Tensor) -> Tensor:
-    """Divide by the largest value of all, so that 1 is the hottest; all zeros stay zeros.
+    """Divide by the maximum, so that the hottest position is 1; all zeros stay zeros.
 
     Example:
         >>> shares(torch.tensor([0.0, 1.0, 4.0])).tolist(), shares(torch.zeros(2)).tolist()

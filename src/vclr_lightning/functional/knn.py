@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 
 
 def knn_predict(
@@ -17,10 +20,10 @@ def knn_predict(
     gallery_groups: Tensor | None = None,
     chunk: int = 512,
 ) -> Tensor:
-    """Label of each query by the majority of its ``k`` nearest gallery rows (cosine).
+    """Predict the class of each query by majority vote of its ``k`` nearest gallery rows (cosine).
 
-    Classes with equal votes are told apart by their nearest row. Rows of the query's own group do
-    not vote, where groups are given; a query without any other row is labelled -1.
+    The nearest row decides between classes with equal votes. With groups, rows of the query's own
+    group do not vote; a query without any other row gets -1.
 
     Shape:
         - queries: ``(Q, F)``; gallery: ``(G, F)``; gallery_labels: ``(G,)``, non-negative
@@ -28,7 +31,6 @@ def knn_predict(
         - returns: ``(Q,)`` int64
 
     Example:
-        >>> import torch
         >>> gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
         >>> knn_predict(torch.tensor([[0.2, 1.0]]), gallery, torch.tensor([7, 7, 3]), k=3).tolist()
         [7]
@@ -54,26 +56,44 @@ def knn_accuracy(
     *,
     query_labels: Tensor,
     gallery_labels: Tensor,
-    k: int = 1,
-    query_groups: Tensor | None = None,
-    gallery_groups: Tensor | None = None,
-    chunk: int = 512,
+    **options: Any,
 ) -> float:
-    """Share of queries that :func:`knn_predict` labels rightly; with ``k=1`` this is R@1.
+    """Accuracy of :func:`knn_predict`, which takes the options; with ``k=1`` this is R@1.
 
     Example:
-        >>> import torch
         >>> x, y = torch.eye(2), torch.tensor([0, 1])
         >>> knn_accuracy(x, x, query_labels=y, gallery_labels=y)
         1.0
     """
-    predicted = knn_predict(
-        queries,
-        gallery,
-        gallery_labels,
-        k=k,
-        query_groups=query_groups,
-        gallery_groups=gallery_groups,
-        chunk=chunk,
-    )
+    predicted = knn_predict(queries, gallery, gallery_labels, **options)
     return float((predicted == query_labels).double().mean())
+
+
+def knn_scores(
+    queries: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Return each class's share of the weighted votes of a query's ``k`` nearest gallery rows.
+
+    A neighbour of cosine similarity s votes with weight exp(s / temperature).
+
+    Shape:
+        - queries: ``(Q, F)``; gallery: ``(G, F)``; gallery_labels: ``(G,)``
+        - returns: ``(Q, num_classes)``; rows sum to 1
+
+    Example:
+        >>> gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> scores = knn_scores(torch.tensor([[0.0, 2.0]]), gallery, labels, num_classes=2, k=3)
+        >>> scores.argmax(dim=1).tolist()
+        [1]
+    """
+    similarity, position = cosine_neighbours(queries, gallery, k)
+    weight = torch.softmax(similarity.double() / temperature, dim=1)  # (Q, k)
+    scores = weight.new_zeros(len(queries), num_classes)
+    return scores.scatter_add_(1, gallery_labels[position], weight)

@@ -1,4 +1,4 @@
-"""Logistic regression by stochastic gradient descent, at many learning rates in one pass."""
+"""Logistic regression by SGD, at many learning rates in one pass."""
 
 from __future__ import annotations
 
@@ -14,18 +14,13 @@ from vclr_lightning.core.random import torch_generator
 
 @dataclass(frozen=True)
 class LogisticHeads:
-    """Linear classifiers, one for each learning rate.
+    """Linear classifiers, one for each of L learning rates."""
 
-    Attributes:
-        weight: ``(L, classes, F)``.
-        bias: ``(L, classes)``.
-    """
-
-    weight: Tensor
-    bias: Tensor
+    weight: Tensor  # (L, classes, F)
+    bias: Tensor  # (L, classes)
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return ``(L, N, classes)`` of features ``(N, F)``; not finite where one diverged."""
+        """Return scores ``(L, N, classes)`` of features ``(N, F)``; not finite after divergence."""
         return features @ self.weight.mT + self.bias[:, None]
 
 
@@ -44,9 +39,8 @@ def fit_logistic(
 ) -> LogisticHeads:
     """Train a linear classifier at each learning rate, on the same batches.
 
-    All classifiers are one matrix: a batch is read once and multiplied once forward and once
-    backward. Each is trained as if it were alone. SGD with momentum; the learning rate falls to
-    zero by a cosine; begins at zero weights; the bias does not decay.
+    All classifiers are one matrix, so a batch is multiplied once forward and once backward. SGD
+    with momentum from zero weights, cosine schedule to zero; the bias has no weight decay.
 
     Args:
         features: one row per sample.

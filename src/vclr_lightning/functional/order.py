@@ -1,9 +1,10 @@
-"""The temporal-order loss: tell which of two tuples has its frames shuffled."""
+"""Temporal order: shuffles of a tuple's frames, and the loss that recognises them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
@@ -11,14 +12,50 @@ from torch.nn.functional import cross_entropy, normalize
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.precision import full, without_autocast
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TupleNorm = Literal["channels", "frames"]
 
 ORDER_CLASSES = 4
 """0 neither tuple is shuffled, 1 the anchor only, 2 the positive only, 3 both."""
 
 
+def sample_shuffle(
+    size: int, rng: np.random.Generator, *, exclude_reversal: bool = True
+) -> NDArray[np.int64]:
+    """Draw a shuffle of ``size`` positions, uniformly among those allowed (Section 3.2).
+
+    A shuffle is never the identity, and from three positions on never the exact reversal either:
+    a reversed action is often a plausible one. Two positions have only the swap; a single position
+    has no shuffle, so the identity is returned.
+
+    Args:
+        size: number of positions, at least 1.
+        rng: source of randomness.
+        exclude_reversal: whether the exact reversal is excluded from three positions on.
+
+    Shape:
+        Returns ``(size,)`` int64.
+
+    Example:
+        >>> sample_shuffle(2, np.random.default_rng(0))
+        array([1, 0])
+    """
+    identity = np.arange(size, dtype=np.int64)
+    if size < 2:
+        return identity
+    while True:
+        order = rng.permutation(size)
+        if np.array_equal(order, identity):
+            continue
+        if exclude_reversal and size > 2 and np.array_equal(order, identity[::-1]):
+            continue
+        return order
+
+
 def reorder(x: Tensor, order: Tensor) -> Tensor:
-    """Put the rows of each sample into its own order; position ``i`` gets row ``order[b, i]``.
+    """Permute or select the rows of each sample; position ``i`` gets row ``order[b, i]``.
 
     Shape:
         ``x``: ``(B, n, ...)``; ``order``: ``(B, r)`` positions along ``n``; result ``(B, r, ...)``.
@@ -45,11 +82,8 @@ def normalize_tuple(x: Tensor, over: TupleNorm) -> Tensor:
         UserError: ``over`` is neither.
 
     Example:
-        >>> x = torch.tensor([[[3.0, 4.0], [4.0, 3.0]]])
-        >>> [[f"{v:.1f}" for v in row] for row in normalize_tuple(x, "channels")[0].tolist()]
-        [['0.6', '0.8'], ['0.8', '0.6']]
-        >>> [[f"{v:.1f}" for v in row] for row in normalize_tuple(x, "frames")[0].tolist()]
-        [['0.6', '0.8'], ['0.8', '0.6']]
+        >>> normalize_tuple(torch.tensor([[[3.0, 4.0], [0.0, 2.0]]]), "channels").norm(dim=2)
+        tensor([[1., 1.]])
     """
     if over == "channels":
         return normalize(full(x), dim=-1)

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network reads."""
+"""From uint8 pixels to a network's input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def pixel_statistics(network: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel that a network wants.
+    """Return the mean and standard deviation of each channel that a network expects.
 
-    Those of ImageNet, where it has no ``pixel_mean`` and ``pixel_std`` of its own.
+    These are its ``pixel_mean`` and ``pixel_std``, or ImageNet's where it has none.
 
     Example:
         >>> pixel_statistics(torch.nn.Identity()) == (IMAGENET_MEAN, IMAGENET_STD)
@@ -36,14 +36,13 @@ def normalize(
 ) -> Tensor:
     """Scale pixels from 0..255 to 0..1, subtract ``mean`` and divide by ``std`` of each channel.
 
-    One conversion, then one multiplication and one addition in place of its result. Half-precision
-    results are computed in float32 and rounded once. ``mean`` and ``std`` given as tensors on the
-    device of ``pixels`` save a transfer.
+    One conversion, then one multiplication and one addition in place. Half-precision results are
+    computed in float32 and rounded once. ``mean`` and ``std`` as tensors on the device of
+    ``pixels`` save a transfer.
 
     Args:
         pixels: uint8; or, with ``unit``, floats.
-        mean: of each channel, of values in 0 to 1.
-        std: likewise.
+        mean, std: of each channel, of values in 0 to 1.
         dtype: of the result.
         unit: ``pixels`` are floats from 0 to 1 already.
 
@@ -79,7 +78,7 @@ def _check_unit(pixels: Tensor, unit: bool) -> None:
             "floats from 0 to 1 with unit=True"
         )
     low, high = (float(x) for x in pixels.aminmax()) if pixels.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):  # also where one is no number
+    if not (low >= 0 and high <= 1):  # also where one is NaN
         raise UserError(
             f"pixels are floats from {low:g} to {high:g}, not within 0 to 1; give them as uint8, "
             "or divide them by 255 first"

@@ -1,4 +1,4 @@
-"""Losses in full precision, whatever the trainer's precision is."""
+"""Full precision for losses, whatever the trainer's precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recall at k: how often a near neighbour has the query's class."""
+"""Recall at k: how often one of the nearest neighbours has the query's class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 
 KS = (1, 5, 10, 20, 50)
-"""Numbers of neighbours that the paper counts."""
+"""Numbers of neighbours reported in the paper."""
 
 
 def recall_at_k(
@@ -23,9 +23,7 @@ def recall_at_k(
     ks: Sequence[int] = KS,
     chunk: int = 512,
 ) -> dict[int, float]:
-    """Share of queries of which any of the ``k`` nearest gallery rows has the query's label.
-
-    The neighbours are those of :func:`~vclr_lightning.functional.neighbours.cosine_neighbours`.
+    """Share of queries whose label is among those of the ``k`` nearest gallery rows (cosine).
 
     Shape:
         - queries: ``(Q, F)``, query_labels ``(Q,)``; gallery: ``(G, F)``, gallery_labels ``(G,)``
@@ -64,7 +62,7 @@ def largest(ks: Sequence[int]) -> int:
 
 
 def first_hits(positions: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> Tensor:
-    """Return how near the nearest neighbour of a query's own label is: 1 for the very nearest.
+    """Return the rank of the first neighbour with the query's label: 1 for the very nearest.
 
     Args:
         positions: neighbours, nearest first; -1 for none.
@@ -100,18 +98,11 @@ def chance_recall(
     query_groups: Tensor | None = None,
     gallery_groups: Tensor | None = None,
 ) -> dict[int, float]:
-    """Expected recall of ``k`` different random gallery rows: what no information reaches.
+    """Chance level of the recall: that of ``k`` different random gallery rows.
 
-    A query whose class has h of the G rows misses with all of k draws with chance
-    (G - h) / G x (G - h - 1) / (G - 1) x ...
-
-    Args:
-        query_labels, gallery_labels: classes.
-        ks: numbers of neighbours.
-        query_groups, gallery_groups: where given, rows of the query's own group do not count.
-
-    Shape:
-        labels and groups ``(Q,)`` and ``(G,)``
+    For a query whose class has h of the G rows, all k draws miss with probability
+    (G - h) / G x (G - h - 1) / (G - 1) x ... With groups, ``(Q,)`` and ``(G,)``, rows of the
+    query's own group are excluded.
 
     Example:
         >>> chance_recall(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]), ks=(1, 2))
@@ -136,23 +127,6 @@ def chance_recall(
     return {k: found[k] for k in ks}
 
 
-def chance_recall_at_1(
-    query_labels: Tensor,
-    gallery_labels: Tensor,
-    *,
-    query_groups: Tensor | None = None,
-    gallery_groups: Tensor | None = None,
-) -> float:
-    """Expected R@1 of a random gallery row; see :func:`chance_recall`.
-
-    Example:
-        >>> chance_recall_at_1(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]))
-        0.5
-    """
-    groups = {"query_groups": query_groups, "gallery_groups": gallery_groups}
-    return chance_recall(query_labels, gallery_labels, ks=(1,), **groups)[1]
-
-
 def _occurrences(values: Tensor, among: Tensor) -> Tensor:
     """How often each of ``values`` ``(Q,)`` occurs ``among`` ``(G,)``."""
     ordered = among.sort().values
@@ -161,11 +135,11 @@ def _occurrences(values: Tensor, among: Tensor) -> Tensor:
 
 
 def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 512) -> float:
-    """R@1 of finding a video's other draw among all videos' other draws; needs no labels.
+    """R@1 of retrieving a video's second draw among those of all videos; needs no labels.
 
-    Row ``i`` of both sides is the same video, drawn and augmented twice. Each row of one side looks
-    for its nearest row of the other; the result is the mean over both directions. Chance is
-    ``1 / N``, and that is also what features that are all alike reach.
+    Row ``i`` of both sides is the same video, sampled and augmented twice. Each row of one side
+    queries the other; the result is the mean over both directions. The chance level is ``1 / N``,
+    which constant features reach too.
 
     Shape:
         - first, second: ``(N, F)``

@@ -8,27 +8,20 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import full_precision
+from vclr_lightning.functional.nearest_neighbours import full_precision
 from vclr_lightning.functional.svm_dual import solve_duals
-from vclr_lightning.functional.svm_primal import Turned, newton
+from vclr_lightning.functional.svm_primal import PrincipalAxes, newton
 
-_ROWS = 4096  # looked at together
+_ROWS = 4096  # checked at a time
 
 
 @dataclass(frozen=True)
 class SVMFit:
-    """A fitted one-vs-rest machine.
+    """A fitted one-vs-rest SVM."""
 
-    Attributes:
-        weight: ``(classes, F)``; scores are ``x @ weight.T``.
-        objective: ``(classes,)`` value of each class's problem.
-        gap: ``(classes,)`` duality gap: at most this much lies above the true minimum.
-        iterations: rounds taken.
-    """
-
-    weight: Tensor
-    objective: Tensor
-    gap: Tensor
+    weight: Tensor  # (classes, F); scores are x @ weight.T
+    objective: Tensor  # (classes,), value of each class's problem
+    gap: Tensor  # (classes,), duality gap: a bound on the distance to the minimum
     iterations: int
 
 
@@ -43,23 +36,23 @@ def fit_linear_svm(
     max_iterations: int = 200,
     class_chunk: int = 16,
 ) -> SVMFit:
-    r"""Fit the linear machine of the paper's linear evaluation (Section 4.1 of the paper).
+    r"""Fit the linear SVM of the paper's linear evaluation (Section 4.1 of the paper).
 
     For each class, with y = +1 for its rows and -1 for all others, minimises
 
     .. math:: \tfrac12 \|w\|^2 + C \sum_i \max(0, 1 - y_i\, w \cdot x_i)^2
 
-    without a bias, which is LIBLINEAR's ``-s 2 -c C``. Few rows lie inside a class's margin, and
-    the others have no part in the solution: the exact solution for some rows, to which those are
-    added that it leaves inside the margin, until there are none. A class with more such rows than
-    features goes on by truncated Newton steps. Ends when the duality gap is below ``tolerance``
-    times the objective: the result is proven to be that close to the minimum. Computes in the dtype
-    and on the device of ``features``; small systems in float64.
+    without a bias, which is LIBLINEAR's ``-s 2 -c C``. The solution depends only on the rows inside
+    a class's margin, usually few: an active-set method solves exactly for some rows and adds those
+    that the solution leaves inside the margin. A class with more such rows than features continues
+    by truncated Newton steps. Stops when the duality gap is below ``tolerance`` times the
+    objective, so the result is proven to be that close to the minimum. Computes in the dtype and on
+    the device of ``features``; small systems in float64.
 
     Args:
         features: one row per sample; float64 where the gap is to be very small.
         targets: class of each row.
-        num_classes: number of columns of the scores; a class without rows is fitted as well.
+        num_classes: number of columns of the scores; a class may have no rows.
         cost: C.
         tolerance: largest relative gap.
         start: weights near the solution, such as those of a similar C: fewer rounds.
@@ -86,16 +79,16 @@ def fit_linear_svm(
         with full_precision():
             if start is None:
                 start = _least_squares(features, targets, num_classes, cost)
-            start, turned = start.to(features), Turned(features)
+            start, data = start.to(features), PrincipalAxes(features)
             for first in range(0, num_classes, class_chunk):
                 end = min(first + class_chunk, num_classes)
                 classes = torch.arange(first, end, device=features.device)
                 sign = torch.where(targets == classes[:, None], 1.0, -1.0).to(features.dtype)
                 some = start[first:end]
-                parts.append(_fit_chunk(turned, sign, some, cost, tolerance, max_iterations))
+                parts.append(_fit_chunk(data, sign, some, cost, tolerance, max_iterations))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise UserError(
-            f"the linear machine cannot be solved in {features.dtype} with C = {cost:g}; bring the "
+            f"the linear SVM cannot be solved in {features.dtype} with C = {cost:g}; bring the "
             "features to mean 0 and variance 1, or take a smaller C"
         ) from error
     return SVMFit(
@@ -107,7 +100,7 @@ def fit_linear_svm(
 
 
 def _least_squares(x: Tensor, targets: Tensor, num_classes: int, cost: float) -> Tensor:
-    """Weights ``(classes, F)`` by which the first rows are chosen: they need not be exact."""
+    """Approximate weights ``(classes, F)``, by which the first active rows are chosen."""
     n, f = x.shape
     gram = x.T @ x if n >= f else x @ x.T
     # Enough to stay positive definite through rounding.
@@ -134,15 +127,15 @@ def _check_finite(features: Tensor) -> None:
 
 
 def _fit_chunk(
-    turned: Turned, sign: Tensor, weight: Tensor, cost: float, tolerance: float, limit: int
+    data: PrincipalAxes, sign: Tensor, weight: Tensor, cost: float, tolerance: float, limit: int
 ) -> SVMFit:
-    solved = solve_duals(turned.x, sign, weight, cost=cost, tolerance=tolerance, limit=limit)
+    solved = solve_duals(data.x, sign, weight, cost=cost, tolerance=tolerance, limit=limit)
     weight, objective, gap = solved.weight, solved.objective, solved.gap
     rest = gap > tolerance * (objective - gap)
     rounds = solved.rounds
     if bool(rest.any()):
         weight[rest], objective[rest], gap[rest], steps = newton(
-            turned, sign[rest].T, weight[rest], cost=cost, tolerance=tolerance, limit=limit
+            data, sign[rest].T, weight[rest], cost=cost, tolerance=tolerance, limit=limit
         )
         rounds += steps
     return SVMFit(weight, objective, gap, rounds)

@@ -1,4 +1,4 @@
-"""Squared-hinge machines solved exactly for some rows, to which others are added as they matter."""
+"""Squared-hinge SVM by an active set: solved exactly for some rows, to which others are added."""
 
 from __future__ import annotations
 
@@ -7,28 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vclr_lightning.functional.pivoting import solve_products
+from vclr_lightning.functional.svm_primal import hinge_step
 
-FIRST = 192  # rows of a class to begin with
-ADDED = 96  # rows added in a round, at least
-LARGEST = 512  # rows taken even where there are fewer features
-CROWDED = 4  # times as many rows inside the margin as may be taken: too many will stay there
+_FIRST = 192  # rows of a class in the first round
+_ADDED = 96  # rows added in a round, at least
+_LARGEST = 512  # rows taken even where there are fewer features
+_CROWDED = 4  # times as many rows inside the margin as may be taken: too many will stay there
+_TRIES = 3  # full pivoting steps in a row that need not reduce the number of wrong rows
+_PIVOTS = 300  # steps at most; ends a problem that rounding keeps from ending
 
 
 @dataclass(frozen=True)
 class Duals:
-    """What :func:`solve_duals` came to, class by class.
+    """Result of :func:`solve_duals`, by class."""
 
-    Attributes:
-        weight: ``(c, F)``.
-        objective: ``(c,)`` of the primal problem.
-        gap: ``(c,)`` above the dual problem.
-        rounds: taken.
-    """
-
-    weight: Tensor
-    objective: Tensor
-    gap: Tensor
+    weight: Tensor  # (c, F)
+    objective: Tensor  # (c,), of the primal problem
+    gap: Tensor  # (c,), to the dual problem
     rounds: int
 
 
@@ -41,25 +36,18 @@ def solve_duals(
 
     .. math:: \sum_i \alpha_i - \tfrac1{4C} \sum_i \alpha_i^2 - \tfrac12 \|w\|^2, \alpha \ge 0
 
-    over a class's rows of now; those that are left inside the margin are added. The maximum rises
-    in every round, so it ends at the solution. It stops where the gap is small enough, where no
-    row is inside the margin, and where a class would need more rows than there are features; one
+    over a class's active rows, to which those left inside the margin are added. The maximum rises
+    in every round, so it ends at the solution. It stops when the gap is small enough, when no other
+    row is inside the margin, and when a class would need more rows than there are features; a class
     that shows this at once keeps its ``start``, with a gap of infinity.
 
-    Args:
-        x: one row per sample.
-        sign: +1 for a class's rows, -1 for others.
-        start: weights by which the first rows are chosen.
-        cost: C.
-        tolerance: largest relative gap.
-        limit: bound on rounds.
-
     Shape:
-        - x: ``(N, F)``; sign: ``(c, N)``; start: ``(c, F)``
+        - x: ``(N, F)``; sign: ``(c, N)``, +1 for a class's rows, -1 for others
+        - start: ``(c, F)``, weights by which the first rows are chosen
     """
-    largest = min(len(x), max(LARGEST, x.shape[1]))
-    rows = _Rows(x, sign)
-    rows.add(1 - sign * (start @ x.T), min(FIRST, largest))
+    largest = min(len(x), max(_LARGEST, x.shape[1]))
+    rows = _ActiveRows(x, sign)
+    rows.add(1 - sign * (start @ x.T), min(_FIRST, largest))
     weight = torch.zeros_like(start)
     objective = weight.new_zeros(len(sign), dtype=torch.float64)
     gap = torch.zeros_like(objective)
@@ -70,27 +58,27 @@ def solve_duals(
         alpha, weight[todo], slack = rows.solve(cost)
         objective[todo], gap[todo] = _certificate(weight[todo], slack, alpha, cost)
         left = gap[todo] > tolerance * (objective[todo] - gap[todo])
-        crowded = left & ((slack > 0).sum(1) > CROWDED * largest)
+        crowded = left & ((slack > 0).sum(1) > _CROWDED * largest)
         weight[todo[crowded]], gap[todo[crowded]] = start[todo[crowded]], torch.inf
         left &= ~crowded
         if not bool(left.any()) or rows.size == largest:
             break
         todo, slack = todo[left], slack[left]
         rows.keep(left)
-        if not rows.add(slack, min(max(ADDED, rows.size // 3), largest - rows.size)):
+        if not rows.add(slack, min(max(_ADDED, rows.size // 3), largest - rows.size)):
             break
     return Duals(weight, objective.to(x.dtype), gap.to(x.dtype), rounds)
 
 
-class _Rows:
-    """Rows of each class, and their products."""
+class _ActiveRows:
+    """The active rows of each class, and their products."""
 
     def __init__(self, x: Tensor, sign: Tensor) -> None:
         c = len(sign)
         self.x, self.sign = x, sign
         self.taken = torch.zeros_like(sign, dtype=torch.bool)  # (c, N)
         self.index = torch.zeros((c, 0), dtype=torch.int64, device=x.device)  # (c, m)
-        self.real = torch.zeros((c, 0), dtype=torch.bool, device=x.device)  # false: fills up
+        self.real = torch.zeros((c, 0), dtype=torch.bool, device=x.device)  # false: padding
         self.signed: list[Tensor] = []  # (c, k, F) of y x, float64, a block for each round
         self.products = x.new_zeros((c, 0, 0), dtype=torch.float64)
         self.support = self.real  # (c, m), alpha > 0 in the last solution
@@ -100,7 +88,7 @@ class _Rows:
         return self.index.shape[1]
 
     def keep(self, classes: Tensor) -> None:
-        """Forget all classes but those where ``classes`` ``(c,)`` is true."""
+        """Drop all classes but those where ``classes`` ``(c,)`` is true."""
         if bool(classes.all()):
             return
         for name in ("sign", "taken", "index", "real", "products", "support"):
@@ -108,7 +96,7 @@ class _Rows:
         self.signed = [block[classes] for block in self.signed]
 
     def add(self, slack: Tensor, count: int) -> bool:
-        """Add up to ``count`` rows of the most slack to each class; say whether there are any."""
+        """Add the ``count`` rows of the most slack to each class; return whether there were any."""
         free = ~self.taken
         if self.size:
             free &= slack > 0
@@ -148,3 +136,86 @@ def _certificate(
     objective = 0.5 * weight.double().square().sum(1) + cost * hinge.square().sum(1)
     gap = cost * (hinge - alpha / (2 * cost)).square().sum(1) - (alpha * slack.clamp(max=0)).sum(1)
     return objective, gap
+
+
+def solve_products(products: Tensor, allowed: Tensor, guess: Tensor, *, cost: float) -> Tensor:
+    """Maximise ``sum(a) - a' (Q + 1 / 2C) a / 2`` over ``a >= 0``, exactly, for many small Q.
+
+    Block principal pivoting: solves for the rows inside the margin, all others being zero; the
+    solution determines which rows are inside the margin next. Where that makes no progress, a line
+    search on the primal objective shortens the step, which is certain to end.
+
+    Args:
+        products: Q, the products ``y_i y_j x_i . x_j`` of the rows, float64.
+        allowed: false for entries that stay zero.
+        guess: entries that are likely to be positive.
+        cost: C.
+
+    Shape:
+        - products: ``(c, m, m)``; allowed, guess: ``(c, m)``; returns ``(c, m)``
+
+    Example:
+        >>> products = torch.tensor([[[1.5, 3.0], [3.0, 8.5]]], dtype=torch.float64)
+        >>> yes = torch.ones(1, 2, dtype=torch.bool)
+        >>> solve_products(products, yes, yes, cost=1.0).round(decimals=9).tolist()
+        [[0.5, 0.0]]
+    """
+    state = torch.zeros_like(products[:, 0])
+    free = guess & allowed
+    number = len(products)
+    open_ = torch.arange(number, device=products.device)
+    fewest = torch.full((number,), allowed.shape[1] + 1, device=products.device)
+    tries = torch.full((number,), _TRIES, device=products.device)
+    q = products
+    for _ in range(_PIVOTS):
+        target = _solve(q, free[open_], cost)
+        slack = 1 - torch.bmm(q, target[:, :, None])[:, :, 0]
+        # A row on the margin up to rounding keeps its state.
+        rounding = 1e-12 * (1 + torch.bmm(q.abs(), target.abs()[:, :, None])[:, :, 0])
+        inside = torch.where(slack.abs() <= rounding, free[open_], slack > 0) & allowed[open_]
+        wrong = (inside != free[open_]).sum(1)
+        better = wrong < fewest[open_]
+        fewest[open_] = torch.minimum(fewest[open_], wrong)
+        # Once a problem needs shorter steps, it takes them to its end.
+        left = tries[open_]
+        left = torch.where((left > 0) & better, _TRIES, left - 1)
+        tries[open_] = left
+        short = (left <= 0) & (wrong > 0)
+        if bool(short.any()):
+            old = state[open_][short]
+            target[short], inside[short] = _shorten(q[short], old, target[short], cost)
+            inside &= allowed[open_]
+        state[open_], free[open_] = target, inside
+        going = wrong > 0
+        if not bool(going.all()):
+            open_ = open_[going]
+            if not len(open_):
+                break
+            q = products[open_]
+    return state.clamp(min=0)
+
+
+def _shorten(q: Tensor, old: Tensor, target: Tensor, cost: float) -> tuple[Tensor, Tensor]:
+    """Step towards ``target`` as far as the objective falls; also return who is inside there."""
+    step = target - old
+    before, change = (torch.bmm(q, v[:, :, None])[:, :, 0] for v in (old, step))
+    length = hinge_step(
+        (old * change).sum(1), (step * change).sum(1), (1 - before).T, change.T, cost
+    )
+    new = old + length[:, None] * step
+    return new, (1 - before - length[:, None] * change) > 0
+
+
+def _solve(q: Tensor, free: Tensor, cost: float) -> Tensor:
+    """Solve ``(Q + 1 / 2C) a = 1`` for the free entries ``(c, m)`` of each; others are zero."""
+    width = max(int(free.sum(1).max()), 1)
+    order = free.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    real = free.gather(1, order)
+    inner = q[
+        torch.arange(len(q), device=q.device)[:, None, None], order[:, :, None], order[:, None]
+    ]
+    inner = inner * (real[:, :, None] & real[:, None, :])
+    inner.diagonal(dim1=1, dim2=2).add_(torch.where(real, 1 / (2 * cost), 1.0))
+    factor = torch.linalg.cholesky(inner)
+    value = torch.cholesky_solve(real.to(q.dtype)[:, :, None], factor)[:, :, 0]
+    return torch.zeros_like(q[:, 0]).scatter_(1, order, value * real)

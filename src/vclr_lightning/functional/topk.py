@@ -1,4 +1,4 @@
-"""The largest values of each row while their columns come in blocks; ties by column."""
+"""A running top-k of each row whose columns come in blocks; ties are ordered by column."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A value and its column as one number whose order is that of the values, the larger first, then
-# that of the columns, the smaller first: a sortable image of the float above 32 bits of column.
+# A value and its column packed into one integer, which sorts by value, then by smaller column: a
+# sortable image of the float above 32 bits of column.
 _LOW = 0xFFFFFFFF
 _SIGN = 0x7FFFFFFF
 
 
 def encode_keys(values: Tensor, columns: Tensor) -> Tensor:
-    """Return keys that sort by value, descending, and among equal values by column, ascending.
+    """Return int64 keys that sort, descending, by value, then by ascending column.
 
     Args:
         values: float32, no NaN.
-        columns: int64, from 0 to 2^32 - 2; -1 for no column, which comes last of its value.
-
-    Shape:
-        both ``(...)``; returns int64 ``(...)``.
+        columns: int64, from 0 to 2^32 - 2; -1 for none, which comes last among equal values.
 
     Example:
         >>> keys = encode_keys(torch.tensor([0.5, -1.0, 0.5]), torch.tensor([7, 0, 3]))
@@ -28,7 +25,7 @@ def encode_keys(values: Tensor, columns: Tensor) -> Tensor:
         [3, 7, 0]
     """
     bits = values.contiguous().view(torch.int32).long()
-    # Negative floats are ordered the other way round than their bits.
+    # The bits of negative floats sort the other way round.
     return ((bits ^ ((bits >> 31) & _SIGN)) << 32) | ((_LOW - columns) & _LOW)
 
 
@@ -41,22 +38,21 @@ def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def no_keys(rows: int, k: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """Return keys ``(rows, k)`` of nothing yet: minus infinity, column -1."""
+    """Return empty keys ``(rows, k)``: minus infinity, column -1."""
     empty = encode_keys(torch.tensor(-torch.inf), torch.tensor(-1))
     return empty.to(device).expand(rows, k).clone()
 
 
 def merge_top(best: Tensor, values: Tensor, first: int) -> Tensor:
-    """Return the largest ``k`` of what was found so far and of a block of further columns.
+    """Return the top ``k`` of those found so far and a block of further columns.
 
-    Only values above the ``k``-th found so far are sorted, and those get rare: of the j-th of
-    equally wide blocks, about k / j values of a row.
+    Only values above the ``k``-th found so far are sorted, and those get rare: about k / j values
+    of a row in the j-th of equally wide blocks.
 
     Args:
         best: keys found so far, descending.
-        values: float32, of columns that come after those that were seen before; minus infinity
-            is never taken.
-        first: number of the block's first column.
+        values: float32, of later columns; minus infinity is never taken.
+        first: index of the block's first column.
 
     Shape:
         - best: ``(B, k)``; values: ``(B, W)``; returns ``(B, k)``, descending.
@@ -82,7 +78,7 @@ def merge_top(best: Tensor, values: Tensor, first: int) -> Tensor:
     return _largest(torch.cat([best, fresh], dim=1), k)
 
 
-# On the CPU NumPy does these with vector instructions, torch one value at a time.
+# On the CPU, NumPy vectorises these; torch handles one value at a time.
 
 
 def _kth_largest(values: Tensor, k: int) -> Tensor:

@@ -1,37 +1,65 @@
-"""Temporal shift modules: a network of pictures that sees the frames beside each."""
+"""Temporal shift modules (TSM): a 2D network that sees the neighbouring frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.temporal_shift import temporal_shift
 from vclr_lightning.models.backbone import bare
 
 
-class TemporalShift:
-    """Shifts channels between frames before the first convolution of each residual branch (TSM).
+def temporal_shift(x: Tensor, num_frames: int, *, divisions: int = 8) -> Tensor:
+    """Shift some channels one frame back and others one frame forward (TSM).
 
-    The network stays as it is, with all names of its parameters, and costs nothing more: its
-    convolutions are only given shifted channels. Set :attr:`num_frames` before each forward, whose
-    pictures are then those of some videos, one video after another.
+    The first ``C // divisions`` channels take the next frame's values, as many after them the
+    previous frame's; beyond the first and the last frame there are zeros.
 
     Args:
-        backbone: a network of pictures.
+        x: maps of the frames of some videos, one video after another.
+        num_frames: S, of each video.
         divisions: 8 shifts an eighth of the channels each way.
-        layers: names of the layers to shift before; ``None`` for ``conv1`` of every block that has
-            a ``conv1`` and a ``conv2``, which are the residual blocks of a ResNet.
+
+    Shape:
+        ``(B * S, C, ...)``, the result is of the same shape
+
+    Example:
+        >>> x = torch.tensor([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]])
+        >>> temporal_shift(x, 2, divisions=3).tolist()
+        [[2.0, 0.0, 100.0], [0.0, 10.0, 200.0]]
+    """
+    fold = x.shape[1] // divisions
+    by_video = (-1, num_frames, *x.shape[1:])
+    shifted = torch.zeros_like(x)
+    videos, result = x.view(by_video), shifted.view(by_video)
+    result[:, :-1, :fold] = videos[:, 1:, :fold]
+    result[:, 1:, fold : 2 * fold] = videos[:, :-1, fold : 2 * fold]
+    result[:, :, 2 * fold :] = videos[:, :, 2 * fold :]
+    return shifted
+
+
+class TemporalShift:
+    """Insert temporal shifts before the first convolution of each residual branch, by hooks.
+
+    The network and its parameter names do not change. Set :attr:`num_frames` before each forward,
+    which takes the frames of some videos, one video after another.
+
+    Args:
+        backbone: a 2D network.
+        divisions: 8 shifts an eighth of the channels each way.
+        layers: names of the layers before which to shift; ``None`` for ``conv1`` of every block
+            with a ``conv1`` and a ``conv2``, which are the residual blocks of a ResNet.
 
     Attributes:
         num_frames: S, frames of each video; 1 shifts nothing.
-        layers: names of the layers that are shifted before.
+        layers: names of the layers before which channels are shifted.
 
     Raises:
-        UserError: the network is one of clips, has no such layers or is shifted already, or
-            ``divisions`` is below 2.
+        UserError: the network is 3D, has no such layers or is shifted already, or ``divisions`` is
+            below 2.
 
     Example:
         >>> import torch
@@ -53,20 +81,20 @@ class TemporalShift:
     ) -> None:
         if getattr(backbone, "clip_dims", 2) != 2:
             raise UserError(
-                f"TSM shifts the channels of a network of pictures, and {type(backbone).__name__} "
-                "is one of clips; take a 2D network, or head=tsn"
+                f"TSM shifts channels of a 2D backbone, and {type(backbone).__name__} is 3D; take "
+                "a 2D backbone, or head=tsn"
             )
         if divisions < 2:
             raise UserError(f"divisions={divisions} of TSM must be at least 2")
         net = bare(backbone)
         modules = dict(net.named_modules())
         if layers is None:
-            layers = [f"{name}.conv1" for name, block in modules.items() if name and _two(block)]
+            layers = [f"{n}.conv1" for n, block in modules.items() if n and _is_residual(block)]
         if not layers or (unknown := [name for name in layers if name not in modules]):
             what = f"layers {', '.join(unknown)}" if layers else "blocks with conv1 and conv2"
             raise UserError(
-                f"{type(net).__name__} has no {what} to shift before; name the first convolution "
-                "of each residual branch in layers"
+                f"{type(net).__name__} has no {what} to shift; name the first convolution of "
+                "each residual branch in layers"
             )
         hooks = (hook for name in layers for hook in modules[name]._forward_pre_hooks.values())
         if any(isinstance(getattr(hook, "__self__", None), TemporalShift) for hook in hooks):
@@ -80,7 +108,7 @@ class TemporalShift:
         self._handles = [modules[n].register_forward_pre_hook(self._shift) for n in layers]
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Remove the shifts."""
         for handle in self._handles:
             handle.remove()
 
@@ -89,5 +117,5 @@ class TemporalShift:
         return (temporal_shift(x, self.num_frames, divisions=self.divisions), *others)
 
 
-def _two(block: nn.Module) -> bool:
+def _is_residual(block: nn.Module) -> bool:
     return all(isinstance(getattr(block, name, None), nn.Conv2d) for name in ("conv1", "conv2"))

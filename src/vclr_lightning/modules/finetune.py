@@ -16,7 +16,7 @@ from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
 from vclr_lightning.evaluation.encoders import evaluation_mode
-from vclr_lightning.functional.view_scores import average_views
+from vclr_lightning.functional.embedding import average_views
 from vclr_lightning.models.recognise import note_network
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, pixels_of, through

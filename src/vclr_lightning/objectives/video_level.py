@@ -12,8 +12,8 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.momentum import momentum_copy
 from vclr_lightning.core.queue import QueueInit
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
-from vclr_lightning.functional.consensus import average
 from vclr_lightning.functional.contrastive import unit
+from vclr_lightning.functional.embedding import average
 from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
 from vclr_lightning.objectives.segments import check_num_segments, check_tuple
 

@@ -19,7 +19,7 @@ from vclr_lightning.data.localization import (
     place,
     read_annotations,
 )
-from vclr_lightning.functional.snippets import resample_snippets
+from vclr_lightning.functional.boundary_matching import resample_snippets
 
 
 def video(name: str, *spans: tuple[float, float], duration: float = 10.0) -> AnnotatedVideo:

@@ -14,7 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
 from vclr_lightning.data.datasets.files import find_file, need_file, read_table
 from vclr_lightning.data.indexing.folder import SPLIT_NAMES
-from vclr_lightning.functional.intervals import Floats
+from vclr_lightning.functional.proposals import Floats
 
 
 class LeftOut(NamedTuple):

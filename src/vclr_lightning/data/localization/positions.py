@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut
 from vclr_lightning.data.localization.snippets import SnippetSet
-from vclr_lightning.functional.bmn_labels import bmn_labels
-from vclr_lightning.functional.snippets import resample_snippets
+from vclr_lightning.functional.bmn_losses import bmn_labels
+from vclr_lightning.functional.boundary_matching import resample_snippets
 
 
 @dataclass(frozen=True, eq=False)

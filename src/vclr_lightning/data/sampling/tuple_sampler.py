@@ -18,7 +18,7 @@ from vclr_lightning.data.sampling.segments import (
     draw_unused,
     segment_bounds,
 )
-from vclr_lightning.functional.permutations import sample_shuffle
+from vclr_lightning.functional.order import sample_shuffle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.evaluation import FeatureSet, FrozenTable
-from vclr_lightning.functional.neighbours import cosine_neighbours
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
 from vclr_lightning.report import Content, Query, Shown, TupleSample, write_report
 from vclr_lightning.report.images import middle_frames
 from vclr_lightning.report.runs import content_of, read_run

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.activations import capturing
-from vclr_lightning.functional.consensus import average
+from vclr_lightning.functional.embedding import average
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
 from vclr_lightning.functional.precision import full

@@ -14,7 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.evaluation.neighbour_tables import class_name
 from vclr_lightning.functional.grad_cam import enlarge, shares
-from vclr_lightning.functional.permutations import sample_shuffle
+from vclr_lightning.functional.order import sample_shuffle
 from vclr_lightning.stages.gradcam.chosen_videos import ChosenVideo
 from vclr_lightning.stages.gradcam.explained import (
     SHUFFLED,

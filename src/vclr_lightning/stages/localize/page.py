@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vclr_lightning.functional.average_recall import THRESHOLDS, AverageRecall
-from vclr_lightning.functional.intervals import Floats, temporal_iou
+from vclr_lightning.functional.proposals import THRESHOLDS, AverageRecall, Floats, temporal_iou
 from vclr_lightning.report.content import Chart, Score
 from vclr_lightning.report.timeline import Proposal, Timeline, TimelinePage, write_timelines
 

@@ -14,8 +14,7 @@ import torch
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.screen import track
-from vclr_lightning.functional.intervals import Floats
-from vclr_lightning.functional.proposals import candidate_proposals, soft_nms
+from vclr_lightning.functional.proposals import Floats, candidate_proposals, soft_nms
 
 if TYPE_CHECKING:
     from torch import nn

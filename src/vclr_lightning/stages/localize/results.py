@@ -17,7 +17,7 @@ from vclr_lightning.stages.localize.page import write_localization_page
 from vclr_lightning.stages.localize.proposing import write_json, write_submission
 
 if TYPE_CHECKING:
-    from vclr_lightning.functional.intervals import Floats
+    from vclr_lightning.functional.proposals import Floats
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vclr_lightning.functional.weighted_knn import knn_scores
+from vclr_lightning.functional.knn import knn_scores
 
 GALLERY = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 2.0], [-1.0, 0.0]])
 LABELS = torch.tensor([0, 1, 1, 2])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vclr_lightning.data.sampling.segments import snippet_indices
-from vclr_lightning.functional.snippets import resample_snippets
+from vclr_lightning.functional.boundary_matching import resample_snippets
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vclr_lightning.functional.average_recall import THRESHOLDS, average_recall
-from vclr_lightning.functional.intervals import covered_share, temporal_iou
+from vclr_lightning.functional.proposals import (
+    THRESHOLDS,
+    average_recall,
+    covered_share,
+    temporal_iou,
+)
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from vclr_lightning.functional.pivoting import solve_products
+from vclr_lightning.functional.svm_dual import solve_products
 
 
 def by_nnls(products: np.ndarray, cost: float) -> np.ndarray:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.neighbours import (
+from vclr_lightning.functional.nearest_neighbours import (
     cosine_neighbours,
     exact_similarities,
     full_precision,
-    settle,
+    resolve_ties,
 )
 from vclr_lightning.functional.topk import decode_keys, encode_keys, merge_top, no_keys
 
@@ -201,7 +201,7 @@ def test_errors_of_float32_are_settled() -> None:
     queries = torch.tensor([[1.0, 0.0, 0.0]])
     gallery = torch.tensor([[1.0, 1e-3, 0], [1.0, 0, 0], [0.0, 0, 1.0], [1.0, 0, 1e-3]])
     noisy = torch.tensor([[0.999999, 0.999998, 0.999997, 0.0]])
-    similarity, position = settle(queries, gallery, noisy, torch.tensor([[3, 0, 1, 2]]), 3)
+    similarity, position = resolve_ties(queries, gallery, noisy, torch.tensor([[3, 0, 1, 2]]), 3)
     assert position.tolist() == [[1, 0, 3]]
     assert similarity[0, 0] == 1
 

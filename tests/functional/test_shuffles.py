@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from vclr_lightning.functional.permutations import sample_shuffle
+from vclr_lightning.functional.order import sample_shuffle
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "g7_sampling.json").read_text())
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vclr_lightning.functional.bmn_labels import bmn_labels
 from vclr_lightning.functional.bmn_losses import (
+    bmn_labels,
     bmn_losses,
     classification_loss,
     regression_loss,
