@@ -138,7 +138,7 @@ def endless_header(file: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (system, "holds code: to read it is to run posix.system, which was not done; ask whoever"),
+        (system, "holds code: to read it is to run posix.system, which was not done"),
         (plain_pickle, "holds code: to read it is to run builtins.eval"),
         (program, r"holds Python objects besides weights \(torch.nn.modules.conv.Conv2d\)"),
         (script, "is a TorchScript program"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.schedules import WarmupCosine, warmup_cosine
+from vclr_lightning.core.schedules import WarmupCosine
 
 FIGURES = json.loads((Path(__file__).parents[1] / "reference" / "g3_lr.json").read_text())
 
@@ -66,10 +66,15 @@ def test_groups_keep_their_proportions_in_the_warm_up() -> None:
 
 
 def test_edges() -> None:
-    assert warmup_cosine(0, base=1, warmup_steps=0, total_steps=10) == 1
-    assert warmup_cosine(99, base=1, warmup_steps=2, total_steps=10) == pytest.approx(1e-6)
+    def rate(step: int, *, warmup: int, epochs: int) -> float:
+        sgd = optimizer(1.0)
+        schedule = WarmupCosine(sgd, steps_per_epoch=1, epochs=epochs, warmup_epochs=warmup)
+        return schedule.rate(step, 1.0)
+
+    assert rate(0, warmup=0, epochs=10) == 1
+    assert rate(99, warmup=2, epochs=10) == pytest.approx(1e-6)
     # Shorter than its warm-up: it ends on the way up.
-    assert warmup_cosine(3, base=1, warmup_steps=9, total_steps=4) < 1
+    assert rate(3, warmup=9, epochs=4) < 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import quoted
-from vclr_lightning.core.processes import run_command, tell_failure
+from vclr_lightning.core.processes import report_failure, run_command
 from vclr_lightning.core.reading import read_numbers
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def failure_told() -> Iterator[None]:
     except Exception as error:
         from vclr_lightning.app.explain import explain
 
-        tell_failure(explain(error) or f"{type(error).__name__}: {error}")
+        report_failure(explain(error) or f"{type(error).__name__}: {error}")
         raise
 
 

@@ -16,9 +16,9 @@ from vclr_lightning.callbacks.loop_state import (
     logged_steps,
     take_back_batch,
 )
-from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.core.distributed import max_over_ranks
-from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
+from vclr_lightning.core.stopping import SignalHandler, StopRequested, write_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class GracefulStop(Callback):
     """
 
     def __init__(self) -> None:
-        self._answer: SignalAnswer | None = None
+        self._answer: SignalHandler | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -52,16 +52,16 @@ class GracefulStop(Callback):
         def begin(signum: int) -> None:
             if first:
                 name = signal.Signals(signum).name
-                say(f"{name}: finishing the step and saving; again to abort")
+                write_stderr(f"{name}: finishing the step and saving; again to abort")
 
         def abort(signum: int) -> None:
             kill = getattr(launcher, "kill", None)
             if callable(kill):
                 kill(signal.SIGKILL)
-            say("aborted; the last checkpoint is intact")
+            write_stderr("aborted; the last checkpoint is intact")
 
-        self._answer = SignalAnswer(begin, abort)
-        if not self._answer.take():
+        self._answer = SignalHandler(begin, abort)
+        if not self._answer.install():
             logger.warning("training outside the main thread: SIGTERM and Ctrl-C do not save it")
 
     def on_train_batch_start(
@@ -100,7 +100,7 @@ class GracefulStop(Callback):
 
     def _release(self, trainer: Trainer) -> None:
         if self._answer is not None:
-            self._answer.give_back()
+            self._answer.restore()
             self._answer = None
         trainer._signal_connector.__dict__.pop("register_signal_handlers", None)
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.random import random_state, set_random_state
 from vclr_lightning.functional.accuracy import topk_accuracy
 
 

@@ -11,10 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vclr_lightning.callbacks.held_out import gather, loader_of
-from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.core.distributed import gather_objects, rank
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.random import numpy_generator
+from vclr_lightning.core.random import numpy_generator, random_state, set_random_state
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode

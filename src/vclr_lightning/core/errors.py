@@ -1,4 +1,4 @@
-"""The exceptions that end a run, for a user's mistake or a fault of code; what errors come from."""
+"""The exceptions that end a run: a user's mistake, or a fault of code; and their causes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# To a terminal these are commands: to colour, to move, to name the window.
-_COMMANDS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+# Control codes, by which a terminal changes colours, moves the cursor or renames the window.
+_CONTROLS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
 
 
 class UserError(ValueError):
     """A mistake in the input: a path, a key, a value, a file.
 
     The message is one clear sentence that says what is wrong, where, and what to do about it.
-    Entry points print it without a traceback and exit with a non-zero status.
+    Entry points print it without a traceback and exit with status 2.
 
     Example:
         >>> raise UserError("data.root=/x does not exist; give a folder of videos")
@@ -33,13 +33,13 @@ class UserError(ValueError):
 class CodeFault(Exception):  # noqa: N818  # not every error is one
     """A fault of code, this package's or of a class given to it, and not of any file.
 
-    The message says whose code fails, where, at work on what, and how; the traceback is a note of
-    it, which a process hands on to another. Entry points print both and exit with status 1.
+    The message says which code fails, where, on what, and how; the traceback is a note, which
+    survives pickling between processes. Entry points print both and exit with status 1.
 
     Args:
-        who: the function or class, file and line.
+        who: the function or class, with file and line.
         how: the exception that it raised.
-        what: it was at work on, where that is known.
+        what: the video, say, that it was processing, where that is known.
 
     Example:
         >>> print(CodeFault("Middle (/home/me/middle.py:12)", "IndexError: 3", "a.mp4"))
@@ -55,7 +55,7 @@ class CodeFault(Exception):  # noqa: N818  # not every error is one
 
     @classmethod
     def of(cls, part: object, error: Exception) -> CodeFault:
-        """Return the fault of a function, or of an object whose method was called."""
+        """Return the fault of a function, or of an object whose method raised ``error``."""
         while isinstance(part, functools.partial):
             part = part.func
         name = getattr(part, "__qualname__", type(part).__qualname__)
@@ -66,7 +66,7 @@ class CodeFault(Exception):  # noqa: N818  # not every error is one
         return fault
 
     def on(self, what: object) -> CodeFault:
-        """Say what the code was at work on, unless that is known already."""
+        """Add what the code was processing, unless that is known already."""
         if what is not None and not self.args[2]:
             self.args = (*self.args[:2], str(what))
         return self
@@ -81,7 +81,7 @@ def _place(part: object, error: Exception) -> str:
     package = str(getattr(part, "__module__", "")).partition(".")[0]
     calls = list(traceback.walk_tb(error.__traceback__))
     own = [c for c in calls if c[0].f_globals.get("__name__", "").partition(".")[0] == package]
-    if not own:  # what it returned, say, was of no use
+    if not own:  # as where its return value is at fault
         kind = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
         with suppress(OSError, TypeError):
             return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
@@ -90,7 +90,7 @@ def _place(part: object, error: Exception) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and so on."""
+    """Yield an error, the one it was raised from, and so on."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -98,13 +98,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def disk_trouble(error: BaseException, *, full: bool = False) -> str:
-    """Return what a disk did not do, in the system's words; empty where no disk is to blame.
+    """Return how a disk failed, in the system's words; empty where no disk is to blame.
 
-    Libraries turn a failed write into errors of their own, so what they come from counts.
+    Libraries wrap failed writes in errors of their own, so the causes count.
 
     Args:
         error: raised while a file was written.
-        full: whether to look for a full disk alone, and not for one that refuses as well.
+        full: look for a full disk only, not for one that refuses writes for another reason.
 
     Example:
         >>> disk_trouble(OSError(errno.ENOSPC, "no room")), disk_trouble(ValueError("no number"))
@@ -116,10 +116,10 @@ def disk_trouble(error: BaseException, *, full: bool = False) -> str:
 
 
 def harmless(text: str) -> str:
-    """Spell out what terminals take for commands, which a file's name may hold.
+    """Escape the control codes of terminals, which a file name may contain.
 
     Example:
         >>> print(harmless("a" + chr(27) + "[2Jb.mp4"))
         a\\x1b[2Jb.mp4
     """
-    return text.translate(_COMMANDS)
+    return text.translate(_CONTROLS)

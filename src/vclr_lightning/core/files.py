@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and text of any usual encoding."""
+"""Files that are written whole or not at all, checksums, and mapped content."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vclr_lightning.core.errors import UserError, disk_trouble
 
 _PIECE = 1 << 22  # bytes
 _THREADS = 16
-_MASK = os.umask(0)  # read once: it is the process's, and threads write files, too
+_MASK = os.umask(0)  # read once: it belongs to the process, and threads write files, too
 os.umask(_MASK)
 
-# The second and third are what earlier versions left.
+# The second and third are names that earlier versions used.
 _LEFTOVER = re.compile(
     r"\.(.+\.[a-z0-9_]{8}\.part|(last|best)\..+\.[a-z0-9_]{8}|.+\.tar\.json\.[a-z0-9_]{8})"
 )
@@ -31,7 +31,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
     """Yield a file to write; it becomes ``file`` in one step when the block ends without an error.
 
     Whatever happens (kill, full disk), ``file`` holds the old content or the new one. What a kill
-    leaves beside it goes by :func:`clear_leftovers`.
+    leaves beside it is removed by :func:`clear_leftovers`.
 
     Raises:
         UserError: the folder cannot be written to, or is full.
@@ -51,14 +51,14 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             yield sink
             sink.flush()
             os.fsync(sink.fileno())
-            os.chmod(temporary, 0o666 & ~_MASK)  # the temporary file is its owner's alone
+            os.chmod(temporary, 0o666 & ~_MASK)  # mkstemp makes it readable for its owner only
             os.replace(temporary, file)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        said = (error.strerror or str(error)) if isinstance(error, OSError) else disk_trouble(error)
-        if said:
-            raise UserError(f"cannot write {file}: {said}") from error
+        plain = (error.strerror or str(error)) if isinstance(error, OSError) else ""
+        if reason := plain or disk_trouble(error):
+            raise UserError(f"cannot write {file}: {reason}") from error
         raise
 
 
@@ -85,14 +85,14 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def _temporary(file: Path) -> IO[bytes]:
-    """Create a file beside ``file``; that it is locked says that it is in use."""
+    """Create a file beside ``file``, locked for as long as it is in use."""
     while True:
         descriptor, name = tempfile.mkstemp(
             dir=file.parent, prefix=f".{file.name}.", suffix=".part"
         )
         sink = open(name, "w+b", opener=lambda *_, found=descriptor: found)  # noqa: SIM115
         _lock(sink)
-        if os.path.exists(name):  # or somebody has just taken it for a leftover
+        if os.path.exists(name):  # not yet removed as a leftover by another process
             return sink
         sink.close()
 
@@ -109,7 +109,7 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def checksum(*parts: bytes | memoryview) -> int:
-    """Return a CRC of bytes, computed on all cores; how they are divided into parts matters.
+    """Return a CRC of bytes, computed on all cores; it depends on the division into parts.
 
     Example:
         >>> checksum(b"whole") == checksum(b"whola")
@@ -125,6 +125,6 @@ def checksum(*parts: bytes | memoryview) -> int:
 
 
 def mapped_bytes(file: Path) -> memoryview:
-    """Return the content of a file, mapped into memory and not copied."""
+    """Return the content of a file, memory-mapped."""
     with file.open("rb") as source:
         return memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-CUT = "is damaged or cut short, as a download that stopped leaves it; get it again"
+CUT = "is damaged or cut short, as an interrupted download leaves it; get it again"
 CHANGED = "is damaged: some of its bytes are missing or changed; get it again"
+TEXT = "is a text file"
+HEAD = 512
+"""Bytes that are enough to recognise a file."""
+
 _WANTED = "give a file of PyTorch (.pth, .ckpt) or .safetensors"
 _ANSWER = "as a failed download leaves; get the file again"
 _KINDS = {
@@ -30,19 +34,15 @@ _NUMBERS = {
     b"ARROW1": "is an Arrow file, such as a manifest",
     b"GGUF": "is a GGUF file",
 }
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
+_LETTERS = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 _TENSORFLOW = re.compile(r".*\.(data-\d+-of-\d+|index|meta|pb|tflite)")
-HEAD = 512
-"""Bytes that show what a file is."""
-
-TEXT = "is a text file"
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return what a file is that neither a video nor weights can be, and what to do.
+    """Return what a file is, and what to do, where it can be neither a video nor weights.
 
     Args:
-        head: its first bytes, :data:`HEAD` of them.
+        head: its first :data:`HEAD` bytes.
 
     Example:
         >>> kind_of(b"<!DOCTYPE html><title>404</title>")
@@ -55,12 +55,12 @@ def kind_of(head: bytes) -> str | None:
     for beginning, what in _KINDS.items():
         if re.match(beginning, text):
             return what
-    # Grey frames of uncompressed video may pass for letters.
-    return TEXT if _TEXT.fullmatch(head) and head and not head.startswith(b"YUV4MPEG2") else None
+    # Grey frames of uncompressed video may look like letters.
+    return TEXT if _LETTERS.fullmatch(head) and head and not head.startswith(b"YUV4MPEG2") else None
 
 
 def what_it_is(path: Path) -> str | None:
-    """Return what a file is and what to do, where it is surely none of PyTorch or safetensors.
+    """Return what a file is, and what to do, where it is surely none of PyTorch or safetensors.
 
     Example:
         >>> import tempfile
@@ -74,7 +74,7 @@ def what_it_is(path: Path) -> str | None:
         if not weights and (path / "saved_model.pb").exists():
             return f"is a model of TensorFlow; {_WANTED}"
         return f"is a folder; give the file in it{f', such as {weights[0]}' if weights else ''}"
-    if path.exists() and not path.is_file():  # reading could wait, or go on, for ever
+    if path.exists() and not path.is_file():  # reading could block, or never end
         return "is a device or a pipe, no regular file"
     try:
         with path.open("rb") as file:
@@ -84,7 +84,7 @@ def what_it_is(path: Path) -> str | None:
     if not head:
         return "is empty; get it again"
     if head.startswith((b"PK", b"\x80")) or head[5:9] == b"\0\0\0{":
-        return None  # as PyTorch's and safetensors' begin
+        return None  # PyTorch and safetensors begin like this
     for beginning, what in _NUMBERS.items():
         if head.startswith(beginning):
             return f"{what}; {_WANTED}"

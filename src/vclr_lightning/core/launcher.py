@@ -1,4 +1,4 @@
-"""Who started this process, and as which of how many: what launchers say in the environment."""
+"""Which launcher started this process, and as which rank, by the environment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK"),
     *("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
 )
-"""What a command that this process starts is not to inherit: it would take itself for a rank."""
+"""Variables that a command started by this process must not inherit: it would act as a rank."""
 
-# How each launcher is known, and where it says how many processes it started, how many of them on
-# this machine (or on how many machines), and which this is.
+# Each launcher, and its variables: one that identifies it, the number of processes, those of this
+# machine (srun: the number of machines), and the rank.
 _LAUNCHERS = (
     ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"),
     ("srun", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID"),
@@ -33,9 +33,9 @@ class Launch:
     """How a process was started.
 
     Attributes:
-        by: ``"torchrun"``, ``"srun"``, ``"jsrun"``, ``"mpirun"``, or ``"hand"`` for ranks that
-            their environment alone tells from each other; ``None`` where this process is the only
-            one so far and starts the others, if there are to be any.
+        by: ``"torchrun"``, ``"srun"``, ``"jsrun"``, ``"mpirun"``, or ``"hand"`` for ranks whose
+            variables were set by hand or by Lightning; ``None`` where this is the only process so
+            far and starts the others, if any.
         rank: its number among all processes of the run.
     """
 
@@ -43,34 +43,27 @@ class Launch:
     rank: int
 
 
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-
-
 def check_numbers(environment: Mapping[str, str]) -> None:
-    """Refuse ranks that are no numbers: Lightning reads them as it is imported, and would fail.
-
-    Raises:
-        UserError: one of them is not a number.
-    """
-    for name in _RANKS:
+    """Raise ``UserError`` for ranks that are no numbers: importing Lightning would fail."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         _number(environment, name, 0)
 
 
 def find_launch(
     environment: Mapping[str, str], *, devices: int, nodes: int = 1, alone: bool = False
 ) -> Launch:
-    """Return how this process was started, if that goes with what it is to do.
+    """Return how this process was started, if that agrees with the run's processes.
 
     Args:
-        environment: variables, as of ``os.environ``.
-        devices: processes that the run is to have on each machine.
+        environment: variables, such as ``os.environ``.
+        devices: the run's processes on each machine.
         nodes: machines.
-        alone: the command is to be run once, whatever ``devices``, which it starts itself.
+        alone: the command is run once and starts its ``devices`` processes itself.
 
     Raises:
-        UserError: a launcher started another number of processes, or a part of its variables is
-            left in the environment without it; the run would wait for others that nobody starts,
-            or run several times over.
+        UserError: a launcher started another number of processes, or some of its variables are left
+            in the environment; the run would wait for ranks that nobody starts, or run several
+            times over.
 
     Example:
         >>> find_launch({}, devices=2)
@@ -89,7 +82,7 @@ trainer.devices=1 x trainer.num_nodes=1 makes 1; give trainer.devices=2, or run 
         if known not in environment:
             continue
         started = _number(environment, size, _number(environment, "SLURM_NTASKS", 1))
-        # A lone task of a batch system starts the others itself, on its own machine.
+        # A single task of a batch system starts the others itself, on its machine.
         if by != "torchrun" and started == 1 and nodes == 1:
             break
         each = _number(environment, share, started // nodes)

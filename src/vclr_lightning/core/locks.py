@@ -1,7 +1,8 @@
-"""One process at a time: locks that go with the process that holds them, however it ends.
+"""Locks that end with the process that holds them, however it ends.
 
-They are POSIX record locks, which forked workers do not inherit and which network file systems
-know, between machines as well.
+POSIX record locks: forked workers never hold them, and network file systems support them between
+machines. filelock is not used: it polls, and on file systems without flock it leaves marker files
+that outlive a killed process.
 """
 
 from __future__ import annotations
@@ -21,24 +22,22 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers
 
 RUN_LOCK = ".lock"
-_HELD = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
 def locked(file: Path, *, show: bool = True) -> Iterator[None]:
-    """Wait until no other process writes ``file``, and keep others from it.
+    """Wait until no other process writes ``file``, and lock it within the block.
 
     Raises:
         UserError: the folder cannot be written to.
     """
-    with _taken(file.with_suffix(".lock"), wait=quote(str(file)) if show else "") as holder:
-        assert holder is None
+    with _hold(file.with_suffix(".lock"), wait=True, waiting_for=quote(str(file)) if show else ""):
         yield
 
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder.
+    """Keep other processes out of a folder within the block.
 
     Raises:
         UserError: another process uses it, which is named; or the folder cannot be written to.
@@ -52,18 +51,12 @@ def in_use(folder: Path) -> Iterator[None]:
         >>> list(folder.iterdir())
         []
     """
-    with _taken(folder / RUN_LOCK) as holder:
-        if holder is not None:
-            raise UserError(
-                f"{folder} is in use by {holder or 'another process'}; wait for it, stop it, or "
-                "give another name=..."
-            )
+    with _hold(folder / RUN_LOCK, wait=False):
         yield
 
 
 @contextmanager
-def _taken(lock: Path, *, wait: str | None = None) -> Iterator[str | None]:
-    """Take a lock and yield ``None``; or yield who holds it, where it is not to be waited for."""
+def _hold(lock: Path, *, wait: bool, waiting_for: str = "") -> Iterator[None]:
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -72,16 +65,19 @@ def _taken(lock: Path, *, wait: str | None = None) -> Iterator[str | None]:
             raise _unwritable(lock, error) from error
         with sink:
             if not _take(sink, block=False):
-                if wait is None:
+                if not wait:
                     sink.seek(0)
-                    yield sink.read(200).decode(errors="replace").strip()
-                    return
-                if wait:
-                    print(f"waiting for another process that writes {wait}", file=sys.stderr)
-                    wait = ""
+                    holder = sink.read(200).decode(errors="replace").strip()
+                    raise UserError(
+                        f"{lock.parent} is in use by {holder or 'another process'}; wait for it, "
+                        "stop it, or give another name=..."
+                    )
+                if waiting_for:
+                    print(f"waiting for another process that writes {waiting_for}", file=sys.stderr)
+                    waiting_for = ""
                 _take(sink, block=True)
             if not _is_at(lock, sink.fileno()):
-                continue  # the process that held it took the file away: begin again
+                continue  # its last holder has removed the file: begin again
             since = datetime.now().isoformat(" ", "seconds")
             holder = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
             try:
@@ -92,7 +88,7 @@ def _taken(lock: Path, *, wait: str | None = None) -> Iterator[str | None]:
                 raise _unwritable(lock, error) from error
             clear_leftovers(lock.parent)
             try:
-                yield None
+                yield
             finally:
                 lock.unlink(missing_ok=True)
             return
@@ -103,13 +99,13 @@ def _unwritable(lock: Path, error: OSError) -> UserError:
 
 
 def _take(sink: IO[bytes], *, block: bool) -> bool:
-    """Lock a file; true where the file system has no locks, which keeps nobody out."""
+    """Lock a file; true as well where the file system has no locks, which keeps nobody out."""
     import fcntl
 
     try:
         fcntl.lockf(sink, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
     except OSError as error:
-        if not block and error.errno in _HELD:
+        if not block and error.errno in (errno.EACCES, errno.EAGAIN):
             return False
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise

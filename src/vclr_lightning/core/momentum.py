@@ -33,11 +33,9 @@ def paired_parameters(
     pairs: Iterable[tuple[nn.Module, nn.Module]],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the parameters of all (query, key) module pairs as two aligned lists."""
-    query: list[Tensor] = []
-    key: list[Tensor] = []
-    for followed, follower in pairs:
-        query += [p.detach() for p in followed.parameters()]
-        key += [p.detach() for p in follower.parameters()]
+    modules = list(pairs)
+    query = [p.detach() for followed, _ in modules for p in followed.parameters()]
+    key = [p.detach() for _, follower in modules for p in follower.parameters()]
     return query, key
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
 _SPECIAL = ("null", "true", "false", "inf", "nan")
-_MEANT = re.compile(r"[\"',{}\[\]]|\$\{")  # a list, a sweep, an interpolation or quotes
-
-_PATH = re.compile(r"/([^\\]*[^\\\s])?")  # nothing of it is lost where it stands unquoted
+_SYNTAX = re.compile(r"[\"',{}\[\]]|\$\{")  # a list, a sweep, an interpolation or quotes
+_PATH = re.compile(r"/([^\\]*[^\\\s])?")  # Hydra reads it unquoted as it is
 
 
 def quoted(value: Any) -> str:
-    """Return a value as it stands on Hydra's command line.
+    """Return a value in the syntax of Hydra's command line.
 
     Example:
         >>> quoted("it's"), quoted(None), quoted([1, "a b"]), quoted(True)
@@ -39,21 +38,21 @@ def quoted(value: Any) -> str:
 
 
 def typed(key: str, value: object) -> str:
-    """Return an override as one types it into a shell, for a command that :func:`readable` is of.
+    """Return an override as a user types it into a shell, for commands that use :func:`readable`.
 
     Example:
         >>> print(typed("data.root", "/videos"), typed("data.root", "/my vidéos"))
         data.root=/videos 'data.root=/my vidéos'
     """
     text = str(value)
-    plain = _PATH.fullmatch(text) and not _MEANT.search(text)
+    plain = _PATH.fullmatch(text) and not _SYNTAX.search(text)
     return shlex.quote(f"{key}={text if plain else quoted(text)}")
 
 
 def readable(arguments: Iterable[str]) -> list[str]:
-    """Put quotes around values that Hydra cannot read without, as those of many paths.
+    """Quote values that Hydra cannot read otherwise, such as many paths.
 
-    Values that hold quotes, commas, brackets or interpolations stay: what is meant is not told.
+    Values with quotes, commas, brackets or interpolations are left alone: they may be meant so.
 
     Example:
         >>> readable(["-m", "data.root=/Vidéos/a=b (1)", "num_segments=2,3", "seed=1"])
@@ -66,7 +65,7 @@ def readable(arguments: Iterable[str]) -> list[str]:
     found = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and not argument.startswith("-") and not _MEANT.search(value):
+        if equals and not argument.startswith("-") and not _SYNTAX.search(value):
             try:
                 parser.parse_override(argument)
             except HydraException:

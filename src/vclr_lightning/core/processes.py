@@ -1,4 +1,4 @@
-"""Processes that end with those that started them, and commands that say why they failed."""
+"""Processes that end with their parents, and commands that report why they failed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.stopping import SignalAnswer, StopRequested, say
+from vclr_lightning.core.stopping import SignalHandler, StopRequested, write_stderr
 
-_TELL = "VCLR_FAILURE_FILE"  # where a command is to write why it failed
-PARENT = "VCLR_PARENT"  # by whom this process was started, if by a process of this program
-followed: int | None = None  # the process that started this one, where that is known
+PARENT = "VCLR_PARENT"  # the process that started this one, if it is of this package
+_FAILURE_FILE = "VCLR_FAILURE_FILE"  # where a command writes why it failed
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGXCPU")
+_SIGNALLED = 128  # exit statuses above are those of signals
+followed: int | None = None  # the process that started this one, where known
 leader: int | None = None  # the same, where this one is a rank of it
-_SIGNALLED = 128  # statuses from here on are those of signals
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this process be killed when the one that started it ends, however that ends.
+    """Let the kernel kill this process when its parent ends, however that ends.
 
-    It would go on for hours, or wait for others until a timeout, and keep its device's memory.
-    Linux only; elsewhere nothing happens. The kernel watches the thread that started the process:
-    it has to last as long as the process is needed.
+    It would otherwise run for hours, or wait for others until a timeout, and keep its device's
+    memory. Linux only; elsewhere nothing happens. The kernel watches the thread that started the
+    process: that has to last as long as the process is needed.
 
     Args:
         parent: number of the process that started this one, which may have ended by now.
@@ -45,7 +46,7 @@ def end_with_parent(parent: int) -> None:
 def follow_parent() -> None:
     """End with the process that started this one as its command or its rank, if one did.
 
-    To be called early, and before the process starts others.
+    Call it early, before the process starts others.
     """
     global followed, leader
     rank = os.environ.get("LOCAL_RANK", "0") != "0"
@@ -72,7 +73,7 @@ def end_with_creator(*, from_main_thread: bool) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-    # A stopped process runs no thread. A fork server is parent, but not creator.
+    # A stopped process runs no thread. A fork server is the parent, but not the creator.
     if from_main_thread and number == os.getppid():
         end_with_parent(number)
 
@@ -87,7 +88,7 @@ def is_stopped(process: int) -> bool:
 
 
 def how_ended(status: int) -> str:
-    """Say how a process ended that did not say why.
+    """Describe how a process ended that did not report it.
 
     Args:
         status: as of :mod:`subprocess`: negative for signals.
@@ -111,9 +112,6 @@ def how_ended(status: int) -> str:
     return f"{'was ended' if name in _FROM_OUTSIDE else 'crashed'} ({name})"
 
 
-_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGXCPU")
-
-
 def ended_from_outside(status: int) -> bool:
     """Whether a process was ended by another one, or by the system.
 
@@ -125,15 +123,15 @@ def ended_from_outside(status: int) -> bool:
 
 
 def run_command(command: Sequence[str], *, without: Collection[str] = ()) -> None:
-    """Run a command to its end; signals are its to answer.
+    """Run a command to its end, and forward signals to it.
 
     Args:
         command: program and arguments.
-        without: variables of the environment that it is not to have.
+        without: variables to leave out of its environment.
 
     Raises:
-        UserError: the command failed, and why, where it used :func:`tell_failure`.
-        SystemExit: it was ended by a signal that it answered.
+        UserError: the command failed; with its reason, where it used :func:`report_failure`.
+        SystemExit: it was ended by a signal that it handled.
 
     Example:
         >>> run_command([sys.executable, "-c", "pass"])
@@ -145,34 +143,36 @@ says why
     kept = {name: value for name, value in os.environ.items() if name not in without}
     running: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(signum: int) -> None:
+    def forward(signum: int) -> None:
         for process in running:
             process.send_signal(signum)
 
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "reason"
-        own = {_TELL: str(told), PARENT: str(os.getpid())}
-        answer = SignalAnswer(pass_on, pass_on)
-        answer.take()
+        file = Path(folder) / "reason"
+        own = {_FAILURE_FILE: str(file), PARENT: str(os.getpid())}
+        handler = SignalHandler(forward, forward)
+        handler.install()
         try:
             running.append(subprocess.Popen(list(command), env={**kept, **own}))
-            if answer.received:
-                pass_on(answer.received)
+            if handler.received:
+                forward(handler.received)
             status = running[0].wait()
         finally:
-            answer.give_back()
-        if signum := answer.received:
+            handler.restore()
+        if signum := handler.received:
             if status <= 0:  # it did not say so itself
-                say(f"stopped by {signal.Signals(signum).name}; the same command continues")
+                write_stderr(
+                    f"stopped by {signal.Signals(signum).name}; the same command continues"
+                )
             raise StopRequested(signum)
         if status > _SIGNALLED:
             sys.exit(status)
         if status:
-            reason = told.read_text() if told.exists() else ""
+            reason = file.read_text() if file.exists() else ""
             raise UserError(reason or f"its command {how_ended(status)}; what it printed says why")
 
 
-def tell_failure(reason: str) -> None:
-    """Tell whoever runs this process by :func:`run_command`, if anyone does, why it fails."""
-    if file := os.environ.get(_TELL):
+def report_failure(reason: str) -> None:
+    """Report why this process fails to the one that runs it by :func:`run_command`, if any."""
+    if file := os.environ.get(_FAILURE_FILE):
         Path(file).write_text(reason)

@@ -16,23 +16,23 @@ QueueInit = Literal["unit", "uniform"]
 
 
 class KeyQueue(nn.Module):
-    """The last ``size`` keys, each with the id of its video and the step that it entered at.
+    """The last ``size`` keys, each with the id of its video and the step at which it was added.
 
     All state is in buffers, so that it is saved, restored and moved with the module. Keys are
-    written behind the pointer and wrap around, so ``size`` need not be a multiple of a batch.
+    written at the pointer and wrap around, so ``size`` need not be a multiple of a batch.
 
     Args:
         size: length ``K``.
         dim: size ``D`` of a key.
-        init: what the rows hold before any key: ``"unit"`` random unit vectors (the paper),
-            ``"uniform"`` values in +-1/sqrt(D / 3) (the released code).
-        seed: keys of the random start; the same seed gives the same rows on every rank.
+        init: rows before any key: ``"unit"`` random unit vectors (the paper), ``"uniform"`` values
+            in +-1/sqrt(D / 3) (the released code).
+        seed: keys of the random rows; the same seed gives the same rows on every rank.
 
     Attributes:
         rows: keys, ``(K, D)``.
-        ids: video id of each row, ``(K,)`` int64; -1 where no key has been yet.
-        inserted_at: step at which each row was written, ``(K,)`` int64; -1 where none was.
-        pointer: the row that the next key is written to, ``()`` int64.
+        ids: video id of each row, ``(K,)`` int64; -1 before any key.
+        inserted_at: step at which each row was written, ``(K,)`` int64; -1 before any key.
+        pointer: the row of the next key, ``()`` int64.
 
     Raises:
         UserError: ``size`` or ``dim`` is not positive, or ``init`` is unknown.
@@ -69,7 +69,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor, ids: Tensor, step: int) -> None:
-        """Write keys over the oldest rows, in the order given; of more than ``K`` the last stay.
+        """Overwrite the oldest rows with keys, in order; of more than ``K`` the last are kept.
 
         Shape:
             ``keys``: ``(n, D)``; ``ids``: ``(n,)`` int64.
@@ -94,7 +94,7 @@ class KeyQueue(nn.Module):
         return ages.sum().float() / filled.sum().clamp_min(1)
 
     def newest(self, count: int) -> Tensor:
-        """Return up to ``count`` of the rows written last, ``(n, D)``, oldest of them first."""
+        """Return up to ``count`` of the rows written last, ``(n, D)``, oldest first."""
         count = min(count, self.size)
         back = torch.arange(-count, 0, device=self.rows.device)
         return self.rows[(self.pointer + back) % self.size]

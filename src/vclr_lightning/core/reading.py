@@ -1,4 +1,4 @@
-"""Text files that others wrote: read within limits, and nothing in them is resolved or run."""
+"""Text files of others, read within limits, nothing in them resolved or executed; and records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONFIG = MEGABYTE // 4
 _VALUES = 100_000  # plain values of a configuration
 _RECORD = 100 * _VALUES
 _DEPTH = 50
-_MARKS = {  # the longer ones first
+_MARKS = {  # longer ones first
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -37,7 +37,7 @@ _CHECKSUM = re.compile(r',?\s*"checksum": (\d{1,10})\s*}\s*$')
 
 
 def read_text(file: Path, *, most: int = _TEXT) -> str:
-    """Return what a text file says: UTF-8, UTF-16 or UTF-32 by its mark, or else Latin-1.
+    """Return the content of a text file: UTF-8, UTF-16 or UTF-32 by its mark, or else Latin-1.
 
     Line ends are left as they are.
 
@@ -71,11 +71,11 @@ def read_text(file: Path, *, most: int = _TEXT) -> str:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """Return what a JSON text holds.
+    """Return the content of a JSON text.
 
     Args:
         text: to parse.
-        where: it stands, for the message.
+        where: the text's origin, for the message.
 
     Raises:
         UserError: it is no JSON, or is nested too deeply.
@@ -95,16 +95,12 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        UserError: it cannot be read, is too large or nested too deeply, or is no JSON.
-    """
+    """Return the content of a JSON file; see :func:`read_text` and :func:`parse_json`."""
     return parse_json(read_text(file), file)
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file that are not empty, with the numbers of their lines.
+    """Yield the rows of a CSV file that are not empty, with their line numbers.
 
     Raises:
         UserError: it cannot be read, or a cell has more than 131,072 characters.
@@ -133,14 +129,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Return the plain values of a YAML file; nothing in it is interpolated.
 
     Raises:
-        UserError: it cannot be read, is too large, holds tags or aliases, or maps no names.
+        UserError: it cannot be read, is too large, has tags or aliases, or is no mapping.
     """
     try:
         content = yaml.load(read_text(file, most=_CONFIG), Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{file} is damaged, or no plain YAML ({said}); restore or remove it"
+            f"{file} is damaged, or no plain YAML ({reason}); restore or remove it"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{file} is damaged: it maps no names to values; restore or remove it")
@@ -150,12 +146,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def plain_values(
     content: Mapping[Any, Any], where: str | Path, *, most: int = _VALUES
 ) -> dict[str, Any]:
-    """Return what is text, number, list or mapping, by value, and leave the rest out.
+    """Return a copy of the text, numbers, lists and mappings in ``content``, without the rest.
 
     Args:
-        content: of a file that others wrote, in which values may be nested or share others.
-        where: it stands, for the message.
-        most: values there may be; as many as a configuration has.
+        content: of a foreign file, in which values may be nested or shared.
+        where: its origin, for the message.
+        most: allowed number of values; by default that of a configuration.
 
     Raises:
         UserError: there are more values, or they are nested too deeply.
@@ -183,7 +179,7 @@ def plain_values(
 
 
 def write_record(file: Path, content: Mapping[str, Any]) -> None:
-    """Write values for a later run of this package, with a checksum of them.
+    """Write values with a checksum, for a later run of this package.
 
     Raises:
         UserError: the file cannot be written.
@@ -193,9 +189,9 @@ def write_record(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """Return what :func:`write_record` wrote; ``None``, with a warning, where that is damaged.
+    """Return the values of :func:`write_record`; ``None``, with a warning, where it is damaged.
 
-    A file without a checksum, of an earlier version, is taken as it is.
+    A file without a checksum, of an earlier version, is accepted.
     """
     if not file.is_file():
         return None
@@ -207,7 +203,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 
 def read_numbers(file: Path) -> dict[str, float]:
-    """Return what a run measured and kept in a file; nothing where it is damaged or not there."""
+    """Return the numbers of a record; empty where it is damaged or missing."""
     content = read_record(file) or {}
     return {name: value for name, value in content.items() if isinstance(value, int | float)}
 
@@ -225,11 +221,11 @@ def sealed(text: str) -> str:
 
 
 def unsealed(text: str, where: str | Path) -> dict[str, Any]:
-    """Return the values that :func:`sealed` was given.
+    """Return the values of a text of :func:`sealed`.
 
     Args:
         text: to parse.
-        where: it stands, for the message.
+        where: its origin, for the message.
 
     Raises:
         UserError: it is damaged.

@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: nothing in them is run, and what they promise is what they hold."""
+"""Files of ``torch.save``: no code in them is run, and declared sizes are checked."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from vclr_lightning.core.foreign import CHANGED, CUT, what_it_is
 _PICKLE = 64 << 20  # bytes; 100,000 tensors need 15 MB
 _DEPTH, _VALUES = 500, 10**7  # of one value in a pickle
 _LEGACY = 5  # pickles before the numbers in a file of PyTorch before 1.6
-# Modules of Python whose names stand in the pickles of harmless objects.
+# Modules of Python that pickles of harmless objects refer to.
 _HARMLESS = ("_codecs", "argparse", "collections", "copyreg", "datetime", "functools", "pathlib")
 _BUILT_IN = {"builtins.set", "builtins.complex", "builtins.object", "builtins.bytearray"}
-# What PyTorch lets a file call with any size.
+# What PyTorch allows a file to create in any size.
 _BOUNDLESS = re.compile(r"builtins\.bytearray|torch\..*(sparse|nested|meta_tensor).*")
+_SAVE = "save the state_dict() alone in the program that wrote it"
+_ASK = "ask its author what it is, and for the state_dict() alone or .safetensors"
 
 
 class _NotPlainError(ValueError):
-    """What a file asks for beyond tensors and plain values."""
+    """A file holds more than tensors and plain values."""
 
 
 def load_torch(path: Path, *, mapped: bool = False) -> Any:
@@ -39,10 +41,10 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
 
     Args:
         path: written by ``torch.save``.
-        mapped: read tensors only where they are used; then their bytes are not verified.
+        mapped: map tensors into memory instead of reading and verifying them.
 
     Raises:
-        UserError: it is something else, damaged, holds code, or promises more than it holds.
+        UserError: it is another kind of file, damaged, contains code, or less than it declares.
     """
     if other := what_it_is(path):
         raise UserError(f"{path} {other}")
@@ -61,19 +63,19 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         return content if mapped == archive else _load(path, mapped=mapped and archive)
     except _NotPlainError as error:
         raise UserError(f"{path} {error}") from error
-    except Exception as error:  # what torch.save has not written fails in many ways
+    except Exception as error:  # a foreign pickle fails in many ways
         raise UserError(f"{path} {_reason(path, error, names, archive=archive)}") from error
 
 
 def _load(path: Path, *, mapped: bool) -> Any:
-    # The released code saves its command line beside the weights; a Namespace is plain data.
+    # The released code saves its argparse.Namespace beside the weights, which is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of how the file was written
+        warnings.simplefilter("ignore", UserWarning)  # about the file's age
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _examine_archive(path: Path, names: set[str]) -> set[int]:
-    """Look into an archive, add what its pickle names, and return the sizes of its parts."""
+    """Check an archive, add the names in its pickle, and return the sizes of its parts."""
     with zipfile.ZipFile(path) as archive:
         parts = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if any(name.endswith(".npy") for name in archive.namelist()):
@@ -91,10 +93,10 @@ def _examine_archive(path: Path, names: set[str]) -> set[int]:
             )
         whole = sum(info.file_size for info in archive.infolist())
         if whole > path.stat().st_size or parts["data.pkl"].file_size > _PICKLE:
-            raise _NotPlainError(f"promises {whole:,} bytes, more than there are in it; {_ASK}")
+            raise _NotPlainError(f"promises {whole:,} bytes, more than it has; {_ASK}")
         with archive.open(parts["data.pkl"]) as pickle:
             _examine(pickle, names)
-            pickle.read()  # to its end, where its checksum is compared
+            pickle.read()  # to its end, which compares its checksum
         return {info.file_size for info in parts.values()}
 
 
@@ -102,12 +104,12 @@ def _examine_legacy(path: Path, names: set[str]) -> set[int]:
     with path.open("rb") as file:
         for _ in range(_LEGACY):
             _examine(file, names)
-    return set()  # the sizes of its parts stand in the pickle
+    return set()  # the pickle has the sizes of its parts
 
 
 @lru_cache(maxsize=16)
 def _verify(path: Path, *status: int) -> None:
-    """Compare all checksums of an archive, once as long as the file stays the same."""
+    """Compare all checksums of an archive; once, as long as the file stays the same."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:
             raise zipfile.BadZipFile
@@ -116,8 +118,8 @@ def _verify(path: Path, *status: int) -> None:
 def _examine(file: IO[bytes], names: set[str]) -> None:
     """Go through a pickle without building anything, and add the names that it refers to.
 
-    A value that refers to another one twice, and so on, is a few bytes in the file, and takes for
-    ever to hash or to print: each value's size and depth are summed up as they would be built.
+    Values that refer to another one twice, and so on, are a few bytes in the file but take forever
+    to hash or to print; so the size and depth of every value are added up.
     """
     stack: list[tuple[int, int, str]] = []  # size, depth and text of each value
     marks: list[int] = []
@@ -159,12 +161,8 @@ def _examine(file: IO[bytes], names: set[str]) -> None:
         raise _NotPlainError(f"holds a {boundless}, which may be of any size; {_SAVE}")
 
 
-_SAVE = "save the state_dict() alone in the program that wrote it"
-_ASK = "ask whoever gave it to you what it is, and for the state_dict() alone or .safetensors"
-
-
 def _present(module: str, name: str) -> str:
-    """Return a name as it is today: a pickle of the usual form names things as Python 2 did."""
+    """Return a name in Python 3: pickles of protocol 2 use those of Python 2."""
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}"
 
@@ -176,7 +174,7 @@ def _is_harmful(name: str) -> bool:
 
 
 def _check(content: Any, sizes: Collection[int]) -> None:
-    """Refuse tensors that are larger than their numbers in the file."""
+    """Refuse tensors that are larger than their data in the file."""
     for tensor in _tensors(content):
         stored = tensor.untyped_storage().nbytes()
         if tensor.numel() * tensor.element_size() > stored or (sizes and stored not in sizes):

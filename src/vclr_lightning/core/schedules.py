@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,39 +21,35 @@ class SchedulerFactory(Protocol):
     ) -> LRScheduler: ...
 
 
-def warmup_cosine(
-    step: int,
-    *,
-    base: float,
-    warmup_steps: int,
-    total_steps: int,
-    multiplier: float = 100,
-    eta_min: float = 1e-6,
-) -> float:
-    """Return the learning rate of ``step`` (0 is the first).
+class _StepSchedule(LRScheduler):
+    """A closed formula of step and base rate. Only the position is saved, not the shape.
 
-    Linear from ``base / multiplier`` to ``base`` over ``warmup_steps``, then half a cosine to
-    ``eta_min`` over the steps left.
-
-    Example:
-        >>> rates = [warmup_cosine(t, base=0.2, warmup_steps=2, total_steps=4) for t in range(5)]
-        >>> [f"{rate:.6f}" for rate in rates]
-        ['0.002000', '0.101000', '0.200000', '0.100001', '0.000001']
+    LambdaLR multiplies the base rate instead, which rounds differently.
     """
-    if step <= warmup_steps:
-        if warmup_steps == 0:
-            return base
-        return base * (warmup_steps + (multiplier - 1) * step) / (warmup_steps * multiplier)
-    left = max(1, total_steps - warmup_steps)
-    done = min(1.0, (step - warmup_steps) / left)
-    return eta_min + (base - eta_min) * (1 + math.cos(math.pi * done)) / 2
+
+    @abstractmethod
+    def rate(self, step: int, base: float) -> float:
+        """Return the learning rate of ``step`` for a group whose base rate is ``base``."""
+
+    def get_lr(self) -> list[Any]:
+        """Return the learning rate of the coming step, for each group."""
+        return [self.rate(self.last_epoch, float(base)) for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, as plain numbers."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the saved position."""
+        super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()
 
 
-class WarmupCosine(LRScheduler):
+class WarmupCosine(_StepSchedule):
     """Linear warm-up, then cosine annealing, of every parameter group, stepped per iteration.
 
-    Each group starts at its own learning rate divided by ``multiplier``. A run that is no longer
-    than the warm-up ends within it. The position alone is saved; the shape is the run's own.
+    Each group starts at its learning rate divided by ``multiplier``. A run that is no longer than
+    the warm-up ends within it.
 
     Args:
         optimizer: its groups' learning rates are the peaks.
@@ -68,9 +65,9 @@ class WarmupCosine(LRScheduler):
     Example:
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
-        >>> scheduler = WarmupCosine(optimizer, steps_per_epoch=10, epochs=20)
-        >>> f"{scheduler.get_last_lr()[0]:.4f}"
-        '0.0020'
+        >>> scheduler = WarmupCosine(optimizer, steps_per_epoch=1, epochs=4, warmup_epochs=2)
+        >>> [f"{scheduler.rate(step, 0.2):.6f}" for step in range(5)]
+        ['0.002000', '0.101000', '0.200000', '0.100001', '0.000001']
     """
 
     def __init__(
@@ -99,34 +96,19 @@ class WarmupCosine(LRScheduler):
         self.eta_min = eta_min
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[Any]:
-        """Return the learning rate of the coming step, for each group."""
-        return [
-            warmup_cosine(
-                self.last_epoch,
-                base=float(base),
-                warmup_steps=self.warmup_steps,
-                total_steps=self.total_steps,
-                multiplier=self.multiplier,
-                eta_min=self.eta_min,
-            )
-            for base in self.base_lrs
-        ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, as plain numbers."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the saved position."""
-        super().load_state_dict(state_dict)
-        self._last_lr = self.get_lr()
+    def rate(self, step: int, base: float) -> float:
+        """Return the learning rate of ``step`` (0 is the first)."""
+        warmup, multiplier = self.warmup_steps, self.multiplier
+        if step <= warmup:
+            if warmup == 0:
+                return base
+            return base * (warmup + (multiplier - 1) * step) / (warmup * multiplier)
+        done = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2
 
 
-class StepDecay(LRScheduler):
+class StepDecay(_StepSchedule):
     """Multiply the learning rate of every group by ``gamma`` at each milestone, per iteration.
-
-    The position alone is saved; the shape is the run's own.
 
     Args:
         optimizer: its groups' learning rates are the first.
@@ -142,12 +124,7 @@ class StepDecay(LRScheduler):
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         >>> scheduler = StepDecay(optimizer, steps_per_epoch=2, epochs=3, milestones=[1])
-        >>> rates = []
-        >>> for _ in range(4):
-        ...     rates.append(round(scheduler.get_last_lr()[0], 3))
-        ...     optimizer.step()
-        ...     scheduler.step()
-        >>> rates
+        >>> [scheduler.rate(step, 1.0) for step in range(4)]
         [1.0, 1.0, 0.1, 0.1]
     """
 
@@ -169,16 +146,7 @@ class StepDecay(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[Any]:
-        """Return the learning rate of the coming step, for each group."""
-        passed = sum(self.last_epoch >= step for step in self.milestones)
-        return [float(base) * self.gamma**passed for base in self.base_lrs]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, as plain numbers."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the saved position."""
-        super().load_state_dict(state_dict)
-        self._last_lr = self.get_lr()
+    def rate(self, step: int, base: float) -> float:
+        """Return the learning rate of ``step`` (0 is the first)."""
+        passed = sum(step >= milestone for milestone in self.milestones)
+        return base * float(self.gamma**passed)

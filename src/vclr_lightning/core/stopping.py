@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and SIGUSR1: who answers them, and how a process ends by them."""
+"""SIGTERM, Ctrl-C and SIGUSR1: which handler answers them, and how they end a process."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGUSR1,
-)  # SIGUSR1: of SLURM, before the time is up
-_SAME = 1.0  # seconds within which a signal that comes again is the same request
-_held: list[int] | None = None  # signals that wait until processes have been started
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""SLURM sends SIGUSR1 before a job's time is up."""
+
+_SAME = 1.0  # seconds within which a repeated signal is the same request
+_held: list[int] | None = None  # signals that arrived while processes were being started
 
 
 class StopRequested(SystemExit):
     """A signal asked the process to stop; ends it with the signal's status.
 
     The status is 128 + the signal's number (143 for SIGTERM, 130 for Ctrl-C), and 0 on processes
-    that the trainer launched itself, whose failure it would take for a crash.
+    launched by the trainer, which would take their failure for a crash.
 
     Example:
         >>> StopRequested(signal.SIGTERM).code
@@ -36,8 +34,8 @@ class StopRequested(SystemExit):
         self.signum = signum
 
 
-class SignalAnswer:
-    """Answers SIGTERM and Ctrl-C from :meth:`take` to :meth:`give_back`, in the main thread.
+class SignalHandler:
+    """Handles :data:`SIGNALS` from :meth:`install` to :meth:`restore`, in the main thread.
 
     Args:
         first: called with the number of the first signal.
@@ -56,21 +54,21 @@ class SignalAnswer:
         self._pid = -1
         self._before: dict[signal.Signals, Any] = {}
 
-    def take(self) -> bool:
-        """Answer from now on; false outside the main thread, which Python gives no signals."""
+    def install(self) -> bool:
+        """Handle signals from now on; false outside the main thread, which gets none in Python."""
         if threading.current_thread() is not threading.main_thread():
             return False
         self._pid = os.getpid()
-        self._before = {signum: signal.signal(signum, self._answer) for signum in SIGNALS}
+        self._before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
         return True
 
-    def give_back(self) -> None:
-        """Let those answer who did before."""
+    def restore(self) -> None:
+        """Put the earlier handlers back."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
 
-    def _answer(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # inherited by a forked process
             os._exit(128 + signum)
         if _held is not None:
@@ -81,7 +79,7 @@ class SignalAnswer:
         if not self.received:
             self.received = signum
             self._first(signum)
-        # A signal to a process group comes once more from a parent that passes it on.
+        # A signal to a process group arrives once more from a parent that forwards it.
         elif signum != self.received or now - last > _SAME:
             self._abort(signum)
             os._exit(128 + signum)
@@ -89,12 +87,13 @@ class SignalAnswer:
 
 @contextmanager
 def stopped_by_signals(then: str, *, leader: int | None = None) -> Iterator[None]:
-    """Within it, SIGTERM and Ctrl-C raise :class:`StopRequested`; a second one ends at once.
+    """Raise :class:`StopRequested` on a signal within the block; a second one ends at once.
 
     Args:
-        then: what the user can do then, for the sentence that says so.
-        leader: the process that started this one as its rank, which is sent the signal and ends
-            both. If a rank ended by itself, its leader could be waiting for it, deaf to signals.
+        then: what the user can do then, for the message.
+        leader: the process that started this one as its rank: the signal is forwarded to it, and it
+            ends both. If a rank ended by itself, its leader could be waiting for it without
+            handling signals.
     """
 
     def stop(signum: int) -> None:
@@ -103,27 +102,27 @@ def stopped_by_signals(then: str, *, leader: int | None = None) -> Iterator[None
             return
         rank = int(os.environ.get("LOCAL_RANK", "0"))
         if rank == 0:
-            say(f"stopped by {signal.Signals(signum).name}; {then}")
+            write_stderr(f"stopped by {signal.Signals(signum).name}; {then}")
         raise StopRequested(signum, local_rank=rank)
 
-    answer = SignalAnswer(stop)
-    answer.take()
+    handler = SignalHandler(stop)
+    handler.install()
     try:
         yield
     finally:
-        answer.give_back()
+        handler.restore()
 
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Processes that this thread starts within it never get SIGTERM and Ctrl-C.
+    """Start processes within the block that never get :data:`SIGNALS`.
 
-    A signal to the whole process group is then for the parent alone to answer, which ends them. It
-    does so afterwards, when it knows of all that it has started.
+    A signal to the whole process group is then the parent's alone, which ends its children. It is
+    handled after the block, when the parent knows all processes that it has started.
     """
     global _held
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    _held = []  # other threads of this process may take signals
+    _held = []  # other threads of this process may receive signals
     try:
         yield
     finally:
@@ -133,6 +132,6 @@ def signals_blocked() -> Iterator[None]:
             signal.raise_signal(signum)
 
 
-def say(sentence: str) -> None:
-    """Write a line to standard error, from a signal's handler as well."""
+def write_stderr(sentence: str) -> None:
+    """Write a line to standard error, safe in a signal handler."""
     os.write(2, f"\n{sentence}\n".encode())

@@ -12,10 +12,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from vclr_lightning.callbacks.random_state import random_state, set_random_state
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.random import random_state, set_random_state
 from vclr_lightning.core.screen import notices_once, show, wrote
 from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
 from vclr_lightning.report.evaluation import write_evaluation_page

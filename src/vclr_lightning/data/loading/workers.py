@@ -17,8 +17,8 @@ from torch.utils.data._utils import signal_handling
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped, tell_failure
-from vclr_lightning.core.stopping import say
+from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped, report_failure
+from vclr_lightning.core.stopping import write_stderr
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
@@ -140,8 +140,8 @@ class WorkerWatch(threading.Thread):
                 self._reason = death or self._delay()
                 _kill(self._workers())  # which is an error for who waits
                 if not self._over.wait(_PATIENCE):  # unless half a message has come
-                    say(f"error: {self._reason}")
-                    tell_failure(self._reason)
+                    write_stderr(f"error: {self._reason}")
+                    report_failure(self._reason)
                     os._exit(2)
                 return
 

@@ -23,8 +23,8 @@ from torch.distributed import distributed_c10d
 from vclr_lightning.core import distributed, processes
 from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import how_ended, is_stopped, tell_failure
-from vclr_lightning.core.stopping import StopRequested, say
+from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
+from vclr_lightning.core.stopping import StopRequested, write_stderr
 
 # Public since torch 2.14.
 set_timeout: Callable[[timedelta], None] = getattr(
@@ -154,8 +154,8 @@ class _Watch(threading.Thread):
         _kill([process for _, process in self._launched])
         # Who waits for them is told by an error, as a rule.
         if not self.training_over.wait(_PATIENCE):
-            say(f"error: {reason}")
-            tell_failure(reason)
+            write_stderr(f"error: {reason}")
+            report_failure(reason)
             os._exit(2)
 
 
@@ -178,7 +178,7 @@ def lost_rank(error: BaseException) -> str | None:
     launcher = processes.followed
     if launcher is not None and is_stopped(launcher):
         reason = f"rank 0 (process {launcher}) is stopped (SIGSTOP); {_CONTINUES}"
-        say(f"error: {reason}")
+        write_stderr(f"error: {reason}")
         os.kill(launcher, signal.SIGKILL)  # and this process with it
     return (
         f"rank {rank()} lost another rank, which has ended, or did not answer within "
