@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from pytorch_lightning import LightningDataModule
 
-from vclr_lightning.bench import steps
+from vclr_lightning.bench import step as step_module
 from vclr_lightning.bench.parts import parts_of
-from vclr_lightning.bench.replay import batch_of
 from vclr_lightning.bench.samples import PHASES
+from vclr_lightning.bench.step import batch_of
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 
@@ -133,7 +133,7 @@ def test_mistakes_are_one_sentence(arguments: list[str], says: str, capsys: Capt
     assert re.search(says, lines[0]), lines[0]
 
 
-def test_too_few_videos_are_told_before_anything_is_measured(
+def test_too_few_videos_are_an_error_before_anything_is_measured(
     video_folder: Path, capsys: Capture
 ) -> None:
     assert (
@@ -142,7 +142,7 @@ def test_too_few_videos_are_told_before_anything_is_measured(
     assert "12 training videos" in capsys.readouterr().err
 
 
-def test_options_of_one_s_own(video_folder: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_own_options(video_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "conf/backbone").mkdir(parents=True)
     (tmp_path / "conf/backbone/mine.yaml").write_text(
         "_target_: vclr_lightning.models.TinyBackbone\nwidth: 8\nstages: 1\n"
@@ -152,7 +152,7 @@ def test_options_of_one_s_own(video_folder: Path, tmp_path: Path, capsys: Captur
     assert main(["bench", *arguments, *run, f"data.root={video_folder}"]) == 0
 
 
-def test_a_stage_that_trains_on_nothing_of_ours_is_refused(tmp_path: Path) -> None:
+def test_a_stage_with_other_data_is_refused(tmp_path: Path) -> None:
     from functools import partial
     from types import SimpleNamespace
 
@@ -170,7 +170,7 @@ def test_a_batch_repeats_its_samples() -> None:
     import torch
 
     samples = [{"x": torch.tensor(i), "rejected": [], "valid": True} for i in range(3)]
-    assert batch_of(samples, 7, pinned=False)["x"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert batch_of(samples, 7)["x"].tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_what_cannot_be_loaded_is_not_measured_and_the_rest_is(
@@ -192,7 +192,7 @@ def test_an_interruption_of_training_stays_one(
         raise KeyboardInterrupt
 
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(steps._Watch, "on_train_batch_end", interrupted)
+    monkeypatch.setattr(step_module._StepTimer, "on_train_batch_end", interrupted)
     arguments = ["--seconds", "1", *TINY, "queue_size=16", f"data.root={video_folder}"]
     try:
         assert main(["bench", *arguments]) == 130

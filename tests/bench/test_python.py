@@ -1,4 +1,4 @@
-"""Measuring from Python: parts of one's own, without a configuration."""
+"""Measuring your own parts from Python, without a configuration."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _build(values: Mapping[str, Any], *, videos: Path, cache: Path, **trainer: A
 def test_a_large_batch_is_measured_on_a_small_one(video_folder: Path, tmp_path: Path) -> None:
     build = partial(_build, videos=video_folder, cache=tmp_path, max_epochs=100)
     found = bench(build, seconds=0.001, num_workers=0, variants=False, show=False)
-    assert (found.step.videos, found.step.wanted) == (8, 10)
+    assert (found.step.videos, found.batch) == (8, 10)
     assert found.run is None
     assert "give --seconds" in found.run_reason
     text = "".join(str(cell) for table in found.tables() for c in table.columns for cell in c.cells)
@@ -54,11 +54,11 @@ def test_a_large_batch_is_measured_on_a_small_one(video_folder: Path, tmp_path: 
     assert "no: would take" in text
 
 
-def test_a_trainer_that_ends_early_is_told(video_folder: Path, tmp_path: Path) -> None:
+def test_a_trainer_that_ends_early_is_an_error(video_folder: Path, tmp_path: Path) -> None:
     build = partial(
         _build, videos=video_folder, cache=tmp_path, max_epochs=1, limit_train_batches=2
     )
-    with pytest.raises(UserError, match="ends after 2 batches, too few to measure"):
+    with pytest.raises(UserError, match="ends after too few batches to measure"):
         bench(build, seconds=1, num_workers=0, variants=False, show=False)
 
 

@@ -1,9 +1,10 @@
-"""What a run trains, on what, and with which trainer: taken out of its stage."""
+"""What a run trains, on what, and with which trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.epochs import EpochBatches, epoch_order, micro_batch_size
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,34 @@ class Parts:
         """Return the samples that the module reads."""
         return self.data.train_dataset(getattr(self.module, "required_views", None))
 
+    def micro_batch(self) -> int:
+        """Return the videos of a micro-batch.
+
+        Raises:
+            UserError: the batch cannot be split evenly, or there are too few videos for it.
+        """
+        trainer = self.trainer(callbacks=[], loggers=[], directory=None)
+        accumulate, size = trainer.accumulate_grad_batches, self.data.batch_size
+        EpochBatches(len(self.data.train), batch_size=size, accumulate=accumulate)
+        return micro_batch_size(size, accumulate=accumulate)
+
+    def keys(self) -> Iterator[tuple[int, int]]:
+        """Return ``(epoch, row)`` of the samples of training in their order, without end."""
+        for epoch in count():
+            order = epoch_order(len(self.data.train), seed=self.data.seed, epoch=epoch)
+            yield from ((epoch, int(row)) for row in order)
+
 
 Build = Callable[[Mapping[str, Any]], Parts]
-"""Gives the parts of a run in which some values, by key, are others than usual."""
+"""Returns the parts of a run with some settings changed, given by key."""
 
 
-class _Reached(Exception):  # noqa: N818  # no error: the stage has come to its training
-    def __init__(self, module: LightningModule, data: VideoDataModule) -> None:
-        super().__init__()
-        self.module, self.data = module, data
+class _AtFit(Exception):  # noqa: N818  # no error: the stage has reached its training
+    pass
 
 
 def parts_of(stage: Callable[..., Any], directory: Path) -> Parts:
-    """Run a stage up to where it begins to train, and return what it would train.
+    """Run a stage up to ``Trainer.fit`` and return what it would train.
 
     Args:
         stage: a stage with the keyword argument ``trainer``, all others given.
@@ -56,17 +73,17 @@ def parts_of(stage: Callable[..., Any], directory: Path) -> Parts:
     trainer: Callable[..., Trainer] = stage.keywords["trainer"]  # type: ignore[attr-defined]
 
     def build(**_unused: Any) -> Trainer:
-        built = trainer(callbacks=[], loggers=[], directory=directory)
-
         def fit(model: LightningModule, *, datamodule: Any, **_more: Any) -> None:
-            raise _Reached(model, datamodule)
+            raise _AtFit(model, datamodule)
 
+        built = trainer(callbacks=[], loggers=[], directory=directory)
         built.fit = fit  # type: ignore[method-assign, assignment]
         return built
 
     try:
         stage(trainer=build, directory=directory, metadata={})
-    except _Reached as reached:
-        if isinstance(reached.data, VideoDataModule):
-            return Parts(reached.module, reached.data, trainer)
+    except _AtFit as reached:
+        module, data = reached.args
+        if isinstance(data, VideoDataModule):
+            return Parts(module, data, trainer)
     raise UserError("this stage does not train on videos; `vclr bench` measures stages that do")

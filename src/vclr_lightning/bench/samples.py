@@ -1,66 +1,73 @@
-"""Make samples as a worker does, and time it."""
+"""What a sample costs a data worker."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from cProfile import Profile
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vclr_lightning.bench.clock import Clock, Seconds
-from vclr_lightning.bench.watched import WatchedReader, WatchedTransform, shares_of_reading
-from vclr_lightning.core.screen import Update
 from vclr_lightning.data.loading.collate import collate
 from vclr_lightning.data.loading.dataset import VideoDataset
 
-PHASES = ("open", "seek", "decode", "convert", "augment", "draw", "collate")
-"""Of a sample, in their order; ``draw`` is choosing frames, and putting the clips together."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from vclr_lightning.data.protocols import ClipTransform, OpenVideo, VideoReader
+
+PHASES = {
+    "open": "open the file, read its index",
+    "seek": "seek, read packets",
+    "decode": "decode",
+    "convert": "convert to RGB",
+    "augment": "crop and augment",
+    "draw": "draw frames, put clips together",
+    "collate": "collate a batch",
+}
+"""Of a sample, with a description of each."""
 
 _LEAST, _MOST = 8, 512  # samples
-_SLOW = 3  # samples suffice where eight would take three times as long as is given, or as this:
-_PATIENCE = 2.0  # seconds
-_LOOKED_INTO = 16  # of them, how reading divides
-_KEPT = 64  # for batches to train on
+_PROFILED = 16  # samples
+_KEPT = 64  # samples, for batches to train on
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCost:
-    """What a sample costs a worker: means over the samples that were made.
+    """What a sample costs a worker: means over the measured samples.
 
     Attributes:
-        phases: CPU seconds of each of :data:`PHASES`, which add up to ``cpu``.
-        wall: seconds that pass, waiting for the disk among them.
-        samples: how many were made.
-        samples_kept: some of them, to train on.
-        keys: ``(epoch, row)`` of those that were made.
-        rejected: videos that could not be read, and why.
+        phases: CPU seconds of each of :data:`PHASES`.
+        cpu: their sum.
+        wall: elapsed seconds, including waits for the disk or a core.
+        keys: ``(epoch, row)`` of the measured samples.
+        kept: the last of these samples, to train on.
+        rejected: videos that could not be read, with reasons.
     """
 
     phases: dict[str, float]
+    cpu: float
     wall: float
-    samples: int
-    samples_kept: list[Any]
     keys: list[tuple[int, int]]
+    kept: Sequence[Any]
     rejected: list[Any]
 
     @property
-    def cpu(self) -> float:
-        """CPU seconds of a sample."""
-        return sum(self.phases.values())
-
-    @property
     def wait(self) -> float:
-        """Seconds of a sample in which the CPU did nothing for it."""
+        """Seconds per sample in which the CPU did nothing for it."""
         return max(0.0, self.wall - self.cpu)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute in one thread for a while, as in a worker."""
+    """Compute in one thread, as a worker does."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -71,90 +78,164 @@ def one_thread() -> Iterator[None]:
 
 def sample_cost(
     dataset: VideoDataset,
-    keys: Iterable[tuple[int, int]],
+    keys: Iterator[tuple[int, int]],
     *,
     seconds: float,
-    update: Update,
     batch: int,
 ) -> SampleCost:
-    """Make samples until the time is up, at least eight, or three where they are slow.
+    """Make samples as a worker does until the time is up, at least eight.
 
     Args:
         dataset: of training.
-        keys: which samples; the first one is not counted.
+        keys: which samples; the first is a warm-up.
         seconds: to measure for.
-        update: is told how many were made.
-        batch: samples that are put together.
+        batch: samples that are collated together.
     """
-    clock, profile = Clock(), Profile(time.process_time, builtins=False)
-    watched = dataset.replaced(
-        reader=WatchedReader(dataset.reader, clock),
-        transform=WatchedTransform(dataset.transform, clock),
+    spent: dict[str, float] = defaultdict(float)
+    profile = Profile(time.process_time)
+    timed = dataset.replaced(
+        reader=TimedReader(dataset.reader, spent),
+        transform=TimedTransform(dataset.transform, spent),
     )
-    looked = dataset.replaced(reader=WatchedReader(dataset.reader, Clock(), profile))
-    kept: list[Any] = []
+    profiled = dataset.replaced(reader=TimedReader(dataset.reader, defaultdict(float), profile))
+    kept: deque[Any] = deque(maxlen=_KEPT)
     made: list[tuple[int, int]] = []
     rejected: list[Any] = []
-    whole = Clock()
+    wall = whole = 0.0
     begin = time.monotonic()
     with one_thread():
-        for number, key in enumerate(keys):
-            if number == 0:  # what is only done once: imports, first memory
-                dataset[key]
-                continue
-            with whole("sample"):
-                sample = watched[key]
-            if number <= (_LOOKED_INTO if time.monotonic() - begin < seconds else 1):
-                looked[key]
+        dataset[next(keys)]
+        for key in keys:
+            start, start_cpu = time.perf_counter(), time.process_time()
+            sample = timed[key]
+            wall += time.perf_counter() - start
+            whole += time.process_time() - start_cpu
+            if len(made) < (_PROFILED if time.monotonic() - begin < seconds else 1):
+                profiled[key]
             made.append(key)
+            kept.append(sample)
             rejected += sample["rejected"]
-            kept = [*kept, sample][-_KEPT:]
-            update(len(made), "samples")
-            taken = time.monotonic() - begin
-            least = _LEAST if taken < 3 * max(seconds, _PATIENCE) else _SLOW
-            if len(made) >= _MOST or (taken > seconds and len(made) >= least):
+            if len(made) >= (_LEAST if time.monotonic() - begin > seconds else _MOST):
                 break
-        joined = Clock()
         several = [kept[i % len(kept)] for i in range(min(batch, _KEPT))]
-        for _ in range(2):  # the first one touches new memory
-            joined.parts.clear()
-            with joined("collate"):
-                collate(several)
-    return _cost(
-        *(clock.parts, whole.parts["sample"], joined.parts["collate"], len(several)),
-        shares=shares_of_reading(profile),
-        kept=kept,
-        made=made,
-        rejected=rejected,
-    )
-
-
-def _cost(
-    parts: dict[str, Seconds],
-    whole: Seconds,
-    joined: Seconds,
-    together: int,
-    *,
-    shares: dict[str, float],
-    kept: list[Any],
-    made: list[tuple[int, int]],
-    rejected: list[Any],
-) -> SampleCost:
+        collate(several)  # touches new memory
+        start, start_cpu = time.perf_counter(), time.process_time()
+        collate(several)
+        collate_wall = (time.perf_counter() - start) / len(several)
+        collate_cpu = (time.process_time() - start_cpu) / len(several)
     number = len(made)
-    reading = parts["read"].cpu
     phases = {
-        "open": parts["open"].cpu / number,
-        **{name: share * reading / number for name, share in shares.items()},
-        "augment": parts["augment"].cpu / number,
-        "collate": joined.cpu / together,
+        "open": spent["open"] / number,
+        **{name: share * spent["read"] / number for name, share in read_shares(profile).items()},
+        "augment": spent["augment"] / number,
+        "draw": max(0.0, whole - sum(spent.values())) / number,
+        "collate": collate_cpu,
     }
-    known = sum(part.cpu for part in parts.values())
-    phases["draw"] = max(0.0, whole.cpu - known) / number
     return SampleCost(
-        phases={name: phases[name] for name in PHASES},
-        wall=whole.wall / number + joined.wall / together,
-        samples=number,
-        samples_kept=kept,
+        phases=phases,
+        cpu=sum(phases.values()),
+        wall=wall / number + collate_wall,
         keys=made,
+        kept=kept,
         rejected=rejected,
     )
+
+
+@contextmanager
+def _timing(spent: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.process_time()
+    try:
+        yield
+    finally:
+        spent[phase] += time.process_time() - start
+
+
+class TimedTransform:
+    """A transform that adds its CPU time to ``spent["augment"]``."""
+
+    def __init__(self, transform: ClipTransform, spent: dict[str, float]) -> None:
+        self._transform = transform
+        self._spent = spent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transform, name)
+
+    def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
+        with _timing(self._spent, "augment"):
+            return self._transform(clip, rng)
+
+    def begin(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Any:
+        with _timing(self._spent, "augment"):
+            return self.__getattr__("begin")(clip, rng)
+
+
+class TimedReader:
+    """A reader that adds its CPU time to ``spent["open"]`` and ``spent["read"]``.
+
+    Args:
+        reader: any.
+        spent: CPU seconds by phase.
+        profile: of what happens in ``read``, if wanted.
+    """
+
+    def __init__(
+        self, reader: VideoReader, spent: dict[str, float], profile: Profile | None = None
+    ) -> None:
+        self._reader = reader
+        self._spent = spent
+        self._profile = profile
+
+    @contextmanager
+    def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[OpenVideo]:
+        context = self._reader.open(path, num_frames=num_frames)
+        with _timing(self._spent, "open"):
+            video = context.__enter__()
+
+        def close(*error: Any) -> bool | None:
+            with _timing(self._spent, "open"):
+                return context.__exit__(*error)
+
+        with ExitStack() as stack:
+            stack.push(close)
+            yield _TimedVideo(video, self._spent, self._profile)
+
+
+class _TimedVideo:
+    def __init__(self, video: OpenVideo, spent: dict[str, float], profile: Profile | None) -> None:
+        self._video = video
+        self._spent = spent
+        self._profile = profile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._video, name)
+
+    def times(self) -> NDArray[np.float64]:
+        with _timing(self._spent, "open"):
+            return self._video.times()
+
+    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        with _timing(self._spent, "read"), self._profile or ExitStack():
+            return self._video.read(frame_indices)
+
+
+def read_shares(profile: Profile) -> dict[str, float]:
+    """Return the shares of ``seek``, ``decode`` and ``convert`` in a profile of reading.
+
+    FFmpeg's decoder decodes, its scaler and the copy into an array convert, and the rest seeks. A
+    reader that does not call them, such as one of images, only decodes.
+
+    Example:
+        >>> read_shares(Profile())
+        {'seek': 0.0, 'decode': 1.0, 'convert': 0.0}
+    """
+    seconds = dict.fromkeys(("seek", "decode", "convert"), 0.0)
+    for entry in profile.getstats():
+        method, _, owner = str(entry.code).partition(" of ")
+        phase = {"<method 'decode'": "decode", "<method 'reformat'": "convert"}.get(method)
+        if method == "<method 'to_ndarray'":
+            phase = "convert"
+        seconds[phase if phase and owner.startswith("'av.") else "seek"] += entry.inlinetime
+    if not seconds["decode"]:
+        return {"seek": 0.0, "decode": 1.0, "convert": 0.0}
+    total = sum(seconds.values())
+    return {name: value / total for name, value in seconds.items()}

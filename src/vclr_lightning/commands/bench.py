@@ -2,8 +2,8 @@
 
 Takes the overrides of `python -m vclr_lightning.train` and measures the run that they describe:
 samples as a data worker makes them, training steps, both together, and what would help: re-encoding
-(a few videos, into a temporary folder), and other ways to augment. Leaves no run; what training
-keeps in its cache, the videos' index, is kept.
+(a few videos, into a temporary folder), and other ways to augment. Leaves no run; the index of the
+videos, which training keeps in its cache, stays.
 Options come before the overrides or after them.
 
   vclr bench data.root=/videos batch_size=64
@@ -13,13 +13,10 @@ Options come before the overrides or after them.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vclr_lightning.bench import Bench
-
-_LEAST = 1.0  # seconds
+from vclr_lightning.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,60 +40,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON to a file")
     parser.add_argument(
-        "--config-dir", type=Path, metavar="DIR", help="options of your own, as in training"
+        "--config-dir", type=Path, metavar="DIR", help="your own options, as in training"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, and print what came of it."""
-    import json
-
-    from vclr_lightning.core.errors import UserError
+    """Measure, and print the tables and the advice."""
+    from vclr_lightning.app.benchmarking import benchmark
     from vclr_lightning.core.files import replacing
-    from vclr_lightning.core.screen import wrote
+    from vclr_lightning.core.screen import screen, show, wrote
 
-    if not args.seconds >= _LEAST:
-        raise UserError(f"--seconds {args.seconds:g} must be {_LEAST:g} or more")
+    if not args.seconds >= 1:
+        raise UserError(f"--seconds {args.seconds:g} must be 1 or more")
     if args.out is not None and not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; give a file")
-    found = _measure(args)
+    found = benchmark(
+        args.overrides, config_dir=args.config_dir, seconds=args.seconds, variants=args.variants
+    )
     text = json.dumps({"overrides": args.overrides, **found.as_dict()}, indent=1)
     if args.json:
         print(text)
     else:
-        _print(found)
+        show(*found.tables())
+        screen().print(*found.notices(), "", found.advice.text, sep="\n")
+        show(*(f"  {line}" for line in found.advice.lines))
     if args.out is not None:
         with replacing(args.out) as sink:
             sink.write(f"{text}\n".encode())
         if not args.json:
             wrote(args.out)
-
-
-def _measure(args: argparse.Namespace) -> Bench:
-    import tempfile
-
-    from vclr_lightning.app.benchmarked import benchmarked
-    from vclr_lightning.bench import bench
-    from vclr_lightning.core.screen import notices_once
-
-    # The run is built more than once.
-    with notices_once(), tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
-        run = benchmarked(args.overrides, config_dir=args.config_dir, directory=Path(folder))
-        return bench(
-            run.build,
-            seconds=args.seconds,
-            augment=run.augment,
-            num_workers=run.num_workers,
-            processes=run.processes,
-            variants=args.variants,
-        )
-
-
-def _print(found: Bench) -> None:
-    from vclr_lightning.core.screen import screen, show
-
-    show(*found.tables())
-    screen().print(*found.notices(), "", found.advice.text, sep="\n")
-    show(*(f"  {line}" for line in found.advice.lines))
