@@ -107,6 +107,22 @@ class OpenVideo(Protocol):
         ...
 
 
+def checked_indices(frame_indices: Sequence[int] | NDArray[np.int64], num_frames: int) -> list[int]:
+    """Return frame indices as a list, for a reader of a video of ``num_frames`` frames.
+
+    Raises:
+        IndexError: an index is negative or not below ``num_frames``.
+
+    Example:
+        >>> checked_indices([3, 3, 0], 4)
+        [3, 3, 0]
+    """
+    indices = [int(i) for i in frame_indices]
+    if indices and not 0 <= min(indices) <= max(indices) < num_frames:
+        raise IndexError(f"frame indices {indices} are not all within 0..{num_frames - 1}")
+    return indices
+
+
 class VideoReader(Protocol):
     """Opens videos; picklable, holds no open files itself.
 

@@ -19,7 +19,7 @@ import pytest
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.readers.picture import upright
+from vclr_lightning.data.readers.decoding import upright
 
 HAS_INDEX = hasattr(av.stream.Stream, "index_entries")
 H264 = {"options": {"threads": "1", "g": "12"}}

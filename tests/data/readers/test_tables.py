@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.readers.index import GroupIndex
+from vclr_lightning.data.readers.packets import GroupIndex
 from vclr_lightning.data.readers.sources import Content, FilePart, WholeFile
 from vclr_lightning.data.readers.tables import TableStore
 

@@ -12,7 +12,7 @@ import pytest
 
 from vclr_lightning.data.readers import PyAVReader, probe
 from vclr_lightning.data.readers.opening import PYAV
-from vclr_lightning.data.readers.times import stamped_times
+from vclr_lightning.data.readers.sequential import stamped_times
 
 Make = Callable[..., Path]
 ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}

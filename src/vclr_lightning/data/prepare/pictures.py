@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from vclr_lightning.data.readers.picture import ONE_THREAD, PictureMaker
+from vclr_lightning.data.readers.decoding import ONE_THREAD, PictureMaker
 
 
 class Scaler:

@@ -15,8 +15,7 @@ from vclr_lightning.data.prepare.pictures import Scaler
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
 from vclr_lightning.data.readers.opening import open_stream
-from vclr_lightning.data.readers.sequential import SequentialDecoder, read_stamps
-from vclr_lightning.data.readers.times import stamped_times
+from vclr_lightning.data.readers.sequential import SequentialDecoder, read_timestamps, stamped_times
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -65,7 +64,7 @@ def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
 
 def _clock(source: Path) -> tuple[Fraction, Sequence[int]]:
     """Return a unit of time, and when each frame is shown, rising, of a file that has none."""
-    stamps = read_stamps(source)
+    stamps = read_timestamps(source)
     with open_stream(source) as (_, stream):
         times = stamped_times(stamps, 1.0) if stream.time_base else None
         if times is None:

@@ -1,4 +1,4 @@
-"""What the bytes of a packet tell that containers leave out or get wrong."""
+"""What codec headers and packets contain that containers omit or get wrong."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
 
 
 def length_prefix(codec: str, extradata: bytes) -> int:
-    """Return the bytes of the length before each NAL unit of H.264 and HEVC; 0 where none is."""
+    """Return the size of the length field before each NAL unit of H.264 and HEVC; 0 for none."""
     if extradata[:1] != b"\x01":
         return 0
     at = {"h264": 4, "hevc": 21}.get(codec, len(extradata))
@@ -118,11 +118,8 @@ class UnitCheck:
 
 def starts_anew(packet: bytes, extradata: bytes) -> bool:
     """Return whether an H.264 packet is an IDR picture, which makes the decoder forget the rest."""
-    for unit in _h264_units(packet, extradata):
-        kind = unit[0] & 0x1F if unit else 0
-        if kind in (_SLICE, _IDR):
-            return kind == _IDR
-    return False
+    kinds = (unit[0] & 0x1F for unit in _h264_units(packet, extradata) if unit)
+    return next((kind == _IDR for kind in kinds if kind in (_SLICE, _IDR)), False)
 
 
 def _recovers(packet: bytes, extradata: bytes) -> bool:
@@ -161,17 +158,16 @@ def _recovers_exactly(unit: bytes) -> bool:
     data = unit[1:].replace(b"\x00\x00\x03", b"\x00\x00")
     at = 0
     while at + 2 < len(data):
-        kind = length = 0
-        while at < len(data) and data[at] == 0xFF:
-            kind, at = kind + 255, at + 1
-        if at >= len(data):
-            return False
-        kind, at = kind + data[at], at + 1
-        while at < len(data) and data[at] == 0xFF:
-            length, at = length + 255, at + 1
-        if at >= len(data):
-            return False
-        length, at = length + data[at], at + 1
+        numbers = []  # type and length of a message: 255 for each byte 0xFF, and the byte after
+        for _ in range(2):
+            begin = at
+            while at < len(data) and data[at] == 0xFF:
+                at += 1
+            if at >= len(data):
+                return False
+            numbers.append(255 * (at - begin) + data[at])
+            at += 1
+        kind, length = numbers
         if kind == _RECOVERY_POINT and length:
             return data[at] >> 6 == 0b11  # ue(0), then the flag
         at += length

@@ -1,4 +1,4 @@
-"""Read videos that were extracted into folders of pictures."""
+"""Read videos that were extracted into folders of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+from vclr_lightning.data.protocols import FrameCountChangedError, VideoError, checked_indices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class ImageFolderReader:
     """Reads folders of extracted frames, JPEG or PNG, numbered from 0 or 1 without a gap.
 
     Args:
-        template: name of a picture with one number in it, in the form of :meth:`str.format`:
+        template: name of an image with one number in it, in the form of :meth:`str.format`:
             ``img_{:05d}.jpg``, ``{:d}.png``.
 
     Raises:
@@ -50,11 +50,10 @@ class ImageFolderReader:
 
         Args:
             path: the folder.
-            num_frames: the number of pictures in it, where it is known; without it, the folder is
-                listed.
+            num_frames: the number of images in it, if known; otherwise the folder is listed.
 
         Raises:
-            VideoError: there is no such folder, or it has no picture of that name, or a gap.
+            VideoError: there is no such folder, it has no image of that name, or a gap.
         """
         yield ImageFolder(Path(path), self._template, self._pattern, num_frames)
 
@@ -71,39 +70,37 @@ class ImageFolder:
         if num_frames is None:
             self._start, self._num_frames = self._list()
         else:
-            self._start = 0 if self._picture(0).is_file() else 1
+            self._start = 0 if self._file(0).is_file() else 1
             self._num_frames = num_frames
 
     @property
     def num_frames(self) -> int:
-        """Pictures in the folder."""
+        """Images in the folder."""
         return self._num_frames
 
     def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the pictures of ``frame_indices`` as ``(H, W, 3)`` RGB.
+        """Return the images of ``frame_indices`` as ``(H, W, 3)`` RGB.
 
         Raises:
             FrameCountChangedError: the folder holds another number than ``num_frames``.
             IndexError: an index is negative or not below ``num_frames``.
-            VideoError: a picture is missing or cannot be decoded.
+            VideoError: an image is missing or cannot be decoded.
         """
-        order = [int(index) for index in frame_indices]
-        if order and not 0 <= min(order) <= max(order) < self._num_frames:
-            raise IndexError(f"frame indices {order} are not all within 0..{self._num_frames - 1}")
+        order = checked_indices(frame_indices, self._num_frames)
         pictures: dict[int, NDArray[np.uint8]] = {}
-        for index in sorted(set(order)):
-            file = self._picture(self._start + index)
+        for i in sorted(set(order)):
+            file = self._file(self._start + i)
             if not file.is_file():
                 self._start, self._num_frames = self._list()
                 raise FrameCountChangedError(self._num_frames)
-            pictures[index] = _decode(file)
-        return [pictures[index] for index in order]
+            pictures[i] = _decode(file)
+        return [pictures[i] for i in order]
 
-    def _picture(self, number: int) -> Path:
+    def _file(self, number: int) -> Path:
         return self._path / self._template.format(number)
 
     def times(self) -> NDArray[np.float64]:
-        """Return the number of each picture, from 0: a folder of pictures has no clock."""
+        """Return the number of each image, from 0: a folder of images has no clock."""
         return np.arange(self._num_frames, dtype=np.float64)
 
     def _list(self) -> tuple[int, int]:

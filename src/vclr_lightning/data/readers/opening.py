@@ -1,4 +1,4 @@
-"""Open the video stream of a file, or of what stands for one, and always close it."""
+"""Open the video stream of a file or of another source, and close it in any case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.readers.sources import VideoSource, as_source, head
+from vclr_lightning.data.readers.sources import VideoSource, as_source
 from vclr_lightning.data.readers.structure import ENCRYPTED, why_unreadable
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 PYAV = int(av.__version__.split(".")[0])
 
-# Until PyAV 19, which has no such argument, metadata in another encoding than UTF-8 is an error.
+# Before PyAV 19, metadata that is not UTF-8 raises an error unless this argument is given.
 _ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}
 
-_SIDE_DATA = hasattr(av.Packet, "has_sidedata")  # PyAV 16 and later
+_HAS_SIDE_DATA = hasattr(av.Packet, "has_sidedata")  # PyAV 16 and later
 _DRM = frozenset(("ASF_Protection_Type", "encryption"))
 
-# FFmpeg opens decoders to look into the first packets of a file, for what most headers tell, too.
+# FFmpeg decodes the first packets of a file, even where its header contains all they could say.
 _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
 
 
@@ -38,20 +38,20 @@ def open_stream(
     probed: bool = True,
     watched: bool = False,
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video and its main stream; close both in the end.
+    """Open a video and its main stream, and close both at the end.
 
     Args:
-        source: a video file, or where else a video is.
-        thread_count: threads of the decoder; 0: one for each core.
-        probed: whether FFmpeg decodes the first frames to learn what the header may not tell, such
-            as whether frames are reordered. Without, opening takes a third of the time.
-        watched: whether the bytes are read by Python, which notices every error in reading them.
-            FFmpeg takes some for the end of the file, or for damage; so a file that it cannot open
-            is opened again like this.
+        source: the video.
+        thread_count: threads of the decoder; 0: one per core.
+        probed: whether FFmpeg decodes the first frames for what a header may omit, such as
+            whether frames are reordered. Without probing, opening takes a third of the time.
+        watched: whether Python reads the bytes and so notices every read error. FFmpeg mistakes
+            some for the end of the file or for damage; a file that it cannot open is therefore
+            opened again like this.
 
     Raises:
-        VideoError: the file cannot be opened, or holds no video that can be decoded, or one that is
-            encrypted; or, at the end, bytes could not be read.
+        VideoError: the file cannot be opened, has no video stream that can be decoded or an
+            encrypted one; or, at the end, bytes could not be read.
     """
     source = as_source(source)
     how: dict[str, Any] = {"container_options": {} if probed else _UNPROBED, **_ANY_TEXT}
@@ -61,7 +61,9 @@ def open_stream(
             stream: Any = container.streams.best("video")
             if stream is None or stream.disposition & stream.disposition.attached_pic:
                 raise VideoError("no video stream")
-            if _is_locked(container, stream):
+            # So say the headers of Matroska, and of ASF under DRM.
+            asf = container.format.name == "asf"
+            if "enc_key_id" in stream.metadata or (asf and not _DRM.isdisjoint(container.metadata)):
                 raise VideoError(ENCRYPTED)
             context = stream.codec_context
             if context is None:
@@ -78,14 +80,14 @@ def open_stream(
 
 def _open(
     source: VideoSource, how: dict[str, Any], *, watched: bool
-) -> tuple[InputContainer, _Watched | None]:
+) -> tuple[InputContainer, _WatchedFile | None]:
     target = source.target()
     if not watched and isinstance(target, str):
         with suppress(OSError, av.FFmpegError):
             return av.open(target, **how), None
     file = None
     try:
-        file = _Watched(source)
+        file = _WatchedFile(source)
         return av.open(file, **how), file
     except (OSError, av.FFmpegError) as error:
         cause = error
@@ -95,8 +97,8 @@ def _open(
         raise VideoError(unreadable(source, cause)) from cause
 
 
-class _Watched:
-    """A file that FFmpeg reads, and that knows whether reading it failed."""
+class _WatchedFile:
+    """A file that FFmpeg reads and that remembers a read error."""
 
     def __init__(self, source: VideoSource) -> None:
         self._file = source.opened()
@@ -105,35 +107,27 @@ class _Watched:
         self.tell, self.close = self._file.tell, self._file.close
 
     def read(self, size: int) -> bytes:
-        """Return some bytes, none past the end."""
         try:
             return self._file.read(size)
-        except OSError as error:  # raised here, PyAV might report it of another file
+        except OSError as error:  # if raised here, PyAV might report it of another file
             self.error = error
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Return the new position, -1 where there is none."""
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError):  # before the first byte of an empty file
             return -1
 
 
-def _is_locked(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the header says so: of Matroska, or of ASF under DRM."""
-    asf = container.format.name == "asf"
-    return "enc_key_id" in stream.metadata or (asf and not _DRM.isdisjoint(container.metadata))
-
-
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """Yield the packets of ``stream`` from where ``container`` stands, without empty ones.
+    """Yield the non-empty packets of ``stream`` from where ``container`` stands.
 
     Raises:
         VideoError: the first is encrypted.
     """
-    begun = not _SIDE_DATA
-    # Until PyAV 19 that is how a file ends in which further streams begin later on.
+    begun = not _HAS_SIDE_DATA
+    # Before PyAV 19, a file ends with this error if further streams begin later on.
     with suppress(IndexError):
         for packet in container.demux(stream):
             if packet.size:
@@ -143,21 +137,8 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.
                 yield packet
 
 
-def is_mp4(source: VideoSource) -> bool:
-    """Return whether a video lies in an MP4, by its first bytes; ``False`` if none can be read."""
-    try:
-        return head(source, 8)[4:] == b"ftyp"
-    except OSError:
-        return False
-
-
 def unreadable(source: VideoSource, error: Exception) -> str:
-    """Return why a video cannot be opened, in words.
-
-    Args:
-        source: where it is.
-        error: what opening it raised.
-    """
+    """Return why a video cannot be opened, given what opening it raised."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, IsADirectoryError):
@@ -165,10 +146,9 @@ def unreadable(source: VideoSource, error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
         return f"the file cannot be read: {error.strerror or error}"
     try:
-        reason = why_unreadable(source)
+        with source.opened() as file:
+            reason = why_unreadable(file)
     except OSError as failure:
         return unreadable(source, failure)
-    if reason is not None:
-        return reason
     detail = getattr(error, "strerror", None) or str(error)
-    return f"no video format that can be read: {detail}"
+    return reason or f"no video format that can be read: {detail}"

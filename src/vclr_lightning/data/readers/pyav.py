@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 from vclr_lightning.data.readers.sources import VideoSource, as_source
 from vclr_lightning.data.readers.tables import TableStore
@@ -18,19 +17,18 @@ from vclr_lightning.data.readers.video import PyAVVideo
 class PyAVReader:
     """Reads video files of every container and codec that PyAV's FFmpeg knows.
 
-    All frames wanted of a video are read in one pass over the packets that serve them: the reader
-    seeks only where a later keyframe lies in between, and leaves out frames that no other frame
-    refers to. Every frame equals, bit by bit, the one that decoding the whole file gives at the
-    same index; where the file's own account of its frames is in doubt, the file is decoded from the
-    start (``docs/design.md`` names the files whose account misleads unnoticed). Frames come
-    upright, as the file's display matrix says.
+    All wanted frames of a video are read in one pass over the packets they need: the reader seeks
+    only if a later keyframe lies in between, and skips frames to which no other refers. Every
+    frame equals, bit by bit, the one of the same index in a decode of the whole file; if the
+    file's own metadata is in doubt, it is decoded from the start (``docs/design.md`` names the
+    files whose metadata misleads unnoticed). Frames are upright, as the display matrix says.
 
     Args:
-        thread_count: threads of each decoder; 1, where several data workers run, costs the least
-            time on the whole. 0: as many as there are cores.
-        tables: where packet tables of long videos are kept, so that opening one again costs little.
-        max_damaged: share of the frames that may fail to decode, where a file is decoded from its
-            start; past it the file is refused.
+        thread_count: threads of each decoder; with several data workers, 1 is fastest overall.
+            0: one per core.
+        tables: where packet tables of long videos are cached, which makes opening them fast.
+        max_damaged: share of the frames that may fail to decode where a file is decoded from its
+            start; above it the file is refused.
 
     Raises:
         UserError: ``thread_count`` is negative, or ``max_damaged`` not between 0 and 1.
@@ -60,8 +58,7 @@ class PyAVReader:
         if thread_count < 0:
             raise UserError(f"thread_count={thread_count} must not be negative")
         check_share(max_damaged)
-        self._thread_count = thread_count
-        self._max_damaged = max_damaged
+        self._decoding: dict[str, Any] = {"thread_count": thread_count, "max_damaged": max_damaged}
         self._tables = tables
 
     @contextmanager
@@ -71,21 +68,12 @@ class PyAVReader:
         """Open a file.
 
         Args:
-            path: a video file, or where else a video is.
-            num_frames: the number of frames that decode, where it is known; it is believed over
-                the file's own account. Without it, a file in doubt is decoded once to count.
+            path: a video file, or another source of a video.
+            num_frames: the number of frames that decode, if known; it overrides the file's own
+                metadata. Without it, a file in doubt is decoded once to count.
 
         Raises:
-            VideoError: the file is no readable video.
+            VideoError: the video cannot be read.
         """
-        source = as_source(path)
         with ExitStack() as opened:
-            attach = partial(open_stream, source, thread_count=self._thread_count)
-            yield PyAVVideo(
-                source=source,
-                attach=lambda *, probed=True: opened.enter_context(attach(probed=probed)),
-                num_frames=num_frames,
-                thread_count=self._thread_count,
-                max_damaged=self._max_damaged,
-                tables=self._tables,
-            )
+            yield PyAVVideo(as_source(path), opened, num_frames, self._tables, self._decoding)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest.shards import ShardPlace, shard_place
+from vclr_lightning.data.manifest.shards import shard_place
 from vclr_lightning.data.protocols import OpenVideo, PassingError, VideoError
 from vclr_lightning.data.readers.pyav import PyAVReader
 from vclr_lightning.data.readers.sources import Content, FilePart, VideoSource
 
 
 class SourceReader(Protocol):
-    """A reader that opens a stretch of a file, or bytes in memory, as well as files."""
+    """A reader that opens other sources of a video than whole files, too."""
 
     def open(
         self, path: Path | VideoSource, *, num_frames: int | None = None
@@ -26,14 +26,14 @@ class SourceReader(Protocol):
 class ShardReader:
     """Reads the videos of a manifest that ``vclr shard`` wrote.
 
-    A shard on a disk, mounted or not, is read where the wanted frames are. From an object store
-    a video is fetched whole, by one request for its stretch of the shard; data sets ask a store
-    that fails again, three times within some seconds.
+    Of a shard in a file system, only what the wanted frames need is read. From an object store a
+    video is fetched whole, by one range request; a request that fails is repeated three times
+    within some seconds.
 
     Args:
         reader: of the videos themselves; by default a :class:`PyAVReader`.
         url: where the shards are, if not beside the manifest: ``s3://bucket/set``,
-            ``https://host/set`` or whatever else fsspec opens with the packages that are installed.
+            ``https://host/set`` or whatever fsspec opens with the packages installed.
 
     Example:
         >>> import tempfile
@@ -57,8 +57,8 @@ class ShardReader:
         """Open a video.
 
         Args:
-            path: as the manifest of the shards gives it.
-            num_frames: the number of frames that decode, where it is known.
+            path: as in the manifest of the shards.
+            num_frames: the number of frames that decode, if known.
 
         Raises:
             UserError: the path is not of a shard, or the package for this kind of ``url`` is
@@ -71,19 +71,19 @@ class ShardReader:
                 f"{path} is not a video in a shard; ShardReader needs the manifest that "
                 "`vclr shard` wrote"
             )
-        return self._reader.open(self._source(place), num_frames=num_frames)
-
-    def _source(self, place: ShardPlace) -> VideoSource:
+        source: VideoSource
         if self._url is None:
-            return FilePart(Path(place.folder) / place.shard, place.start, place.size)
-        return Content(_fetched(f"{self._url}/{place.shard}", place.start, place.size))
+            source = FilePart(Path(place.folder) / place.shard, place.start, place.size)
+        else:
+            source = Content(_fetched(f"{self._url}/{place.shard}", place.start, place.size))
+        return self._reader.open(source, num_frames=num_frames)
 
 
 def _fetched(url: str, start: int, size: int) -> bytes:
     from fsspec.core import url_to_fs
 
     try:
-        # fsspec keeps the connection, in each process its own.
+        # fsspec keeps one connection per process.
         files, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(f"{url} cannot be opened: {error}") from error

@@ -1,4 +1,4 @@
-"""What a video is read from: a file, a stretch of one, or bytes in memory."""
+"""Where a video lies: a file, a part of a file, or memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import IO, Any, Protocol
 
 
 class VideoSource(Protocol):
-    """A video that need not be a file of its own."""
+    """Where the bytes of a video are."""
 
     def target(self) -> str | IO[bytes]:
-        """Return what FFmpeg opens: its name for the place, or a stream."""
+        """Return what FFmpeg opens: a file name, a URL or a stream."""
         ...
 
     def opened(self) -> IO[bytes]:
-        """Return its bytes, as a file that can be sought in.
+        """Return the bytes as a seekable file.
 
         Raises:
             OSError: it cannot be opened.
@@ -25,22 +25,37 @@ class VideoSource(Protocol):
         ...
 
     def identity(self) -> str | None:
-        """Return what changes with the video's place, size and time, ``None`` for bytes in memory.
+        """Return a string of path, size and modification time, ``None`` for bytes in memory.
 
         Raises:
-            OSError: it is not there.
+            OSError: it does not exist.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class FilePart:
-    """A stretch of a file, of which no more is read than is needed.
+class WholeFile:
+    """A video that is a file of its own."""
 
-    Attributes:
-        file: the file, such as a shard.
-        start: position of the first byte.
-        size: bytes.
+    path: Path
+
+    def target(self) -> str:
+        """Return the absolute path, in which FFmpeg sees no protocol before a colon."""
+        return str(self.path.absolute())
+
+    def opened(self) -> IO[bytes]:
+        """Open the file."""
+        return self.path.open("rb")
+
+    def identity(self) -> str:
+        """Return size, modification time and path."""
+        stat = self.path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns} {self.path.absolute()}"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A video that is ``size`` bytes of a file, such as a shard, from position ``start`` on.
 
     Example:
         >>> FilePart(Path("/data/000000.tar"), 512, 100).target()
@@ -52,27 +67,22 @@ class FilePart:
     size: int
 
     def target(self) -> str:
-        """Return FFmpeg's name for the stretch."""
+        """Return FFmpeg's URL of the part."""
         end = self.start + self.size
         return f"subfile,,start,{self.start},end,{end},,:{self.file.absolute()}"
 
     def opened(self) -> IO[bytes]:
-        """Return the stretch as a file."""
-        file = self.file.open("rb", buffering=0)
-        return io.BufferedReader(_Stretch(file, self.start, self.size))
+        """Return the part as a file."""
+        return io.BufferedReader(_PartOfFile(self))
 
     def identity(self) -> str:
-        """Return the stretch, and size and time of the file."""
-        return f"{self.start} {self.size} {_identity(self.file)}"
+        """Return the part, and the identity of the file."""
+        return f"{self.start} {self.size} {WholeFile(self.file).identity()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A video in memory.
-
-    Attributes:
-        content: all of its bytes.
-    """
+    """A video in memory."""
 
     content: bytes = field(repr=False)
 
@@ -83,35 +93,39 @@ class Content:
     opened = target
 
     def identity(self) -> None:
-        """Return none: only what lies in a file is found again."""
+        """Return ``None``."""
         return
 
 
-@dataclass(frozen=True, slots=True)
-class WholeFile:
-    """A file.
+class _PartOfFile(io.RawIOBase):
+    """The bytes of a part; closes the file with itself."""
 
-    Attributes:
-        path: where it is.
-    """
+    def __init__(self, part: FilePart) -> None:
+        self._file = part.file.open("rb", buffering=0)
+        self._start, self._end = part.start, part.start + part.size
+        self._file.seek(part.start)
 
-    path: Path
+    def readable(self) -> bool:
+        return True
 
-    def target(self) -> str:
-        """Return the path; absolute, lest a colon in a name be taken for a protocol."""
-        return str(self.path.absolute())
+    def seekable(self) -> bool:
+        return True
 
-    def opened(self) -> IO[bytes]:
-        """Open the file."""
-        return self.path.open("rb")
+    def readinto(self, buffer: Any) -> int | None:
+        left = max(0, self._end - self._file.tell())
+        return self._file.readinto(memoryview(buffer)[:left])
 
-    def identity(self) -> str:
-        """Return path, size and time of the file."""
-        return _identity(self.path)
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = (self._start, self._file.tell(), self._end)[whence]
+        return self._file.seek(max(self._start, origin + offset)) - self._start
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def as_source(source: str | Path | VideoSource) -> VideoSource:
-    """Return a path as a source, and a source as it is."""
+    """Return a path as a source, and a source unchanged."""
     return WholeFile(Path(source)) if isinstance(source, str | Path) else source
 
 
@@ -123,36 +137,3 @@ def head(source: VideoSource, size: int) -> bytes:
     """
     with source.opened() as file:
         return file.read(size)
-
-
-class _Stretch(io.RawIOBase):
-    """Bytes ``start`` to ``start + size`` of a file, which it closes."""
-
-    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
-        self._file = file
-        self._bounds = (start, start + size)
-        self._file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = max(0, self._bounds[1] - self._file.tell())
-        return self._file.readinto(memoryview(buffer)[:left])
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start, end = self._bounds
-        origin = (start, self._file.tell(), end)[whence]
-        return self._file.seek(max(start, origin + offset)) - start
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _identity(file: Path) -> str:
-    stat = file.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {file.absolute()}"

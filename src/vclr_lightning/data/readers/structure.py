@@ -1,4 +1,4 @@
-"""What the bytes of a file show of its container, where FFmpeg reports too little."""
+"""What a container's bytes show where FFmpeg reports too little: promised size, encryption."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import IO
 
 from vclr_lightning.core.foreign import HEAD, kind_of
-from vclr_lightning.data.readers.sources import VideoSource
 
 ENCRYPTED = "encrypted: its frames cannot be decoded without the key"
 
 _HEAD = 1 << 16  # bytes
-_PAD = 128  # behind those of a short file, so that each number can be read
-_MOST = 1 << 26  # of an MP4's index
+_PAD = 128  # appended to a short file, so that each number can be read
+_MOST = 1 << 26  # bytes of an MP4's index
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide", b"pnot")
 _LOCKED = (b"encv", b"drmi")  # kinds of video tracks: Common Encryption, FairPlay
 _SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
@@ -23,55 +22,54 @@ _SIZE = b"\x00\x08filesize\x00"  # in an FLV's onMetaData
 _TS = 188  # bytes of a packet of MPEG-TS
 
 
-def promised_size(source: VideoSource) -> int | None:
-    """Return of how many bytes the file should be by its own headers, ``None`` if they don't say.
+def promised_size(file: IO[bytes]) -> int | None:
+    """Return the file's size in bytes by its own headers, ``None`` if they don't say.
 
     Raises:
         OSError: it cannot be read.
     """
-    with source.opened() as file:
-        first = file.read(_HEAD) + bytes(_PAD)
-        if first[4:8] in _BOXES:
-            return max(end for _, _, end in _boxes(file))
+    file.seek(0)
+    first = file.read(_HEAD) + bytes(_PAD)
+    if first[4:8] in _BOXES:
+        return max(end for _, _, end in _boxes(file))
     if first[:4] == b"RIFF":
         return 8 + int.from_bytes(first[4:8], "little")
     if first[:4] == b"\x1a\x45\xdf\xa3":
         return _segment_end(first)
     if first[:4] == _ASF and (at := first.find(_PROPERTIES)) > 0:
         size, flags = struct.unpack_from("<40xQ40xI", first, at)
-        return None if flags & 1 else int(size)  # 1: of a broadcast, its size is not known
+        return None if flags & 1 else int(size)  # 1: a broadcast, whose size is not known
     if first[:3] == b"FLV" and (at := first.find(_SIZE)) > 0:
         (size,) = struct.unpack_from(">d", first, at + len(_SIZE))
         return int(size) if 0 < size < 1 << 53 else None
     return None
 
 
-def is_encrypted(source: VideoSource) -> bool:
+def is_encrypted(file: IO[bytes]) -> bool:
     """Return whether the index of an MP4 says that its video is encrypted.
 
     Raises:
         OSError: it cannot be read.
     """
-    with source.opened() as file:
-        return file.read(8)[4:] in _BOXES and _locks(_index(file))
+    file.seek(0)
+    return file.read(8)[4:] in _BOXES and _is_locked(_index(file))
 
 
-def _locks(index: bytes) -> bool:
+def _is_locked(index: bytes) -> bool:
     return b"sinf" in index and any(kind in index for kind in _LOCKED)  # tables hold any four bytes
 
 
-def why_unreadable(source: VideoSource) -> str | None:
-    """Return why FFmpeg cannot open a file, as far as its bytes show it.
+def why_unreadable(file: IO[bytes]) -> str | None:
+    """Return why FFmpeg cannot open a file, as far as its bytes show.
 
     Raises:
         OSError: it cannot be read.
     """
-    with source.opened() as file:
-        first = file.read(_HEAD)
-        if not first:
-            return "empty file"
-        if first[4:8] in _BOXES:
-            return _why_no_mp4(file)
+    first = file.read(_HEAD)
+    if not first:
+        return "empty file"
+    if first[4:8] in _BOXES:
+        return _why_no_mp4(file)
     if kind := kind_of(first[:HEAD]):
         return f"no video format that can be read: it {kind}"
     packets = range(0, len(first) - _TS, _TS)
@@ -92,7 +90,7 @@ def _why_no_mp4(file: IO[bytes]) -> str | None:
     if boxes[b"moov"] > size:
         return "truncated: it ends within its index (moov)"
     index = _index(file)
-    if _locks(index):
+    if _is_locked(index):
         return ENCRYPTED
     return None if b"vide" in index else "no video stream"
 

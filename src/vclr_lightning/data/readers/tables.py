@@ -1,4 +1,4 @@
-"""Keep the packet tables of long videos, so that opening one again costs little."""
+"""Cache the packet tables of long videos, which makes opening one again fast."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.readers.index import GroupIndex
-from vclr_lightning.data.readers.table import PacketTable
+from vclr_lightning.data.readers.packets import GroupIndex, PacketTable
 
 if TYPE_CHECKING:
     from vclr_lightning.data.readers.sources import VideoSource
 
 _FORM = "3"  # changes when tables of an earlier version would not be made now
-_LEAST = 4096  # packets; of a shorter video the table is read as fast as it is found
+_LEAST = 4096  # packets; the table of a shorter video is read as fast as it is found
 _MOST_FILES = 20_000  # of some tens of kilobytes each
 _MOST_PACKETS = 2_000_000  # nine hours at 60 frames a second
-_MOST_BYTES = 64 * 2**20  # of as many in memory
-_FRESH = 86_400.0  # seconds in which no table makes room for another
+_MOST_BYTES = 64 * 2**20  # that these take in memory
+_FRESH = 86_400.0  # seconds in which no table is removed for another
 _DIGEST = 32  # bytes
 
 _TABLE, _STAMPED, _INTACT = 1, 2, 4
@@ -32,29 +31,28 @@ _KEY, _KEPT = 1, 2
 
 
 class TableStore:
-    """A folder of packet tables, by the identity of their files: place, size and time.
+    """A folder of packet tables, by path, size and modification time of the videos.
 
-    A table only says where to look; every packet read by it is held against it, so one that is
-    out of date costs time and changes no frame. A file that is damaged, or was written for another
-    video, does not match its checksum and counts as absent. A folder that cannot be written to
-    stays as it is.
+    Every packet read by a table is checked against it, so an outdated table costs time and changes
+    no frame. A table that is damaged, or was written for another video, does not match its
+    checksum and counts as absent. A folder that cannot be written to stays as it is.
 
     Args:
-        folder: where they are kept.
-        least: packets of the shortest video whose table is.
-        most: files in the folder, roughly; when there are as many, of the tenth that is oldest
-            those older than a day go, and otherwise nothing is added.
+        folder: where the tables are.
+        least: packets of the shortest video whose table is cached.
+        most: files in the folder, roughly. When it is full, those of the oldest tenth that are
+            older than a day are removed; if there are none, nothing is added.
     """
 
     def __init__(self, folder: Path, *, least: int = _LEAST, most: int = _MOST_FILES) -> None:
         self._folder = folder
         self._least = least
         self._most = most
-        self._unlooked = 0  # tables until the folder is looked at
+        self._until_count = 0  # tables until the folder is listed again
         self._room = 0
 
     def load(self, source: VideoSource) -> GroupIndex | PacketTable | None:
-        """Return what is known of a video, or ``None``."""
+        """Return what is cached of a video, or ``None``."""
         file = self._file(source)
         if file is None:
             return None
@@ -68,13 +66,10 @@ class TableStore:
             return None
 
     def keep(self, source: VideoSource, table: GroupIndex | PacketTable) -> None:
-        """Keep what was read of a video, if it is long."""
-        kept = self._least <= len(table) <= _MOST_PACKETS
-        file = self._file(source) if kept else None
-        if file is None:
-            return
+        """Cache what was read of a video, if it is long."""
+        file = self._file(source) if self._least <= len(table) <= _MOST_PACKETS else None
         try:
-            if not self._has_room():
+            if file is None or not self._has_room():
                 return
             content = _packed(table)
             with replacing(file) as sink:
@@ -83,23 +78,22 @@ class TableStore:
             return
 
     def _has_room(self) -> bool:
-        """Say whether one more table may be kept; the folder is looked at for every so many."""
-        if self._unlooked == 0:
-            self._unlooked = max(1, self._most // 10)
+        if self._until_count == 0:
+            self._until_count = max(1, self._most // 10)
             self._room = self._most - self._count()
-        self._unlooked -= 1
+        self._until_count -= 1
         self._room -= 1
         return self._room >= 0
 
     def _count(self) -> int:
-        """Count the files, less those that are made to go."""
+        """Count the files, after removing old ones if there are too many."""
         names = os.listdir(self._folder) if self._folder.is_dir() else []
         if len(names) < self._most:
             return len(names)
         ages = sorted((os.stat(self._folder / name).st_mtime, name) for name in names)
         oldest = ages[: max(1, len(ages) // 10)]
         stale = [name for age, name in oldest if age < time.time() - _FRESH]
-        for name in stale:  # other processes may make room, too
+        for name in stale:  # other processes may remove them, too
             (self._folder / name).unlink(missing_ok=True)
         return len(names) - len(stale)
 
@@ -119,7 +113,7 @@ def _digest(file: Path, content: bytes) -> bytes:
 
 
 def _packed(table: GroupIndex | PacketTable) -> bytes:
-    """Pack rows of whole numbers; differences, which are small, shrink to little."""
+    """Pack rows of integers as differences, which are small and compress well."""
     if isinstance(table, GroupIndex):
         kind, times = 0, np.array(table.times, dtype=np.int64)
         flags = np.zeros(len(times), dtype=np.int64)

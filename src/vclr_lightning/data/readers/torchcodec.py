@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
+from vclr_lightning.data.protocols import FrameCountChangedError, VideoError, checked_indices
 from vclr_lightning.data.readers.opening import unreadable
 from vclr_lightning.data.readers.pyav import PyAVReader
 from vclr_lightning.data.readers.sources import VideoSource, as_source, head
@@ -32,17 +32,16 @@ _DEEP = re.compile(r"\d(le|be)$")  # as in yuv420p10le
 class TorchcodecReader:
     """Reads MP4, QuickTime, Matroska and WebM files with torchcodec, and others with PyAV.
 
-    A frame has the index that it has for :class:`~vclr_lightning.data.readers.PyAVReader`, and both
-    give the same pictures, bit by bit where both run the same FFmpeg; but of interlaced videos the
-    colours, which are stored at half the height, are spread over the lines in another way. Of other
-    containers torchcodec does not give every frame by its index, and it rounds more than 8 bits a
-    colour otherwise, so these are read by PyAV, as is a file in which torchcodec fails, or finds
-    another number of frames than the manifest knows of.
+    Frames equal those of :class:`~vclr_lightning.data.readers.PyAVReader`, bit by bit if both use
+    the same FFmpeg, except that the colours of interlaced videos, stored at half the height, are
+    upsampled differently. In other containers torchcodec cannot access every frame by index, and
+    it rounds more than 8 bits per colour differently; these files are read by PyAV, as is a file
+    in which torchcodec fails or finds another number of frames than the manifest.
 
-    It needs the extra ``torchcodec`` and FFmpeg's shared libraries, which are not part of it.
+    Needs the extra ``torchcodec`` and FFmpeg's shared libraries, which are not part of it.
 
     Args:
-        thread_count: threads of each decoder; 0: as many as FFmpeg finds fit.
+        thread_count: threads of each decoder; 0: as FFmpeg chooses.
 
     Raises:
         UserError: ``thread_count`` is negative, or torchcodec or FFmpeg cannot be loaded.
@@ -60,11 +59,11 @@ class TorchcodecReader:
         """Open a file.
 
         Args:
-            path: a video file, or where else a video is.
-            num_frames: the number of frames that decode, where it is known.
+            path: a video file, or another source of a video.
+            num_frames: the number of frames that decode, if known.
 
         Raises:
-            VideoError: the file is no readable video.
+            VideoError: the video cannot be read.
         """
         decoder = self._decoder(as_source(path))
         fallback = partial(self._fallback.open, path, num_frames=num_frames)
@@ -75,7 +74,7 @@ class TorchcodecReader:
             yield TorchcodecVideo(decoder, fallback)
 
     def _decoder(self, source: VideoSource) -> Any:
-        """Return a decoder, or ``None`` for a file that is not for torchcodec."""
+        """Return a decoder, or ``None`` for a file that PyAV must read."""
         try:
             first = head(source, 12)
         except OSError as error:
@@ -99,8 +98,8 @@ class TorchcodecVideo:
     """A video file opened by :class:`TorchcodecReader`.
 
     Args:
-        decoder: of torchcodec, which has read the file's packets.
-        fallback: opens the file with another reader.
+        decoder: torchcodec's, of the file.
+        fallback: opens the file with PyAV, which reads it if the decoder fails.
     """
 
     def __init__(
@@ -129,9 +128,7 @@ class TorchcodecVideo:
             IndexError: an index is negative or not below ``num_frames``.
             VideoError: the video cannot be read.
         """
-        order = [int(index) for index in frame_indices]
-        if order and not 0 <= min(order) <= max(order) < self._num_frames:
-            raise IndexError(f"frame indices {order} are not all within 0..{self._num_frames - 1}")
+        order = checked_indices(frame_indices, self._num_frames)
         if not order:
             return []
         if self._decoder is not None:
@@ -139,10 +136,10 @@ class TorchcodecVideo:
             try:
                 batch = self._decoder.get_frames_at(indices=wanted).data.numpy()
             except (RuntimeError, ValueError, IndexError):
-                self._decoder = None  # which leaves the file to the other reader
+                self._decoder = None
             else:
                 pictures = dict(zip(wanted, batch, strict=True))
-                return [pictures[index] for index in order]
+                return [pictures[i] for i in order]
         with self._fallback() as video:
             if video.num_frames == self._num_frames:
                 return video.read(order)

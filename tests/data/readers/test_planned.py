@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vclr_lightning.data.readers.plan import plan_runs, serving_entry
+from vclr_lightning.data.readers.planned import plan_runs, serving_entry
 
 
 @st.composite

@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.data.readers import PyAVReader, opening
-from vclr_lightning.data.readers.order import ParameterSet, parameter_sets, shows_as_decoded
+from vclr_lightning.data.readers.parameter_sets import (
+    ParameterSet,
+    parameter_sets,
+)
 
 Make = Callable[..., Path]
 HAS_INDEX = hasattr(av.stream.Stream, "index_entries")
@@ -101,7 +104,7 @@ def test_streams_of_an_encoder(
     header = _header(video(".mp4", "libx264", options=options))
     sets = parameter_sets(header)
     assert sets is not None
-    assert shows_as_decoded(sets) is as_decoded
+    assert all(one.as_decoded for one in sets) is as_decoded
     assert [one.colours for one in sets] == [colours]
     for end in range(header.index(b"\x67") + 4):  # before anything is said
         assert parameter_sets(header[:end]) is None
@@ -124,7 +127,7 @@ def test_parameter_sets_bit_by_bit(others: int, **said: Any) -> None:
     sets = parameter_sets(_box(*[_parameter_set(profile=77)] * others, _parameter_set(**said)))
     other = ParameterSet(order=2, colours=False)
     assert sets == [other] * others + [ParameterSet(said["order"], bool(said["colours"]))]
-    assert shows_as_decoded(sets) is (said["order"] == 2)
+    assert all(one.as_decoded for one in sets) is (said["order"] == 2)
 
 
 def test_what_is_not_told() -> None:

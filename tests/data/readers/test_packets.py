@@ -10,8 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from vclr_lightning.data.readers.table import PacketTable, read_table
-from vclr_lightning.data.readers.trust import count_doubt, stamps_doubt
+from vclr_lightning.data.readers.packets import (
+    PacketTable,
+    count_doubt,
+    read_table,
+    timestamp_doubt,
+)
 
 
 def _table(pts: list[int], **changed: Any) -> PacketTable:
@@ -57,7 +61,7 @@ def test_when_times_identify_frames(
     tagged: bool,
     reason: str | None,
 ) -> None:
-    doubt = stamps_doubt(
+    doubt = timestamp_doubt(
         table=table, container=container, codec=codec, reorders=reorders, tagged=tagged
     )
     assert (doubt is None) is (reason is None)
