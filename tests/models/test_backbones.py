@@ -25,7 +25,7 @@ from vclr_lightning.models import (
     load_backbone,
     load_initial_weights,
 )
-from vclr_lightning.models.recognise import build_backbone
+from vclr_lightning.models.network_spec import build_backbone
 from vclr_lightning.models.torchvision import RESNETS
 
 

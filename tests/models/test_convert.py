@@ -25,8 +25,7 @@ from vclr_lightning.models import (
     export_backbone,
     load_backbone,
 )
-from vclr_lightning.models.convert import convert_checkpoint
-from vclr_lightning.models.naming import mmaction_names
+from vclr_lightning.models.conversion import convert_checkpoint, mmaction_names
 from vclr_lightning.models.torchvision import RESNETS, VIDEO_NETWORKS
 from vclr_lightning.modules import FinetuneModule
 
@@ -169,7 +168,7 @@ def test_what_cannot_be_converted(moco: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"write a \.pth"):
         convert_checkpoint(moco, tmp_path / "b.safetensors", names="mmaction")
     torch.save({"a.b": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"names are like a\.b; give the prefix"):
+    with pytest.raises(UserError, match=r"names like a\.b; give the prefix"):
         convert_checkpoint(tmp_path / "other.pth", tmp_path / "b.pth")
 
 

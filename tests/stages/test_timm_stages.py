@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from vclr_lightning import train
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.models import TimmBackbone, WrappedBackbone, load_backbone
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 
 COMMON = ["trainer=cpu", "trainer.threads=1", "data.num_workers=0", "data.holdout=0.34"]
 SHORT = ["batch_size=4", "epochs=1", "callbacks.online=null"]
@@ -120,7 +120,7 @@ def test_a_network_of_one_s_own_comes_back_from_its_checkpoint(
     net = Net()
     loaded = load_backbone("outputs/pretrain/m/last.ckpt", WrappedBackbone(net, num_features=6))
     exported = load_backbone("outputs/pretrain/m/last.backbone.safetensors", Net())
-    for name, tensor in bare(loaded).state_dict().items():
+    for name, tensor in unwrap(loaded).state_dict().items():
         assert torch.equal(tensor, exported.state_dict()[name]), name
     features = ["stage=features", "ckpt=outputs/pretrain/m/last.ckpt", "features.folder=f"]
     assert command([*mine, *features, *COMMON, where]) == 0

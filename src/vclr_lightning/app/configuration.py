@@ -231,10 +231,10 @@ def _of_its_weights(cfg: DictConfig, weights: str | None, *, chosen: bool) -> Di
     if cfg.get("backbone") is None:
         return cfg
     from vclr_lightning.models.checkpoints import read_checkpoint
-    from vclr_lightning.models.recognise import known_spec, own_spec
+    from vclr_lightning.models.network_spec import known_spec, trusted_spec
 
     says = weights is not None and not chosen and Path(weights).is_file()
-    if _is_open(cfg) or (says and own_spec(known_spec(read_checkpoint(str(weights))))):
+    if _is_open(cfg) or (says and trusted_spec(known_spec(read_checkpoint(str(weights))))):
         cfg = cfg.copy()
         cfg.backbone = None
     return cfg

@@ -81,9 +81,9 @@ def timm_size(name: str) -> int:
         >>> timm_size("test_vit")
         160
     """
-    from vclr_lightning.models.timm import own_size
+    from vclr_lightning.models.timm import timm_image_size
 
-    return own_size(name)
+    return timm_image_size(name)
 
 
 def unless_given(value: Any, *others: Any) -> Any:

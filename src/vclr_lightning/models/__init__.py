@@ -1,4 +1,4 @@
-"""Backbones, and the weights they start from and are handed on as."""
+"""Backbones, and their weights in files."""
 
 from vclr_lightning.models.backbone import Backbone, WrappedBackbone
 from vclr_lightning.models.export import export_backbone, load_backbone, random_backbone

@@ -1,7 +1,8 @@
-"""What a backbone is, and how anyone's network becomes one."""
+"""The interface of a backbone, and a wrapper that gives it to any network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -11,17 +12,16 @@ from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Backbone(nn.Module):
-    """A network from pictures or clips to features.
+    """A network from images or clips to features.
 
     Any ``nn.Module`` with these attributes and methods is a backbone; it need not derive from this
     class. One without them is adapted by :class:`WrappedBackbone`.
 
     Attributes:
-        num_features: F, the features of one picture or clip.
-        clip_dims: 2 for a network of pictures, 3 for one of clips.
-        pixel_mean: of each channel, of values in 0 to 1, that pictures are normalised by;
-            ImageNet's where a network has none.
-        pixel_std: likewise.
+        num_features: F, the number of features of an image or clip.
+        clip_dims: 2 for a 2D network, of images; 3 for a 3D network, of clips.
+        pixel_mean: mean of each channel for normalisation, in 0 to 1; ImageNet's by default.
+        pixel_std: standard deviation of each channel; likewise.
 
     Shape:
         - input: ``(N, C, H, W)`` where ``clip_dims`` is 2, ``(N, C, T, H, W)`` where it is 3
@@ -34,6 +34,7 @@ class Backbone(nn.Module):
     clip_dims: int
     pixel_mean: tuple[float, ...] = IMAGENET_MEAN
     pixel_std: tuple[float, ...] = IMAGENET_STD
+    _spec: Mapping[str, Any] | None = None  # arguments of a class in vclr_lightning.models
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the features before pooling."""
@@ -44,31 +45,32 @@ class Backbone(nn.Module):
         return maps.flatten(2).mean(dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of each picture or clip."""
+        """Return the features of each image or clip."""
         return self.pool(self.forward_map(x))
 
     @property
     def spec(self) -> dict[str, Any]:
         """How to build this network again: ``_target_`` and its arguments; empty if unknown."""
-        return {}
+        if self._spec is None:
+            return {}
+        return {"_target_": f"vclr_lightning.models.{type(self).__name__}", **self._spec}
 
 
 class WrappedBackbone(Backbone):
     """Any network as a backbone: one that returns features or a map of them.
 
-    Layers, parameters and weights have the network's own names everywhere: its layers are the
-    wrapper's, too.
+    Layers, parameters and weights keep the network's own names.
 
     Args:
-        net: the network; what it returns is averaged over all dimensions past the second.
+        net: the network; its output is averaged over all dimensions past the second.
         num_features: features it returns.
-        clip_dims: 2 for a network of pictures, 3 for one of clips.
+        clip_dims: 2 for a 2D network, 3 for a 3D network.
         map_method: name of the method of ``net`` that returns the features before pooling, for
             objectives that read maps.
 
     Raises:
-        UserError: a value is impossible; in use, if the network returns something else than it
-            was said to.
+        UserError: a value is out of range; from forward, if the output has another shape than
+            declared.
 
     Example:
         >>> import torch
@@ -89,10 +91,10 @@ class WrappedBackbone(Backbone):
         if num_features < 1:
             raise UserError(f"num_features={num_features} of a backbone must be positive")
         if clip_dims not in (2, 3):
-            raise UserError(f"clip_dims={clip_dims} must be 2 (pictures) or 3 (clips)")
+            raise UserError(f"clip_dims={clip_dims} must be 2 (images) or 3 (clips)")
         if map_method is not None and not callable(getattr(net, map_method, None)):
             raise UserError(f"map_method={map_method!r}: {_name(net)} has no such method")
-        self._wrapped = (net,)  # in a tuple, and so no layer beside its own
+        self._wrapped = (net,)  # in a tuple, so that it is not registered as a child
         for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[shared] = getattr(net, shared)
         self.num_features = num_features
@@ -115,12 +117,12 @@ class WrappedBackbone(Backbone):
             self.net.training = mode
 
     def train(self, mode: bool = True) -> Self:
-        """Turn the network to training, as it does that."""
+        """Set the network's training mode, by its own method."""
         self.net.train(mode)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of the network, averaged over what follows the second dimension."""
+        """Return the network's features, averaged over all dimensions past the second."""
         y = self._checked(self.net(x))
         return self.pool(y) if y.ndim > 2 else y
 
@@ -146,7 +148,7 @@ class WrappedBackbone(Backbone):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        if "net" not in self._modules:  # which stood before the names in the first versions
+        if "net" not in self._modules:  # the prefix of the first versions
             for name in [name for name in state_dict if name.startswith(f"{prefix}net.")]:
                 state_dict[prefix + name.removeprefix(f"{prefix}net.")] = state_dict.pop(name)
         self.net._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -171,13 +173,13 @@ class WrappedBackbone(Backbone):
         return y
 
 
-def bare(backbone: nn.Module) -> nn.Module:
-    """Return the network whose names weights are stored under."""
+def unwrap(backbone: nn.Module) -> nn.Module:
+    """Return the network inside a wrapper, under whose names weights are stored."""
     return backbone.net if isinstance(backbone, WrappedBackbone) else backbone
 
 
 def import_path(network: nn.Module) -> str:
-    """Return where the class of a network is imported from.
+    """Return the import path of a network's class.
 
     Example:
         >>> import_path(nn.Linear(2, 2))

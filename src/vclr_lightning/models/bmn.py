@@ -1,4 +1,4 @@
-"""Boundary-matching network (BMN), temporal proposals from snippet features."""
+"""Boundary-matching network (BMN): temporal proposals from snippet features."""
 
 from __future__ import annotations
 
@@ -16,22 +16,19 @@ GROUPS = 4  # of the first convolutions
 
 
 class BMNOutput(NamedTuple):
-    """Scores of every position and every proposal, all probabilities.
+    """Probabilities of every position and every proposal.
 
-    Attributes:
-        maps: ``(B, 2, T, T)``: regression and classification; ``maps[:, :, d, s]`` is the proposal
-            from position ``s`` on that is ``d + 1`` positions long.
-        start: ``(B, T)``.
-        end: ``(B, T)``.
+    ``maps[:, :, d, s]``, regression and classification, is of the proposal that starts at position
+    ``s`` and is ``d + 1`` positions long.
     """
 
-    maps: Tensor
-    start: Tensor
-    end: Tensor
+    maps: Tensor  # (B, 2, T, T)
+    start: Tensor  # (B, T)
+    end: Tensor  # (B, T)
 
 
 class _Sample(torch.autograd.Function):
-    """A constant sparse matrix times dense ones, with the transpose at hand for the gradient."""
+    """A constant sparse matrix times dense ones, with its transpose for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
@@ -44,16 +41,16 @@ class _Sample(torch.autograd.Function):
 
 
 def _products(matrix: Tensor, dense: Tensor) -> Tensor:
-    # One by one: rows of all videos side by side would not stay in the processor's cache.
+    # One by one: rows of all videos side by side would not stay in the CPU's cache.
     return torch.stack([torch.sparse.mm(matrix, one) for one in dense.contiguous()])
 
 
 class MatchingConv(nn.Module):
-    """The boundary-matching layer and the convolution over its samples, in one.
+    """The boundary-matching layer fused with the convolution over its samples.
 
-    Sampling is linear in the features, and so is the convolution behind it, so its weights are
-    applied to the ``T`` positions first and only their results are sampled. That equals sampling
-    ``(B, C, N, T, T)`` values and convolving them with an ``(N, 1, 1)`` kernel, and holds none.
+    Both are linear, so the convolution's weights are applied to the ``T`` positions first, and only
+    the results are sampled. This equals sampling ``(B, C, N, T, T)`` values and convolving them
+    with an ``(N, 1, 1)`` kernel, without holding them.
 
     Args:
         in_channels: channels of the features.
@@ -62,8 +59,8 @@ class MatchingConv(nn.Module):
         samples: N, samples along a proposal.
 
     Shape:
-        ``(B, in_channels, T)`` to ``(B, cells, out_channels)``, the proposals that end inside the
-        video; ``duration`` and ``start``, both ``(cells,)``, say which each is.
+        ``(B, in_channels, T)`` to ``(B, cells, out_channels)``, for the proposals that end inside
+        the video; their indices are ``duration`` and ``start``, both ``(cells,)``.
     """
 
     bias: nn.Parameter
@@ -75,13 +72,13 @@ class MatchingConv(nn.Module):
     ) -> None:
         super().__init__()
         kernel = nn.Conv3d(in_channels, out_channels, (samples, 1, 1))
-        # The shape of the convolution it stands for, so that weights trained with it load.
+        # Shaped like the convolution that it replaces, so that weights trained with it load.
         assert isinstance(kernel.bias, nn.Parameter)
         self.weight, self.bias = kernel.weight, kernel.bias
         weights = matching_weights(positions, samples=samples)
         self.register_buffer("duration", weights.duration, persistent=False)
         self.register_buffer("start", weights.start, persistent=False)
-        # Samples of one position side by side, as the product with the kernel yields them.
+        # All samples of a position are adjacent, as in the product with the kernel.
         cell, column = weights.matrix.indices()
         places = torch.stack([cell, column % positions * samples + column // positions])
         sampling = torch.sparse_coo_tensor(
@@ -91,7 +88,7 @@ class MatchingConv(nn.Module):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
                 compressed = matrix.coalesce().float().to_sparse_csr()
-            # Plain buffers: sparse ones can be neither broadcast nor saved everywhere.
+            # Plain buffers: sparse ones can be neither broadcast nor saved on every backend.
             self.register_buffer(f"{name}_begin", compressed.crow_indices(), persistent=False)
             self.register_buffer(f"{name}_index", compressed.col_indices(), persistent=False)
             self.register_buffer(f"{name}_value", compressed.values(), persistent=False)
@@ -99,9 +96,9 @@ class MatchingConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, _, positions = x.shape
         channels, _, samples = self.weight.shape[:3]
-        # One 1 x 1 convolution gives each position's share in every sample of every output channel.
+        # One 1x1 convolution: each position's share in every sample of every output channel.
         kernel = self.weight[..., 0, 0].permute(1, 2, 0).flatten(1)  # (C, N O)
-        # Sparse products are of float32 (or float64), also where the trainer computes in less.
+        # Sparse products exist in float32 and float64 only.
         shares = full(x.transpose(1, 2) @ kernel).reshape(batch, positions * samples, channels)
         shape = (len(self.start), samples * positions)
         with without_autocast(shares):
@@ -120,22 +117,22 @@ class MatchingConv(nn.Module):
 
 
 class BMN(nn.Module):
-    """Boundary-matching network: where actions start and end, and how good each proposal is.
+    """Boundary-matching network: start and end probabilities, and the quality of each proposal.
 
     Args:
         num_features: channels of the snippet features.
-        positions: T, snippets a video is resampled to.
-        hidden_1d: channels of the base.
-        hidden_2d: channels over proposals.
-        hidden_3d: channels behind the boundary-matching layer.
+        positions: T, number of snippets that a video is resampled to.
+        hidden_1d: channels of the base module.
+        hidden_2d: channels of the proposal maps.
+        hidden_3d: channels after the boundary-matching layer.
         samples: samples along a proposal.
 
     Shape:
         ``(B, num_features, T)`` to a :class:`BMNOutput`.
 
     Raises:
-        UserError: features of another number of channels or positions; numbers of channels that
-            four groups do not divide.
+        UserError: features have another number of channels or positions, or channels are not
+            divisible into four groups.
 
     Example:
         >>> model = BMN(num_features=8, positions=10, hidden_1d=8, hidden_2d=4, hidden_3d=8)
@@ -193,12 +190,12 @@ class BMN(nn.Module):
         base = self.base(features)
         cells = torch.relu(self.matching(self.proposal(base)))  # (B, cells, hidden_3d)
         cells = torch.relu(self.reduce(cells))  # (B, cells, hidden_2d)
-        # A proposal that runs past the end samples nothing, and only biases reach its cell.
-        nothing = torch.relu(self.reduce(torch.relu(self.matching.bias)))
-        grid = nothing.expand(len(features), self.positions, self.positions, -1).clone()
+        # A proposal past the end of the video samples nothing; only biases reach its cell.
+        empty = torch.relu(self.reduce(torch.relu(self.matching.bias)))
+        grid = empty.expand(len(features), self.positions, self.positions, -1).clone()
         grid[:, self.matching.duration, self.matching.start] = cells.to(grid.dtype)
         maps = self.maps(grid.permute(0, 3, 1, 2).contiguous())
-        # In half precision a probability near 1 would be 1, and the logarithm of the rest lost.
+        # In half precision a probability near 1 would round to 1, and log(1 - p) would be lost.
         return BMNOutput(
             maps=torch.sigmoid(full(maps)),
             start=torch.sigmoid(full(self.start(base)))[:, 0],

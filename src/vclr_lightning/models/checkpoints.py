@@ -1,4 +1,4 @@
-"""Read the weights that other programs, and this one, write, and say which is which."""
+"""Read weights files of this package and of other programs, and recognise their layout."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from vclr_lightning.core.reading import parse_json, plain_values
 from vclr_lightning.core.saved import load_torch
 
 MARK = "vclr_lightning"
-"""Of what this package says in a file of weights that it wrote."""
+"""Key of this package's metadata in the weights files that it writes."""
 
-MOCO_PREFIX = "module.encoder_q."
 QUERY_PREFIX = "query_encoder."
-# Names of the released code's heads, and of the objectives that they serve here.
-RELEASED_HEADS = {
+_MOCO_PREFIX = "module.encoder_q."
+# The heads of the released code, by the objectives that they belong to here.
+_RELEASED_HEADS = {
     "inter": "fc_inter.",
     "intra": "fc_intra.",
     "video": "fc_tsn.",
     "order": "fc_order.",
 }
-RELEASED_CLASSIFIER = "fc_order_classifier."
-CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
+_RELEASED_CLASSIFIER = "fc_order_classifier."
+_CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
 _STATE_DICTS = ("state_dict", "model", "model_state_dict", "backbone")
-_SIDES = 2  # mean and spread of pixels
-_NESTED = 4  # of these in one another
+_NESTED = 4  # levels of these keys
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file, and where in it the backbone and the heads stand.
+    """The tensors of a weights file, and where in it the backbone and the heads are.
 
     Attributes:
         path: the file.
-        form: whose it is: ``"vclr_lightning"`` (a checkpoint or an export), ``"moco"``,
+        form: its layout: ``"vclr_lightning"`` (a checkpoint or an export), ``"moco"``,
             ``"released"`` (the authors' VCLR code), ``"torchvision"`` or ``"other"``.
-        tensors: everything in it, by name.
-        prefix: what stands before the backbone's own names; ``None`` where that is not known.
+        tensors: all tensors, by name.
+        prefix: prefix of the backbone's names; ``None`` if unknown.
         heads: prefix of the head that each objective starts from; ``"*"`` is for all objectives.
         classifiers: prefix of the linear classifier of an objective.
         metadata: facts about the file: package version, method, step, ...
@@ -63,21 +62,22 @@ class Checkpoint:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """How the file says that its network is built; empty where it does not.
+        """The network spec in the file's metadata; empty if there is none.
 
         Raises:
-            UserError: it says so in another form.
+            UserError: it is malformed.
         """
         text = self.metadata.get("backbone", "{}")
         content = parse_json(text, f"the description of the network in {self.path}")
         spec = plain_values(content, self.path) if isinstance(content, dict) else {}
-        pixels = spec.get("_pixels_") or ((0.0,), (1.0,))
-        numbers = isinstance(pixels, list | tuple) and all(
+        pixels = spec.get("_pixels_") or ((0.0,), (1.0,))  # mean and standard deviation
+        sides = pixels if isinstance(pixels, list | tuple) else ()
+        valid_pixels = len(sides) == 2 and all(
             isinstance(side, list | tuple) and all(isinstance(v, int | float) for v in side)
-            for side in pixels
+            for side in sides
         )
         named = not spec or isinstance(spec.get("_target_"), str)
-        if not isinstance(content, dict) or not named or not numbers or len(pixels) != _SIDES:
+        if not isinstance(content, dict) or not named or not valid_pixels:
             raise UserError(f"{self.path} describes its network in another form: {text[:99]}")
         return spec
 
@@ -85,16 +85,16 @@ class Checkpoint:
         """Return the backbone's tensors under its own names, without heads and classifiers.
 
         Raises:
-            UserError: it is not known where in the file the backbone stands.
+            UserError: the prefix of the backbone is unknown.
         """
         if self.prefix is None:
             raise UserError(
-                f"it is not known where the backbone stands in {self.path}, whose names are like "
-                f"{next(iter(self.tensors))}; give the prefix of its names"
+                f"{self.path} has an unknown layout, with names like {next(iter(self.tensors))}; "
+                "give the prefix of the backbone's names"
             )
         others = (*self.heads.values(), *self.classifiers.values())
         if self.form in ("torchvision", "other"):
-            others += tuple(self.prefix + name for name in CLASSIFIERS)
+            others += tuple(self.prefix + name for name in _CLASSIFIERS)
         return {
             name.removeprefix(self.prefix): tensor
             for name, tensor in self.tensors.items()
@@ -103,15 +103,15 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoint:
-    """Read the weights in a file onto the CPU and recognise their form. Runs no code of the file.
+    """Read a weights file onto the CPU and recognise its layout. Executes no code of the file.
 
     Recognised are this package's checkpoints and safetensors exports, MoCo v2 checkpoints, the
-    authors' released VCLR checkpoints and weights files of torchvision; in others, ``prefix``
-    says what stands before the names of the backbone.
+    authors' released VCLR checkpoints and weights files of torchvision; for others, ``prefix``
+    is the prefix of the backbone's names.
 
     Raises:
-        UserError: the file is missing, damaged, of another program, holds code or objects besides
-            plain values, or holds no weights.
+        UserError: the file is missing, damaged, of another program, contains code or objects other
+            than plain values, or contains no weights.
     """
     path = Path(path)
     if not path.exists():
@@ -120,42 +120,40 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
         tensors, metadata = read_safetensors(path)
     else:
         content = load_torch(path)
-        tensors, metadata = _find_tensors(content), _facts(content, path)
+        tensors, metadata = _find_tensors(content), _find_metadata(content, path)
         if not tensors:
             raise UserError(f"{path} holds no weights: no state dict is found in it")
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
     if prefix is not None:
         if not any(name.startswith(prefix) for name in tensors):
-            raise UserError(f"no name in {path} starts with prefix={prefix!r}: {_some(tensors)}")
+            names = ", ".join(list(tensors)[:3])
+            more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+            raise UserError(f"no name in {path} starts with prefix={prefix!r}: {names}{more}")
         return Checkpoint(path, "other", tensors, prefix, metadata=metadata)
     return _recognise(path, tensors, metadata)
 
 
 def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
+    def present(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in tensors)
+
     if MARK in metadata:
         return Checkpoint(path, "vclr_lightning", tensors, "", metadata=metadata)
-    if any(name.startswith(QUERY_PREFIX) for name in tensors):
-        objectives = (name for name in tensors if name.startswith("objectives."))
-        parts = [name.split(".") for name in objectives if name.count(".") > 1]
-        return Checkpoint(
-            path,
-            "vclr_lightning",
-            tensors,
-            QUERY_PREFIX,
-            heads={
-                n: f"objectives.{n}.query_head." for _, n, part, *_ in parts if part == "query_head"
-            },
-            classifiers={
-                n: f"objectives.{n}.classifier." for _, n, part, *_ in parts if part == "classifier"
-            },
-            metadata=metadata,
+    if present(QUERY_PREFIX):
+        parts = [name.split(".") for name in tensors if name.startswith("objectives.")]
+        heads, classifiers = (
+            {p[1]: f"objectives.{p[1]}.{part}." for p in parts if p[2:3] == [part]}
+            for part in ("query_head", "classifier")
         )
-    if any(name.startswith(MOCO_PREFIX) for name in tensors):
-        return Checkpoint(path, "moco", tensors, MOCO_PREFIX, heads={"*": f"{MOCO_PREFIX}fc."})
+        return Checkpoint(
+            path, "vclr_lightning", tensors, QUERY_PREFIX, heads, classifiers, metadata
+        )
+    if present(_MOCO_PREFIX):
+        return Checkpoint(path, "moco", tensors, _MOCO_PREFIX, heads={"*": f"{_MOCO_PREFIX}fc."})
     for outer in ("module.", ""):
-        if any(name.startswith(outer + RELEASED_HEADS["inter"]) for name in tensors):
-            heads = {name: outer + head for name, head in RELEASED_HEADS.items()}
-            order = {"order": outer + RELEASED_CLASSIFIER}
+        if present(outer + _RELEASED_HEADS["inter"]):
+            heads = {name: outer + head for name, head in _RELEASED_HEADS.items()}
+            order = {"order": outer + _RELEASED_CLASSIFIER}
             return Checkpoint(path, "released", tensors, outer, heads=heads, classifiers=order)
     if {"conv1.weight", "stem.0.weight", "features.0.0.0.weight"} & set(tensors):
         return Checkpoint(path, "torchvision", tensors, "")
@@ -175,20 +173,20 @@ def _find_tensors(content: Any) -> dict[str, Tensor]:
     return {}
 
 
-def _facts(content: Any, path: Path) -> dict[str, str]:
-    """Return what a checkpoint says about itself, as text."""
+def _find_metadata(content: Any, path: Path) -> dict[str, str]:
+    """Return the metadata of a checkpoint, as text."""
     if not isinstance(content, Mapping):
         return {}
-    beside = getattr(content, "_metadata", None)
-    said = beside.get(MARK) if isinstance(beside, Mapping) else None
-    if isinstance(said, Mapping):  # a state dict of `vclr convert`
-        return {str(key): str(value) for key, value in plain_values(said, path).items()}
+    layers = getattr(content, "_metadata", None)
+    own = layers.get(MARK) if isinstance(layers, Mapping) else None
+    if isinstance(own, Mapping):  # a state dict of `vclr convert`
+        return {str(key): str(value) for key, value in plain_values(own, path).items()}
     keys = ("epoch", "global_step", "arch")
     facts = {key: str(content[key])[:99] for key in keys if isinstance(content.get(key), int | str)}
     metadata = content.get("metadata")
     if isinstance(metadata, Mapping):
         known = plain_values(metadata, path)
-        if isinstance(spec := _spec(known), Mapping):
+        if isinstance(spec := _recorded_spec(known), Mapping):
             facts["backbone"] = json.dumps(spec)
         if head := finetuned_options(known).get("head"):
             facts["head"] = str(head)
@@ -196,15 +194,15 @@ def _facts(content: Any, path: Path) -> dict[str, str]:
 
 
 def finetuned_options(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return how a finetuned classifier was built; empty where a checkpoint is of none."""
+    """Return how a finetuned classifier was built; empty if the checkpoint is not of one."""
     config = metadata.get("config")
     module = config.get("module") if isinstance(config, Mapping) else None
     options = metadata.get("finetuned") or module
     return options if isinstance(options, Mapping) else {}
 
 
-def _spec(metadata: Mapping[str, Any]) -> Any:
-    """Return what built the network: its configuration, where that names a class of the user's."""
+def _recorded_spec(metadata: Mapping[str, Any]) -> Any:
+    """Return the recorded spec, or the node of the configuration that names a user's class."""
     config, spec = metadata.get("config"), metadata.get("backbone")
     node = config.get("backbone") if isinstance(config, Mapping) else None
     if not isinstance(node, Mapping) or "_target_" not in node:
@@ -213,8 +211,3 @@ def _spec(metadata: Mapping[str, Any]) -> Any:
     if package.startswith("vclr_lightning") and name != "WrappedBackbone":
         return spec
     return {**node, "_pixels_": spec.get("_pixels_") if isinstance(spec, Mapping) else None}
-
-
-def _some(tensors: Mapping[str, Tensor]) -> str:
-    names = list(tensors)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""The backbone alone: written to safetensors, and read back in any project."""
+"""The backbone alone: exported to safetensors, and loaded in any project."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from vclr_lightning import __version__
 from vclr_lightning.core.arrays import CHECKSUM, exported_digest
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
-from vclr_lightning.models.recognise import (
+from vclr_lightning.models.matching import find_backbone
+from vclr_lightning.models.network_spec import (
     BACKBONES,
-    arguments_of,
     build_backbone,
-    describe,
+    describe_spec,
     known_spec,
+    set_pixel_statistics,
+    spec_arguments,
     spec_of,
     weight_shapes,
-    with_pixels,
 )
-from vclr_lightning.models.weights import find_backbone
 
 
 def export_backbone(
@@ -38,17 +38,17 @@ def export_backbone(
     prefix: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the query backbone alone to a safetensors file, in one step.
+    """Write the query backbone alone to a safetensors file, atomically.
 
-    Names are the network's own, so that a ResNet's are torchvision's. The file also says which
-    package version wrote it, how the backbone is built, which method trained it and for how many
-    steps, as far as that is known.
+    Names are the network's own, so a ResNet's are torchvision's. The metadata contains the package
+    version, how the backbone is built, and the method and number of steps of its training, as far
+    as they are known.
 
     Args:
-        source: a pretraining module, a backbone, or a checkpoint file of any recognised form.
+        source: a pretraining module, a backbone, or a checkpoint file of any recognised layout.
         path: the file to write.
-        prefix: what stands before the backbone's names in a checkpoint of another form.
-        metadata: more to write into the file.
+        prefix: prefix of the backbone's names in a checkpoint of another layout.
+        metadata: further metadata.
 
     Returns:
         ``path``.
@@ -64,15 +64,19 @@ def export_backbone(
         64
     """
     if isinstance(source, nn.Module):
-        tensors, facts = _of_module(source)
+        backbone = getattr(source, "query_encoder", source)
+        assert isinstance(backbone, nn.Module)
+        tensors, facts = unwrap(backbone).state_dict(), _module_metadata(source, backbone)
     else:
-        tensors, facts = _of_file(Path(source), prefix)
-    facts = {MARK: __version__, **facts, **(metadata or {})}
-    # one copy each: safetensors holds no two names for one memory
+        checkpoint = read_checkpoint(source, prefix=prefix)
+        tensors, facts = checkpoint.backbone(), export_metadata(checkpoint)
+    # one copy each: safetensors refuses two names for one memory
     content = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     path = Path(path)
     with replacing(path) as file:
-        file.write(_settled(save(content, metadata=facts)))
+        file.write(
+            _sealed(save(content, metadata={MARK: __version__, **facts, **(metadata or {})}))
+        )
     return path
 
 
@@ -84,13 +88,13 @@ def load_backbone(
     Args:
         path: an export of this package, or any file that
             :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
-        backbone: the network to fill, yours or another library's: its children that the file knows
-            nothing of, such as a classifier, keep their weights. ``None`` builds the network that
-            the file is of, where it is one of this package's.
-        prefix: what stands before the backbone's names in a file of another form.
+        backbone: the network to load into, yours or another library's; its children that the file
+            does not contain, such as a classifier, keep their weights. ``None`` builds the network
+            of the file, if it is one of this package's.
+        prefix: prefix of the backbone's names in a file of another layout.
 
     Raises:
-        UserError: the file cannot be read, does not fit, or does not say what network it is of.
+        UserError: the file cannot be read, does not fit, or does not identify its network.
 
     Example:
         >>> import tempfile, torch
@@ -104,8 +108,8 @@ def load_backbone(
     """
     checkpoint = read_checkpoint(path, prefix=prefix)
     if backbone is None:
-        backbone = _network_of(checkpoint, path)
-    net = bare(backbone)
+        backbone = _build(checkpoint)
+    net = unwrap(backbone)
     found = find_backbone(checkpoint, net)
     if checkpoint.prefix is not None:
         names, used = weight_shapes(checkpoint.backbone()), set(found.values())
@@ -118,71 +122,57 @@ def load_backbone(
     net.load_state_dict(
         {n: checkpoint.tensors[source] for n, source in found.items()}, strict=False
     )
-    return with_pixels(backbone, known_spec(checkpoint)).eval()
+    return set_pixel_statistics(backbone, known_spec(checkpoint)).eval()
 
 
 def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 0) -> nn.Module:
-    """Return the network that a file is of, in evaluation mode, with random weights.
-
-    What a trained one is compared with: the same for the same seed, whatever was drawn before.
+    """Return the network of a file, in evaluation mode, with random weights that ``seed`` fixes.
 
     Args:
         path, prefix: see :func:`load_backbone`.
         seed: of the weights.
 
     Raises:
-        UserError: the file cannot be read, or does not say what network it is of.
+        UserError: the file cannot be read, or does not identify its network.
     """
     checkpoint = read_checkpoint(path, prefix=prefix)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed_of(seed, "random_backbone"))
-        return _network_of(checkpoint, path).eval()
+        return _build(checkpoint).eval()
 
 
-def _settled(content: bytes) -> bytes:
-    """Put a safetensors file's metadata in order, which otherwise differs from one save to the
-    next (equal tensors and facts shall be equal files), and add a checksum."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    digest = exported_digest(header, memoryview(content)[start:])
-    header["__metadata__"] = dict(sorted({**header["__metadata__"], CHECKSUM: digest}.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + content[start:]
-
-
-def _network_of(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
-    """Build the network that a checkpoint is of."""
+def _build(checkpoint: Checkpoint) -> nn.Module:
+    """Build the network of a checkpoint."""
     spec = known_spec(checkpoint)
     if not spec:
-        checkpoint.backbone()  # asks for a prefix where that would tell
+        checkpoint.backbone()  # raises where a prefix would help
     if spec.get("_target_") not in BACKBONES:
-        raise unknown_network(path, spec)
+        raise unknown_network(checkpoint.path, spec)
     check_spec(checkpoint, spec)
     return build_backbone(spec)
 
 
 def check_spec(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:
-    """Compare what a file says of its network with its weights: it may ask for any memory.
+    """Compare the spec recorded in a file with its weights, before it can claim any memory.
 
     Raises:
-        UserError: the network cannot be built so, or does not fit them.
+        UserError: the network cannot be built like this, or does not fit the weights.
     """
     try:
-        arguments_of(spec)
-        # Those of timm cannot be built without numbers; their sizes are timm's.
+        spec_arguments(spec)
+        # timm's networks cannot be built on the meta device; their sizes are timm's.
         if not spec["_target_"].endswith(".TimmBackbone"):
             with torch.device("meta"):
                 find_backbone(checkpoint, build_backbone(spec))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UserError(
-            f"{checkpoint.path} cannot be of {describe(spec)}, as it says: {error}"
+            f"{checkpoint.path} cannot be of {describe_spec(spec)}, as it says: {error}"
         ) from error
 
 
 def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:
-    """What to say of a file whose network is none of this package's."""
-    what = describe(spec) if spec else "a network that is not recognised"
+    """Return the error for a file whose network is none of this package's."""
+    what = describe_spec(spec) if spec else "a network that is not recognised"
     return UserError(
         f"{path} holds weights of {what}, none of this package's networks; build it and pass "
         "it as backbone=; in a command, name its class in conf/backbone/NAME.yaml and give "
@@ -190,32 +180,37 @@ def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:
     )
 
 
-def _of_module(module: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    backbone = getattr(module, "query_encoder", module)
-    assert isinstance(backbone, nn.Module)
-    facts = _spec_facts(spec_of(backbone))
+def _module_metadata(module: nn.Module, backbone: nn.Module) -> dict[str, str]:
+    facts = _spec_metadata(spec_of(backbone))
     if isinstance(head := getattr(module, "head", None), str):
         facts["head"] = head
     if isinstance(objectives := getattr(module, "objectives", None), nn.ModuleDict):
         facts["method"] = "+".join(objectives)
         facts["step"] = str(int(getattr(module, "global_step", 0)))
-    return bare(backbone).state_dict(), facts
+    return facts
 
 
-def _of_file(path: Path, prefix: str | None) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    checkpoint = read_checkpoint(path, prefix=prefix)
-    return checkpoint.backbone(), facts_of(checkpoint)
-
-
-def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what an export says of the checkpoint that it is of."""
+def export_metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the metadata for an export of this checkpoint."""
     facts = {MARK: __version__, **checkpoint.metadata}
     if "global_step" in facts:
         facts["step"] = facts.pop("global_step")
     if checkpoint.form == "vclr_lightning" and checkpoint.heads:
         facts["method"] = "+".join(checkpoint.heads)
-    return facts | _spec_facts(known_spec(checkpoint))
+    return facts | _spec_metadata(known_spec(checkpoint))
 
 
-def _spec_facts(spec: Mapping[str, Any]) -> dict[str, str]:
+def _spec_metadata(spec: Mapping[str, Any]) -> dict[str, str]:
     return {"backbone": json.dumps(dict(spec))} if spec else {}
+
+
+def _sealed(content: bytes) -> bytes:
+    """Sort a safetensors file's metadata, so that equal content gives equal files, and add a
+    checksum."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    digest = exported_digest(header, memoryview(content)[start:])
+    header["__metadata__"] = dict(sorted({**header["__metadata__"], CHECKSUM: digest}.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[start:]

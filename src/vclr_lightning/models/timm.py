@@ -1,4 +1,4 @@
-"""Networks of timm for pictures, as timm describes them; an optional extra."""
+"""Image networks of timm, an optional dependency."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.backbone import WrappedBackbone
+from vclr_lightning.models.backbone import Backbone, WrappedBackbone
 
 
 class TimmBackbone(WrappedBackbone):
     """A network of the library timm, without its classifier, with random weights.
 
-    Features, how pictures are normalised and how large they are come from timm's own description
-    of the network. Parameters have timm's names, in checkpoints as well. Nothing is downloaded:
-    weights come from a file (``init``), such as timm's own from its model hub.
+    Features, normalisation and image size come from timm's own configuration of the network.
+    Parameters keep timm's names. Nothing is downloaded: weights come from a file (``init``), such
+    as timm's own from its model hub.
 
     Args:
-        name: of the network, with a tag (``vit_base_patch16_224.augreg_in1k``) for the description
-            that belongs to those weights.
-        image_size: height and width of the pictures in pixels; ``None`` for timm's. Matters only
+        name: of the network, with a tag (``vit_base_patch16_224.augreg_in1k``) for the
+            configuration of those weights.
+        image_size: height and width of the images in pixels; ``None`` for timm's. Matters only
             to networks of a fixed size, such as most transformers, which are built for it.
-        global_pool: how a map becomes features: ``avg``, ``max``, ``token``, as far as the
-            network has it; ``None`` for timm's choice.
+        global_pool: how a map becomes features: ``avg``, ``max``, ``token``, if the network
+            supports it; ``None`` for timm's choice.
 
     Attributes:
-        image_size: height and width of the pictures that the network was built for or, where it
-            takes any, that timm describes.
+        image_size: height and width of the images that the network was built for or, where it
+            takes any, of timm's configuration.
 
     Shape:
         - input: ``(N, 3, H, W)``; output: ``(N, F)``
 
     Raises:
-        UserError: timm is not installed or has no such network, or the network cannot be built so;
-            in use, if pictures do not have the size that it needs.
+        UserError: timm is not installed or has no such network, or the network cannot be built
+            like this; from forward, if images do not have the size that it needs.
 
     Example:
         >>> backbone = TimmBackbone(name="test_resnet")
@@ -55,7 +55,7 @@ class TimmBackbone(WrappedBackbone):
         image_size: int | None = None,
         global_pool: str | None = None,
     ) -> None:
-        described = describe(name)
+        described = timm_config(name)
         size = described.input_size[-1] if image_size is None else image_size
         self._fixed = bool(described.fixed_input_size)
         options: dict[str, Any] = {"global_pool": global_pool} if global_pool else {}
@@ -65,13 +65,13 @@ class TimmBackbone(WrappedBackbone):
             net = import_module("timm").create_model(
                 name, pretrained=False, num_classes=0, **options
             )
-        # timm checks little itself: what does not fit fails somewhere in the network.
+        # timm validates little: a wrong option fails somewhere in the network.
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             given = ", ".join(f"{key}={value}" for key, value in options.items())
             said = " ".join(str(error).split())
             raise UserError(f"timm cannot build {name}({given}): {said}") from error
         super().__init__(net, num_features=int(getattr(net, "head_hidden_size", net.num_features)))
-        self.image_size = size
+        self.image_size, self._name = size, name
         self.pixel_mean, self.pixel_std = tuple(described.mean), tuple(described.std)
         self._spec = {"name": name, "image_size": size, "global_pool": global_pool}
 
@@ -80,23 +80,23 @@ class TimmBackbone(WrappedBackbone):
         if self._fixed and tuple(x.shape[-2:]) != (self.image_size, self.image_size):
             height, width = x.shape[-2:]
             raise UserError(
-                f"{self._spec['name']} was built for pictures of {self.image_size} pixels, and "
+                f"{self._name} was built for pictures of {self.image_size} pixels, and "
                 f"these have {height} x {width}; give the same image_size to both"
             )
         return super().forward(x)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, F, h, w)``; those of patches, of a transformer.
+        """Return the features before pooling, ``(N, F, h, w)``; of a transformer, the patches'.
 
         Raises:
-            UserError: the features are no average of the map's, but a token of their own.
+            UserError: the features are those of a token, not an average over the map.
         """
         net: Any = self.net
         y: Tensor = net.forward_features(x)
         if y.ndim == 3:
             if getattr(net, "global_pool", "") not in ("avg", "avgmax", "max"):
                 raise UserError(
-                    f"the features of {self._spec['name']} are those of a token, which a map does "
+                    f"the features of {self._name} are those of a token, which a map does "
                     "not hold; give backbone.global_pool=avg"
                 )
             patches = y[:, self._prefix :]
@@ -115,13 +115,11 @@ class TimmBackbone(WrappedBackbone):
         features: Tensor = self.net.forward_head(maps)  # type: ignore[operator]
         return features
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"_target_": "vclr_lightning.models.TimmBackbone", **self._spec}
+    spec = Backbone.spec
 
     @property
     def _prefix(self) -> int:
-        """Tokens before those of the patches."""
+        """Number of tokens before those of the patches."""
         return int(getattr(self.net, "num_prefix_tokens", 0))
 
     @property
@@ -129,14 +127,14 @@ class TimmBackbone(WrappedBackbone):
         return str(getattr(self.net, "output_fmt", "")) == "NHWC"
 
 
-def describe(name: str) -> Any:
-    """Return timm's description of a network: ``input_size``, ``mean``, ``std`` and so on.
+def timm_config(name: str) -> Any:
+    """Return timm's configuration of a network: ``input_size``, ``mean``, ``std`` and so on.
 
     Raises:
         UserError: timm is not installed, or has no such network.
 
     Example:
-        >>> describe("test_vit").input_size
+        >>> timm_config("test_vit").input_size
         (3, 160, 160)
     """
     if find_spec("timm") is None:
@@ -157,11 +155,11 @@ def describe(name: str) -> Any:
     return described
 
 
-def own_size(name: str) -> int:
-    """Return height and width of the pictures that a network of timm was described for.
+def timm_image_size(name: str) -> int:
+    """Return height and width of the images in timm's configuration of a network.
 
     Example:
-        >>> own_size("test_vit")
+        >>> timm_image_size("test_vit")
         160
     """
-    return int(describe(name).input_size[-1])
+    return int(timm_config(name).input_size[-1])

@@ -1,10 +1,9 @@
-"""A small ResNet for pictures of 32 to 96 px, quick enough to train on a CPU."""
+"""A small ResNet for images of 32 to 96 px, fast enough to train on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -21,7 +20,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class TinyBackbone(Backbone):
     """A residual network of one strided convolution and ``stages`` blocks.
 
-    Every block halves the picture and doubles the channels, so F is ``width * 2 ** stages``.
+    Every block halves the resolution and doubles the channels, so F is ``width * 2 ** stages``.
 
     Args:
         width: channels after the first convolution, a multiple of 4.
@@ -66,10 +65,6 @@ class TinyBackbone(Backbone):
         """Return the features before pooling, ``(N, F, h, w)``."""
         y: Tensor = self.blocks(relu(self.stem_norm(self.stem(x))))
         return y
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"_target_": "vclr_lightning.models.TinyBackbone", **self._spec}
 
 
 class _Block(nn.Module):

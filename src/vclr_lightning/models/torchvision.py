@@ -24,17 +24,32 @@ RESNETS = (
 )
 VIDEO_NETWORKS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
 TORCHVISION_S3D = {"bn_momentum": 0.001, "bn_eps": 0.001}
-"""BatchNorm of torchvision's S3D, and of S3D in the first versions of this package."""
+"""BatchNorm of torchvision's S3D, and of this package's in its first versions."""
 
 
-class TorchvisionResNet(Backbone):
-    """A 2D ResNet for pictures; the paper's backbone is ``resnet50``.
+class _Torchvision(Backbone):
+    """The children of a torchvision network, except for its classifier."""
+
+    def _adopt(self, net: nn.Module) -> None:
+        for name, module in net.named_children():
+            if name not in ("avgpool", "fc", "classifier"):
+                self.add_module(name, module)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, h, w)`` or ``(N, F, t, h, w)``."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+
+class TorchvisionResNet(_Torchvision):
+    """A 2D ResNet; the paper's backbone is ``resnet50``.
 
     Args:
         name: one of torchvision's ResNet, ResNeXt and Wide ResNet builders.
-        small_stem: a 3x3 first convolution of stride 1 and no max-pooling, for pictures below
+        small_stem: a 3x3 first convolution of stride 1 and no max-pooling, for images below
             about 96 px.
-        zero_init_residual: let every residual branch start at zero.
+        zero_init_residual: initialise the last norm layer of every residual branch to zero.
 
     Shape:
         - input: ``(N, 3, H, W)``; output: ``(N, F)``; F is 512 or 2048
@@ -70,30 +85,17 @@ class TorchvisionResNet(Backbone):
             net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
             net.maxpool = nn.Identity()
-        for child, module in net.named_children():
-            if child not in ("avgpool", "fc"):
-                self.add_module(child, module)
-
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, F, h, w)``."""
-        for module in self.children():
-            x = module(x)
-        return x
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"_target_": "vclr_lightning.models.TorchvisionResNet", **self._spec}
+        self._adopt(net)
 
 
-class TorchvisionVideo(Backbone):
-    """A 3D network for clips: ``r3d_18`` and ``s3d`` are the paper's.
+class TorchvisionVideo(_Torchvision):
+    """A 3D network; ``r3d_18`` and ``s3d`` are the paper's.
 
     Args:
         name: one of ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``.
-        bn_momentum: of BatchNorm's running statistics. torchvision's S3D has 0.001, by which they
-            lag behind the weights of a network trained from scratch by thousands of steps.
-        bn_eps: of BatchNorm, a part of what trained weights mean: torchvision's S3D weights are
-            for 0.001.
+        bn_momentum: of BatchNorm's running statistics. torchvision's S3D has 0.001, with which they
+            lag thousands of steps behind the weights of a network trained from scratch.
+        bn_eps: of BatchNorm; trained weights depend on it, and torchvision's for S3D need 0.001.
 
     Shape:
         - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
@@ -125,19 +127,7 @@ class TorchvisionVideo(Backbone):
                 layer.momentum, layer.eps = bn_momentum, bn_eps
         self.num_features = net.classifier[1].in_channels if name == "s3d" else net.fc.in_features
         self._spec = {"name": name, "bn_momentum": bn_momentum, "bn_eps": bn_eps}
-        for child, module in net.named_children():
-            if child not in ("avgpool", "fc", "classifier"):
-                self.add_module(child, module)
-
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, F, t, h, w)``."""
-        for module in self.children():
-            x = module(x)
-        return x
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"_target_": "vclr_lightning.models.TorchvisionVideo", **self._spec}
+        self._adopt(net)
 
 
 def _build(name: str, known: tuple[str, ...], source: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 
 
 def temporal_shift(x: Tensor, num_frames: int, *, divisions: int = 8) -> Tensor:
@@ -86,7 +86,7 @@ class TemporalShift:
             )
         if divisions < 2:
             raise UserError(f"divisions={divisions} of TSM must be at least 2")
-        net = bare(backbone)
+        net = unwrap(backbone)
         modules = dict(net.named_modules())
         if layers is None:
             layers = [f"{n}.conv1" for n, block in modules.items() if n and _is_residual(block)]

@@ -17,7 +17,7 @@ from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.embedding import average_views
-from vclr_lightning.models.recognise import note_network
+from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
@@ -200,7 +200,7 @@ class FinetuneModule(MeasuringModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        note_network(
+        record_network(
             checkpoint,
             self.query_encoder,
             classes=list(self.class_names),

@@ -17,7 +17,7 @@ from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
-from vclr_lightning.models.recognise import note_network
+from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.modules.encoding import (
     Encoded,
     backbone_number,
@@ -232,7 +232,7 @@ class PretrainModule(MeasuringModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        note_network(checkpoint, self.query_encoder)
+        record_network(checkpoint, self.query_encoder)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever draws from the global generator (dropout) repeats after a resume by itself.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from vclr_lightning.data.manifest import Manifest
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import ClipTransform, VideoTable
@@ -30,7 +30,7 @@ def digest(provenance: Mapping[str, Any]) -> str:
 
 def network_name(backbone: nn.Module) -> str:
     """Return the name of a network, and a hash of how it is built."""
-    net = bare(backbone)
+    net = unwrap(backbone)
     return f"{type(net).__name__}-{hashlib.sha256(repr(net).encode()).hexdigest()[:12]}"
 
 

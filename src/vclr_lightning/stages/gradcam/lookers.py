@@ -14,7 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.activations import last_stage
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.evaluation.neighbour_tables import class_name
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.stages.gradcam.chosen_videos import ChosenVideo
 from vclr_lightning.stages.gradcam.explained import Target
@@ -88,7 +88,7 @@ def lookers(
     for name, file in zip(names, files, strict=True):
         built = build_target(target, file, backbone, of=ckpt).to(device).eval()
         try:
-            chosen = layer or last_stage(bare(built.network))
+            chosen = layer or last_stage(unwrap(built.network))
             module = find_layer(built.network, chosen)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import plain_values, read_yaml
-from vclr_lightning.models.timm import own_size
+from vclr_lightning.models.timm import timm_image_size
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def adopted(config: Mapping[str, Any], ckpt: str | Path | None) -> dict[str, Any
 def _own_size(backbone: Mapping[str, Any] | None) -> dict[str, int]:
     """Return the size of pictures that a network of timm was described for."""
     is_timm = backbone is not None and str(backbone.get("_target_")).endswith(".TimmBackbone")
-    return {"image_size": own_size(str(backbone["name"]))} if backbone and is_timm else {}
+    return {"image_size": timm_image_size(str(backbone["name"]))} if backbone and is_timm else {}
 
 
 def run_config(ckpt: Path) -> dict[str, Any]:

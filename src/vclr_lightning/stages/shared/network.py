@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backbone
-from vclr_lightning.models.backbone import bare
+from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.export import check_spec, unknown_network
-from vclr_lightning.models.recognise import known_spec, own_spec, weight_shapes
-from vclr_lightning.models.weights import find_backbone, gather_names
+from vclr_lightning.models.matching import find_backbone
+from vclr_lightning.models.network_spec import known_spec, trusted_spec, weight_shapes
+from vclr_lightning.models.weights import group_names
 from vclr_lightning.stages.shared.finetuned import is_finetuned, load_finetuned
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def finished_network(
                 "ckpt=none is a network without training, which has to be named: give "
                 "backbone=resnet50 or another"
             )
-        logger.info("weights: none, %s is untrained", type(bare(backbone)).__name__)
+        logger.info("weights: none, %s is untrained", type(unwrap(backbone)).__name__)
         return backbone.eval()
     if untrained:
         logger.info("weights: random, in the network of %s", weights)
@@ -90,12 +91,12 @@ def finished_network(
         return _scored(weights, backbone)
     network = load_backbone(weights, backbone, prefix=prefix)
     checkpoint = read_checkpoint(weights, prefix=prefix)
-    net = bare(network)
+    net = unwrap(network)
     found = find_backbone(checkpoint, net)
     missing = tuple(name for name in weight_shapes(net.state_dict()) if name not in found)
     if missing and (layer is None or any(name.startswith(f"{layer}.") for name in missing)):
         raise UserError(
-            f"{weights} has no {', '.join(gather_names(missing))} of this {type(net).__name__}, "
+            f"{weights} has no {', '.join(group_names(missing))} of this {type(net).__name__}, "
             "whose features would be those of random weights; give a network without it, or "
             "features.layer=NAME of a layer before it"
         )
@@ -109,7 +110,7 @@ def finished_network(
     logger.info(
         "weights: %s, %d tensors of %s loaded%s, %d left in the file",
         *(weights, len(found), type(net).__name__),
-        *(f", missing {', '.join(gather_names(missing))}" if missing else "", left),
+        *(f", missing {', '.join(group_names(missing))}" if missing else "", left),
     )
     return network
 
@@ -157,7 +158,7 @@ def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, 
     stated = _stated(weights, {**_USUAL, **resnet})
     if not stated:
         return {"_target_": _RESNET, **_USUAL, **resnet}
-    spec = own_spec(stated)
+    spec = trusted_spec(stated)
     if spec is None:
         raise unknown_network(str(weights), stated)
     check_spec(read_checkpoint(str(weights)), spec)
@@ -184,7 +185,7 @@ def weights_digest(backbone: nn.Module) -> str:
         False
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(bare(backbone).state_dict().items()):
+    for name, tensor in sorted(unwrap(backbone).state_dict().items()):
         if name.endswith("num_batches_tracked"):  # counts steps; features do not depend on it
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

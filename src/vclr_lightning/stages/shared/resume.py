@@ -16,7 +16,7 @@ from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.core.overrides import typed
-from vclr_lightning.models.recognise import completed
+from vclr_lightning.models.network_spec import upgrade_spec
 from vclr_lightning.stages.shared.adopt import config_of, saved_value
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All values by dotted key; of a list, one by one where they are more than plain ones."""
     children: Iterable[tuple[Any, Any]]
     if isinstance(node, Mapping) and node:
-        children = completed(node).items()
+        children = upgrade_spec(node).items()
     elif isinstance(node, list) and any(isinstance(value, Mapping) for value in node):
         children = enumerate(node)
     else:

@@ -1,0 +1,187 @@
+"""The spec of a network: its class and arguments, as recorded in a file or recognised by shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Size, Tensor, nn
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.functional.pixels import pixel_statistics
+from vclr_lightning.models.backbone import WrappedBackbone, import_path
+from vclr_lightning.models.timm import TimmBackbone
+from vclr_lightning.models.tiny import NORMS, TinyBackbone
+from vclr_lightning.models.torchvision import (
+    RESNETS,
+    TORCHVISION_S3D,
+    VIDEO_NETWORKS,
+    TorchvisionResNet,
+    TorchvisionVideo,
+)
+
+if TYPE_CHECKING:
+    from vclr_lightning.models.checkpoints import Checkpoint
+
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    f"vclr_lightning.models.{kind.__name__}": kind
+    for kind in (TorchvisionResNet, TorchvisionVideo, TimmBackbone, TinyBackbone)
+}
+
+_STAGES = 8  # of a TinyBackbone, at most
+_LARGEST = 4096  # number in a spec: channels, pixels
+
+
+def recognise_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the spec of this package's backbone with exactly these weights, by names and shapes.
+
+    Example:
+        >>> recognise_backbone(TinyBackbone(width=8).state_dict())["width"]
+        8
+    """
+    shapes = weight_shapes(tensors)
+    for build in _candidates(shapes):
+        with torch.device("meta"):
+            candidate = build()
+        if weight_shapes(candidate.state_dict()) == shapes:
+            spec: dict[str, Any] = candidate.spec
+            return spec
+    return None
+
+
+def _candidates(shapes: Mapping[str, Size]) -> Iterator[Callable[[], Any]]:
+    if len(shapes.get("conv1.weight", ())) > 1:
+        small = shapes["conv1.weight"][-1] == 3
+        for name in RESNETS:
+            yield partial(TorchvisionResNet, name=name, small_stem=small)
+    if len(shapes.get("stem.weight", ())) > 1:
+        stages = len({n.split(".")[1] for n in shapes if n.startswith("blocks.")})
+        width = shapes["stem.weight"][0]
+        if 0 < stages <= _STAGES and width and width % 4 == 0:
+            # Only BatchNorm has running statistics, so at most one of these fits.
+            for norm in NORMS:
+                yield partial(TinyBackbone, width=width, stages=stages, norm=norm)
+    if any(n.startswith(("stem.0.", "features.0.")) for n in shapes):
+        for name in VIDEO_NETWORKS:
+            old = {"bn_eps": TORCHVISION_S3D["bn_eps"]} if name == "s3d" else {}
+            yield partial(TorchvisionVideo, name=name, **old)
+
+
+def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
+    """Return the shape of each weight by name, without the batch counters that old files lack."""
+    return {n: t.shape for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
+
+
+def spec_of(backbone: nn.Module) -> dict[str, Any]:
+    """Return the spec of a network: its class as ``_target_``, and the arguments it records.
+
+    Example:
+        >>> spec_of(nn.Linear(2, 2))
+        {'_target_': 'torch.nn.modules.linear.Linear'}
+    """
+    spec = dict(getattr(backbone, "spec", None) or {})
+    if "pixel_mean" in vars(backbone):  # its own, not its class's
+        spec["_pixels_"] = [list(values) for values in pixel_statistics(backbone)]
+    if type(backbone) in (*BACKBONES.values(), WrappedBackbone):
+        return spec
+    # An inherited spec names another class.
+    return {**spec, "_target_": import_path(backbone)}
+
+
+def record_network(checkpoint: dict[str, Any], backbone: nn.Module, **facts: Any) -> None:
+    """Record in a checkpoint's metadata the spec of its network, and further facts."""
+    metadata = checkpoint.get("metadata") or {}
+    checkpoint["metadata"] = {**metadata, "backbone": spec_of(backbone), **facts}
+
+
+def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the spec that a file records, or else the one recognised from its weights, or {}."""
+    if (stored := checkpoint.spec) or checkpoint.prefix is None:
+        return stored
+    # An export records every network that has a spec.
+    exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
+    return {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+
+
+def upgrade_spec(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add to a spec, or a node of a configuration, the defaults of the version that wrote it.
+
+    Example:
+        >>> old = {"_target_": "vclr_lightning.models.TorchvisionVideo", "name": "s3d"}
+        >>> upgrade_spec(old)["bn_eps"]
+        0.001
+    """
+    kind = BACKBONES.get(str(spec.get("_target_")))
+    old = kind is TorchvisionVideo and spec.get("name") == "s3d"
+    return {**TORCHVISION_S3D, **spec} if old else spec
+
+
+def build_backbone(spec: Mapping[str, Any]) -> nn.Module:
+    """Build a backbone of this package, one of :data:`BACKBONES`, from its spec.
+
+    Raises:
+        UserError: a value is out of range, or larger than in any network.
+
+    Example:
+        >>> build_backbone(TinyBackbone(width=8).spec).num_features
+        64
+    """
+    return set_pixel_statistics(BACKBONES[spec["_target_"]](**spec_arguments(spec)), spec)
+
+
+def spec_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments in a spec.
+
+    Raises:
+        UserError: a number is larger than in any network.
+    """
+    values = {k: v for k, v in upgrade_spec(spec).items() if not k.startswith("_")}
+    for key, value in values.items():
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise UserError(f"{key}={value} is more than any network has")
+    return values
+
+
+def trusted_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the spec from a file if it is of one of this package's networks, otherwise ``None``.
+
+    Only plain values are accepted: nothing from a file is imported or resolved.
+
+    Example:
+        >>> trusted_spec({"_target_": "os.system", "command": "true"})
+        >>> tiny = {"_target_": "vclr_lightning.models.TinyBackbone"}
+        >>> trusted_spec({**tiny, "_args_": [{"_target_": "os.system"}]}) == tiny
+        True
+        >>> trusted_spec({**tiny, "width": "${a}"})
+    """
+    kept = {k: v for k, v in spec.items() if k in ("_target_", "_pixels_") or k[:1] != "_"}
+    values = [value for key, value in kept.items() if key != "_pixels_"]
+    plain = all(v is None or isinstance(v, bool | int | float | str) for v in values)
+    if not plain or any("${" in str(v) for v in values) or spec.get("_target_") not in BACKBONES:
+        return None
+    return dict(upgrade_spec(kept))
+
+
+def set_pixel_statistics(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
+    """Give a network the pixel mean and standard deviation of its training, if the spec has any."""
+    if pixels := spec.get("_pixels_"):
+        backbone.pixel_mean, backbone.pixel_std = map(tuple, pixels)  # type: ignore[assignment]
+    return backbone
+
+
+def describe_spec(spec: Mapping[str, Any]) -> str:
+    """Return a spec as Python code.
+
+    Example:
+        >>> describe_spec({"_target_": "vclr_lightning.models.TinyBackbone", "width": 8})
+        'TinyBackbone(width=8)'
+    """
+
+    def text(value: Any) -> str:
+        nested = isinstance(value, Mapping) and "_target_" in value
+        return describe_spec(value) if nested else repr(value)
+
+    arguments = ", ".join(f"{k}={text(v)}" for k, v in spec.items() if k[:1] != "_")
+    return f"{str(spec['_target_']).removeprefix('vclr_lightning.models.')}({arguments:.200})"
