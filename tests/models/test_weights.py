@@ -333,7 +333,7 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
             b"some words",
             "does not begin as a file of PyTorch or safetensors; give a file of weights",
         ),
-        (b"PK\x03\x04 and no more", "is damaged or cut short, as a download that stopped"),
+        (b"PK\x03\x04 and no more", "is damaged or cut short, as an interrupted download"),
         (b"\x89HDF\r\n", "is an HDF5 file, as Keras and TensorFlow write; give a file of PyTorch"),
         (b"\x08\x08\x12\x07pytorch", "is an ONNX file; give a file of PyTorch"),
         (b"\x1f\x8b\x08", "is packed by gzip; unpack it"),
