@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
+from vclr_lightning.callbacks.restoring import restoring
 from vclr_lightning.loggers.csv import CSVLogger
-from vclr_lightning.stages.shared.trainer import restoring
 
 collect_ignore = ["online_ranks.py"]  # a script of its own
 

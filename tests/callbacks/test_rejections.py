@@ -113,4 +113,4 @@ def test_errors_that_pass_do_not_fill_the_log(
     with caplog.at_level("WARNING", logger="vclr_lightning"):
         fit(tmp_path, [{k % 40} for k in range(130)], epochs=130)
     assert len(caplog.messages) == 101
-    assert "more that cannot be read are listed in" in caplog.messages[-1]
+    assert "further unreadable videos are listed in" in caplog.messages[-1]

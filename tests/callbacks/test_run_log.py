@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pytorch_lightning import Callback
 
-from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.callbacks.run_log import RunLog
+from vclr_lightning.stages.shared.trainer import LogEveryEpoch
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec:FutureWarning",

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from vclr_lightning import train
-from vclr_lightning.callbacks.checkpoint_io import load_plain
+from vclr_lightning.core.saved import load_dict
 
 SHORT = ("epochs=1", "batch_size=6", "trainer.log_every_n_steps=1", "monitor=null")
 TINY = "vclr_lightning.models.TinyBackbone"
@@ -108,7 +108,7 @@ def test_weights_bring_their_network(folder: Path, video_folder: Path) -> None:
     config = recorded(folder, "finetune/own")
     assert config["backbone"] == config["module"]["backbone"]
     assert (config["backbone"]["_target_"], config["backbone"]["width"]) == (TINY, 16)
-    assert load_plain(folder / "outputs/finetune/own/last.ckpt")["metadata"]["config"] == config
+    assert load_dict(folder / "outputs/finetune/own/last.ckpt")["metadata"]["config"] == config
 
     # Continued, its own checkpoint says what it is.
     moved = (folder / WEIGHTS).rename(folder / "moved.ckpt")

@@ -11,11 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vclr_lightning.callbacks.checkpoint_io import CheckpointFiles
-from vclr_lightning.callbacks.loop_state import (
-    load_waiting_positions,
-    logged_steps,
-    take_back_batch,
-)
+from vclr_lightning.callbacks.restoring import restore_loader_positions, undo_fetch
 from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import random_state, set_random_state
@@ -29,33 +25,31 @@ class ResumableCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` so that ``trainer.fit(ckpt_path=...)`` continues bit for bit.
 
     Works with any LightningModule that logs with ``on_step=True`` (averages over an epoch are not
-    part of a Lightning checkpoint). A save falls on the boundary between two optimizer steps, when
-    the last one has been logged in full: after every ``every_n_steps`` steps and after each epoch,
-    its ``on_train_epoch_end`` hooks included, or, where ``min_minutes`` have not passed by then, as
-    soon as they have; and at the end. A train dataloader with ``state_dict`` and
-    ``load_state_dict`` continues in mid-epoch; any other restarts its epoch. The state of the
-    global random generators is kept for each rank; another number of ranks continues, and says
-    what differs.
+    part of a Lightning checkpoint). A save falls between two optimizer steps, when the last one has
+    been logged completely: after every ``every_n_steps`` steps and after each epoch, including its
+    ``on_train_epoch_end`` hooks, or, where ``min_minutes`` have not passed by then, as soon as they
+    have; and at the end. A train dataloader with ``state_dict`` and ``load_state_dict`` continues
+    within the epoch; any other restarts it. The state of the global random generators is kept for
+    each rank; another number of ranks continues, and the log says what differs.
 
     With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
     best; until the next save it waits in memory. Files are written atomically when the trainer has
-    :class:`~vclr_lightning.callbacks.checkpoint_io.AtomicCheckpointIO` among its plugins.
-    Loggers that have ``rewind(step)`` forget at the start the rows from ``step`` on, which is 0 for
-    a run that begins; those that have ``sync()`` put their rows onto the disk before a checkpoint.
+    :class:`~vclr_lightning.callbacks.checkpoint_io.AtomicCheckpointIO` among its plugins. Loggers
+    with ``rewind(step)`` drop their rows from ``step`` on at the start, which is 0 for a new run;
+    those with ``sync()`` put their rows onto the disk before a checkpoint.
 
     Args:
-        directory: where the files go.
+        directory: folder of the files.
         every_n_steps: optimizer steps between two saves within an epoch.
-        min_minutes: least time between two saves; ``None``: such that they take 2 % of the time
-            at most, by what the last one took, but never more than half an hour.
-        background: copy the state to the host and write it while training goes on. ``None``: where
-            the module is on an accelerator; on the CPU the copy would cost memory and win little.
-        monitor: name of a logged metric that chooses ``best.ckpt``; ``None`` for no such file.
+        min_minutes: least time between two saves; ``None``: such that they take at most 2 % of the
+            time, by the duration of the last one, but never more than half an hour.
+        background: copy the state to the host and write it during training. ``None``: where the
+            module is on an accelerator; on the CPU the copy would cost memory and gain little.
+        monitor: name of the logged metric that selects ``best.ckpt``; ``None`` for no such file.
         mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
         metadata: plain values to keep in the checkpoint under ``"metadata"``.
-        export: called with the module and a path to write the part that others load (the backbone)
-            beside the checkpoints, as ``last`` and ``best`` with ``export_suffix``.
-        export_suffix: file name ending of the exported files.
+        export: called with the module and a path to export the backbone beside each checkpoint, as
+            ``last.backbone.safetensors`` and ``best.backbone.safetensors``.
 
     Attributes:
         logged: the last values of everything that was logged, when training ends.
@@ -80,7 +74,6 @@ class ResumableCheckpoint(Checkpoint):
         mode: str = "max",
         metadata: Mapping[str, Any] | None = None,
         export: Callable[[LightningModule, Path], Any] | None = None,
-        export_suffix: str = ".backbone.safetensors",
     ) -> None:
         super().__init__()
         if every_n_steps < 1:
@@ -94,46 +87,43 @@ class ResumableCheckpoint(Checkpoint):
         self.mode = mode
         self.metadata = dict(metadata or {})
         self.export = export
-        self.export_suffix = export_suffix
         self.best_score: float | None = None
         self.logged: dict[str, float] = {}
         self.saved_step = self.resumed_step = -1
+        self.last_path = self.directory / LAST
         self._files = CheckpointFiles(
             last=self.last_path, best=self.directory / BEST, min_minutes=min_minutes
         )
         self._logged_steps = 0
         self._due = self._is_best = False
-        self._boundary: str | None = None
+        self._boundary: str | None = None  # "batch" or "end" while this callback saves
         self._loader_states: list[dict[str, Any]] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
     @property
-    def last_path(self) -> Path:
-        """The newest checkpoint."""
-        return self.directory / LAST
-
-    @property
     def best_model_path(self) -> str:
-        """The best checkpoint, or ``""`` where there is none (``ckpt_path="best"`` asks this)."""
+        """The best checkpoint, or ``""`` where there is none; used by ``ckpt_path="best"``."""
         best = self.directory / BEST
         return str(best) if best.exists() else ""
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        loader = trainer.fit_loop._combined_loader
-        # Before the next batch is fetched: what has been consumed, not what is on its way.
-        self._loader_states = loader._state_dicts() if loader is not None else None
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._files.clear()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._due = True
-        if self.monitor is None:
-            return
-        value = trainer.callback_metrics.get(self.monitor)
-        # A value of an earlier epoch that is still there is never better than itself.
-        score = gather_objects(None if value is None else float(value))[0]
-        if score is not None and self._better(score):
-            self.best_score, self._is_best = score, True
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(set(steps := gather_objects(self.resumed_step))) > 1:
+            raise UserError(
+                f"the processes continue from different steps ({', '.join(map(str, steps))}); the"
+                f" run's folder {self.directory} must be on a disk that all machines share"
+            )
+        if trainer.is_global_zero:
+            for sink in trainer.loggers:
+                if callable(rewind := getattr(sink, "rewind", None)):
+                    rewind(self._logged_steps)
+        restore_loader_positions(trainer)
+        if self._random_states is not None:
+            states = self._random_states
+            set_random_state(states[trainer.global_rank % len(states)])
+            self._random_states = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -147,12 +137,29 @@ class ResumableCheckpoint(Checkpoint):
         if self._due and may_save:
             self.save(trainer, wait=False)
         elif self._is_best:
-            taken, self._is_best = self._take(trainer, "batch"), False
+            state, self._is_best = self._state(trainer, "batch"), False
             self._export(trainer, "best")
-            self._files.keep_best(taken)
+            self._files.keep_best(state)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Before the next batch is fetched: the position counts consumed batches, not prefetched.
+        loader = trainer.fit_loop._combined_loader
+        self._loader_states = loader._state_dicts() if loader is not None else None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._due = True
+        if self.monitor is None:
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        # A value left from an earlier epoch is never better than itself.
+        score = gather_objects(None if value is None else float(value))[0]
+        if score is not None and self._better(score):
+            self.best_score, self._is_best = score, True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, boundary="end", wait=True)
+        self._save(trainer, "end", wait=True)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -167,36 +174,37 @@ class ResumableCheckpoint(Checkpoint):
             wait: return when the checkpoint is on the disk.
         """
         if self._loader_states is not None and trainer.global_step > self.saved_step:
-            self._save(trainer, boundary="batch", wait=wait)
+            self._save(trainer, "batch", wait=wait)
         elif wait:
             self._files.finish()
 
-    def _save(self, trainer: Trainer, *, boundary: str, wait: bool) -> None:
+    def _save(self, trainer: Trainer, boundary: str, *, wait: bool) -> None:
         self._files.begin()
         for sink in trainer.loggers:
             sink.save()
             if callable(sync := getattr(sink, "sync", None)):
-                sync()  # what the checkpoint says was logged is on the disk before it is
-        taken = self._take(trainer, boundary)
+                sync()  # what has been logged is on the disk before the checkpoint that records it
+        state = self._state(trainer, boundary)
         self._export(trainer, *(["best", "last"] if self._is_best else ["last"]))
         on_cpu = trainer.lightning_module.device.type == "cpu"
-        beside = not on_cpu if self.background is None else self.background
+        background = not on_cpu if self.background is None else self.background
         io = trainer.strategy.checkpoint_io
-        self._files.write(taken, io, is_best=self._is_best, beside=beside and not wait)
+        self._files.write(state, io, is_best=self._is_best, background=background and not wait)
         self.saved_step = trainer.global_step
         self._due = self._is_best = False
 
-    def _take(self, trainer: Trainer, boundary: str) -> dict[str, Any]:
+    def _state(self, trainer: Trainer, boundary: str) -> dict[str, Any]:
         self._boundary, self._random_states = boundary, gather_objects(random_state())
-        taken = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self._boundary = self._random_states = None
-        return taken
+        return state
 
     def _export(self, trainer: Trainer, *stems: str) -> None:
         with failing_together():
             if (export := self.export) is not None and trainer.is_global_zero:
                 for stem in stems:
-                    export(trainer.lightning_module, self.directory / (stem + self.export_suffix))
+                    path = self.directory / f"{stem}.backbone.safetensors"
+                    export(trainer.lightning_module, path)
 
     def _better(self, score: float) -> bool:
         if self.best_score is None:
@@ -207,29 +215,19 @@ class ResumableCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self._boundary is None:
-            return  # somebody else's save, at another moment
-        fit_loop = checkpoint["loops"]["fit_loop"]
+            return  # saved by other code, at another moment
+        loop = checkpoint["loops"]["fit_loop"]
         if self._boundary == "batch":
-            take_back_batch(fit_loop)
+            undo_fetch(loop["epoch_loop.batch_progress"])
             if self._loader_states:
-                fit_loop["state_dict"]["combined_loader"] = self._loader_states
+                loop["state_dict"]["combined_loader"] = self._loader_states
         checkpoint["metadata"] = self.metadata
-        if self._boundary == "end":  # for who comes after training, should it be in another run
-            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.logged |= values
+        if self._boundary == "end":  # for stages after training, even those of another run
+            self.logged |= {name: float(v) for name, v in trainer.callback_metrics.items()}
             checkpoint["metadata"] = self.metadata | {"logged": self.logged}
         checkpoint["random_states"] = self._random_states
-        checkpoint["logged_steps"] = logged_steps(fit_loop)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "monitor": self.monitor}
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._files.clear()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict.get("monitor") == self.monitor:
-            self.best_score = state_dict["best_score"]
+        # Optimizer steps whose rows are complete in the logs.
+        checkpoint["logged_steps"] = int(loop["epoch_loop.state_dict"]["_batches_that_stepped"])
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -237,9 +235,9 @@ class ResumableCheckpoint(Checkpoint):
         states = checkpoint.get("random_states")
         if states and len(states) != trainer.world_size and trainer.is_global_zero:
             logger.info(
-                "continuing on %d process(es) what %d began: each step is of the same videos, but"
-                " sums are rounded otherwise, and BatchNorm's shares and what a process draws for"
-                " itself (dropout) are others, so the result need not be bit-equal",
+                "continuing on %d process(es) what %d began: each step has the same videos, but"
+                " sums are rounded differently, and BatchNorm's shares and the processes' own"
+                " random numbers (dropout) differ, so the result need not be bit-equal",
                 *(trainer.world_size, len(states)),
             )
         self.saved_step = self.resumed_step = int(checkpoint["global_step"])
@@ -247,18 +245,9 @@ class ResumableCheckpoint(Checkpoint):
         self.logged = dict(checkpoint.get("metadata", {}).get("logged", {}))
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if len(set(steps := gather_objects(self.resumed_step))) > 1:
-            raise UserError(
-                f"the processes continue from different steps ({', '.join(map(str, steps))}); the"
-                f" run's folder {self.directory} must be on a disk that all machines share"
-            )
-        if trainer.is_global_zero:
-            for sink in trainer.loggers:
-                if callable(rewind := getattr(sink, "rewind", None)):
-                    rewind(self._logged_steps)
-        load_waiting_positions(trainer)
-        if self._random_states is not None:
-            states = self._random_states
-            set_random_state(states[trainer.global_rank % len(states)])
-            self._random_states = None
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "monitor": self.monitor}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("monitor") == self.monitor:
+            self.best_score = state_dict["best_score"]

@@ -18,8 +18,12 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from vclr_lightning.core.distributed import failing_together, is_rank_zero, max_over_ranks
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers, replacing
-from vclr_lightning.core.saved import load_torch
+from vclr_lightning.core.saved import load_dict
 
+logger = logging.getLogger(__name__)
+
+_SHARE = 0.02  # of the time that saving may take
+_LONGEST_S = 1800.0  # between two saves, however slow the disk was
 _PARTS = {  # of a checkpoint of Lightning
     "epoch": int,
     "global_step": int,
@@ -31,62 +35,24 @@ _PARTS = {  # of a checkpoint of Lightning
     "pytorch-lightning_version": str,
 }
 
-logger = logging.getLogger(__name__)
-
-_SHARE = 0.02  # of the time that saving may take
-_LONGEST_S = 1800.0  # between two saves then, however slow the disk was
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a finished file a second name, in place of ``target``; a copy where links don't work."""
-    beside = target.with_name(target.name + ".link")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-        os.replace(beside, target)
-    except OSError:
-        with replacing(target) as file, source.open("rb") as content:
-            shutil.copyfileobj(content, file)
-
-
-def snapshot(value: Any) -> Any:
-    """Return a copy on the CPU of what a checkpoint holds; training may go on with the original.
-
-    Example:
-        >>> weight = torch.zeros(2)
-        >>> copied = snapshot({"weights": [weight], "step": 3})
-        >>> _ = weight.add_(1)
-        >>> copied
-        {'weights': [tensor([0., 0.])], 'step': 3}
-    """
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        copied = copy(value)  # an OrderedDict's attributes with it
-        copied.update((key, snapshot(inner)) for key, inner in value.items())
-        return copied
-    if type(value) in (list, tuple):
-        return type(value)(map(snapshot, value))
-    return value
-
 
 class CheckpointFiles:
-    """The newest and the best checkpoint of a run, written at once or beside the training.
+    """The newest and the best checkpoint of a run, written at once or in the background.
 
-    Every rank has to call the same methods at the same points. The first one writes; all raise
-    what failed there.
+    Every rank has to call the same methods at the same points. The first one writes; all raise what
+    fails there.
 
     Args:
         last: file of the newest.
         best: file of the best.
-        min_minutes: least time from one save to the next; ``None``: such that saves take 2 % of the
-            time at most, as long as the last one took, but never more than half an hour.
+        min_minutes: least time from one save to the next; ``None``: such that saves take at most
+            2 % of the time, by the duration of the last one, but never more than half an hour.
 
     Attributes:
         writing: whether a write has begun that has not been waited for.
 
     Raises:
-        UserError: ``min_minutes`` is out of range, or what is written cannot be.
+        UserError: ``min_minutes`` is out of range, or a file cannot be written.
     """
 
     def __init__(self, *, last: Path, best: Path, min_minutes: float | None) -> None:
@@ -100,14 +66,14 @@ class CheckpointFiles:
         self._started = self._next = 0.0
 
     def clear(self) -> None:
-        """Remove what a killed run left half written."""
+        """Remove the unfinished files of a killed run."""
         if is_rank_zero():
             clear_leftovers(self.last.parent)
             for leftover in (*self.last.parent.glob("*.ckpt.link"), self._new):
                 leftover.unlink(missing_ok=True)
 
     def poll(self) -> bool:
-        """Return whether the next save may be, by the clock of the first process."""
+        """Return whether the next save may begin, by the clock of the first process."""
         written = self._write is None or self._write.done()
         state = written + 2 * (time.monotonic() >= self._next)
         state = max_over_ranks(state if is_rank_zero() else 0)
@@ -125,56 +91,90 @@ class CheckpointFiles:
         self._started, self._next = time.monotonic(), math.inf
 
     def write(
-        self, checkpoint: dict[str, Any], io: CheckpointIO, *, is_best: bool, beside: bool
+        self, checkpoint: dict[str, Any], io: CheckpointIO, *, is_best: bool, background: bool
     ) -> None:
-        """Write the newest checkpoint, and the best one if there is another.
+        """Write the newest checkpoint, and the best one if it is another.
 
         Args:
             checkpoint: the newest.
             io: writes a file.
-            is_best: it is the best one, too.
-            beside: copy it, and return before it is written.
+            is_best: whether it is the best one, too.
+            background: copy it, and return before it is written.
         """
         self.writing = True
         if is_rank_zero():
-            checkpoint = snapshot(checkpoint) if beside else checkpoint
+            checkpoint = snapshot(checkpoint) if background else checkpoint
             best = checkpoint if is_best else self._kept
             pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
             self._write = pool.submit(self._put_in_place, io, checkpoint, best)
             pool.shutdown(wait=False)
         self._kept = None
-        if not beside:
+        if not background:
             self.finish()
 
     def _put_in_place(
         self, io: CheckpointIO, last: dict[str, Any], best: dict[str, Any] | None
     ) -> float:
-        """``best`` first: a run that continues from the ``last`` before it makes it again."""
+        """``best`` first: a run that continues from the previous ``last`` makes it again."""
         if best is not None and best is not last:
             io.save_checkpoint(best, self._new)
             os.replace(self._new, self.best)
         io.save_checkpoint(last, self._new)
         if best is last:
-            link_or_copy(self._new, self.best)
+            _link_or_copy(self._new, self.best)
         os.replace(self._new, self.last)
         return time.monotonic()
 
     def finish(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the write in progress."""
         if not self.writing:
             return
         write, self._write, self.writing = self._write, None, False
         with failing_together():
             took = 0.0 if write is None else write.result() - self._started
         automatic = min(took / _SHARE, _LONGEST_S)
-        least = automatic if self.min_minutes is None else 60 * self.min_minutes
-        self._next = self._started + least
+        self._next = self._started + (
+            automatic if self.min_minutes is None else 60 * self.min_minutes
+        )
 
     def abandon(self) -> None:
-        """Wait for what is being written, where the run fails for another reason."""
+        """Wait for the write in progress, where the run fails for another reason."""
         write, self._write, self.writing = self._write, None, False
         if write is not None and (failure := write.exception()) is not None:
             logger.warning("the last checkpoint could not be written: %s", failure)
+
+
+def snapshot(value: Any) -> Any:
+    """Return a copy of a checkpoint on the CPU, so that training may go on.
+
+    Example:
+        >>> weight = torch.zeros(2)
+        >>> copied = snapshot({"weights": [weight], "step": 3})
+        >>> _ = weight.add_(1)
+        >>> copied
+        {'weights': [tensor([0., 0.])], 'step': 3}
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy(value)  # with the attributes of an OrderedDict
+        copied.update((key, snapshot(inner)) for key, inner in value.items())
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(map(snapshot, value))
+    return value
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second name, in place of ``target``; a copy where links don't work."""
+    beside = target.with_name(target.name + ".link")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+        os.replace(beside, target)
+    except OSError:
+        with replacing(target) as file, source.open("rb") as content:
+            shutil.copyfileobj(content, file)
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -189,7 +189,7 @@ class AtomicCheckpointIO(CheckpointIO):
         """Write ``checkpoint`` to ``path``, whole or not at all.
 
         Raises:
-            UserError: it cannot be written; what was there before is intact.
+            UserError: it cannot be written; the file before is intact.
         """
         try:
             with replacing(Path(path)) as file:
@@ -197,18 +197,18 @@ class AtomicCheckpointIO(CheckpointIO):
         except RuntimeError as error:  # torch's own, for a write that failed
             if not isinstance(error.__context__, OSError):
                 raise
-            reason = error.__context__.strerror
-            raise UserError(f"cannot write {path}: {reason}") from error
+            raise UserError(f"cannot write {path}: {error.__context__.strerror}") from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load ``path`` onto the CPU, to continue from; see :func:`load_plain`.
+        """Load ``path`` onto the CPU, to continue from.
 
         Raises:
-            UserError: also where a part of a checkpoint is missing or of another kind.
+            UserError: the file is missing or damaged, or a part of a checkpoint is missing or of
+                another type.
         """
-        checkpoint = load_plain(Path(path))
+        checkpoint = load_dict(Path(path))
         for name, kind in _PARTS.items():
             if not isinstance(value := checkpoint.get(name), kind):
                 what = f"is a {type(value).__name__}" if name in checkpoint else "is missing"
@@ -221,19 +221,3 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete ``path``."""
         Path(path).unlink(missing_ok=True)
-
-
-def load_plain(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Load a checkpoint of plain tensors, numbers and strings onto the CPU.
-
-    With ``mapped``, tensors are read from the file only where they are used.
-
-    Raises:
-        UserError: the file is missing, damaged, or no such checkpoint.
-    """
-    if not path.exists():
-        raise UserError(f"there is no checkpoint at {path}; check the path")
-    loaded = load_torch(path, mapped=mapped)
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path} holds no checkpoint but a {type(loaded).__name__}")
-    return loaded

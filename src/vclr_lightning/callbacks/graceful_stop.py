@@ -21,13 +21,12 @@ class GracefulStop(Callback):
     """Finishes the optimizer step on the first SIGTERM or Ctrl-C, saves, and stops; aborts on the
     second.
 
-    The ranks agree on the step, so it is enough that one of them receives the signal. Saving is up
-    to the :class:`~vclr_lightning.callbacks.checkpoint.ResumableCheckpoint` among the trainer's
-    callbacks; without one the run stops unsaved. Works with any LightningModule. Takes the place of
-    Lightning's own handlers, which stop in the middle of the hooks of a step, until ``fit`` ends;
-    a signal that came too late for another step is then raised again, for whoever answers it
-    outside of the training. Python lets the main thread alone take signals: a training in another
-    thread is not stopped by them, and the log says so.
+    The ranks agree on the step, so one of them receiving the signal is enough. The
+    :class:`~vclr_lightning.callbacks.checkpoint.ResumableCheckpoint` among the trainer's callbacks
+    saves; without one the run stops unsaved. Works with any LightningModule. Replaces Lightning's
+    own handlers, which stop between the hooks of a step, until ``fit`` ends; a signal too late for
+    another step is then raised again for the handlers outside the training. Python delivers signals
+    to the main thread only: they do not stop a training in another thread, and the log says so.
 
     Raises:
         StopRequested: at the start of the batch after the signal.
@@ -38,13 +37,13 @@ class GracefulStop(Callback):
     """
 
     def __init__(self) -> None:
-        self._answer: SignalHandler | None = None
+        self._handler: SignalHandler | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            # They would call ours as well, and, on several processes, start a collective.
+            # They would call ours as well and, on several processes, start a collective.
             connector: Any = trainer._signal_connector
-            connector.register_signal_handlers = _nothing
+            connector.register_signal_handlers = lambda: None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         launcher, first = trainer.strategy.launcher, trainer.is_global_zero
@@ -60,17 +59,14 @@ class GracefulStop(Callback):
                 kill(signal.SIGKILL)
             write_stderr("aborted; the last checkpoint is intact")
 
-        self._answer = SignalHandler(begin, abort)
-        if not self._answer.install():
+        self._handler = SignalHandler(begin, abort)
+        if not self._handler.install():
             logger.warning("training outside the main thread: SIGTERM and Ctrl-C do not save it")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % trainer.accumulate_grad_batches:
-            return
-        signum = self._agreed()
-        if not signum:
+        if batch_idx % trainer.accumulate_grad_batches or not (signum := self._received()):
             return
         paths = []
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -87,23 +83,20 @@ class GracefulStop(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._release(trainer)
+        self._restore(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        signum = self._agreed() if self._answer is not None else 0
-        self._release(trainer)
+        signum = self._received() if self._handler is not None else 0
+        self._restore(trainer)
         if signum:
             signal.raise_signal(signum)
 
-    def _agreed(self) -> int:
-        return max_over_ranks(self._answer.received if self._answer is not None else 0)
+    def _received(self) -> int:
+        """Return the signal that any rank has received."""
+        return max_over_ranks(self._handler.received if self._handler is not None else 0)
 
-    def _release(self, trainer: Trainer) -> None:
-        if self._answer is not None:
-            self._answer.restore()
-            self._answer = None
+    def _restore(self, trainer: Trainer) -> None:
+        if self._handler is not None:
+            self._handler.restore()
+            self._handler = None
         trainer._signal_connector.__dict__.pop("register_signal_handlers", None)
-
-
-def _nothing() -> None:
-    pass

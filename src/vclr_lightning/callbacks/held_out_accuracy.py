@@ -1,4 +1,4 @@
-"""Watch a classifier while it is trained, on videos held out."""
+"""Evaluate a classifier on held-out videos during its training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.random import random_state, set_random_state
+from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.functional.accuracy import topk_accuracy
 
 
@@ -20,8 +20,8 @@ class HeldOutAccuracy(Callback):
     :meth:`vclr_lightning.modules.finetune.FinetuneModule.scores`.
 
     Args:
-        every_n_epochs: how often.
-        views: which frames of a video are looked at, and which crops of them.
+        every_n_epochs: epochs between two evaluations.
+        views: frames and crops of each video.
 
     Raises:
         UserError: from the start of training, where there are no held-out videos with labels.
@@ -35,9 +35,9 @@ class HeldOutAccuracy(Callback):
         self.views = views or VideoViews(num_segments=8)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that there is something to measure on, before training."""
-        held: Any = getattr(getattr(trainer, "datamodule", None), "val", None) or ()
-        if not any(held.label(row) >= 0 for row in range(len(held))):
+        """Check that there are held-out videos with labels."""
+        held_out: Any = getattr(getattr(trainer, "datamodule", None), "val", None) or ()
+        if not any(held_out.label(row) >= 0 for row in range(len(held_out))):
             raise UserError(
                 "no videos with labels are held out, which the accuracy during training needs; "
                 "hold some out (data.holdout=0.05), or leave it out "
@@ -49,14 +49,10 @@ class HeldOutAccuracy(Callback):
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        before = random_state()
-        try:
-            with trainer.precision_plugin.forward_context():
-                scored = score_videos(
-                    pl_module, data, data.val, views=self.views, device=pl_module.device
-                )
-        finally:
-            set_random_state(before)
+        with random_state_kept(), trainer.precision_plugin.forward_context():
+            scored = score_videos(
+                pl_module, data, data.val, views=self.views, device=pl_module.device
+            )
         known = scored.label >= 0
         value = topk_accuracy(scored.scores[known], scored.label[known]) if known.any() else 0.0
         # All ranks have the same value; without sync_dist Lightning warns.

@@ -1,4 +1,4 @@
-"""Stop at the first loss that is not a number, and say which videos made it."""
+"""Stop at the first loss that is not finite, and list the videos of its batch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class NonFiniteLossError(UserError):
 class NonFiniteGuard(Callback):
     """Stops all ranks when the loss of any is infinite or not a number.
 
-    The loss is checked before its backward pass; on an accelerator one batch later, so that
-    nothing waits for the device, but always before a checkpoint is written: the last one stays
-    good. A gradient scaler's skipped steps are not its business: there the loss is finite and the
-    scaled gradients are not. Works with any LightningModule under automatic optimization.
+    The loss is checked before its backward pass; on an accelerator one batch later, so that nothing
+    waits for the device, but always before a checkpoint is written: the last one stays good. Steps
+    that a gradient scaler skips are no concern: their loss is finite, only the scaled gradients are
+    not. Works with any LightningModule under automatic optimization.
 
     Args:
-        directory: where ``non_finite.csv`` lists the batch's samples.
-        video_ids: reads the samples' ids off a batch; the default reads ``batch["video_id"]``.
-        path_of: names the file of an id, for the list and the message.
+        directory: folder of ``non_finite.csv``, which lists the batch's samples.
+        video_ids: reads the samples' ids from a batch; the default reads ``batch["video_id"]``.
+        path_of: returns the file of an id, for the list and the message.
 
     Raises:
         NonFiniteLossError: on every rank.
@@ -49,11 +49,11 @@ class NonFiniteGuard(Callback):
         self,
         *,
         directory: str | Path,
-        video_ids: Callable[[Any], list[int]] | None = None,
+        video_ids: Callable[[Any], Any] | None = None,
         path_of: Callable[[int], str] | None = None,
     ) -> None:
         self.path = Path(directory) / "non_finite.csv"
-        self.video_ids = video_ids or _ids_of
+        self.video_ids = video_ids or _video_ids
         self.path_of = path_of
         self._batch: Any = None
         self._pending: tuple[Tensor, Any, int, Any] | None = None
@@ -66,17 +66,17 @@ class NonFiniteGuard(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        flag = torch.isfinite(loss.detach()).all()
+        finite = torch.isfinite(loss.detach()).all()
         ids = self.video_ids(self._batch)
         self._batch = None
-        if not flag.is_cuda:
-            self._pending = (flag, ids, trainer.global_step, None)
+        if not finite.is_cuda:
+            self._pending = (finite, ids, trainer.global_step, None)
             self._check(trainer)
             return
         # The copy runs beside the device's work; reading it one batch later waits for nothing.
         self._check(trainer)
         host = torch.empty((), dtype=torch.bool, pin_memory=True)
-        host.copy_(flag, non_blocking=True)
+        host.copy_(finite, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._pending = (host, ids, trainer.global_step, event)
@@ -86,9 +86,8 @@ class NonFiniteGuard(Callback):
     ) -> None:
         self._check(trainer)
         norms = torch._foreach_norm([p.detach() for p in pl_module.parameters()])
-        if norms and max_over_ranks(
-            not bool(torch.stack([n.float() for n in norms]).isfinite().all())
-        ):
+        finite = not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
+        if max_over_ranks(not finite):
             raise NonFiniteLossError(
                 f"the weights are not finite, or too large to compute with, after step"
                 f" {trainer.global_step - 1}, and are not saved; {self._advice()}"
@@ -100,41 +99,32 @@ class NonFiniteGuard(Callback):
     def _check(self, trainer: Trainer) -> None:
         if self._pending is None:
             return
-        flag, ids, step, event = self._pending
+        finite, ids, step, event = self._pending
         self._pending = None
         if event is not None:
             event.synchronize()
-        bad = not bool(flag)
+        bad = not bool(finite)
         if not max_over_ranks(bad):
             return
-        rows = [
-            (rank, video_id)
-            for rank, (rank_bad, rank_ids) in enumerate(gather_objects((bad, _to_list(ids))))
-            if rank_bad
+        own = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        samples = [
+            (rank, int(video_id), self.path_of(int(video_id)) if self.path_of else "")
+            for rank, rank_ids in enumerate(gather_objects(own if bad else []))
             for video_id in rank_ids
         ]
-        named = [(rank, i, self.path_of(i) if self.path_of else "") for rank, i in rows]
         if trainer.is_global_zero:
-            self._write(named)
-        raise NonFiniteLossError(self._message(named, step))
-
-    def _write(self, named: list[tuple[int, int, str]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["rank", "video_id", "path"])
-            writer.writerows(named)
-
-    def _message(self, named: list[tuple[int, int, str]], step: int) -> str:
-        shown = ", ".join(f"{i} ({path})" if path else str(i) for _, i, path in named[:_SHOWN])
-        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        return (
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("w", newline="") as file:
+                csv.writer(file).writerows([("rank", "video_id", "path"), *samples])
+        shown = ", ".join(f"{i} ({path})" if path else str(i) for _, i, path in samples[:_SHOWN])
+        more = f" and {len(samples) - _SHOWN} more" if len(samples) > _SHOWN else ""
+        raise NonFiniteLossError(
             f"the loss is not finite in step {step}; its videos {shown}{more} are listed in"
             f" {shlex.quote(str(self.path))}; {self._advice()}"
         )
 
     def _advice(self) -> str:
-        """What to do; the run itself goes on only with the values that led here."""
+        """What to do: continuing would only repeat the failure."""
         last = self.path.with_name("last.ckpt")
         how = "with a lower learning rate, or without what is broken"
         if not last.exists():
@@ -143,9 +133,5 @@ class NonFiniteGuard(Callback):
         return f"the last checkpoint is intact: begin a new run {how}, from it ({begin})"
 
 
-def _ids_of(batch: Any) -> Any:
+def _video_ids(batch: Any) -> Any:
     return batch["video_id"] if isinstance(batch, dict) and "video_id" in batch else []
-
-
-def _to_list(ids: Any) -> list[int]:
-    return [int(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]

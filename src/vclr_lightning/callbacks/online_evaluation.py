@@ -1,19 +1,18 @@
-"""Watch what the features are worth while they are trained, on videos held out."""
+"""Evaluate the features on held-out videos during training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from vclr_lightning.callbacks.held_out import gather, loader_of
-from vclr_lightning.core.distributed import gather_objects, rank
+from vclr_lightning.core.distributed import failing_together, gather_objects, rank
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.random import numpy_generator, random_state, set_random_state
+from vclr_lightning.core.random import numpy_generator, random_state_kept
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
@@ -27,10 +26,10 @@ logger = logging.getLogger(__name__)
 class OnlineEvaluation(Callback):
     """Logs R@1 of the features on held-out videos after every few epochs, and after the last.
 
-    ``val/instance_r1``: two independent draws of each unseen video, augmented as in training, each
-    the average of its clips' features: how often the other draw is the nearest of all. It needs no
-    labels. ``val/knn_r1``: how often the nearest video (cosine, averaged features) has the label.
-    Beside them ``val/instance_chance`` and ``val/knn_chance``, what no information reaches.
+    ``val/instance_r1``: of two independent draws of each held-out video, augmented as in training
+    and averaged over their clips, how often the other draw is the nearest of all. It needs no
+    labels. ``val/knn_r1``: how often the nearest video (cosine, averaged features) has the same
+    label. Beside them their chance levels ``val/instance_chance`` and ``val/knn_chance``.
 
     Works with any LightningModule that can encode frames, and any data module with the loaders
     below; each rank encodes its part. The module's training modes and the global random generators
@@ -38,39 +37,35 @@ class OnlineEvaluation(Callback):
 
     Args:
         every_n_epochs: epochs between two evaluations.
-        instance: measure instance retrieval.
-        knn: measure k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
-        gallery: where the neighbours are: ``"train"``, or ``"val"``, where those of the video's
-            own group do not count.
-        gallery_videos: take this many videos of ``"train"``, drawn once by ``seed``; ``None`` for
+        instance: evaluate instance retrieval.
+        knn: evaluate k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
+        gallery: split of the neighbours: ``"train"``, or ``"val"`` without the video's own group.
+        gallery_videos: number of videos of ``"train"`` to use, drawn once by ``seed``; ``None`` for
             all. Every evaluation decodes them.
-        val_videos: measure this many of the held-out videos, drawn once by ``seed``; ``None`` for
-            all.
-        seed: of which videos are taken.
-        encode: frames to features; by default the module's own method ``encode``.
+        val_videos: number of held-out videos to use, drawn once by ``seed``; ``None`` for all.
+        seed: of the drawn videos.
+        encode: frames to features; by default the module's method ``encode``.
         views: the two draws to compare.
         chunk: frames encoded at a time.
         show: show progress bars.
 
     Shape:
         - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
-        - ``datamodule.pair_loader("val")`` yields :class:`~vclr_lightning.core.types.Batch` with
-          the ``views`` ``(B, S, C, T, H, W)``; needed for ``instance``
-        - ``datamodule.frames_loader(split)`` yields
-          :class:`~vclr_lightning.core.types.FramesBatch`; needed for ``knn``
-        - where ``gallery_videos`` or ``val_videos`` is given, both take ``rows``, and
-          ``datamodule.manifest(split)`` has a length
+        - for ``instance``, ``datamodule.pair_loader("val")`` yields
+          :class:`~vclr_lightning.core.types.Batch` with the ``views`` ``(B, S, C, T, H, W)``
+        - for ``knn``, ``datamodule.frames_loader(split)`` yields
+          :class:`~vclr_lightning.core.types.FramesBatch`
+        - for a part of the videos, both take ``rows``, and ``datamodule.manifest(split)`` has a
+          length
 
     Raises:
         UserError: there are no held-out videos or no labels, or the module cannot encode.
 
     Example:
-        With a module that is not of this package::
+        With a module of another package::
 
-            online = OnlineEvaluation(
-                every_n_epochs=5, encode=lambda x: my_module.net(x.squeeze(2).float() / 255)
-            )
-            Trainer(callbacks=[online]).fit(my_module, datamodule)
+            online = OnlineEvaluation(encode=lambda x: net(x.squeeze(2).float() / 255))
+            Trainer(callbacks=[online]).fit(module, datamodule)
     """
 
     def __init__(
@@ -89,19 +84,19 @@ class OnlineEvaluation(Callback):
         show: bool = True,
     ) -> None:
         super().__init__()
-        if every_n_epochs < 1:
-            raise UserError(f"every_n_epochs={every_n_epochs} of the evaluation must be 1 or more")
         if knn not in (True, False, "auto"):
             raise UserError(f"knn={knn} of the evaluation must be true, false or auto")
         if gallery not in ("train", "val"):
             raise UserError(f"gallery={gallery} of the evaluation must be train or val")
-        for name, number in (("gallery_videos", gallery_videos), ("val_videos", val_videos)):
-            if number is not None and number < 1:
-                raise UserError(f"{name}={number} of the evaluation must be 1 or more")
-        if seed < 0:
-            raise UserError(f"seed={seed} of the evaluation must be 0 or more")
-        if chunk < 1:
-            raise UserError(f"chunk={chunk} of the evaluation must be 1 or more")
+        for name, number, least in (
+            ("every_n_epochs", every_n_epochs, 1),
+            ("gallery_videos", gallery_videos, 1),
+            ("val_videos", val_videos, 1),
+            ("seed", seed, 0),
+            ("chunk", chunk, 1),
+        ):
+            if number is not None and number < least:
+                raise UserError(f"{name}={number} of the evaluation must be {least} or more")
         first, second = views
         self.every_n_epochs = every_n_epochs
         self.instance = instance
@@ -115,30 +110,36 @@ class OnlineEvaluation(Callback):
         self.show = show
         self._pairs: Iterable[Batch] | None = None
         self._frames: dict[str, Iterable[FramesBatch]] = {}
-        self._said: set[str] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Get the loaders, so that what is missing is missing before training."""
+        """Get the loaders, so that missing videos or labels are reported before training."""
         data = cast(Any, getattr(trainer, "datamodule", None))
         self._encode_of(pl_module)
         self._pairs, self._frames = None, {}
+        listed, knn = callable(getattr(data, "manifest", None)), self.knn
+        if knn == "auto":
+            knn = listed and all(_has_labels(data.manifest(s)) for s in ("val", self.gallery))
         try:
-            if self.instance:
-                self._pairs = loader_of(data, "pair_loader")(
-                    "val", views=self.views, **self._limit(data, "val")
-                )
-            if self._wants_knn(data):
-                for split in sorted({"val", self.gallery}):
-                    self._frames[split] = loader_of(data, "frames_loader")(
-                        split, **self._limit(data, split)
-                    )
+            pairs = _loader_of(data, "pair_loader") if self.instance else None
+            frames = _loader_of(data, "frames_loader") if knn else None
+            used = ["val", self.gallery] if knn else ["val"] if self.instance else []
+            rows = {split: self._rows(data, split) for split in dict.fromkeys(used)}
+            if pairs is not None:
+                self._pairs = pairs("val", views=self.views, **rows["val"])
+            if frames is not None:
+                self._frames = {split: frames(split, **rows[split]) for split in sorted(rows)}
         except UserError as error:
             raise UserError(
                 f"the evaluation during training lacks something: {error}; hold videos out "
                 "(data.holdout=0.05), or leave it out (callbacks.online=null)"
             ) from error
-        for looked_at in self._frames:
-            self._check_labels(data, looked_at, **self._limit(data, looked_at))
+        for split in self._frames if listed else ():
+            table, chosen = data.manifest(split), rows[split].get("rows")
+            if not _has_labels(table, chosen):
+                raise UserError(
+                    f"none of the {len(chosen or table)} videos of {split} has a label, which k-NN "
+                    "during training needs; leave it out (callbacks.online.knn=false)"
+                )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -149,27 +150,26 @@ class OnlineEvaluation(Callback):
             pl_module.log(name, value, prog_bar=name.endswith("r1"), sync_dist=True, batch_size=1)
 
     def evaluate(self, pl_module: LightningModule, *, show: bool = False) -> dict[str, float]:
-        """Return the measures of the module as it is; every rank has to call it."""
+        """Return the metrics of the module in its present state; every rank has to call it."""
         encode, device = self._encode_of(pl_module), pl_module.device
         show = show and self.show
-        before = random_state()
+        values: dict[str, float] = {}
         try:
-            with evaluation_mode(pl_module), torch.no_grad():
-                values: dict[str, float] = {}
+            with random_state_kept(), evaluation_mode(pl_module), torch.no_grad():
                 if self._pairs is not None:
-                    values |= self._instance(encode, device, show)
+                    values |= self._instance(self._pairs, encode, device, show)
                 if self._frames:
                     values |= self._knn(encode, device, show)
-        finally:
-            set_random_state(before)
+        except UserError as error:
+            raise UserError(f"the evaluation during training: {error}") from error
         return values
 
-    def _instance(self, encode: Encode, device: torch.device, show: bool) -> dict[str, float]:
+    def _instance(
+        self, pairs: Iterable[Batch], encode: Encode, device: torch.device, show: bool
+    ) -> dict[str, float]:
         draws: dict[str, list[Tensor]] = {view: [] for view in self.views}
-        assert self._pairs is not None
-        problem = None
-        try:
-            for batch in track(self._pairs, "instance retrieval", show=show):
+        with failing_together():
+            for batch in track(pairs, "instance retrieval", show=show):
                 for view, features in draws.items():
                     clips = batch["views"][view]  # (B, n, C, T, H, W)
                     if not len(clips):
@@ -177,11 +177,7 @@ class OnlineEvaluation(Callback):
                     flat = clips.flatten(0, 1).to(device)
                     encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
                     features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
-        except UserError as error:  # others wait for what this rank found
-            problem = str(error)
-        if problems := [p for p in gather_objects(problem) if p is not None]:
-            raise UserError(f"the evaluation during training: {problems[0]}")
-        first, second = gather([torch.cat(features) for features in draws.values() if features])
+        first, second = _gather([torch.cat(features) for features in draws.values() if features])
         return {
             "val/instance_r1": instance_recall(first, second),
             "val/instance_chance": 1 / len(first),
@@ -190,6 +186,7 @@ class OnlineEvaluation(Callback):
     def _knn(self, encode: Encode, device: torch.device, show: bool) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}
         for split, loader in self._frames.items():
+            own, problem = [], None
             try:
                 features = extract_features(
                     encode,
@@ -199,30 +196,24 @@ class OnlineEvaluation(Callback):
                     chunk=self.chunk,
                     show=show,
                     description=f"features, {split}",
-                )
-                part = features.labelled()
-                own = [part.mean, part.label, part.group_id]
-                problem = None
-            except UserError as error:  # others wait for what this rank found
-                own, problem = [], str(error)
+                ).labelled()
+                own = [features.mean, features.label, features.group_id]
+            except UserError as error:  # the others may still have videos
+                problem = str(error)
             problems = gather_objects(problem)
             if None not in problems:
-                raise UserError(f"the evaluation during training: {problems[0]}")
-            found[split] = gather(own)
-            # Of few videos none may be this rank's, which is no problem.
-            none_here = isinstance(loader, Sized) and len(loader) == 0
-            if problem is not None and not none_here:
-                logger.warning(
-                    "evaluation during training, %s, rank %d: %s", split, rank(), problem
-                )
-        queries, query_labels, query_groups = found["val"]
-        gallery, gallery_labels, gallery_groups = found[self.gallery]
-        facts: dict[str, Any] = {"query_labels": query_labels, "gallery_labels": gallery_labels}
+                raise UserError(str(problems[0]))
+            found[split] = _gather(own)
+            # A rank may have none of few videos, which is no problem.
+            if problem is not None and not (isinstance(loader, Sized) and len(loader) == 0):
+                logger.warning("online evaluation, %s, rank %d: %s", split, rank(), problem)
+        (queries, labels, groups), (gallery, *of_gallery) = found["val"], found[self.gallery]
+        options: dict[str, Any] = {"query_labels": labels, "gallery_labels": of_gallery[0]}
         if self.gallery == "val":
-            facts |= {"query_groups": query_groups, "gallery_groups": gallery_groups}
+            options |= {"query_groups": groups, "gallery_groups": of_gallery[1]}
         return {
-            "val/knn_r1": knn_accuracy(queries, gallery, **facts),
-            "val/knn_chance": chance_recall(**facts, ks=(1,))[1],
+            "val/knn_r1": knn_accuracy(queries, gallery, **options),
+            "val/knn_chance": chance_recall(**options, ks=(1,))[1],
         }
 
     def _encode_of(self, pl_module: LightningModule) -> Encode:
@@ -234,39 +225,35 @@ class OnlineEvaluation(Callback):
             )
         return cast(Encode, encode)
 
-    def _limit(self, data: Any, split: str) -> dict[str, list[int]]:
-        """The rows to take of a split, said once, if these are not all."""
+    def _rows(self, data: Any, split: str) -> dict[str, list[int]]:
+        """Draw the rows of a split to use; empty for all."""
         limit = self.limits[split]
         videos = 0 if limit is None else len(data.manifest(split))
         if limit is None or limit >= videos:
             return {}
-        if split not in self._said and rank() == 0:
+        if rank() == 0:
             logger.info(
                 "evaluation during training: %d of %d videos of %s, drawn with seed %d",
                 *(limit, videos, split, self.seed),
             )
-        self._said.add(split)
         draw = numpy_generator(self.seed, "online evaluation", split)
         return {"rows": sorted(draw.choice(videos, limit, replace=False).tolist())}
 
-    def _wants_knn(self, data: Any) -> bool:
-        if self.knn != "auto":
-            return self.knn
-        if not callable(getattr(data, "manifest", None)):
-            return False
-        return all(_has_labels(data.manifest(split)) for split in {"val", self.gallery})
 
-    def _check_labels(self, data: Any, split: str, *, rows: Sequence[int] | None = None) -> None:
-        """Refuse videos without labels, where the data module tells which it has."""
-        if not callable(getattr(data, "manifest", None)):
-            return
-        table = data.manifest(split)
-        if not _has_labels(table, rows):
-            number = len(table) if rows is None else len(rows)
-            raise UserError(
-                f"none of the {number} videos of {split} has a label, which k-NN during training "
-                "needs; leave it out (callbacks.online.knn=false)"
-            )
+def _loader_of(data: Any, name: str) -> Callable[..., Any]:
+    method = getattr(data, name, None)
+    if not callable(method):
+        what = "no data module is given" if data is None else f"{type(data).__name__} has no {name}"
+        raise UserError(f"{what}, which gives held-out videos")
+    return cast(Callable[..., Any], method)
+
+
+def _gather(own: list[Tensor]) -> list[Tensor]:
+    """Concatenate each tensor over the ranks, in their order; a rank may have none."""
+    ranks = [parts for parts in gather_objects(own) if parts]
+    if not ranks:
+        raise UserError("none of the held-out videos can be used: they cannot be read")
+    return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
 
 
 def _has_labels(table: Any, rows: Sequence[int] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""How far a run is and when it ends: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vclr_lightning.core.screen import screen
 class RunProgress(ProgressBar):
     """Shows epoch, step, logged values and the time left of the whole run.
 
-    On a terminal a bar; where the output goes to a file, one line every ``line_every_s`` seconds.
+    A bar on a terminal; where the output goes to a file, one line every ``line_every_s`` seconds.
     The time left follows from the steps of this session, so a resumed run is judged by its own
-    speed. Shown are the metrics logged with ``prog_bar=True``. Works with any LightningModule.
+    speed. Shows the metrics logged with ``prog_bar=True``. Works with any LightningModule.
 
     Args:
         refresh_s: seconds between two refreshes of the bar.
@@ -60,13 +60,13 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step, self._started = trainer.global_step, time.monotonic()
-        self._total = _total_steps(trainer)
-        if not self._enabled or not self.console.is_terminal:
-            return
-        text = TextColumn("{task.description}")
-        self._bar = Progress(text, BarColumn(), TaskProgressColumn(), console=self.console)
-        self._bar.add_task(self._text(trainer), total=self._total)
-        self._bar.start()
+        steps = trainer.estimated_stepping_batches
+        self._total = int(steps) if steps != float("inf") and steps >= 0 else None
+        if self._enabled and self.console.is_terminal:
+            text = TextColumn("{task.description}")
+            self._bar = Progress(text, BarColumn(), TaskProgressColumn(), console=self.console)
+            self._bar.add_task(self._text(trainer), total=self._total)
+            self._bar.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,24 +108,17 @@ class RunProgress(ProgressBar):
         if trainer.max_epochs and trainer.max_epochs > 0:
             parts[0] += f"/{trainer.max_epochs}"
         parts.append(f"step {done}" + (f"/{total}" if total else ""))
-        for name, value in trainer.progress_bar_metrics.items():
-            parts.append(f"{name} {float(value):.4g}")
+        parts += [f"{k} {float(value):.4g}" for k, value in trainer.progress_bar_metrics.items()]
         if total:
-            seconds = time.monotonic() - self._started
-            left = estimate(
-                done=done - self._first_step, total=total - self._first_step, seconds=seconds
+            first, seconds = self._first_step, time.monotonic() - self._started
+            parts.append(
+                f"left {estimate(done=done - first, total=total - first, seconds=seconds)}"
             )
-            parts.append(f"left {left}")
         return "  ".join(parts)
 
 
 def estimate(*, done: int, total: int, seconds: float) -> str:
-    """Time left, when ``done`` of ``total`` took ``seconds``."""
+    """Return the time left, when ``done`` of ``total`` steps took ``seconds``."""
     if done < 1:
         return "?"
     return str(timedelta(seconds=round(seconds / done * max(0, total - done))))
-
-
-def _total_steps(trainer: Trainer) -> int | None:
-    steps = trainer.estimated_stepping_batches
-    return int(steps) if steps != float("inf") and steps >= 0 else None

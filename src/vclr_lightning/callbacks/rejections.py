@@ -1,4 +1,4 @@
-"""Videos that could not be read: counted, listed, shown, and the run stopped at too many."""
+"""Count, list and log the videos that cannot be read, and stop the run at too many."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vclr_lightning.data.loading.rejections import RejectionLog
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 100  # in the log: errors that pass come anew in every epoch
+_NAMED = 100  # in the log: transient errors may recur in every epoch
 
 
 class RejectionWriter(Callback):
     """Writes ``rejected.csv``, logs ``data/rejected``, and stops past the allowed share.
 
     Reads ``batch["rejected"]`` and ``batch["video_id"]`` of a
-    :class:`~vclr_lightning.core.types.Batch`; batches of other data pass. The number of videos and
-    the share allowed are those of the trainer's data module (``train`` and
-    ``max_rejected_share``). Ranks exchange what they found every ``every_n_steps`` batches and at
-    the end of an epoch. The checkpoint keeps the list. A video that is read again leaves it.
+    :class:`~vclr_lightning.core.types.Batch`; other data modules are ignored. The number of videos
+    and the allowed share are the data module's ``train`` and ``max_rejected_share``. Ranks exchange
+    their rejections every ``every_n_steps`` batches and at the end of an epoch. The checkpoint
+    keeps the list. A video that is read again leaves it.
 
     Raises:
         UserError: too many of the videos cannot be read.
@@ -57,7 +57,7 @@ class RejectionWriter(Callback):
         )
         if self._state is not None:
             self._log.load_state_dict(self._state["log"])
-            # By other numbers of ranks than now, too.
+            # Also of another number of ranks.
             for rejected, seen in self._state["pending"][trainer.global_rank :: trainer.world_size]:
                 self._rejected += rejected
                 self._seen += seen
@@ -72,7 +72,6 @@ class RejectionWriter(Callback):
         self._seen += batch["video_id"].tolist()
         if (batch_idx + 1) % self.every_n_steps == 0:
             self._exchange()
-            self._log.check()
         if trainer._logger_connector.should_update_logs:
             count = float(len(self._log))
             pl_module.log("data/rejected", count, batch_size=1, rank_zero_only=True)
@@ -80,28 +79,28 @@ class RejectionWriter(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._log is not None:
             self._exchange()
-            self._log.check()
 
     def _exchange(self) -> None:
         assert self._log is not None
         found = gather_objects((self._rejected, self._seen))
-        rejected = [one for of_rank, _ in found for one in of_rank]
-        seen = [video for _, of_rank in found for video in of_rank]
+        rejected = [item for own, _ in found for item in own]
+        seen = [video for _, own in found for video in own]
         for new in self._log.add(rejected, seen=seen):  # the same on all ranks
             self._named += 1
             if is_rank_zero() and self._named <= _NAMED:
                 logger.warning("%s cannot be read: %s", new["path"], new["reason"])
                 if self._named == _NAMED:
                     logger.warning(
-                        "more that cannot be read are listed in %s alone",
+                        "further unreadable videos are listed in %s only",
                         shlex.quote(str(self.path)),
                     )
         self._rejected, self._seen = [], []
+        self._log.check()
 
     def state_dict(self) -> dict[str, Any]:
         if self._log is None:
             return {}
-        # What is not exchanged yet stays so: a run that stops here exchanges at the same batches.
+        # Kept unexchanged, so that a continued run exchanges at the same batches.
         pending = [list(own) for own in gather_objects((self._rejected, self._seen))]
         return {"log": self._log.state_dict(), "pending": pending}
 

@@ -1,4 +1,4 @@
-"""How fast a run is, and whether it waits for its data."""
+"""The speed of a run, and the share of time that it waits for data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vclr_lightning.data.loading.finishing import finishing_time
 class Throughput(Callback):
     """Logs ``perf/videos_per_s``, ``perf/data_wait`` and the learning rate used, ``train/lr``.
 
-    Speed counts the samples of all ranks over wall time since it was last logged; the data wait is
-    the share of that time between the end of one batch and the start of the next, without what was
-    spent there on augmentation that the workers left to the device. Values appear with the
-    trainer's ``log_every_n_steps``. Works with any LightningModule.
+    Speed counts the samples of all ranks over the wall time since it was last logged; the data wait
+    is the share of that time between the end of one batch and the start of the next, without the
+    augmentation that the workers leave to the device. Values appear with the trainer's
+    ``log_every_n_steps``. Works with any LightningModule.
 
     Example:
         >>> samples_in({"video_id": __import__("torch").zeros(4)})
@@ -37,7 +37,7 @@ class Throughput(Callback):
         self._epoch_ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What ran between two epochs (evaluation) is no part of the speed.
+        # The time between two epochs (evaluation) does not count.
         if self._epoch_ended:
             self._batch_ended = time.perf_counter()
             self._started += self._batch_ended - self._epoch_ended
@@ -51,38 +51,37 @@ class Throughput(Callback):
         self._finished = finished
         self._samples += samples_in(batch) * trainer.world_size
         if trainer.optimizers and trainer._logger_connector.should_update_logs:
-            self._log(trainer, {"train/lr": float(trainer.optimizers[0].param_groups[0]["lr"])})
+            _log(trainer, {"train/lr": float(trainer.optimizers[0].param_groups[0]["lr"])})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._batch_ended = now = time.perf_counter()
-        if (
-            trainer.fit_loop._should_accumulate()
-            or not trainer._logger_connector.should_update_logs
-        ):
+        log = trainer._logger_connector.should_update_logs
+        if trainer.fit_loop._should_accumulate() or not log:
             return
         elapsed = max(now - self._started, 1e-9)
         values = {
             "perf/videos_per_s": self._samples / elapsed,
             "perf/data_wait": min(1.0, self._waited / elapsed),
         }
-        self._log(trainer, values)
+        _log(trainer, values)
         self._reset()
-
-    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
-        # Straight to the loggers: Lightning's own way rounds to single precision.
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def _reset(self) -> None:
         self._started = self._batch_ended = time.perf_counter()
         self._waited, self._samples = 0.0, 0
 
 
+def _log(trainer: Trainer, values: dict[str, float]) -> None:
+    """Log directly: Lightning's way rounds to single precision."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
 def samples_in(batch: Any) -> int:
-    """Number of samples of a batch: rows of ``video_id``, or of the first tensor found."""
+    """Return the number of samples in a batch: of its ``video_id``, or of the first tensor."""
     if isinstance(batch, dict) and isinstance(batch.get("video_id"), Tensor):
         return len(batch["video_id"])
     if isinstance(batch, Tensor):

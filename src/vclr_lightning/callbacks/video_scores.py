@@ -1,4 +1,4 @@
-"""Class scores of whole videos, by all ranks."""
+"""Class scores of whole videos, computed by all ranks."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoViews:
-    """What a classifier looks at in a test video.
+    """The frames and crops of a test video that a classifier scores.
 
     Args:
-        num_segments: frames (or clips) of a video, one of each of so many segments.
-        transform: which crops of each.
+        num_segments: number of segments; one frame (or clip) is taken from each.
+        transform: crops of each.
         frames_per_clip: T, for networks of clips.
         stride: distance between the frames of a clip.
         draws: ``"centres"`` of the segments; or ``"random"``, as the released code tests TSN on
             Something-Something.
-        seed: of random ones.
+        seed: of random draws.
 
     Raises:
         UserError: a number is below 1, or ``draws`` is unknown.
 
     Example:
-        >>> VideoViews(num_segments=25, transform=ViewsTransform(size=256, crops="three")).words
+        >>> VideoViews(num_segments=25, transform=ViewsTransform(size=256, crops="three")).summary
         '25 frames x three-crop 256'
     """
 
@@ -60,8 +60,8 @@ class VideoViews:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
 
     @property
-    def words(self) -> str:
-        """What is looked at, in words."""
+    def summary(self) -> str:
+        """Number of frames and crops, in words."""
         t = self.frames_per_clip
         what = "frames" if t == 1 else f"clips of {t} frames"
         what = f"random {what}" if self.draws == "random" else what
@@ -77,7 +77,7 @@ class ScoredVideos:
         scores: ``(M, classes)``.
         label: ``(M,)``, -1 where there is none.
         index: ``(M,)``, their rows of the table.
-        rejected: videos that cannot be read, which are left out.
+        rejected: videos left out because they cannot be read.
     """
 
     scores: Tensor
@@ -100,10 +100,10 @@ def score_videos(
 
     Args:
         module: has ``scores(views)``, ``(B, k, S, C, T, H, W)`` uint8 to ``(B, classes)``.
-        data: says how videos are loaded.
+        data: the data module, which knows how videos are loaded.
         table: the videos.
-        views: what to look at in each.
-        device: where the module is.
+        views: frames and crops of each.
+        device: of the module.
         show: show a progress bar.
         description: of it.
 

@@ -108,7 +108,7 @@ def max_over_ranks(value: int) -> int:
     """
     if world_size() == 1:
         return value
-    largest = torch.tensor([value])
+    largest = torch.tensor([int(value)])
     dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_control_group())
     return int(largest.item())
 

@@ -67,6 +67,20 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         raise UserError(f"{path} {_reason(path, error, names, archive=archive)}") from error
 
 
+def load_dict(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Load a checkpoint, a dictionary of plain values and tensors; see :func:`load_torch`.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    if not path.exists():
+        raise UserError(f"there is no checkpoint at {path}; check the path")
+    loaded = load_torch(path, mapped=mapped)
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} holds no checkpoint but a {type(loaded).__name__}")
+    return loaded
+
+
 def _load(path: Path, *, mapped: bool) -> Any:
     # The released code saves its argparse.Namespace beside the weights, which is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():

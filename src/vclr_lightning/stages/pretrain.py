@@ -13,11 +13,11 @@ from pytorch_lightning.loggers import Logger
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.non_finite import NonFiniteGuard
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
+from vclr_lightning.callbacks.restoring import restoring
 from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import screen
 from vclr_lightning.models import load_initial_weights
-from vclr_lightning.stages.shared.trainer import restoring
 
 logger = logging.getLogger(__name__)
 

@@ -174,7 +174,7 @@ def _tested(
         test=data.split(split),
         split=split,
         classes=classes,
-        settings=f"{network.head.upper()}{', frozen' if network.frozen else ''}, {views.words}",
+        settings=f"{network.head.upper()}{', frozen' if network.frozen else ''}, {views.summary}",
         facts=facts,
         unindexed=unindexed(data, split),
     )

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import plain_values, read_yaml
+from vclr_lightning.core.saved import load_dict
 from vclr_lightning.models.timm import timm_image_size
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def run_config(ckpt: Path) -> dict[str, Any]:
         beside = ckpt.with_name("config.yaml")
         return read_yaml(beside) if beside.is_file() else {}
     try:
-        content = load_plain(ckpt, mapped=True)
+        content = load_dict(ckpt, mapped=True)
     except UserError:  # another program's; whether it can be read is found out where it is loaded
         return {}
     return config_of(content, ckpt)

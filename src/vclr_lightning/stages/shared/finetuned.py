@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import nn
 from torch.optim import SGD
 
-from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import plain_values
+from vclr_lightning.core.saved import load_dict
 from vclr_lightning.models import load_backbone
 from vclr_lightning.models.checkpoints import finetuned_options, read_checkpoint
 from vclr_lightning.modules.finetune import FinetuneModule
@@ -57,7 +57,7 @@ def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> Finet
         )
     weights = read_checkpoint(path).under("classifier.")
     network = load_backbone(path, backbone)
-    metadata = load_plain(Path(path), mapped=True).get("metadata")
+    metadata = load_dict(Path(path), mapped=True).get("metadata")
     known = plain_values(metadata, path) if isinstance(metadata, Mapping) else {}
     options = finetuned_options(known)
     if "head" not in options:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.callbacks.checkpoint import LAST
-from vclr_lightning.callbacks.checkpoint_io import load_plain
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.core.overrides import typed
+from vclr_lightning.core.saved import load_dict
 from vclr_lightning.models.network_spec import upgrade_spec
 from vclr_lightning.stages.shared.adopt import config_of, saved_value
 
@@ -141,7 +141,7 @@ def check_same_run(
     Raises:
         UserError: something that training depends on differs, or the file is no checkpoint.
     """
-    saved = config_of(load_plain(checkpoint, mapped=True), checkpoint)
+    saved = config_of(load_dict(checkpoint, mapped=True), checkpoint)
     if not saved:
         raise UserError(
             f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"

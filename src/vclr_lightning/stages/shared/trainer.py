@@ -6,9 +6,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, cast
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -18,18 +17,31 @@ from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
-from vclr_lightning.callbacks.log_interval import LogEveryEpoch
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import find_launch
 from vclr_lightning.core.processes import follow_parent
 from vclr_lightning.stages.shared.ranks import WatchedDDP
+
+
+class LogEveryEpoch(Callback):
+    """Shortens ``log_every_n_steps`` to the steps of an epoch where an epoch has fewer.
+
+    The last step of each short epoch is logged then. Works with any LightningModule.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        batches, fitting = trainer.num_training_batches, cast(Any, trainer)
+        if not fitting.log_every_n_steps or not math.isfinite(batches) or batches < 1:
+            return
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        fitting.log_every_n_steps = min(fitting.log_every_n_steps, steps)
 
 
 def build_trainer(
@@ -214,26 +226,3 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-@contextmanager
-def restoring(trainer: Trainer) -> Iterator[None]:
-    """Say of which checkpoint it is that a run cannot be restored, where the block fails by that.
-
-    Raises:
-        UserError: the checkpoint's values are not those that this run saves.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        # Lightning lets go of the checkpoint when it has restored everything.
-        if not trainer._checkpoint_connector._loaded_checkpoint:
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{trainer.ckpt_path} is no checkpoint that this run can continue from "
-            f"({type(error).__name__}: {said}); give init={trainer.ckpt_path} to start from its "
-            "weights, or resume=never"
-        ) from error
