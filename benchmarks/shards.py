@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.decode import draw, make_clips
 from benchmarks.timing import Comparison, compare, report
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
-from vclr_lightning.data.manifest.shards import shard_place
+from vclr_lightning.data.manifest.shard_paths import shard_place
 from vclr_lightning.data.readers import PyAVReader, ShardReader
 from vclr_lightning.data.readers.sources import Content
 from vclr_lightning.data.shards import pack

@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from vclr_lightning.data.encoding import x264_options
+from vclr_lightning.data.prepare.video_writer import x264_options
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure

@@ -29,9 +29,9 @@ from vclr_lightning.core.reading import (
 )
 from vclr_lightning.data.datasets.activitynet import read_activitynet
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
-from vclr_lightning.data.indexing.files import Found
-from vclr_lightning.data.indexing.journal import Journal, Outcome
-from vclr_lightning.data.indexing.kinetics import read_kinetics
+from vclr_lightning.data.indexing.kinetics_csv import read_kinetics
+from vclr_lightning.data.indexing.video_files import Found
+from vclr_lightning.data.jobs.journal import FileJournal, FileResult
 from vclr_lightning.data.localization.annotations import read_annotations
 from vclr_lightning.data.localization.snippets import read_snippets
 from vclr_lightning.data.readers.image_folder import frame_pattern
@@ -83,8 +83,8 @@ def test_lines_of_a_journal_that_are_damaged_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    outcomes = [Outcome(f"{k}.mp4", k, 9, values={"num_frames": 100 + k}) for k in range(4)]
-    with (journal := Journal(tmp_path / "j", {"root": "/"})):
+    outcomes = [FileResult(f"{k}.mp4", k, 9, values={"num_frames": 100 + k}) for k in range(4)]
+    with (journal := FileJournal(tmp_path / "j", {"root": "/"})):
         for outcome in outcomes:
             journal.add(outcome)
     lines = (tmp_path / "j").read_bytes().splitlines()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from vclr_lightning import cli, train
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.data import faults
 from vclr_lightning.data.faults import may_pass
-from vclr_lightning.data.indexing.pool import probe_all
+from vclr_lightning.data.jobs import Answer, LocalProcesses, run_job
 from vclr_lightning.data.loading.centres import CentresDataset
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.frames import FramesDataset
@@ -370,30 +372,38 @@ def test_the_work_of_other_processes_is_judged_likewise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_worker.py").write_text(
-        "from vclr_lightning.data.indexing.worker import serve\n"
+        "from vclr_lightning.data import faults\n"
         "from vclr_lightning.data.protocols import VideoError\n"
-        "def find(path):\n"
-        "    if path.name == 'bad': raise VideoError('cut off')\n"
-        "    if path.name == 'torn': raise OSError(5, 'Input/output error')\n"
-        "    if path.name == 'odd': raise TypeError('of this code')\n"
-        "    return {'name': path.name}\n"
-        "def main():\n"
-        "    from vclr_lightning.data import faults\n"
-        "    faults.PAUSES = ()\n"
-        "    serve(find)\n"
+        "faults.PAUSES = ()\n"
+        "def find(name):\n"
+        "    if name == 'bad': raise VideoError('cut off')\n"
+        "    if name == 'torn': raise OSError(5, 'Input/output error')\n"
+        "    if name == 'odd': raise TypeError('of this code')\n"
+        "    return {'name': name}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(faults, "PAUSES", ())
+    my_worker = importlib.import_module("my_worker")
 
-    def answers(*names: str) -> dict[str, Any]:
-        found = probe_all([Path(n) for n in names], settings={}, workers=1, module="my_worker")
-        return {path.name: answer for path, answer in found}
+    def answers(*names: str) -> list[Answer]:
+        found, _ = run_job(
+            my_worker.find,
+            {name: name for name in names},
+            known=lambda _: None,
+            finish=lambda _, answer: answer,
+            executor=None,
+            default=partial(LocalProcesses, 1),
+            title="finding",
+            show=False,
+        )
+        return found
 
-    assert answers("good", "bad", "torn") == {
-        "good": {"values": {"name": "good"}},
-        "bad": {"reason": "cut off"},
-        "torn": {"reason": "OSError: [Errno 5] Input/output error", "passing": True},
-    }
-    with pytest.raises(CodeFault, match=r"find \(.*my_worker\.py:6\) fails on odd: TypeError") as e:
+    assert answers("good", "bad", "torn") == [
+        Answer({"name": "good"}),
+        Answer(reason="cut off"),
+        Answer(reason="OSError: [Errno 5] Input/output error", transient=True),
+    ]
+    with pytest.raises(CodeFault, match=r"find \(.*my_worker\.py:7\) fails on odd: TypeError") as e:
         answers("good", "odd")
     assert "raise TypeError('of this code')" in e.value.report()
 

@@ -13,7 +13,7 @@ from vclr_lightning.core.overrides import typed
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vclr_lightning.data.indexing.entries import Rejected
+    from vclr_lightning.data.jobs.rejects import Rejected
     from vclr_lightning.data.manifest import Manifest
 
 

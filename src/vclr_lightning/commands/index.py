@@ -103,15 +103,15 @@ def run(args: argparse.Namespace) -> None:
     """Index, and print what came of it."""
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.core.screen import show
-    from vclr_lightning.data.indexing import Source, index_videos
-    from vclr_lightning.data.manifest.arrow import is_arrow
+    from vclr_lightning.data.indexing import VideoSource, index_videos
+    from vclr_lightning.data.manifest.manifest_file import is_manifest
     from vclr_lightning.data.manifest.summary import leaks
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers} must be at least 1")
-    if args.out is not None and args.out.exists() and not is_arrow(args.out):
+    if args.out is not None and args.out.exists() and not is_manifest(args.out):
         raise UserError(f"--out {args.out} exists and is no manifest; give another file")
-    source = Source(
+    source = VideoSource(
         root=args.root.absolute(),
         lists=_lists(args.lists),
         kinetics=args.kinetics,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vclr_lightning.data.datasets.matching import match
 from vclr_lightning.data.datasets.named import Named, Official
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.video_files import Found
 
 NAMES = st.sampled_from(["a", "b-", "b_", "B", "c d", "c&d", "e"])
 WINDOWS = st.sampled_from([(None, None), (0.0, 1.0), (0.5, 2.0)])

@@ -6,7 +6,7 @@ import pytest
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.video_files import Found
 
 from .conftest import Write
 

@@ -18,8 +18,8 @@ from vclr_lightning.data.datasets import (
     wanted_of,
 )
 from vclr_lightning.data.datasets.matching import match
-from vclr_lightning.data.indexing.files import Found
-from vclr_lightning.data.indexing.kinetics import read_kinetics
+from vclr_lightning.data.indexing.kinetics_csv import read_kinetics
+from vclr_lightning.data.indexing.video_files import Found
 
 
 @pytest.fixture

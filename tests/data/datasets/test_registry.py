@@ -6,7 +6,7 @@ import pytest
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets import DATASETS, listing_of_dataset, wanted_of
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.video_files import Found
 
 from .conftest import Write
 

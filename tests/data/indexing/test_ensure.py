@@ -161,12 +161,12 @@ def test_home_folders(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 _RANK = """
 import sys
-from vclr_lightning.data.indexing import Source, ensure_manifest
-listing = Source.listing
+from vclr_lightning.data.indexing import VideoSource, ensure_manifest
+listing = VideoSource.listing
 def counted(source, **options):
     print("looked")
     return listing(source, **options)
-Source.listing = counted
+VideoSource.listing = counted
 print(ensure_manifest(sys.argv[1], cache_dir=sys.argv[2], workers=1, show=False).fingerprint)
 """
 

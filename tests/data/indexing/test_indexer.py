@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing import Indexed, Source, index_videos
+from vclr_lightning.data.indexing import Indexed, VideoSource, index_videos
 from vclr_lightning.data.manifest import Manifest, changed_files, summarise
 from vclr_lightning.data.manifest.summary import leaks
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path, write_video: WriteVideo) -> Path:
 
 
 def index(root: Path, out: Path, **options: object) -> Indexed:
-    source = Source(root=root, frames=options.get("frames"))  # type: ignore[arg-type]
+    source = VideoSource(root=root, frames=options.get("frames"))  # type: ignore[arg-type]
     listing = source.listing(show=False)
     return index_videos(listing, root=root, out=out, show=False, **options)  # type: ignore[arg-type]
 
@@ -65,7 +65,7 @@ def test_a_folder(root: Path, tmp_path: Path) -> None:
     assert changed_files(manifest) == {}
     assert list(rejected(done.rejected_file)) == ["walk/bad.mp4"]
     assert [reject.path for reject in done.rejected] == ["walk/bad.mp4"]
-    assert done.notice().startswith("1 rejected, listed in")
+    assert done.notices()[0].startswith("1 rejected, listed in")
     assert done.probed == 5
     assert done.others == {".txt": 1}
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -248,9 +248,9 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
 _RUN = """
 import sys
 from pathlib import Path
-from vclr_lightning.data.indexing import Source, index_videos
+from vclr_lightning.data.indexing import VideoSource, index_videos
 root, out = map(Path, sys.argv[1:])
-index_videos(Source(root=root).listing(show=False), root=root, out=out, workers=1, show=False)
+index_videos(VideoSource(root=root).listing(show=False), root=root, out=out, workers=1, show=False)
 """
 
 

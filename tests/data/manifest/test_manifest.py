@@ -19,9 +19,9 @@ from vclr_lightning.data.manifest import (
     Manifest,
     Row,
     changed_files,
+    manifest_file,
     summarise,
     write_manifest,
-    writer,
 )
 
 CLASSES = ("run", "walk")
@@ -321,8 +321,9 @@ def test_paths_stay_below_the_root(
     rows = [Row(path=name) for name in [*good, path]]
     with pytest.raises(UserError, match="does not stay below the root"):
         write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path))
-    monkeypatch.setattr(writer, "OUTSIDE", "(?!)")  # as another program writes it
-    write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_file, "OUTSIDE", "(?!)")  # as another program writes it
+        write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path))
     with pytest.raises(UserError, match=r"m\.arrow is damaged \(it names .*, which is not below"):
         Manifest.load(tmp_path / "m.arrow")
     write_manifest(tmp_path / "m.arrow", rows[:-1], Info(root=tmp_path))

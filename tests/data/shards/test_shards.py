@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
-from vclr_lightning.data.indexing.journal import Outcome
+from vclr_lightning.data.jobs.journal import FileResult
 from vclr_lightning.data.loading.decoding import read_drawn
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, changed_files, write_manifest
-from vclr_lightning.data.manifest.shards import shard_place, stored_path
+from vclr_lightning.data.manifest.shard_paths import shard_place, stored_path
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, ShardReader
 from vclr_lightning.data.shards import pack
-from vclr_lightning.data.shards.plan import plan_shards
+from vclr_lightning.data.shards.shard_writer import fill_shards
 from vclr_lightning.stages.shared.data import video_data
 
 Capture = pytest.CaptureFixture[str]
@@ -114,18 +114,20 @@ def test_order_stays_whatever_splits_and_clips_there_are(root: Path, tmp_path: P
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(1, 40))
 def test_shards_are_filled_in_order(sizes: list[int], most: int) -> None:
-    files = [Outcome(f"{k:02d}", size, 0) for k, size in enumerate(sizes)]
-    plans = plan_shards(reversed(files), most)
-    assert [file for plan in plans for file in plan.files] == files
-    assert [plan.number for plan in plans] == list(range(len(plans)))
+    files = [FileResult(f"{k:02d}", size, 0) for k, size in enumerate(sizes)]
+    about = {file.path: {"path": file.path} for file in files}
+    shards = fill_shards(files[::-1], about, most)
+    assert [file for shard in shards for file in shard.files] == files
+    assert [content["path"] for shard in shards for content in shard.about] == list(about)
+    assert [shard.name for shard in shards] == [f"{k:06d}.tar" for k in range(len(shards))]
     first = 0
-    for plan in plans:
-        assert plan.first == first
-        first += len(plan.files)
-        assert len(plan.files) == 1 or sum(file.size for file in plan.files) <= most
-    for plan, following in pairwise(plans):
-        assert sum(file.size for file in plan.files) + following.files[0].size > most
-    paths = [stored_path(plan.name, 512, 9, file.path) for plan in plans for file in plan.files]
+    for shard in shards:
+        assert shard.first == first
+        first += len(shard.files)
+        assert len(shard.files) == 1 or sum(file.size for file in shard.files) <= most
+    for shard, following in pairwise(shards):
+        assert sum(file.size for file in shard.files) + following.files[0].size > most
+    paths = [stored_path(shard.name, 512, 9, file.path) for shard in shards for file in shard.files]
     assert paths == sorted(paths)
 
 
@@ -269,12 +271,12 @@ def test_a_kill_leaves_nothing_half_written(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = (
         "import os, sys\n"
-        "from vclr_lightning.data.shards import pack, tar\n"
-        "add = tar.ShardWriter.add\n"
+        "from vclr_lightning.data.shards import pack, shard_writer\n"
+        "add = shard_writer.ShardWriter.add\n"
         "def dying(self, number, *rest, **more):\n"
         "    place = add(self, number, *rest, **more)\n"
         "    return os._exit(9) if number == 7 else place\n"
-        "tar.ShardWriter.add = dying\n"
+        "shard_writer.ShardWriter.add = dying\n"
         f"pack(sys.argv[1], sys.argv[2], shard_size={SIZE}, workers=1, show=False)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(root), str(out)], check=False)
@@ -354,7 +356,7 @@ def test_a_change_withdraws_the_manifest_before_the_shards(
     def stopped(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vclr_lightning.data.shards.work.ShardWriter", stopped)
+    monkeypatch.setattr("vclr_lightning.data.shards.shard_writer.ShardWriter", stopped)
     with pytest.raises(KeyboardInterrupt):
         _pack(root, out)
     assert not (out / "manifest.arrow").exists()  # its rows would lead into other videos

@@ -20,7 +20,7 @@ from vclr_lightning.data.datasets.untrimmed import (
     read_database,
     stems_of,
 )
-from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+from vclr_lightning.data.indexing.listing import SPLIT_NAMES
 
 VIEWS = ("clips", "segments", "videos", "localization")
 _COLUMNS = ("classname", "youtube_id", "subset", "start", "end", "label")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets.files import need_file
-from vclr_lightning.data.indexing.entries import Listing
-from vclr_lightning.data.indexing.files import Found
-from vclr_lightning.data.indexing.kinetics import listing_of_kinetics, read_kinetics
+from vclr_lightning.data.indexing.kinetics_csv import listing_of_kinetics, read_kinetics
+from vclr_lightning.data.indexing.listing import Listing
+from vclr_lightning.data.indexing.video_files import Found
 
 _PLAIN = ("train", "val", "validate", "validation", "test")
 

@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES, same_name
-from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+from vclr_lightning.data.indexing.listing import SPLIT_NAMES, Entry, Listing
+from vclr_lightning.data.indexing.video_files import VIDEO_SUFFIXES, same_name
+from vclr_lightning.data.jobs.rejects import Rejected
 
 if TYPE_CHECKING:
     from vclr_lightning.data.datasets.named import Named, Official
-    from vclr_lightning.data.indexing.files import Found
+    from vclr_lightning.data.indexing.video_files import Found
 
 
 def match(official: Official, found: Found) -> Listing:
@@ -25,7 +25,7 @@ def match(official: Official, found: Found) -> Listing:
 
     Example:
         >>> from vclr_lightning.data.datasets.named import Named, Official
-        >>> from vclr_lightning.data.indexing.files import Found
+        >>> from vclr_lightning.data.indexing.video_files import Found
         >>> videos = [Named(stems=("a",), split="val"), Named(stems=("b",), split="val")]
         >>> listing = match(Official(videos=videos), Found(["x/a.mp4", "x/c.mp4"]))
         >>> [e.path for e in listing.entries], listing.rejected[0].reason, listing.unlisted

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets.files import find_file, need_file, read_lines
-from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import Found, is_video_name, same_name
+from vclr_lightning.data.indexing.listing import Entry, Listing
+from vclr_lightning.data.indexing.video_files import Found, is_video_name, same_name
+from vclr_lightning.data.jobs.rejects import Rejected
 
 VIEWS = ("plain", "offset")
 _CLASSES = 100_000  # that numbers alone may name

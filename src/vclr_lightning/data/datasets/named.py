@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vclr_lightning.data.indexing.entries import Rejected
+from vclr_lightning.data.jobs.rejects import Rejected
 from vclr_lightning.data.manifest.schema import Span
 
 

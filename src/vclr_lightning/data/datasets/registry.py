@@ -16,8 +16,8 @@ from vclr_lightning.data.datasets.matching import match
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
 from vclr_lightning.data.datasets.sthv2 import read_sthv2
 from vclr_lightning.data.datasets.ucf101 import read_ucf101
-from vclr_lightning.data.indexing.entries import Listing
-from vclr_lightning.data.indexing.files import Found
+from vclr_lightning.data.indexing.listing import Listing
+from vclr_lightning.data.indexing.video_files import Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

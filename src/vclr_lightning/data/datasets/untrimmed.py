@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
 from vclr_lightning.data.datasets.named import Named, Official
-from vclr_lightning.data.indexing.entries import Rejected
-from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+from vclr_lightning.data.indexing.listing import SPLIT_NAMES
+from vclr_lightning.data.jobs.rejects import Rejected
 from vclr_lightning.data.manifest.schema import Span
 
 

@@ -2,6 +2,6 @@
 
 from vclr_lightning.data.indexing.ensure import ensure_manifest
 from vclr_lightning.data.indexing.indexer import Indexed, index_videos
-from vclr_lightning.data.indexing.source import Source
+from vclr_lightning.data.indexing.source import VideoSource
 
-__all__ = ["Indexed", "Source", "ensure_manifest", "index_videos"]
+__all__ = ["Indexed", "VideoSource", "ensure_manifest", "index_videos"]

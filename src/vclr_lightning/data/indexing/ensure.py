@@ -5,23 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import socket
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.locks import locked
+from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.core.screen import notice
 from vclr_lightning.data.indexing.indexer import index_videos
-from vclr_lightning.data.indexing.launch import once_a_launch
-from vclr_lightning.data.indexing.source import Source
+from vclr_lightning.data.indexing.source import VideoSource
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED
 
 PathLike = str | Path
 
 PREPARED = ".prepare"
-"""Folder within one that ``vclr prepare`` made, with what it keeps for itself."""
+"""Subfolder, for settings and journal, of a folder that ``vclr prepare`` made."""
+
+_LAUNCH = "VCLR_LAUNCH"  # inherited by the ranks that the first one starts
+_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def default_cache() -> Path:
@@ -53,9 +59,9 @@ def ensure_manifest(
     """Load the manifest of ``root``, indexing it first where that has not been done.
 
     The index is kept in ``cache_dir``, one per root and way of listing it, so ``root`` may be
-    read-only. Each call looks at the folder again and probes the files that are new or changed; of
-    the ranks of a training, one does so. A ``manifest`` that is given is taken as it is, without
-    the videos of which too much is known to be damaged.
+    read-only. Each call looks at the folder again and probes the files that are new or changed;
+    among the ranks of a training, one does so. A ``manifest`` that is given is used as it is,
+    without the videos of which too much is known to be damaged.
 
     Args:
         root: the folder of the videos, or of the shards that ``vclr shard`` wrote; with a
@@ -65,10 +71,10 @@ def ensure_manifest(
         val_list: list file of the split ``val``.
         kinetics: official Kinetics CSV files.
         dataset: name of a data set (:data:`vclr_lightning.data.datasets.DATASETS`) whose official
-            files say what the videos are.
+            files name the videos.
         annotations: the folder of these files.
         split_number: of the data set's divisions into training and test set, from 1.
-        view: what rows are, for a data set that can be several things; by default its usual one.
+        view: what rows are, for a data set that offers several; by default its usual one.
         classes: ``folder``, or ``none`` to leave labels out.
         group_regex: what to search in a path to find the video's group.
         frames: template of extracted frames, such as ``img_{:05d}.jpg``.
@@ -107,11 +113,11 @@ def ensure_manifest(
                 f"{late[0]} cannot change what the shards in {root} hold; give it to `vclr "
                 "index` and make shards of that manifest"
             )
-        # Prepared videos have their sources' labels and splits, which their folders may not tell.
+        # Prepared videos have their sources' labels and splits, which their folders may lack.
         prepared = (packed.parent / PREPARED).is_dir() and not late
         if stored.info.shards or prepared:
             return _sound(stored, max_damaged, show)
-    source = Source(
+    source = VideoSource(
         root=_path(root),
         lists=listed,
         kinetics=tuple(map(_path, files)),
@@ -126,7 +132,7 @@ def ensure_manifest(
     cache = _path(cache_dir) if cache_dir is not None else default_cache()
     out = cache / f"{source.root.name}-{_key(source, decode=decode, max_damaged=max_damaged)}.arrow"
 
-    def look(show: bool) -> Manifest:
+    def index(show: bool) -> Manifest:
         indexed = index_videos(
             source.listing(show=show),
             root=source.root,
@@ -142,7 +148,7 @@ def ensure_manifest(
             notice(line)
         return indexed.manifest
 
-    return once_a_launch(out, look, show=show)
+    return _once_per_launch(out, index, show=show)
 
 
 def _sound(manifest: Manifest, max_damaged: float, show: bool) -> Manifest:
@@ -160,7 +166,7 @@ def _path(path: PathLike) -> Path:
     return Path(path).expanduser().absolute()  # no shell expands the ~ of `data.root=~/videos`
 
 
-def _key(source: Source, *, decode: bool, max_damaged: float) -> str:
+def _key(source: VideoSource, *, decode: bool, max_damaged: float) -> str:
     lists = {split: [str(file) for file in files] for split, files in source.lists.items()}
     kinetics = [str(file) for file in source.kinetics]
     rest: list[object] = [source.with_classes, source.group_regex, source.frames, decode]
@@ -170,3 +176,46 @@ def _key(source: Source, *, decode: bool, max_damaged: float) -> str:
         rest += [source.dataset, str(source.annotations), source.split_number, source.view]
     content = json.dumps([str(source.root), lists, kinetics, *rest])
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _once_per_launch(out: Path, index: Callable[[bool], Manifest], *, show: bool) -> Manifest:
+    """Return the manifest ``out``, for which one rank of a launch calls ``index``.
+
+    The first to come indexes, the others wait for it; if it fails or dies, the next one indexes.
+    The ranks meet in the folder of ``out``: on machines that do not share it, one on each indexes.
+    Of ranks that a launcher started, whichever indexes shows progress.
+    """
+    launched = _launch()
+    launch = launched or os.environ.setdefault(_LAUNCH, uuid.uuid4().hex)
+    follows = launched or os.environ.get("LOCAL_RANK", "0") != "0"
+    note = out.with_suffix(".looked")
+    with locked(Path(f"{out}.ranks"), show=show):
+        noted = (read_record(note) or {}) if follows else {}
+        if noted.get("launch") == launch:
+            try:
+                manifest = Manifest.load(out)
+                if manifest.fingerprint == noted.get("fingerprint"):
+                    return manifest
+            except UserError:  # it is no longer there
+                pass
+        manifest = index(show or bool(launched))
+        write_record(note, {"launch": launch, "fingerprint": manifest.fingerprint})
+    return manifest
+
+
+def _launch() -> str:
+    """Return what the ranks that a launcher started have in common; empty if none did."""
+    env = os.environ
+    if any(name in env for name in _LAUNCHERS):
+        again = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+        parent = os.getppid()
+        try:  # numbers of processes are used again: the time of its start is not
+            stat = Path(f"/proc/{parent}/stat").read_text()
+            process = f"{parent} {stat.rpartition(')')[2].split()[19]}"
+        except OSError:
+            process = str(parent)
+        return f"{socket.gethostname()} {process} {again}"
+    if "SLURM_STEP_ID" in env and env.get("SLURM_NTASKS", "1") != "1":
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        return "slurm " + " ".join(env.get(name, "0") for name in names)
+    return ""

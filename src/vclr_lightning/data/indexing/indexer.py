@@ -1,41 +1,58 @@
-"""Index videos into a manifest: look, probe what is new, write."""
+"""Index videos into a manifest: probe the files that are new or changed, and write."""
 
 from __future__ import annotations
 
-import os
+import logging
 import shlex
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import locked
-from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.journal import Journal, Outcome
-from vclr_lightning.data.indexing.known import known_outcomes
-from vclr_lightning.data.indexing.outcomes import cores, find_out, look_at
-from vclr_lightning.data.indexing.rejects import reasons_of, rejects_file, write_rejects
+from vclr_lightning.data.indexing.listing import Listing
+from vclr_lightning.data.indexing.manifest_rows import one_group_per_file, rows_of
+from vclr_lightning.data.jobs import (
+    Answer,
+    FileJournal,
+    FileResult,
+    LocalProcesses,
+    Rejected,
+    cores,
+    read_rejects,
+    reasons_of,
+    rejects_file,
+    run_job,
+    stat_files,
+    write_rejects,
+)
 from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, summarise, write_manifest
-from vclr_lightning.data.manifest.schema import SCHEMA_VERSION, fingerprint
+from vclr_lightning.data.manifest.manifest_file import read_manifest
+from vclr_lightning.data.manifest.schema import PROBED, SCHEMA_VERSION, fingerprint
+from vclr_lightning.data.readers import ImageFolderReader, probe
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
+
+logger = logging.getLogger(__name__)
+
+_PER_PROCESS = 16  # files that justify starting one more process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What an indexing run did.
+    """The result of an indexing run.
 
     Attributes:
-        manifest: the result.
+        manifest: of the usable videos.
         rejected: what could not be used, as listed in ``rejected_file``.
         rejected_file: where it is listed, which exists if there is any.
         probed: files that were opened; the others were known from an earlier run.
-        others: files that are no videos by their name, by suffix.
+        others: files whose names are not those of videos, by suffix.
         unlisted: videos in the folder that no list names.
-        left_out: what is not wanted, counted by why.
+        left_out: what was left out on purpose, counted by reason.
     """
 
     manifest: Manifest
@@ -48,28 +65,24 @@ class Indexed:
 
     @cached_property
     def summary(self) -> Summary:
-        """What the manifest holds."""
+        """Counts of the manifest."""
         return summarise(self.manifest)
 
     def notices(self) -> list[str]:
-        """Return a line on each kind of what was left out, and on classes not to be learned."""
-        untrained = self.summary.untrained_notice()
-        return [line for line in (self.notice(), self.left_out_notice(), untrained) if line]
-
-    def notice(self) -> str:
-        """Return one line on what was rejected: how many, why, where, and what remains."""
-        if not self.rejected:
-            return ""
-        kept = ", ".join(f"{split} {n:,}" for split, n in self.summary.splits.items())
-        return (
-            f"{len(self.rejected):,} rejected, listed in {shlex.quote(str(self.rejected_file))}: "
-            f"{reasons_of(self.rejected)}; there remain {kept}"
-        )
-
-    def left_out_notice(self) -> str:
-        """Return one line on what was not wanted, by why."""
-        some = "; ".join(f"{number:,} x {why}" for why, number in self.left_out.most_common())
-        return f"left out: {some}" if some else ""
+        """Return a line on each kind of what was left out, and on classes missing in training."""
+        lines = [self.summary.untrained_notice()]
+        if self.left_out:
+            some = "; ".join(f"{number:,} x {why}" for why, number in self.left_out.most_common())
+            lines.insert(0, f"left out: {some}")
+        if self.rejected:
+            kept = ", ".join(f"{split} {n:,}" for split, n in self.summary.splits.items())
+            lines.insert(
+                0,
+                f"{len(self.rejected):,} rejected, listed in "
+                f"{shlex.quote(str(self.rejected_file))}: {reasons_of(self.rejected)}; "
+                f"there remain {kept}",
+            )
+        return [line for line in lines if line]
 
 
 def index_videos(
@@ -81,6 +94,7 @@ def index_videos(
     decode: bool = False,
     max_damaged: float = MAX_DAMAGED,
     workers: int | None = None,
+    executor: Executor | None = None,
     fresh: bool = False,
     source: str = "",
     show: bool = True,
@@ -97,8 +111,9 @@ def index_videos(
         decode: decode every video to its end, to count its frames and find damage.
         max_damaged: see :func:`~vclr_lightning.data.readers.probe`.
         workers: processes; by default as many as there are cores to use.
-        fresh: forget earlier runs.
-        source: how the listing was made, to be kept in the manifest.
+        executor: probes the files, instead of processes on this machine.
+        fresh: ignore earlier runs.
+        source: how the listing was made, to be stored in the manifest.
         show: whether to show progress.
 
     Raises:
@@ -110,21 +125,43 @@ def index_videos(
     workers = workers or cores()
     settings: dict[str, Any] = {"decode": decode, "max_damaged": max_damaged, "frames": frames}
     key = {"schema": SCHEMA_VERSION, "root": str(root), **settings}
-    journal = Journal(out.with_suffix(".journal"), key)
+    journal = FileJournal(out.with_suffix(".journal"), key)
+
+    def finish(now: FileResult, answer: Answer) -> FileResult:
+        if answer.transient:  # so that the next run tries again
+            now = FileResult(now.path, -1, -1)
+        result = replace(now, values=answer.values, reason=answer.reason)
+        journal.add(result)
+        return result
+
     with locked(out, show=show):
         if fresh:
             journal.remove()
-        known = {} if fresh else known_outcomes(out, root=root, **settings)
+        known = {} if fresh else _earlier_results(out, root, **settings)
         known.update(journal.read())
         paths = list(dict.fromkeys(entry.path for entry in listing.entries))
         folders = frames is not None
-        seen = look_at(root, paths, folders=folders, workers=workers, show=show)
-        outcomes, probed = find_out(
-            root, seen, known=known, journal=journal, settings=settings, workers=workers, show=show
-        )
-        rows, outside = _rows(_one_source(root, listing.entries, outcomes), outcomes)
+        files = stat_files(root, paths, folders=folders, workers=workers, show=show)
+        with journal:
+            results, probed = run_job(
+                partial(probe_file, root=root, **settings),
+                {str(root / file.path): file for file in files},
+                known=lambda now: now if now.reason else _still_valid(known.get(now.path), now),
+                finish=finish,
+                executor=executor,
+                default=partial(LocalProcesses, workers, calls_per_process=_PER_PROCESS),
+                title="probing videos",
+                failures="rejected",
+                show=show,
+            )
+        rows, outside = rows_of(one_group_per_file(root, listing.entries, results), results)
         split_of = {entry.path: entry.split for entry in listing.entries}
-        rejected = [*listing.rejected, *_rejected(outcomes, split_of), *outside]
+        failed = [
+            Rejected(r.path, r.reason, r.size, r.mtime_ns, split_of[r.path], r.ctime_ns)
+            for r in results
+            if r.reason
+        ]
+        rejected = [*listing.rejected, *failed, *outside]
         write_rejects(rejects_file(out), rejected)
         if not rows:
             journal.remove()
@@ -155,55 +192,60 @@ def index_videos(
     )
 
 
-def _rejected(outcomes: Sequence[Outcome], split_of: Mapping[str, str]) -> list[Rejected]:
-    return [
-        Rejected(o.path, o.reason, o.size, o.mtime_ns, split_of[o.path], o.ctime_ns)
-        for o in outcomes
-        if o.reason
-    ]
+def probe_file(
+    file: FileResult, *, root: Path, decode: bool, max_damaged: float, frames: str | None
+) -> dict[str, Any]:
+    """Return the probed fields of a manifest's row for a video file or a folder of frames.
+
+    Raises:
+        VideoError: it cannot be used.
+    """
+    path = root / file.path
+    if frames is None:
+        return asdict(probe(path, decode=decode, max_damaged=max_damaged))
+    with ImageFolderReader(template=frames).open(path) as video:
+        height, width, _ = video.read([0])[0].shape
+        return {
+            "num_frames": video.num_frames,
+            "exact": True,
+            "width": width,
+            "height": height,
+            "codec": Path(frames).suffix.removeprefix("."),
+            "keyframe_interval": 1,
+        }
 
 
-def _one_source(
-    root: Path, entries: Sequence[Entry], outcomes: Sequence[Outcome]
-) -> Sequence[Entry]:
-    """Give videos that are one file, by links, one group, lest it is on two sides of a split."""
-    alike: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for outcome in outcomes:
-        if outcome.values is not None:
-            alike[outcome.size, outcome.mtime_ns].append(outcome.path)
-    first: dict[tuple[int, int], str] = {}
-    source: dict[str, str] = {}
-    for path in sorted(path for paths in alike.values() if len(paths) > 1 for path in paths):
-        with suppress(OSError):
-            stat = os.stat(root / path)
-            source[path] = first.setdefault((stat.st_dev, stat.st_ino), path)
-    if len(first) == len(source):
-        return entries
-    return [e if e.group else replace(e, group=source.get(e.path, "")) for e in entries]
+def _earlier_results(
+    file: Path, root: Path, *, frames: str | None, decode: bool, max_damaged: float
+) -> dict[str, FileResult]:
+    """Return the results of an earlier, finished run by path, if it had the same settings."""
+    try:
+        columns, info = read_manifest(file)
+    except UserError as error:
+        if file.exists():
+            logger.warning("%s; the videos are indexed anew", error)
+        return {}
+    made = info.root.absolute(), info.frames, info.decoded, info.max_damaged, info.schema
+    if made != (root, frames, decode, max_damaged, SCHEMA_VERSION):
+        return {}
+    known = {
+        r.path: FileResult(r.path, r.size, r.mtime_ns, r.ctime_ns, reason=r.reason)
+        for r in read_rejects(rejects_file(file))
+        if r.size >= 0
+    }
+    lists = (columns[name].to_pylist() for name in ("path", "size", "mtime_ns", *PROBED))
+    for path, size, mtime_ns, *values in zip(*lists, strict=True):
+        probed = dict(zip(PROBED, values, strict=True))
+        known[path] = FileResult(path, size, mtime_ns, values=probed)
+    return known
 
 
-def _rows(
-    entries: Sequence[Entry], outcomes: Sequence[Outcome]
-) -> tuple[list[Row], list[Rejected]]:
-    """Return a row for each entry of a usable file, and the clips that lie outside of theirs."""
-    of_path = {outcome.path: outcome for outcome in outcomes}
-    rows, outside = [], []
-    for entry in entries:
-        outcome = of_path[entry.path]
-        if outcome.values is None:
-            continue
-        length = outcome.values.get("duration") or outcome.values.get("num_frames")
-        if entry.start is not None and length is not None and entry.start >= length:
-            reason = f"its clip begins at {entry.start:g}, and it ends at {length:g}"
-            outside.append(Rejected(entry.path, reason, split=entry.split))
-        else:
-            rows.append(_row(entry, outcome, outcome.values))
-    return rows, outside
-
-
-def _row(entry: Entry, outcome: Outcome, values: Mapping[str, object]) -> Row:
-    fields = {name: getattr(entry, name) for name in Entry.__slots__}
-    return Row(**fields, **values, size=outcome.size, mtime_ns=outcome.mtime_ns)  # type: ignore[arg-type]
+def _still_valid(known: FileResult | None, now: FileResult) -> FileResult | None:
+    if known is None or not known.unchanged(now):
+        return None
+    if known.reason and (now.ctime_ns < 0 or known.ctime_ns != now.ctime_ns):
+        return None  # it may have been repaired, and given its old time again
+    return known
 
 
 def _is_current(out: Path, rows: Sequence[Row], info: Info) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_text
-from vclr_lightning.data.indexing.entries import Entry, Listing, Rejected
-from vclr_lightning.data.indexing.files import VIDEO_SUFFIXES, same_name
-from vclr_lightning.data.indexing.folder import labels_of_names
+from vclr_lightning.data.indexing.listing import Entry, Listing, labels_of_names
+from vclr_lightning.data.indexing.video_files import VIDEO_SUFFIXES, same_name
+from vclr_lightning.data.jobs.rejects import Rejected
 
 _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _FILE = re.compile(rf"(?P<path>.*\.(?:{_SUFFIX}))(?:\s+(?P<rest>\S.*))?", re.IGNORECASE)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import progress_bar
-from vclr_lightning.data.indexing.entries import Listing
-from vclr_lightning.data.indexing.files import Found, find_videos
-from vclr_lightning.data.indexing.folder import listing_of_folder
-from vclr_lightning.data.indexing.groups import group_pattern, with_groups
-from vclr_lightning.data.indexing.kinetics import listing_of_kinetics, read_kinetics
+from vclr_lightning.data.indexing.kinetics_csv import listing_of_kinetics, read_kinetics
+from vclr_lightning.data.indexing.listing import (
+    Listing,
+    group_pattern,
+    listing_of_folder,
+    with_groups,
+)
 from vclr_lightning.data.indexing.lists import listing_of_lists
+from vclr_lightning.data.indexing.video_files import Found, find_videos
 from vclr_lightning.data.readers.image_folder import frame_pattern
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class VideoSource:
     """Names videos, without opening them.
 
     Attributes:
@@ -134,7 +137,7 @@ class Source:
         """Return how the videos are listed, in one line.
 
         Example:
-            >>> Source(root=Path("/"), kinetics=[Path("k400_train.csv")]).describe()
+            >>> VideoSource(root=Path("/"), kinetics=[Path("k400_train.csv")]).describe()
             'Kinetics k400_train.csv'
         """
         if self.lists:

@@ -97,7 +97,7 @@ class VideoDataset(Dataset[Sample]):
         >>> from vclr_lightning.data.indexing import ensure_manifest
         >>> from vclr_lightning.data.readers import PyAVReader
         >>> from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
-        >>> from vclr_lightning.data.encoding import write_video
+        >>> from vclr_lightning.data.prepare.video_writer import write_video
         >>> from vclr_lightning.data.transforms import PretrainTransform
         >>> folder = Path(tempfile.mkdtemp())
         >>> frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)

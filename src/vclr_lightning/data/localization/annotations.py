@@ -13,7 +13,7 @@ import numpy as np
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
 from vclr_lightning.data.datasets.files import find_file, need_file, read_table
-from vclr_lightning.data.indexing.folder import SPLIT_NAMES
+from vclr_lightning.data.indexing.listing import SPLIT_NAMES
 from vclr_lightning.functional.proposals import Floats
 
 

@@ -12,11 +12,10 @@ Example:
     (2, ('train', 'val'), 'b')
 """
 
-from vclr_lightning.data.manifest.changes import changed_files
 from vclr_lightning.data.manifest.manifest import Manifest
+from vclr_lightning.data.manifest.manifest_file import write_manifest
 from vclr_lightning.data.manifest.schema import Info, Row, Span
-from vclr_lightning.data.manifest.summary import Summary, summarise
-from vclr_lightning.data.manifest.writer import write_manifest
+from vclr_lightning.data.manifest.summary import Summary, changed_files, summarise
 
 __all__ = [
     "Info",

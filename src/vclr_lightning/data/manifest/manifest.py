@@ -1,8 +1,9 @@
-"""Read a manifest: one row per video, mapped into memory."""
+"""A manifest: one row per video, mapped into memory."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest.arrow import open_arrow
-from vclr_lightning.data.manifest.holdout import held_out
-from vclr_lightning.data.manifest.rows import Rows
-from vclr_lightning.data.manifest.schema import Info, Span
+from vclr_lightning.data.manifest.manifest_file import read_manifest
+from vclr_lightning.data.manifest.schema import Info, Row, Span
+from vclr_lightning.data.manifest.selection import RowSelection, hold_out_groups
 
 
 class Manifest:
@@ -25,11 +25,16 @@ class Manifest:
     """
 
     def __init__(
-        self, file: Path, *, root: Path | None = None, rows: Rows | None = None, expect: str = ""
+        self,
+        file: Path,
+        *,
+        root: Path | None = None,
+        rows: RowSelection | None = None,
+        expect: str = "",
     ) -> None:
         self._file = file.absolute()
         # What was pickled was verified by the process that opened it first.
-        self._columns, self._info = open_arrow(self._file, verify=not expect)
+        self._columns, self._info = read_manifest(self._file, verify=not expect)
         self._root = (root or self._info.root).absolute()
         self._rows = rows
         if expect and expect != self._info.fingerprint:
@@ -78,7 +83,7 @@ class Manifest:
 
     @property
     def info(self) -> Info:
-        """What the file says of itself as a whole."""
+        """The header of the file."""
         return self._info
 
     @property
@@ -143,7 +148,7 @@ class Manifest:
     def spans(self, i: int) -> tuple[Span, ...]:
         """Return what is annotated within video ``i``, in order of time."""
         spans = self.value("spans", i) or ()
-        return tuple(Span(span["start"], span["end"], span["label"]) for span in spans)
+        return tuple(Span(**span) for span in spans)
 
     @property
     def has_spans(self) -> bool:
@@ -196,7 +201,7 @@ class Manifest:
         full = np.zeros(len(self._columns["path"]), dtype=np.bool_)
         full[self.video_ids[mask]] = True
         view = object.__new__(Manifest)
-        view.__dict__.update(self.__dict__, _rows=None if full.all() else Rows(full))
+        view.__dict__.update(self.__dict__, _rows=None if full.all() else RowSelection(full))
         return view
 
     def hold_out(self, share: float, seed: int) -> tuple[Manifest, Manifest]:
@@ -205,7 +210,7 @@ class Manifest:
         Raises:
             UserError: ``share`` is outside (0, 1), or all videos are of one group.
         """
-        out = held_out(self.group_ids, share, seed)
+        out = hold_out_groups(self.group_ids, share, seed)
         return self.select(~out), self.select(out)
 
     def column(self, name: str) -> NDArray[Any]:
@@ -231,9 +236,19 @@ class Manifest:
         return [str(word) for word in self._columns[name].dictionary.to_pylist()]
 
     def value(self, column: str, i: int) -> Any:
-        """Return what a column says of video ``i``, ``None`` where that is unknown."""
+        """Return the value of a column for video ``i``, ``None`` where that is unknown."""
         return self._columns[column][self.video_id(i)].as_py()
 
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of this selection, as they were written."""
+        columns = list(self._columns.values())
+        if self._rows is not None:
+            columns = [column.take(self._rows.indices()) for column in columns]
+        for values in zip(*(column.to_pylist() for column in columns), strict=True):
+            row = dict(zip(self._columns, values, strict=True))
+            spans = tuple(Span(**span) for span in row.pop("spans") or ())
+            yield Row(**row, spans=spans)
 
-def _restore(file: Path, root: Path, rows: Rows | None, fingerprint: str) -> Manifest:
+
+def _restore(file: Path, root: Path, rows: RowSelection | None, fingerprint: str) -> Manifest:
     return Manifest(file, root=root, rows=rows, expect=fingerprint)

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 METADATA_KEY = b"vclr_manifest"
 
+PROBED = (
+    "duration",
+    "num_frames",
+    "exact",
+    "fps",
+    "width",
+    "height",
+    "codec",
+    "keyframe_interval",
+    "damaged",
+)
+"""Fields of a row that are found by opening its file."""
+
 OUTSIDE = r"^/|^$|\x00|(?:^|/)\.\.(?:/|$)"
 """Regular expression, for Python and Arrow, of paths that lead out of a manifest's root."""
 

@@ -1,7 +1,7 @@
 """Re-encode a data set once, so that training reads it at a fraction of the cost."""
 
-from vclr_lightning.data.prepare.prepare import prepare
-from vclr_lightning.data.prepare.recipe import Recipe
-from vclr_lightning.data.prepare.result import Prepared
+from vclr_lightning.data.prepare.preparation import prepare
+from vclr_lightning.data.prepare.prepared import Prepared
+from vclr_lightning.data.prepare.transcode import Recipe
 
 __all__ = ["Prepared", "Recipe", "prepare"]

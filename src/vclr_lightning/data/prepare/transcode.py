@@ -3,27 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
-from vclr_lightning.data.encoding import Encoder, writing
-from vclr_lightning.data.prepare.pictures import Scaler
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.prepare.video_writer import Encoder, writing, x264_options
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import probe
+from vclr_lightning.data.readers.decoding import ONE_THREAD, PictureMaker
 from vclr_lightning.data.readers.opening import open_stream
 from vclr_lightning.data.readers.sequential import SequentialDecoder, read_timestamps, stamped_times
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-    from vclr_lightning.data.prepare.recipe import Recipe
     from vclr_lightning.data.readers.probing import VideoProbe
 
-_USUAL_RATE = Fraction(25)  # frames per second of files that tell nothing
+_CRF_MOST = 51  # of H.264 with 8 bits
+_SMALLEST = 16  # pixels; no scaled video is smaller
+_USUAL_RATE = Fraction(25)  # frames per second of files that do not contain it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a prepared video is like: H.264 without B-frames, keyframes at even distances.
+
+    Attributes:
+        short_edge: pixels to which the shorter side is reduced; smaller videos keep their size.
+        keyframe_every: frames from one keyframe to the next; 1 for keyframes alone.
+        crf: x264's quality, 0 (lossless) to 51 (worst).
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    short_edge: int = 256
+    keyframe_every: int = 8
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        if self.short_edge < _SMALLEST:
+            raise UserError(f"a short edge of {self.short_edge} pixels is too small for a video")
+        if self.keyframe_every < 1:
+            raise UserError(f"a keyframe every {self.keyframe_every} frames: give 1 or more")
+        if not 0 <= self.crf <= _CRF_MOST:
+            raise UserError(f"crf {self.crf} must be 0 (lossless) to {_CRF_MOST}; 18 is usual")
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the result, both even.
+
+        Args:
+            width: pixels of the upright picture.
+            height: likewise.
+
+        Example:
+            >>> Recipe().size(1280, 720), Recipe().size(176, 143)
+            ((456, 256), (176, 142))
+        """
+        scale = self.short_edge / min(width, height)
+        if scale >= 1:  # no pixel is made up
+            return max(2, width // 2 * 2), max(2, height // 2 * 2)
+        return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
+
+    def describe(self) -> str:
+        """Return the recipe in words.
+
+        Example:
+            >>> Recipe().describe()
+            'short edge 256, a keyframe every 8 frames, crf 18'
+        """
+        every = "keyframes alone"
+        if self.keyframe_every > 1:
+            every = f"a keyframe every {self.keyframe_every} frames"
+        return f"short edge {self.short_edge}, {every}, crf {self.crf}"
 
 
 class _TimesError(Exception):
@@ -87,7 +145,8 @@ def _write(
     clock: tuple[Fraction, Sequence[int]] | None,
 ) -> int:
     """Encode all frames, by a clock or else at their own times, and return how many there are."""
-    scale = Scaler(*size)
+    scale = _Scaler(*size)
+    options = x264_options(crf=recipe.crf, keyframe_every=recipe.keyframe_every)
     index_first = {"movflags": "faststart"}
     with (
         open_stream(source, watched=True) as (container, stream),
@@ -108,7 +167,7 @@ def _write(
             picture = scale(frame)
             picture.pts, picture.time_base = stamp - begin, unit
             encoder = encoder or Encoder(
-                sink, picture, options=recipe.options(), time_base=unit, rate=_rate(stream)
+                sink, picture, options=options, time_base=unit, rate=_rate(stream)
             )
             encoder.add(picture)
             count += 1
@@ -117,3 +176,26 @@ def _write(
             raise VideoError("no frame can be decoded")
         encoder.finish()
         return count
+
+
+class _Scaler:
+    """Brings frames upright, to ``yuv420p`` and one size; matrix and range of colours stay."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._scaler = VideoReformatter()
+        self._upright = PictureMaker()
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        if frame.rotation:
+            frame = av.VideoFrame.from_ndarray(self._upright(frame), format="rgb24")
+        # Bicubic scaling reads too few pixels from half the size on: fine patterns turn into others
+        far = frame.width >= 2 * self._width
+        return self._scaler.reformat(
+            frame,
+            width=self._width,
+            height=self._height,
+            format="yuv420p",
+            interpolation=Interpolation.AREA if far else Interpolation.BICUBIC,
+            **ONE_THREAD,
+        )

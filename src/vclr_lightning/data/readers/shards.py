@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.manifest.shards import shard_place
+from vclr_lightning.data.manifest.shard_paths import shard_place
 from vclr_lightning.data.protocols import OpenVideo, PassingError, VideoError
 from vclr_lightning.data.readers.pyav import PyAVReader
 from vclr_lightning.data.readers.sources import Content, FilePart, VideoSource

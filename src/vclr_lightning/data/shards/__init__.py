@@ -1,6 +1,5 @@
 """Store a data set in a few large files, for object stores and network disks."""
 
-from vclr_lightning.data.shards.pack import pack
-from vclr_lightning.data.shards.result import Packed
+from vclr_lightning.data.shards.pack import Packed, pack
 
 __all__ = ["Packed", "pack"]

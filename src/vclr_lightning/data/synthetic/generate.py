@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,8 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.core.reading import read_record, write_record
-from vclr_lightning.core.screen import progress_bar
-from vclr_lightning.data.encoding import remove_partial, write_video
-from vclr_lightning.data.indexing.outcomes import cores
-from vclr_lightning.data.indexing.pool import probe_all
-from vclr_lightning.data.indexing.worker import serve
+from vclr_lightning.data.jobs import Answer, LocalProcesses, SerialExecutor, cores, run_job
+from vclr_lightning.data.prepare.video_writer import remove_partial, write_video
 from vclr_lightning.data.synthetic.actions import ACTIONS
 from vclr_lightning.data.synthetic.render import draw_progress, render
 
@@ -106,13 +103,27 @@ def generate(
     names += [f"untrimmed/untrimmed_{number:04d}.mp4" for number in range(untrimmed)]
     for folder in {(root / name).parent for name in names}:
         remove_partial(folder)
-    workers = min(workers or cores(), -(-len(names) // _PER_PROCESS))
-    with progress_bar("making videos", len(names), show=progress) as update:
-        spans = {}
-        for number, (path, span) in enumerate(_make_all(root, plan, names, workers), 1):
-            if span:
-                spans[path.stem] = span
-            update(number, "")
+
+    def finish(path: Path, answer: Answer) -> tuple[str, _Span]:
+        if answer.values is None:
+            raise UserError(f"cannot make {path}: {answer.reason}; give fewer workers")
+        return path.stem, dict(answer.values)
+
+    made_all, _ = run_job(
+        partial(_make, plan=plan),
+        {name: root / name for name in names},
+        known=lambda _: None,
+        finish=finish,
+        executor=None,
+        default=(
+            SerialExecutor
+            if (workers or cores()) == 1 or len(names) <= _PER_PROCESS
+            else partial(LocalProcesses, workers or cores(), calls_per_process=_PER_PROCESS)
+        ),
+        title="making videos",
+        show=progress,
+    )
+    spans = {stem: span for stem, span in made_all if span}
     with replacing(root / "untrimmed" / "annotations.json") as sink:
         sink.write(json.dumps({"database": dict(sorted(spans.items()))}, indent=1).encode())
     write_record(record, made)
@@ -132,29 +143,6 @@ def _check(plan: _Plan) -> None:
 
 
 _Span = dict[str, Any]
-
-
-def _make_all(
-    root: Path, plan: _Plan, names: Sequence[str], workers: int
-) -> Iterator[tuple[Path, _Span]]:
-    """Make the videos, and yield the path of each with its annotation, which may be empty."""
-    if workers <= 1:
-        for name in names:
-            yield root / name, _make(root / name, plan)
-        return
-    settings = {"plan": asdict(plan)}
-    paths = [root / name for name in names]
-    for path, answer in probe_all(paths, settings=settings, workers=workers, module=__name__):
-        if "fatal" in answer:
-            raise UserError(answer["fatal"])
-        if "reason" in answer:
-            raise UserError(f"cannot make {path}: {answer['reason']}; give fewer workers")
-        yield path, answer["values"]
-
-
-def main() -> None:
-    """Make videos until the input ends; see :mod:`vclr_lightning.data.indexing.worker`."""
-    serve(lambda path, plan: _make(path, _Plan(**plan)))
 
 
 def _make(path: Path, plan: _Plan) -> _Span:

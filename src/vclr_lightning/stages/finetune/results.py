@@ -13,7 +13,7 @@ import torch
 from vclr_lightning.callbacks.video_scores import ScoredVideos
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.screen import show, wrote
-from vclr_lightning.data.indexing.entries import Rejected
+from vclr_lightning.data.jobs.rejects import Rejected
 from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
 from vclr_lightning.evaluation.outcomes import MEASURES
 from vclr_lightning.evaluation.probe_result import ProbeResult

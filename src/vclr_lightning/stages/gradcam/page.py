@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.data.encoding import write_video
+from vclr_lightning.data.prepare.video_writer import write_video
 from vclr_lightning.report.attention import AttentionPage, AttentionStrip, write_attention
 from vclr_lightning.report.heat import StripRow, film, overlay, png, strip
 from vclr_lightning.stages.gradcam.explaining import Explained, Plan

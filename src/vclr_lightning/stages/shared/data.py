@@ -13,7 +13,7 @@ from vclr_lightning.core.screen import notice
 from vclr_lightning.data.datasets import DATASETS
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.indexing.ensure import default_cache
-from vclr_lightning.data.indexing.groups import known_source
+from vclr_lightning.data.indexing.listing import known_source
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.manifest.summary import leaks

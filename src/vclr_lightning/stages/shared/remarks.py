@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing.entries import Rejected
-from vclr_lightning.data.indexing.rejects import read_rejects, reasons_of, rejects_file
+from vclr_lightning.data.jobs.rejects import Rejected, read_rejects, reasons_of, rejects_file
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.evaluation.neighbour_tables import class_name
 
