@@ -19,7 +19,7 @@ from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.models.weights import load_initial_weights
 from vclr_lightning.modules.encoding import pixels_of
 from vclr_lightning.modules.key_batchnorm import key_copy
-from vclr_lightning.stages.shared.adopt import adopted
+from vclr_lightning.stages.shared.run_config import inherited_settings
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_batchnorm_of_timm_is_not_made_another() -> None:
 def test_evaluation_of_an_untrained_network_takes_its_size() -> None:
     config = {"image_size": None, "frames_per_clip": 1, "frame_stride": 1}
     spec = TimmBackbone(name="test_vit").spec
-    assert adopted({**config, "backbone": spec}, "none")["image_size"] == 160
+    assert inherited_settings({**config, "backbone": spec}, "none")["image_size"] == 160

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.stages.shared.resume import check_same_run, differences, set_aside
+from vclr_lightning.stages.shared.resume import check_same_run, set_aside
+from vclr_lightning.stages.shared.run_config import differences
 
 SAVED: dict[str, Any] = {
     "stage": {"name": "pretrain"},

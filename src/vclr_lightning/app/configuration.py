@@ -177,13 +177,13 @@ def of_finished(cfg: DictConfig, *, chosen: bool = True) -> DictConfig:
             f"stage={cfg.stage.name} needs weights; give ckpt=PATH of a checkpoint, or ckpt=none "
             "with backbone=NAME for an untrained network"
         )
-    from vclr_lightning.stages.shared.adopt import adopted
+    from vclr_lightning.stages.shared.run_config import inherited_settings
 
     cfg = cfg.copy()
     if str(cfg.ckpt).lower() != "none":
         cfg.ckpt = str(Path(str(cfg.ckpt)).expanduser())
     cfg = _of_its_weights(cfg, cfg.ckpt, chosen=chosen)
-    for key, value in adopted(cfg, cfg.ckpt).items():
+    for key, value in inherited_settings(cfg, cfg.ckpt).items():
         OmegaConf.update(cfg, key, value)
     return cfg
 
@@ -205,8 +205,8 @@ def with_network(
     Raises:
         UserError: the weights cannot be read.
     """
-    from vclr_lightning.stages.shared.adopt import run_config
     from vclr_lightning.stages.shared.network import network_spec
+    from vclr_lightning.stages.shared.run_config import run_config
 
     if "backbone" not in (cfg.get("module") or {}):
         features = cfg.get("features")

@@ -36,7 +36,7 @@ def explain(error: BaseException) -> str | None:
                 "the device's memory is full; give a smaller batch_size, or the same with"
                 " trainer.accumulate_grad_batches, module.key_chunk or trainer.precision=16-mixed"
             )
-        ranks = sys.modules.get("vclr_lightning.stages.shared.ranks")
+        ranks = sys.modules.get("vclr_lightning.stages.shared.ddp")
         if ranks is not None and (lost := ranks.lost_rank(cause)):
             return str(lost)
         if str(cause).startswith("Config group override must be"):

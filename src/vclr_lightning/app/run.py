@@ -67,32 +67,33 @@ def _run(
 
     from vclr_lightning.callbacks.run_log import note
     from vclr_lightning.core.distributed import is_rank_zero
-    from vclr_lightning.stages.shared.resume import Start, check_same_run, choose_start, set_aside
+    from vclr_lightning.stages.shared.resume import check_same_run, choose_start, set_aside
 
     trains = cfg.stage.get("trains", True)
-    start = Start(None, own=False)
+    start: Path | None = None
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
-        cfg, recorded = with_network(cfg, start.checkpoint, chosen=chosen)
+        cfg, recorded = with_network(cfg, start, chosen=chosen)
         config = plain(recorded)
-    if start.checkpoint is not None:
-        check_same_run(start.checkpoint, config=config, given=_given(), derived=derived_keys(cfg))
+    if start is not None:
+        check_same_run(start, config=config, given=_given(), derived=derived_keys(cfg))
     if is_rank_zero():
         if config["resume"] == "never" and (aside := set_aside(directory)):
             logger.info("the run that was in %s is now in %s", *map(_quoted, (directory, aside)))
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         note(f"vclr_lightning {__version__} in {directory}: {shlex.join(sys.argv)}")
-        if start.checkpoint is not None:
-            logger.info("continuing from %s", _quoted(start.checkpoint))
+        if start is not None:
+            logger.info("continuing from %s", _quoted(start))
     seed_everything(int(config["seed"]), verbose=False)
     with _keys_named(config):
         stage = instantiate(cfg.stage.run)
-        begin = {"checkpoint": start.checkpoint} if trains else {}
+        begin = {"checkpoint": start} if trains else {}
         values: dict[str, float] = stage(
             directory=directory, **begin, metadata={"config": config, "version": __version__}
         )
     result = directory / "result.json"
-    if start.own and result.exists():  # a run that is complete measures nothing anew
+    own = start == directory / "last.ckpt"
+    if own and result.exists():  # a run that is complete measures nothing anew
         values = read_numbers(result) | values
     if is_rank_zero():
         _write(result, json.dumps(values, indent=1) + "\n")

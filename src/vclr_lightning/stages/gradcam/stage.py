@@ -17,8 +17,8 @@ from vclr_lightning.stages.gradcam.lookers import Looker, lookers
 from vclr_lightning.stages.gradcam.page import write_attention_page, write_video_files
 from vclr_lightning.stages.gradcam.results import remarks, write_left_out, write_results
 from vclr_lightning.stages.gradcam.spread_frames import read_frames
-from vclr_lightning.stages.shared.adopt import run_config, saved_count
 from vclr_lightning.stages.shared.hardware import Hardware
+from vclr_lightning.stages.shared.run_config import config_count, run_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -189,7 +189,7 @@ def _segments(found: Sequence[Looker], wanted: int | None, ckpt: str | Path) -> 
     if wanted is not None:
         return wanted
     saved = {} if str(ckpt).lower() == "none" else run_config(Path(ckpt))
-    return saved_count(saved, "num_segments", 3, ckpt)
+    return config_count(saved, "num_segments", 3, ckpt)
 
 
 def _print(explained: Sequence[Explained], found: Sequence[Looker], page: Path) -> None:

@@ -20,9 +20,9 @@ from vclr_lightning.stages.gradcam.explained import (
     Target,
     TupleSimilarity,
 )
-from vclr_lightning.stages.shared.adopt import run_config, saved_value
 from vclr_lightning.stages.shared.finetuned import load_finetuned
 from vclr_lightning.stages.shared.network import finished_network
+from vclr_lightning.stages.shared.run_config import config_value, run_config
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def _order(network: nn.Module, checkpoint: Checkpoint) -> OrderPrediction:
         checkpoint.under(part[name]) for part in (checkpoint.heads, checkpoint.classifiers)
     )
     released: TupleNorm = "frames" if checkpoint.form == "released" else "channels"
-    saved = saved_value(run_config(checkpoint.path), f"objective.objectives.{name}.normalize")
+    saved = config_value(run_config(checkpoint.path), f"objective.objectives.{name}.normalize")
     if saved not in (None, *get_args(TupleNorm)):
         raise UserError(f"{checkpoint.path} says of its order head normalize={str(saved)[:99]}")
     try:

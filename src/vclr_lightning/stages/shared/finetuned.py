@@ -1,4 +1,4 @@
-"""A finetuned classifier from its checkpoint."""
+"""Load a finetuned classifier from its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ _KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std")
 
 
 def is_finetuned(path: str | Path) -> bool:
-    """Whether a file is the checkpoint of a finetuning run, classifier and all.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Whether a file is the checkpoint of a finetuning run, with its classifier."""
     checkpoint = read_checkpoint(path)
     weights = checkpoint.under("classifier.")
     return checkpoint.form == "vclr_lightning" and weights.keys() == {"weight", "bias"}
@@ -33,15 +29,15 @@ def is_finetuned(path: str | Path) -> bool:
 def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> FinetuneModule:
     """Return the classifier of a finetuning run, in evaluation mode.
 
-    Trained on, its optimizer is SGD at the learning rate 0.01; build a
+    Its optimizer, for further training, is SGD with the learning rate 0.01; build a
     :class:`~vclr_lightning.modules.finetune.FinetuneModule` for another.
 
     Args:
         path: ``last.ckpt`` or ``best.ckpt`` of the run.
-        backbone: the network to fill; ``None`` builds the one that the file is of.
+        backbone: the network to fill; ``None`` builds the file's own.
 
     Raises:
-        UserError: the file cannot be read, holds no classifier, or is of another network.
+        UserError: the file cannot be read, has no classifier, or is of another network.
 
     Example:
         ::

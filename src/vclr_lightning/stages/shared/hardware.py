@@ -1,4 +1,4 @@
-"""On which devices, and by how many processes, a finished network is run."""
+"""The devices and processes that run a pretrained network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Hardware:
     Args:
         accelerator: auto, cpu, gpu and so on.
         devices: processes, or which devices, or auto.
-        precision: 32-true, 16-mixed or bf16-mixed, or another one that a trainer takes: a finished
-            network runs in float32 then. On the CPU bfloat16 stands for float16, as in training.
+        precision: 32-true, 16-mixed or bf16-mixed; other precisions of a trainer run in float32.
+            On the CPU bfloat16 replaces float16, as in training.
         threads: of each process on the CPU; by default its share of the cores.
 
     Raises:
@@ -54,13 +54,13 @@ class Hardware:
         if taken == "16-mixed" and self.each[0].type == "cpu":
             taken = "bf16-mixed"
         if taken != precision:
-            logger.info("precision=%s: finished networks run in %s here", precision, taken)
+            logger.info("precision=%s: pretrained networks run in %s here", precision, taken)
         object.__setattr__(self, "precision", taken)
 
     @property
     def each(self) -> list[torch.device]:
         """The device of each process."""
-        # Seconds, which a process that is given its device need not spend.
+        # Imported late: it takes seconds, which worker processes need not spend.
         from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
         from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -77,10 +77,10 @@ class Hardware:
         try:
             return list(kind.get_parallel_devices(kind.parse_devices(devices)))
         except (MisconfigurationException, ValueError, TypeError) as error:
-            said = " ".join(str(error).split())
-            raise UserError(f"devices={self.devices} cannot be had: {said}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"devices={self.devices} are not available: {reason}") from error
 
     def computing(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context in which the network runs."""
+        """Return the autocast context of the network."""
         kind = _MIXED.get(self.precision)
         return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)

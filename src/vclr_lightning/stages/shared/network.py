@@ -1,4 +1,4 @@
-"""A finished network: weights from a file, in the network that they are of."""
+"""Pretrained networks: weights from a file, in the network that they belong to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RESNET = "vclr_lightning.models.TorchvisionResNet"
 _USUAL = {"name": "resnet50", "small_stem": False, "zero_init_residual": False}
 
 CLASSIFIER = "classifier"
-"""The layer of a finetuned network whose output is the scores of the classes."""
+"""Layer name of a finetuned network that selects its class scores."""
 
 
 class ScoredBackbone(nn.Module):
@@ -64,15 +64,15 @@ def finished_network(
     Args:
         weights: a file of any form that
             :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises; ``"none"`` for
-            the weights that ``backbone`` has.
-        backbone: the network; ``None`` for the one that the file is of.
-        layer: whose output is wanted; weights that only other layers have may be missing.
-            ``classifier`` of a finetuned network are its scores.
-        untrained: return the network with random weights instead, to compare with.
-        prefix: what stands before the network's names in a file of another form.
+            the present weights of ``backbone``.
+        backbone: the network; ``None`` for the file's own.
+        layer: the layer whose output is used; weights of other layers may be missing.
+            ``classifier`` of a finetuned network gives its scores.
+        untrained: return the network with random weights instead, as a baseline.
+        prefix: prefix of the network's names in a file of another form.
 
     Raises:
-        UserError: the file cannot be read or does not fit, or there is no network.
+        UserError: the file cannot be read or does not fit, or no network is given.
     """
     if str(weights).lower() == "none":
         if backbone is None:
@@ -102,8 +102,8 @@ def finished_network(
         )
     if checkpoint.metadata.get("head") == "tsm":
         logger.warning(
-            "%s was trained by TSM, with channels shifted between frames; frames are seen one by "
-            "one here, without that",
+            "%s was trained by TSM, with channels shifted between frames; frames are encoded one "
+            "by one here, without the shift",
             weights,
         )
     left = len(checkpoint.tensors) - len(found)
@@ -133,15 +133,15 @@ def network_of(
     small_stem: bool = False,
     zero_init_residual: bool = False,
 ) -> nn.Module:
-    """Return the network that a file's weights are of, to train, with random weights.
+    """Return the network of a file's weights with random weights, to train.
 
     Args:
-        weights: a file as of :func:`finished_network`; ``None`` or ``"none"`` for none.
-        name, small_stem, zero_init_residual: of the ResNet where there is no file, or where it does
-            not say. Values other than the usual ones are a choice, which wins over the file.
+        weights: a file as in :func:`finished_network`; ``None`` or ``"none"`` for none.
+        name, small_stem, zero_init_residual: of the ResNet where there is no file, or where the
+            file does not describe its network. Values other than the defaults win over the file.
 
     Raises:
-        UserError: the file cannot be read, or is of a network of none of this package's classes.
+        UserError: the file cannot be read, or its network is of none of this package's classes.
     """
     resnet = {"name": name, "small_stem": small_stem, "zero_init_residual": zero_init_residual}
     if weights is None or not _stated(weights, resnet):
@@ -150,11 +150,7 @@ def network_of(
 
 
 def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, Any]:
-    """Return how to build the network of :func:`network_of`, as plain values.
-
-    Raises:
-        UserError: as there.
-    """
+    """Return how to build the network of :func:`network_of`, as plain values."""
     stated = _stated(weights, {**_USUAL, **resnet})
     if not stated:
         return {"_target_": _RESNET, **_USUAL, **resnet}
@@ -166,7 +162,7 @@ def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, 
 
 
 def _stated(weights: str | Path | None, resnet: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec that a file states, where it counts."""
+    """The network spec of a file; empty where the ResNet's arguments win."""
     if weights is None or str(weights).lower() == "none" or resnet != _USUAL:
         return {}
     return known_spec(read_checkpoint(weights))
@@ -174,19 +170,19 @@ def _stated(weights: str | Path | None, resnet: Mapping[str, Any]) -> dict[str, 
 
 @torch.no_grad()
 def weights_digest(backbone: nn.Module) -> str:
-    """Hash of names, shapes and values of a network's tensors, whatever file they came from.
+    """Return a hash of the names, shapes and values of a network's tensors.
 
     Example:
         >>> from vclr_lightning.models import TinyBackbone
-        >>> one = TinyBackbone(width=4)
-        >>> before = weights_digest(one)
-        >>> _ = one.stem.weight.data.zero_()
-        >>> weights_digest(one) == before
+        >>> net = TinyBackbone(width=4)
+        >>> before = weights_digest(net)
+        >>> _ = net.stem.weight.data.zero_()
+        >>> weights_digest(net) == before
         False
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(unwrap(backbone).state_dict().items()):
-        if name.endswith("num_batches_tracked"):  # counts steps; features do not depend on it
+        if name.endswith("num_batches_tracked"):  # a counter, on which features do not depend
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -27,7 +27,7 @@ from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import find_launch
 from vclr_lightning.core.processes import follow_parent
-from vclr_lightning.stages.shared.ranks import WatchedDDP
+from vclr_lightning.stages.shared.ddp import WatchedDDP
 
 
 class LogEveryEpoch(Callback):

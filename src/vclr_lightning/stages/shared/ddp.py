@@ -1,4 +1,4 @@
-"""Ranks of one training: none goes on alone, and why is said in one sentence."""
+"""DDP in which no rank goes on alone, and the cause is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import distributed_c10d
 
 from vclr_lightning.core import distributed, processes
-from vclr_lightning.core.distributed import rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
 from vclr_lightning.core.stopping import StopRequested, write_stderr
@@ -31,16 +30,16 @@ set_timeout: Callable[[timedelta], None] = getattr(
     torch.distributed, "set_timeout", distributed_c10d._set_pg_timeout
 )
 
-_GLANCE = 1.0  # seconds
+_POLL = 1.0  # seconds
 _START = 600.0  # seconds for all ranks to start, at least
 _PATIENCE = 15.0  # seconds for this rank to notice that another one is gone
 _CONTINUES = "the same command continues from the last checkpoint"
 
-_watches: weakref.WeakSet[_Watch] = weakref.WeakSet()
+_monitors: weakref.WeakSet[RankMonitor] = weakref.WeakSet()
 
 
 class WatchedDDP(DDPStrategy):
-    """DDP that ends on all ranks in one sentence where a rank is killed, stopped or fails.
+    """DDP that ends on all ranks, with one sentence, where a rank is killed, stopped or fails.
 
     Buffers are not broadcast.
 
@@ -49,7 +48,7 @@ class WatchedDDP(DDPStrategy):
     """
 
     def __init__(self, timeout: float) -> None:
-        distributed.control_timeout = timedelta(seconds=timeout)
+        self._wait = distributed.control_timeout = timedelta(seconds=timeout)
         super().__init__(
             broadcast_buffers=False,
             find_unused_parameters=False,
@@ -58,22 +57,20 @@ class WatchedDDP(DDPStrategy):
 
     def setup_distributed(self) -> None:
         super().setup_distributed()
-        if distributed.control_timeout is not None:
-            set_timeout(distributed.control_timeout)
+        set_timeout(self._wait)
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        assert distributed.control_timeout is not None
         self._launcher = _Launcher(
             self.cluster_environment,
             self.num_processes,
             self.num_nodes,
-            timeout=distributed.control_timeout.total_seconds(),
+            timeout=self._wait.total_seconds(),
         )
 
 
 class _Launcher(_SubprocessScriptLauncher):
-    """Watches the ranks it has launched, instead of Lightning, which kills all without a word."""
+    """Monitors the ranks it has launched, in place of Lightning, which kills all without a word."""
 
     def __init__(self, *arguments: Any, timeout: float) -> None:
         super().__init__(*arguments)
@@ -85,34 +82,34 @@ class _Launcher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(
             num_devices=self.num_processes, num_nodes=self.num_nodes
         )
-        watch = None
+        monitor = None
         if not self.cluster_environment.creates_processes_externally:
             os.environ[processes.PARENT] = str(os.getpid())
             try:
                 self._call_children_scripts()
             finally:
                 del os.environ[processes.PARENT]
-            atexit.register(_kill, self.procs)  # before it closes what they would miss
+            atexit.register(_kill, self.procs)  # before exit closes what they would miss
             first = self.cluster_environment.node_rank() * self.num_processes + 1
-            watch = _Watch(self.procs, first=first, timeout=self._timeout)
-            watch.start()
+            monitor = RankMonitor(self.procs, first=first, timeout=self._timeout)
+            monitor.start()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             return function(*args, **options)
         except StopRequested:
-            _kill(self.procs)  # before they say that this one is gone
+            _kill(self.procs)  # before they report that this one is gone
             raise
         except Exception as error:
             if reason := lost_rank(error):
                 raise UserError(reason) from error
             raise
         finally:
-            if watch is not None:
-                watch.training_over.set()
+            if monitor is not None:
+                monitor.training_over.set()
 
 
-class _Watch(threading.Thread):
-    """Looks at launched ranks, and ends this one where one of them is lost.
+class RankMonitor(threading.Thread):
+    """Polls launched ranks, and ends this one where one of them is lost.
 
     Args:
         launched: the ranks.
@@ -121,30 +118,30 @@ class _Watch(threading.Thread):
     """
 
     def __init__(self, launched: list[subprocess.Popen[bytes]], *, first: int, timeout: float):
-        super().__init__(daemon=True, name="rank-watch")
+        super().__init__(daemon=True, name="rank-monitor")
         self.training_over = threading.Event()
         self.reason: str | None = None
         self._launched = list(enumerate(launched, first))
         self._timeout = timeout
-        _watches.add(self)
+        _monitors.add(self)
 
     def run(self) -> None:
         stopped = 0.0
         while any(process.poll() != 0 for _, process in self._launched):
-            time.sleep(_GLANCE)
-            reason = self.look()
-            stopped = stopped + _GLANCE if reason and "stopped" in reason else 0.0
+            time.sleep(_POLL)
+            reason = self.check()
+            stopped = stopped + _POLL if reason and "stopped" in reason else 0.0
             if reason and not 0 < stopped < self._timeout:
                 self._end(reason)
                 return
 
-    def look(self) -> str | None:
-        """Say which rank is lost, if one is."""
+    def check(self) -> str | None:
+        """Return which rank is lost, and how, if one is."""
         for number, process in self._launched:
             name = f"rank {number} (process {process.pid})"
             if status := process.poll():
-                said = "; what it printed says why" if status > 0 else ""
-                return f"{name} {how_ended(status)}{said}; {_CONTINUES}"
+                hint = "; what it printed says why" if status > 0 else ""
+                return f"{name} {how_ended(status)}{hint}; {_CONTINUES}"
             if is_stopped(process.pid):
                 return f"{name} is stopped (SIGSTOP); {_CONTINUES}"
         return None
@@ -152,7 +149,7 @@ class _Watch(threading.Thread):
     def _end(self, reason: str) -> None:
         self.reason = reason
         _kill([process for _, process in self._launched])
-        # Who waits for them is told by an error, as a rule.
+        # A rank that waits for them usually gets an error.
         if not self.training_over.wait(_PATIENCE):
             write_stderr(f"error: {reason}")
             report_failure(reason)
@@ -160,7 +157,7 @@ class _Watch(threading.Thread):
 
 
 def lost_rank(error: BaseException) -> str | None:
-    """Say why a collective failed: which rank is lost; ``None`` where another error is the cause.
+    """Return which rank is lost, where that made a collective fail; otherwise ``None``.
 
     Example:
         >>> lost_rank(ValueError("a fault")) is None
@@ -169,19 +166,19 @@ def lost_rank(error: BaseException) -> str | None:
     of_gloo = any(words in str(error) for words in ("/gloo/", "timeout caused pair closure"))
     if not of_gloo and not isinstance(error, torch.distributed.DistError):
         return None
-    deadline = time.monotonic() + 3 * _GLANCE  # a connection is closed before a process ends
-    while _watches and time.monotonic() < deadline:
-        for watch in _watches:
-            if reason := watch.reason or watch.look():
+    deadline = time.monotonic() + 3 * _POLL  # a connection is closed before its process ends
+    while _monitors and time.monotonic() < deadline:
+        for monitor in _monitors:
+            if reason := monitor.reason or monitor.check():
                 return reason
-        time.sleep(_GLANCE / 10)
+        time.sleep(_POLL / 10)
     launcher = processes.followed
     if launcher is not None and is_stopped(launcher):
         reason = f"rank 0 (process {launcher}) is stopped (SIGSTOP); {_CONTINUES}"
         write_stderr(f"error: {reason}")
         os.kill(launcher, signal.SIGKILL)  # and this process with it
     return (
-        f"rank {rank()} lost another rank, which has ended, or did not answer within "
+        f"rank {distributed.rank()} lost another rank, which has ended, or did not answer within "
         f"trainer.timeout; what that one printed says why; {_CONTINUES}"
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vclr_lightning.stages.shared.ranks import _Watch
+from vclr_lightning.stages.shared.ddp import RankMonitor
 
 SCRIPT = """
 import os, signal, sys, time
@@ -110,7 +110,7 @@ def test_a_lost_rank_ends_all(tmp_path: Path) -> None:
 def test_the_ranks_are_watched(command: list[str], signum: int, said: str) -> None:
     whole, lost = subprocess.Popen(["sleep", "60"]), subprocess.Popen(command)
     os.kill(lost.pid, signum)
-    watch = _Watch([whole, lost], first=1, timeout=2)
+    watch = RankMonitor([whole, lost], first=1, timeout=2)
     watch.training_over.set()
     watch.start()
     watch.join(20)
