@@ -51,9 +51,9 @@ def test_classes_that_lie_apart_are_told(probe: Probe) -> None:
         assert row.videos == int(confusion[row.label].sum())
         others = confusion[row.label].clone()
         others[row.label] = 0
-        assert (row.taken_for is None) == (not others.any())
-        if row.taken_for is not None:
-            assert others[row.taken_for] == others.max()
+        assert (row.predicted is None) == (not others.any())
+        if row.predicted is not None:
+            assert others[row.predicted] == others.max()
 
 
 @pytest.mark.parametrize("probe", PROBES)

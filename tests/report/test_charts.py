@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from vclr_lightning.report import Chart, charts_of
 from vclr_lightning.report.charts import HEIGHT, WIDTH, bar_chart, line_chart
-from vclr_lightning.report.curve import Curve
 from vclr_lightning.report.scale import Scale, tick_text, ticks
+from vclr_lightning.results.curves import Curve
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -44,26 +44,26 @@ def test_ticks_of_one_value() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), numbers), min_size=1, max_size=80))
 def test_curves_stay_in_their_frame(values: list[tuple[float, float]]) -> None:
-    drawn = points(line_chart(Chart("t", {"a": sorted(values)})))
+    drawn = points(line_chart(Chart(title="t", lines={"a": sorted(values)})))
     assert len(drawn) >= len(values)
     assert all(0 <= x <= WIDTH + 0.1 and -0.1 <= y <= HEIGHT + 0.1 for x, y in drawn)
 
 
 def test_higher_is_higher_and_later_is_right() -> None:
-    (x1, y1), (x2, y2) = points(line_chart(Chart("t", {"a": [(0, 1.0), (5, 2.0)]})))
+    (x1, y1), (x2, y2) = points(line_chart(Chart(title="t", lines={"a": [(0, 1.0), (5, 2.0)]})))
     assert x1 < x2
     assert y1 > y2
 
 
 def test_what_is_not_finite_is_left_out() -> None:
     values = [(0, math.nan), (1, 2.0), (2, math.inf), (3, 1.0)]
-    assert len(points(line_chart(Chart("t", {"a": values})))) == 2
-    assert line_chart(Chart("t", {"a": [(0, math.nan)]})) == ""
+    assert len(points(line_chart(Chart(title="t", lines={"a": values})))) == 2
+    assert line_chart(Chart(title="t", lines={"a": [(0, math.nan)]})) == ""
 
 
 def test_many_points_are_drawn_once_more_smooth() -> None:
     values = [(i, float(i % 2)) for i in range(100)]
-    svg = line_chart(Chart("t", {"a": values}))
+    svg = line_chart(Chart(title="t", lines={"a": values}))
     assert len(points(svg)) == 200
     assert svg.count("c0 raw") == 1
 
@@ -98,12 +98,12 @@ def test_a_long_curve_is_thinned_and_keeps_its_extremes() -> None:
     for part in np.array_split(given, 37):
         pieces.extend(part)
     assert [*pieces] == [*curve]
-    assert len(line_chart(Chart("t", {"a": curve}))) < 40_000
+    assert len(line_chart(Chart(title="t", lines={"a": curve}))) < 40_000
 
 
 def test_names_cannot_break_the_page() -> None:
     name = "<script>&\"'"
-    svg = line_chart(Chart(name, {name: [(0, 1.0)]}, chance=0.5))
+    svg = line_chart(Chart(title=name, lines={name: [(0, 1.0)]}, chance=0.5))
     svg += bar_chart({name: {name: [0.5, 0.6]}}, chances={name: 0.1})
     assert "<script>" not in svg
     ElementTree.fromstring(f"<all>{svg}</all>")

@@ -57,7 +57,7 @@ def content() -> Content:
         title="A <run>",
         summary="Found & shown.",
         facts={"backbone": "Tiny<8>"},
-        charts=[Chart("loss", {"a": [(0, 1.0), (1, 0.5)], "b": [(0, 1.0)]})],
+        charts=[Chart(title="loss", lines={"a": [(0, 1.0), (1, 0.5)], "b": [(0, 1.0)]})],
         scores=[Score("found", 0.5, 0.125)],
         tuples=[sample],
         queries=[Query(shown, {"VCLR": [shown, Shown(tuples, "kick")]})],

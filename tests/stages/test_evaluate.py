@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.stages.evaluate import Evaluation, evaluate
 from vclr_lightning.stages.shared.later import later
@@ -38,12 +39,11 @@ def test_numbers_of_all_and_one_page(tmp_path: Path, capsys: pytest.CaptureFixtu
         },
         directory=tmp_path,
         ckpt="last.ckpt",
-        metadata={"version": "1"},
     )
     assert values == {"mine/r1": 0.5, "mine/r5": 0.75}
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert [row["status"] for row in content["evaluations"]] == ["done", "not run"]
-    assert content["version"] == "1"
+    assert content["version"] == __version__
     page = (tmp_path / "evaluation.html").read_text()
     assert "give data.roots.ucf101=..." in page
     assert 'srcdoc="&lt;h1&gt;Pages &amp; &quot;quotes&quot;&lt;/h1&gt;"' in page

@@ -20,7 +20,7 @@ from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.stages.features.extractor import FeatureExtractor
-from vclr_lightning.stages.retrieval.page import choose
+from vclr_lightning.stages.retrieval.pictures import choose
 from vclr_lightning.stages.retrieval.stage import retrieval
 from vclr_lightning.stages.shared.data import video_data
 
@@ -124,16 +124,16 @@ def test_numbers_files_and_page(
     assert len(structure.addresses) == 4 * (1 + 3)
     assert all(address.startswith("data:image/jpeg;base64,") for address in structure.addresses)
     assert not re.search(r"https?://|@import|url\(", page)
-    shown = re.findall(r'<figure class="(hit|miss)">.*?<i aria-label="(\w+)">(.)</i>', page)
+    shown = re.findall(r'<figure class="(right|wrong)".*?<i aria-label="(\w+)">(.)</i>', page, re.S)
     assert len(shown) == 4 * 3
-    assert set(shown) <= {("hit", "right", "✓"), ("miss", "wrong", "✗")}
-    for lookup in page.split('<div class="lookup">')[1:]:
-        query = re.search(r"<b>(\w+)</b><br>own class(?:: rank (\d+)| not found)", lookup)
+    assert set(shown) <= {("right", "right", "✓"), ("wrong", "wrong", "✗")}
+    for group in page.split('<div class="group">')[1:]:
+        query = re.search(r"<b>(\w+)</b> <span>own class(?:: rank (\d+)| not found)", group)
         assert query
-        marks = re.findall(r'class="(hit|miss)".*?<figcaption>(\w+)<span>', lookup)
-        assert [kind == "hit" for kind, _ in marks] == [name == query[1] for _, name in marks]
+        marks = re.findall(r'class="(right|wrong)".*?<figcaption><b>(\w+)</b>', group, re.S)
+        assert [kind == "right" for kind, _ in marks] == [name == query[1] for _, name in marks]
         if query[2] and int(query[2]) <= 3:
-            assert marks[int(query[2]) - 1][0] == "hit"
+            assert marks[int(query[2]) - 1][0] == "right"
     assert "drawn with seed 0" in page
     assert not (tmp_path / "rejected.csv").exists()
 

@@ -67,6 +67,7 @@ def _run(
 
     from vclr_lightning.callbacks.run_log import note
     from vclr_lightning.core.distributed import is_rank_zero
+    from vclr_lightning.results import Result, log_result
     from vclr_lightning.stages.shared.resume import check_same_run, choose_start, set_aside
 
     trains = cfg.stage.get("trains", True)
@@ -87,16 +88,22 @@ def _run(
     seed_everything(int(config["seed"]), verbose=False)
     with _keys_named(config):
         stage = instantiate(cfg.stage.run)
-        begin = {"checkpoint": start} if trains else {}
-        values: dict[str, float] = stage(
-            directory=directory, **begin, metadata={"config": config, "version": __version__}
-        )
+        training: dict[str, Any] = {}
+        if trains:
+            metadata = {"config": config, "version": __version__}
+            training = {"checkpoint": start, "metadata": metadata}
+        measured = stage(directory=directory, **training)
+    values: dict[str, float] = dict(measured)
     result = directory / "result.json"
     own = start == directory / "last.ckpt"
     if own and result.exists():  # a run that is complete measures nothing anew
         values = read_numbers(result) | values
     if is_rank_zero():
         _write(result, json.dumps(values, indent=1) + "\n")
+        if isinstance(measured, Result):
+            given = getattr(stage, "keywords", {}).get("loggers")
+            loggers = given if trains else instantiate(cfg.get("logger") or {})
+            log_result(measured, filter(None, (loggers or {}).values()))
     return values
 
 

@@ -13,7 +13,8 @@ from vclr_lightning.core.files import replacing
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vclr_lightning.evaluation.retrieval_result import ClassRow, Confusion, Retrieval
+    from vclr_lightning.evaluation.confusions import Confusion
+    from vclr_lightning.evaluation.retrieval_result import ClassRow, Retrieval
 
 
 def recall_table(result: Retrieval) -> Table:
@@ -91,7 +92,7 @@ def confusion_rows(
         *(
             [
                 class_name(one.label, classes),
-                class_name(one.taken_for, classes),
+                class_name(one.predicted, classes),
                 str(one.count),
                 f"{percent(one.share)}%",
             ]
@@ -165,8 +166,8 @@ def write_classes(path: Path, result: Retrieval, classes: Sequence[str]) -> Path
             str(row.queries),
             str(row.gallery),
             *(f"{row.recall[k]:.6f}" for k in result.ks),
-            class_name(row.taken_for, classes) if row.taken_for >= 0 else "",
-            f"{row.taken_share:.6f}",
+            class_name(row.predicted, classes) if row.predicted >= 0 else "",
+            f"{row.predicted_share:.6f}",
         ]
         for row in result.by_class()
     ]
@@ -194,9 +195,9 @@ def percent(share: float) -> str:
 
 
 def _taken(row: ClassRow, classes: Sequence[str]) -> str:
-    if row.taken_for < 0:
+    if row.predicted < 0:
         return ""
-    return f"{class_name(row.taken_for, classes)} ({percent(row.taken_share)}%)"
+    return f"{class_name(row.predicted, classes)} ({percent(row.predicted_share)}%)"
 
 
 def _write(path: Path, lines: Iterable[list[str]]) -> Path:

@@ -1,9 +1,10 @@
-"""What a probe of frozen features came to."""
+"""Class scores of test videos by a probe or a finetuned network: accuracies, confusions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,14 +29,14 @@ class ClassResult:
         videos: test videos of it.
         training: training videos of it.
         right: test videos classified correctly.
-        taken_for: what the others are taken for most often; ``None`` where all are right.
+        predicted: most frequent wrong prediction; ``None`` where all are correct.
     """
 
     label: int
     videos: int
     training: int
     right: int
-    taken_for: int | None
+    predicted: int | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ProbeResult:
     def __len__(self) -> int:
         return len(self.label)
 
-    @property
+    @cached_property
     def predicted(self) -> Tensor:
         """``(M,)``, the label of the highest score."""
         return self.columns[self.scores.argmax(dim=1)]
@@ -96,7 +97,7 @@ class ProbeResult:
         return [int(c) for c in classes[~torch.isin(classes, self.columns)]]
 
     def confusion(self, num_classes: int) -> Tensor:
-        """Return how many videos of each class (row) are taken for each (column).
+        """Return the confusion matrix: videos by true (row) and predicted class (column).
 
         Args:
             num_classes: rows and columns, one for each label.
@@ -112,15 +113,15 @@ class ProbeResult:
         """Return a row for each class of the test videos, by label."""
         rows = []
         for label in torch.unique(self.label).tolist():
-            taken = self.predicted[self.label == label]
-            wrong = taken[taken != label]
+            predicted = self.predicted[self.label == label]
+            wrong = predicted[predicted != label]
             rows.append(
                 ClassResult(
                     label=label,
-                    videos=len(taken),
+                    videos=len(predicted),
                     training=int((self.train_label == label).sum()),
-                    right=len(taken) - len(wrong),
-                    taken_for=int(wrong.mode().values) if len(wrong) else None,
+                    right=len(predicted) - len(wrong),
+                    predicted=int(wrong.mode().values) if len(wrong) else None,
                 )
             )
         return rows

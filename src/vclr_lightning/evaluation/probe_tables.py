@@ -92,7 +92,7 @@ def class_rows(rows: Iterable[ClassResult], classes: Sequence[str]) -> list[list
                 str(row.videos),
                 str(row.training),
                 percent(row.right / row.videos),
-                "" if row.taken_for is None else class_name(row.taken_for, classes),
+                "" if row.predicted is None else class_name(row.predicted, classes),
             ]
             for row in rows
         ),
@@ -162,7 +162,7 @@ def write_class_results(path: Path, result: ProbeResult, classes: Sequence[str])
             row.videos,
             row.training,
             row.right,
-            "" if row.taken_for is None else class_name(row.taken_for, classes),
+            "" if row.predicted is None else class_name(row.predicted, classes),
         ]
         for row in result.by_class()
     )

@@ -1,53 +1,36 @@
-"""What was found for every query: recall, by class, and what is taken for what."""
+"""Nearest training videos of every test video: recall, by class, and confusions."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
+from vclr_lightning.evaluation.confusions import Confusion, confusions
 from vclr_lightning.functional.retrieval import first_hits, recalls
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class is found.
+    """Recall of one class.
 
     Attributes:
         label: the class.
         queries: test videos of it.
         gallery: training videos of it.
         recall: share of its queries with a hit, by k.
-        taken_for: the other class that most of its queries have as the nearest; -1 for none.
-        taken_share: share of its queries that have.
+        predicted: class of the nearest video that is most frequent among the wrong ones; -1: none.
+        predicted_share: share of its queries.
     """
 
     label: int
     queries: int
     gallery: int
     recall: dict[int, float]
-    taken_for: int
-    taken_share: float
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Videos of one class that are misclassified: by their nearest, or by a classifier.
-
-    Attributes:
-        label: class of the videos.
-        taken_for: the other class.
-        count: how many.
-        share: of the videos of the class.
-    """
-
-    label: int
-    taken_for: int
-    count: int
-    share: float
+    predicted: int
+    predicted_share: float
 
 
 @dataclass(frozen=True)
@@ -97,54 +80,25 @@ class Retrieval:
     def by_class(self) -> list[ClassRow]:
         """Return a row for each class of the queries, in their order."""
         gallery = Counter(self.gallery_label.tolist())
+        worst: dict[int, Confusion] = {}
+        for one in self.confusions():
+            worst.setdefault(one.label, one)
         rows = []
         for label in sorted(set(self.query_label.tolist())):
             own = self.query_label == label
-            number = int(own.sum())
-            taken_for, count = next(_mistaken(self.nearest_label[own], label), (-1, 0))
+            mistake = worst.get(label)
             rows.append(
                 ClassRow(
                     label=label,
-                    queries=number,
+                    queries=int(own.sum()),
                     gallery=gallery[label],
                     recall=recalls(self.first_hit[own], self.ks),
-                    taken_for=taken_for,
-                    taken_share=count / number,
+                    predicted=mistake.predicted if mistake else -1,
+                    predicted_share=mistake.share if mistake else 0.0,
                 )
             )
         return rows
 
     def confusions(self) -> list[Confusion]:
-        """Return which classes are taken for which by their nearest video, the most first."""
+        """Return classes that are confused by the nearest video, the most frequent first."""
         return confusions(self.query_label, self.nearest_label)
-
-
-def confusions(label: Tensor, told: Tensor) -> list[Confusion]:
-    """Return which classes are taken for which, the most first.
-
-    Args:
-        label: classes of videos.
-        told: what they are taken for, -1 for nothing.
-
-    Shape:
-        both ``(M,)``
-
-    Example:
-        >>> import torch
-        >>> confusions(torch.tensor([0, 0, 1]), torch.tensor([1, 0, 1]))
-        [Confusion(label=0, taken_for=1, count=1, share=0.5)]
-    """
-    found = []
-    for one in sorted(set(label.tolist())):
-        own = told[label == one]
-        found += [
-            Confusion(one, taken_for, count, count / len(own))
-            for taken_for, count in _mistaken(own, one)
-        ]
-    return sorted(found, key=lambda c: (-c.count, -c.share, c.label, c.taken_for))
-
-
-def _mistaken(nearest: Tensor, label: int) -> Iterator[tuple[int, int]]:
-    """Other classes and how often they are the nearest, the most frequent first."""
-    counts = Counter(found for found in nearest.tolist() if found not in (label, -1))
-    yield from sorted(counts.items(), key=lambda item: (-item[1], item[0]))

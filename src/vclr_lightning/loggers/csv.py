@@ -73,6 +73,9 @@ class CSVLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's configuration has a file of its own."""
 
+    def log_result(self, result: Any) -> None:
+        """Nothing: a stage's result has files of its own."""
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add ``metrics`` to the row of ``step``."""

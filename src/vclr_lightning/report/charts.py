@@ -7,8 +7,8 @@ from html import escape
 from statistics import mean
 
 from vclr_lightning.report.content import Chart
-from vclr_lightning.report.curve import Curve, Point
 from vclr_lightning.report.scale import Scale, tick_text, ticks
+from vclr_lightning.results.curves import Curve, Point
 
 WIDTH, HEIGHT = 320, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 26

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over the steps of a run.
-
-    Attributes:
-        title: what is drawn.
-        lines: ``(step, value)`` pairs by name; a
-            :class:`~vclr_lightning.report.curve.Curve` where they are many.
-        chance: a level to compare with, if there is one.
-        percent: the values are shares.
-    """
-
-    title: str
-    lines: Mapping[str, Iterable[tuple[float, float]]]
-    chance: float | None = None
-    percent: bool = False
+from vclr_lightning.results import Chart as Chart
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json, read_yaml
 from vclr_lightning.evaluation.table import FrozenTable, merge_tables
 from vclr_lightning.report.content import Chart, Content, Score
-from vclr_lightning.report.metrics import charts_of, read_metrics
+from vclr_lightning.results.curves import charts_of, read_metrics
 
 FACTS = (
     "name",
@@ -110,7 +110,7 @@ def _overlaid(runs: Sequence[Run]) -> list[Chart]:
             for line, points in chart.lines.items()
         }
         first = found[0][1]
-        charts.append(Chart(title, lines, first.chance, first.percent))
+        charts.append(Chart(title=title, lines=lines, chance=first.chance, percent=first.percent))
     return charts
 
 

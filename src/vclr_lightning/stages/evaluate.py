@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from vclr_lightning import __version__
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
@@ -60,7 +61,6 @@ def evaluate(
     directory: str | Path,
     ckpt: str | Path | None,
     untrained: bool = False,
-    metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Run every evaluation whose videos are at hand.
 
@@ -72,7 +72,6 @@ def evaluate(
             evaluation writes into a folder of its name.
         ckpt: weights that are evaluated.
         untrained: evaluate the same network with random weights, too.
-        metadata: plain values to keep with the results.
 
     Returns:
         Every number as ``evaluation/measure``.
@@ -93,7 +92,7 @@ def evaluate(
             rows.append(_outcome(name, one, directory, untrained))
             outcomes = Outcomes(rows, str(ckpt or "untrained"))
             if is_rank_zero():  # whatever ends the next one, these are kept
-                page = _write(outcomes, directory, metadata or {})
+                page = _write(outcomes, directory)
     if is_rank_zero():
         _print(outcomes, page)
     # What is done has a reason only where its untrained twin failed.
@@ -173,8 +172,8 @@ def _shown(values: Mapping[str, float], measures: Sequence[str]) -> dict[str, fl
     return {name: float(values[name]) for name in names if name in values}
 
 
-def _write(outcomes: Outcomes, directory: Path, metadata: Mapping[str, Any]) -> Path:
-    content = {**outcomes.as_dict(), "version": metadata.get("version")}
+def _write(outcomes: Outcomes, directory: Path) -> Path:
+    content = {**outcomes.as_dict(), "version": __version__}
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "evaluation.json") as sink:
         sink.write(json.dumps(content, indent=1).encode())

@@ -1,57 +1,35 @@
-"""Linear probe: how well a classifier on frozen features tells the classes of unseen videos."""
+"""Linear probe: how well a classifier on frozen features predicts the classes of unseen videos."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
-from vclr_lightning.core.screen import is_new, show, wrote
-from vclr_lightning.evaluation.neighbour_tables import class_name, confusion_rows, percent
-from vclr_lightning.evaluation.outcomes import MEASURES, Measured
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
-from vclr_lightning.evaluation.probe_tables import (
-    accuracy_table,
-    class_rows,
-    class_table,
-    search_rows,
-    search_table,
-    write_class_results,
-    write_confusion,
-    write_predictions,
-)
 from vclr_lightning.evaluation.probes import PROBES
-from vclr_lightning.evaluation.probing import Probe
-from vclr_lightning.evaluation.retrieval_result import confusions
-from vclr_lightning.report.content import Score
-from vclr_lightning.report.probe import ProbePage, write_probe_page
-from vclr_lightning.stages.shared.facts import feature_facts
-from vclr_lightning.stages.shared.rejected import write_rejected
-from vclr_lightning.stages.shared.remarks import (
-    Used,
+from vclr_lightning.evaluation.probing import Probe, Search
+from vclr_lightning.results import Column, Result, Table, percent, present
+from vclr_lightning.stages.shared.classification import accuracies, classification_content
+from vclr_lightning.stages.shared.labelled import (
+    LabelledSplit,
+    counts,
+    feature_provenance,
+    labelled,
     labels_of,
-    missing_classes,
-    shared_groups,
-    used,
+    missing_classes_note,
+    rejected_table,
+    shared_groups_note,
 )
 
 if TYPE_CHECKING:
     from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.evaluation.probe_result import ProbeResult
-    from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features.extractor import FeatureExtractor
-
-logger = logging.getLogger(__name__)
-
-CONFUSIONS = 12  # pairs of classes on the page
 
 
 def linear_probe(
@@ -61,9 +39,8 @@ def linear_probe(
     probe: Probe | str = "svm",
     train_split: str = "train",
     test_split: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-) -> Measured:
-    """Fit a classifier to the training videos' features, and tell the test videos' classes by it.
+) -> Result:
+    """Fit a classifier to the training videos' features, and predict the test videos' classes.
 
     Section 4.1 of the paper. Writes ``linear_probe.json`` (accuracies, chance, counts, settings),
     ``predictions.csv`` (each test video and its highest scores), ``confusion.csv``,
@@ -76,12 +53,11 @@ def linear_probe(
             defaults.
         train_split: what it is fitted to.
         test_split: what it is measured on; ``None``: ``val`` where there is one, else ``test``.
-        metadata: plain values; ``version`` is kept with the results.
 
     Returns:
-        ``top1``, ``top5`` with more than five classes, ``mean_class``: shares from 0 to 1;
-        ``chance/top1`` and so on; ``train/videos`` and ``test/videos``, how many were used, and
-        ``train/left_out`` and ``test/left_out``, how many were not; with ``notes``.
+        ``top1``, ``top5`` with more than five classes, ``mean_class``, and their chance levels;
+        ``train/videos``, ``test/videos``, ``train/left_out`` and ``test/left_out``: how many videos
+        were used and left out. Empty on other ranks than the first.
 
     Raises:
         UserError: a split has no videos or no labels, all videos are of one class, features are
@@ -91,7 +67,6 @@ def linear_probe(
         if probe not in PROBES:
             raise UserError(f"there is no probe {probe!r}; there are {', '.join(PROBES)}")
         probe = PROBES[probe]()
-    directory = Path(directory)
     test_split = features.test_split(test_split)
     if test_split == train_split:
         raise UserError(
@@ -101,28 +76,54 @@ def linear_probe(
     _check(probe, features.data, train_split, test_split)
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_rank_zero():
-        return Measured({})
-    of_train = used("training", stores[train_split], features.data, train_split)
-    of_test = used("test", stores[test_split], features.data, test_split)
-    train, test = of_train.store, of_test.store
-    result = run_probe(probe, train, test)
-    notes = remarks(result, of_train, of_test)
-    for note in filter(is_new, notes):
-        logger.info("%s", note)
-    _write(directory, result, train, test, notes, metadata or {})
-    write_rejected(
-        directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
+        return Result(title="Linear probe")
+    train, test = (
+        labelled(what, stores[split], features.data, split)
+        for what, split in (("training", train_split), ("test", test_split))
     )
-    _print(result, test.classes)
-    wrote(_page(directory / "report.html", result, train, test, notes))
-    chance = {f"chance/{name}": share for name, share in result.chance.items()}
-    counts = {"train/videos": len(train), "test/videos": len(test)}
-    counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
-    return Measured(result.accuracies | chance | counts, notes=notes)
+    result = run_probe(probe, train.store, test.store)
+    classes = test.store.classes
+    largest = max(int(result.columns.max()), int(result.label.max()))
+    top1 = result.accuracies["top1"]
+    return present(
+        Result(
+            title="Classifier on frozen features",
+            summary=(
+                f"A classifier ({result.settings}) fitted to {len(train.store)} training videos "
+                f"classifies {percent(top1)}% of {len(test.store)} test videos correctly; chance "
+                f"level is {percent(result.chance['top1'])}%."
+            ),
+            scalars=accuracies(result),
+            notes=_notes(result, train, test),
+            content=[
+                *classification_content(
+                    result,
+                    classes=classes,
+                    num_classes=max(len(classes), largest + 1),
+                    paths=test.store.paths,
+                ),
+                *([] if result.search is None else [_search_table(result.search)]),
+                rejected_table({train_split: train.rejected, test_split: test.rejected}),
+            ],
+            provenance=feature_provenance(train.store, test.store),
+            numbers=counts(train, test),
+            file="linear_probe",
+            record={
+                "accuracies": result.accuracies,
+                "chance": result.chance,
+                "settings": result.settings,
+                "search": None if result.search is None else asdict(result.search),
+                "train": {"split": train_split, "videos": len(train.store)},
+                "test": {"split": test_split, "videos": len(test.store)},
+                "features": dict(test.store.provenance),
+            },
+        ),
+        directory,
+    )
 
 
 def _check(probe: Probe, data: VideoDataModule, train_split: str, test_split: str) -> None:
-    """Tell what is wrong before features are extracted, which takes long."""
+    """Refuse mistakes before features are extracted, which takes long."""
     labels_of(data, test_split, needed_by="a probe")
     labels = labels_of(data, train_split, needed_by="a probe")
     table, labelled = data.split(train_split), labels >= 0
@@ -131,90 +132,27 @@ def _check(probe: Probe, data: VideoDataModule, train_split: str, test_split: st
     probe.check(labels[labelled], groups)
 
 
-def remarks(result: ProbeResult, train: Used, test: Used) -> list[str]:
-    """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
-
-    Args:
-        result: of the probe.
-        train, test: the videos that were used, and those that were not.
-    """
-    known, unseen = train.store, test.store
+def _notes(result: ProbeResult, train: LabelledSplit, test: LabelledSplit) -> list[str]:
+    """Say what was left out of the numbers, or makes them easier or harder, a sentence each."""
+    unseen = test.store
     return [
-        *train.remarks(),
-        *test.remarks(),
-        *missing_classes(result.missing, unseen.label, unseen.classes, count_as="wrong"),
-        *shared_groups(known, unseen, easy="easy to recognise"),
+        *train.notes(),
+        *test.notes(),
+        *missing_classes_note(result.missing, unseen.label, unseen.classes, count_as="wrong"),
+        *shared_groups_note(train.store, unseen, easy="easy to recognise"),
     ]
 
 
-def _write(
-    directory: Path,
-    result: ProbeResult,
-    train: FeatureStore,
-    test: FeatureStore,
-    notes: Sequence[str],
-    metadata: Mapping[str, Any],
-) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    search = result.search
-    content: dict[str, Any] = {
-        "accuracies": result.accuracies,
-        "chance": result.chance,
-        "settings": result.settings,
-        "search": None if search is None else asdict(search),
-        "train": {"split": train.provenance.get("split"), "videos": len(train)},
-        "test": {"split": test.provenance.get("split"), "videos": len(test)},
-        "notes": list(notes),
-        "features": dict(test.provenance),
-        "version": metadata.get("version"),
-    }
-    with replacing(directory / "linear_probe.json") as sink:
-        sink.write(json.dumps(content, indent=1).encode())
-    classes = test.classes
-    write_predictions(directory / "predictions.csv", result, paths=test.paths, classes=classes)
-    write_confusion(directory / "confusion.csv", result.confusion(_classes(result, test)), classes)
-    write_class_results(directory / "classes.csv", result, classes)
-
-
-def _classes(result: ProbeResult, test: FeatureStore) -> int:
-    """Number of classes: those with a name, or as many as the labels need."""
-    largest = max(int(result.columns.max()), int(result.label.max()))
-    return max(len(test.classes), largest + 1)
-
-
-def _page(
-    path: Path,
-    result: ProbeResult,
-    train: FeatureStore,
-    test: FeatureStore,
-    notes: Sequence[str],
-) -> Path:
-    accuracies, chance = result.accuracies, result.chance
-    # Classes that neither split has would only be empty rows.
-    present = torch.unique(torch.cat([result.columns, result.label]))
-    confusion = result.confusion(_classes(result, test))[present][:, present]
-    mistakes = confusions(result.label, result.predicted)[:CONFUSIONS]
-    page = ProbePage(
-        title="Classifier on frozen features",
-        summary=(
-            f"A classifier ({result.settings}) fitted to {len(train)} training videos classifies "
-            f"{percent(accuracies['top1'])}% of {len(test)} test videos correctly; chance level is "
-            f"{percent(chance['top1'])}%."
-        ),
-        scores=[Score(MEASURES[name], share, chance[name]) for name, share in accuracies.items()],
-        notes=notes,
-        search=search_rows(result.search) if result.search is not None else (),
-        confusion=confusion,
-        names=[class_name(label, test.classes) for label in present.tolist()],
-        confusions=confusion_rows(mistakes, test.classes, taken="predicted class")
-        if mistakes
-        else (),
-        classes=class_rows(result.by_class(), test.classes),
-        facts=feature_facts(train, test),
+def _search_table(search: Search) -> Table:
+    """Return the settings that were compared; the chosen one is marked."""
+    folds = [Column(f"fold {i}", unit="%") for i in range(1, len(search.held_out) + 1)]
+    return Table(
+        title="Settings compared",
+        text="Top-1 in % of training videos held out in turn; videos of one group (source) are "
+        "never on both sides.",
+        columns=[search.name, Column("mean", unit="%"), *folds, ""],
+        rows=[
+            (one.value, one.mean, *one.folds, "chosen" if one is search.best else "")
+            for one in search.tried
+        ],
     )
-    return write_probe_page(path, page)
-
-
-def _print(result: ProbeResult, classes: Sequence[str]) -> None:
-    search = [] if result.search is None else [search_table(result.search)]
-    show(*search, accuracy_table(result), class_table(result, classes))

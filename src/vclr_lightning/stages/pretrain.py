@@ -18,6 +18,7 @@ from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import screen
 from vclr_lightning.models import load_initial_weights
+from vclr_lightning.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ def pretrain(
     monitor: str | None = None,
     checkpoint: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
-    """Train ``module`` on ``data``, or go on with it from ``checkpoint``.
+) -> Result:
+    """Train ``module`` on ``data``, or continue from ``checkpoint``.
 
     Args:
         module: what to train.
@@ -93,7 +94,7 @@ def pretrain(
     values |= {name: float(value) for name, value in fitting.callback_metrics.items()}
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
-    return values
+    return Result(title="Pretraining", numbers=values, page="")
 
 
 def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any) -> None:

@@ -70,8 +70,8 @@ def demo(
                 f"the demo measures features by labels, and the videos of split {split} have none; "
                 "index a folder with a subfolder for each class, or take stage=pretrain"
             )
-    values = pretrain(
-        module=module, data=data, directory=directory, metadata=metadata, **pretraining
+    values: dict[str, float] = dict(
+        pretrain(module=module, data=data, directory=directory, metadata=metadata, **pretraining)
     )
     if not is_rank_zero():
         return values
@@ -120,6 +120,5 @@ def demo(
             directory=directory,
             ckpt=directory / "last.backbone.safetensors",
             untrained=True,
-            metadata=metadata,
         )
     return values

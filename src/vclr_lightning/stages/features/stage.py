@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vclr_lightning import __version__
 from vclr_lightning.core.files import replacing
 from vclr_lightning.stages.shared.rejected import write_rejected
 
@@ -19,7 +20,6 @@ def extract(
     features: FeatureExtractor,
     directory: str | Path,
     splits: Sequence[str] | str | None = None,
-    metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Extract the features of some splits, and list what was left out.
 
@@ -28,7 +28,6 @@ def extract(
         directory: the run's folder; ``features.json``, where the features of each split are and
             what they are of, and ``rejected.csv`` are written there.
         splits: names; ``None`` for all.
-        metadata: plain values to keep with the result.
 
     Returns:
         For each split ``NAME/videos`` and ``NAME/rejected``.
@@ -46,7 +45,7 @@ def extract(
         table.add_column(column, overflow="fold")
     values: dict[str, float] = {}
     rejected: dict[str, Any] = {}
-    content: dict[str, Any] = {"version": (metadata or {}).get("version")}
+    content: dict[str, Any] = {"version": __version__}
     for name in names:
         store = features(name)
         content[name] = {"folder": str(store.folder.absolute()), **store.provenance}

@@ -1,4 +1,4 @@
-"""Which classes a classifier tells, and what of the videos it cannot use."""
+"""The classes of a classifier, and videos that it cannot learn from or be tested on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.neighbour_tables import class_name
+from vclr_lightning.evaluation.confusions import class_name
 
 _SHOWN = 5
 

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 
-from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
+from vclr_lightning import __version__
+from vclr_lightning.callbacks.video_scores import ScoredVideos, VideoViews, score_videos
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
+from vclr_lightning.evaluation.probe_result import ProbeResult
 from vclr_lightning.modules.finetune import FinetuneModule
+from vclr_lightning.results import Result, percent, present
 from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
-from vclr_lightning.stages.finetune.results import Finetuned, write_results
 from vclr_lightning.stages.pretrain import pretrain
-from vclr_lightning.stages.shared.remarks import unindexed
+from vclr_lightning.stages.shared.classification import accuracies, classification_content
+from vclr_lightning.stages.shared.labelled import rejected_table, unindexed, unindexed_note
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +69,8 @@ def finetune(
     monitor: str | None = None,
     checkpoint: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
-    """Train, or go on with it from ``checkpoint``; then test the last epoch's weights.
+) -> Result:
+    """Train, or continue from ``checkpoint``; then test the last epoch's weights.
 
     Section 4.2 of the paper. Writes beside the checkpoints ``finetune.json``,
     ``predictions.csv``, ``confusion.csv``, ``classes.csv``, ``report.html`` and, where there are
@@ -91,9 +95,9 @@ def finetune(
         metadata: plain values to keep in the checkpoints.
 
     Returns:
-        What pretraining returns, and ``top1``, ``top5`` with more than five classes,
-        ``mean_class`` of the test videos: shares from 0 to 1; each by chance as ``chance/NAME``;
-        and how many videos there are as ``train/videos`` and ``test/videos``.
+        Of the test videos ``top1``, ``top5`` with more than five classes, ``mean_class``, and their
+        chance levels; ``train/videos``, ``test/videos`` and ``test/left_out``; and what training
+        logged.
 
     Raises:
         UserError: the weights do not fit, videos have no labels or more classes than the
@@ -126,7 +130,7 @@ def finetune(
         built.append(trainer(**options))
         return built[-1]
 
-    values = pretrain(
+    trained = pretrain(
         module=network,
         data=data,
         trainer=build,
@@ -139,46 +143,96 @@ def finetune(
         metadata=metadata,
     )
     if test is None or split is None or table is None:
-        return values
-    values |= _tested(
-        *(network, data, built[0], test),
-        split=split,
-        classes=classes,
-        directory=Path(directory),
-        facts=_facts(network, init, metadata),
-    )
-    return values
+        return trained
+    device = built[0].strategy.root_device
+    network.to(device)
+    with built[0].precision_plugin.forward_context():
+        scored = score_videos(network, data, table, views=test, device=device)
+    if not is_rank_zero():
+        return trained
+    provenance = {
+        "network": type(network.query_encoder).__name__,
+        "initial weights": "none" if init is None else str(init),
+        "trained": "the classifier alone" if network.frozen else "all layers",
+        "dropout": f"{network.dropout.p:g}",
+        "version": __version__,
+    }
+    settings = f"{network.head.upper()}{', frozen' if network.frozen else ''}, {test.summary}"
+    tested = _result(scored, data, split, classes, settings, provenance, trained)
+    return present(tested, directory)
 
 
-def _tested(
-    network: FinetuneModule,
+def _result(
+    scored: ScoredVideos,
     data: VideoDataModule,
-    trainer: Trainer,
-    views: VideoViews,
-    *,
     split: str,
     classes: Classes,
-    directory: Path,
-    facts: Mapping[str, str],
-) -> dict[str, float]:
-    """Test the network on all ranks, and write what came of it on the first."""
-    device = trainer.strategy.root_device
-    network.to(device)
-    with trainer.precision_plugin.forward_context():
-        scored = score_videos(network, data, data.split(split), views=views, device=device)
-    if not is_rank_zero():
-        return {}
-    done = Finetuned(
-        scored=scored,
-        train=data.train,
-        test=data.split(split),
-        split=split,
-        classes=classes,
-        settings=f"{network.head.upper()}{', frozen' if network.frozen else ''}, {views.summary}",
-        facts=facts,
-        unindexed=unindexed(data, split),
+    settings: str,
+    provenance: Mapping[str, str],
+    trained: Mapping[str, float],
+) -> Result:
+    """Return the accuracies of a tested classifier, its tables, and what training logged."""
+    train: Any = data.train
+    test: Any = data.split(split)
+    known = scored.label >= 0
+    result = ProbeResult(
+        scores=scored.scores[known],
+        columns=torch.arange(classes.count),
+        label=scored.label[known],
+        train_label=torch.tensor(train.labels),
+        settings=settings,
     )
-    return write_results(directory, done)
+    lost = unindexed(data, split)
+    notes = [unindexed_note(lost, len(test), "test", "test_rejected.csv")] if lost else []
+    if bad := len(scored.rejected):
+        notes.append(
+            f"{bad} test videos cannot be read and are left out; they are listed in "
+            "test_rejected.csv."
+        )
+    notes += classes.notes
+    shared = torch.isin(torch.tensor(test.group_ids), torch.tensor(train.group_ids))
+    if count := int(shared.sum()):
+        notes.append(
+            f"{count} test videos share their group (source) with a training video, which makes "
+            "them easy."
+        )
+    rejected = [{"video_id": "", "path": one.path, "reason": one.reason} for one in lost]
+    return Result(
+        title="Finetuned classification",
+        summary=(
+            f"A network finetuned on {len(train)} videos ({settings}) classifies "
+            f"{percent(result.accuracies['top1'])}% of {len(result)} test videos correctly; chance "
+            f"level is {percent(result.chance['top1'])}%."
+        ),
+        scalars=accuracies(result),
+        notes=notes,
+        content=[
+            *classification_content(
+                result,
+                classes=classes.names,
+                num_classes=classes.count,
+                paths=[test.relative_path(row) for row in scored.index[known].tolist()],
+            ),
+            rejected_table({split: [*rejected, *scored.rejected]}, file="test_rejected"),
+        ],
+        provenance=provenance,
+        provenance_title="The network",
+        numbers={
+            **trained,
+            "train/videos": len(train),
+            "test/videos": len(result),
+            "test/left_out": len(rejected) + bad,
+        },
+        file="finetune",
+        record={
+            "accuracies": result.accuracies,
+            "chance": result.chance,
+            "settings": settings,
+            "train": {"videos": len(train)},
+            "test": {"split": split, "videos": len(result)},
+            "facts": dict(provenance),
+        },
+    )
 
 
 def _test_split(data: VideoDataModule, name: str | None) -> str:
@@ -197,17 +251,3 @@ def _test_split(data: VideoDataModule, name: str | None) -> str:
             "(data.holdout=0.2), or leave testing out (test=null)"
         )
     return found[0]
-
-
-def _facts(
-    network: FinetuneModule, init: str | Path | None, metadata: Mapping[str, Any] | None
-) -> dict[str, str]:
-    facts = {
-        "network": type(network.query_encoder).__name__,
-        "initial weights": "none" if init is None else str(init),
-        "trained": "the classifier alone" if network.frozen else "all layers",
-        "dropout": f"{network.dropout.p:g}",
-    }
-    if version := (metadata or {}).get("version"):
-        facts["version"] = str(version)
-    return facts

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vclr_lightning import __version__
 from vclr_lightning.core.files import replacing
 from vclr_lightning.stages.gradcam.explaining import Explained, Plan
 from vclr_lightning.stages.gradcam.lookers import Looker
@@ -52,7 +53,6 @@ def write_results(
     found: Sequence[Looker],
     plan: Plan,
     notes: Sequence[str],
-    metadata: Mapping[str, Any],
 ) -> None:
     """Write what is shown, and of what, as JSON.
 
@@ -81,7 +81,7 @@ def write_results(
             for video in explained
         ],
         "notes": list(notes),
-        "version": metadata.get("version"),
+        "version": __version__,
     }
     with replacing(path) as sink:
         sink.write(json.dumps(content, indent=1).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
@@ -50,7 +50,6 @@ def gradcam(
     hardware: Hardware | None = None,
     seed: int = 0,
     show: bool = True,
-    metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Show where one or several networks look in some videos (Grad-CAM).
 
@@ -88,7 +87,6 @@ def gradcam(
         hardware: on which device; the first one is used.
         seed: of the sample, and of shuffles.
         show: show a progress bar.
-        metadata: plain values; ``version`` is kept with the results.
 
     Returns:
         ``videos`` and ``rejected``: how many are shown, and how many cannot be read.
@@ -158,7 +156,7 @@ def gradcam(
     notes = remarks(explained, rejected)
     for note in notes:
         logger.info("%s", note)
-    write_results(directory / "gradcam.json", explained, found, plan, notes, metadata or {})
+    write_results(directory / "gradcam.json", explained, found, plan, notes)
     page = write_attention_page(directory / "report.html", explained, found, plan, notes)
     if show:
         _print(explained, found, page)

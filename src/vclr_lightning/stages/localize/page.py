@@ -71,7 +71,7 @@ def write_localization_page(
             *(Score(f"AR@{n}", curve.at(n), chance[f"ar{n}"]) for n in numbers),
             Score("AUC", curve.auc, chance["auc"]),
         ],
-        chart=Chart("recall by average number of proposals", lines, percent=True),
+        chart=Chart(title="recall by average number of proposals", lines=lines, percent=True),
         notes=notes,
         heading=(
             f"{count} of {len(videos)} videos, drawn with seed {seed}: truth, and the {shown} "

@@ -134,15 +134,17 @@ def localize(
         write_left_out(directory / "left_out.csv", left_out)
         for note in notes:
             logger.info("%s", note)
-    values = pretrain(
-        module=trained,
-        data=LocalizationData(learned, batch_size=batch_size, seed=seed),
-        trainer=trainer,
-        callbacks=callbacks,
-        loggers=loggers,
-        directory=directory,
-        checkpoint=checkpoint,
-        metadata=metadata,
+    values: dict[str, float] = dict(
+        pretrain(
+            module=trained,
+            data=LocalizationData(learned, batch_size=batch_size, seed=seed),
+            trainer=trainer,
+            callbacks=callbacks,
+            loggers=loggers,
+            directory=directory,
+            checkpoint=checkpoint,
+            metadata=metadata,
+        )
     )
     if not is_rank_zero():
         return values

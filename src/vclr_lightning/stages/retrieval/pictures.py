@@ -1,58 +1,140 @@
-"""Pictures of videos, for pages."""
+"""Some queries and their nearest videos as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vclr_lightning.core.screen import track
-from vclr_lightning.data.loading.decoding import read_drawn, reject
+from vclr_lightning.data.loading.decoding import read_drawn
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
+from vclr_lightning.evaluation.confusions import class_name
+from vclr_lightning.results import Picture, PictureGroup, Pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from vclr_lightning.core.types import Rejection
-    from vclr_lightning.data.protocols import VideoReader, VideoTable
+    from vclr_lightning.data.loading.datamodule import VideoDataModule
+    from vclr_lightning.evaluation.retrieval_result import Retrieval
+    from vclr_lightning.evaluation.store import FeatureStore
+
+_SIZE = 160  # pixels
 
 
-def middle_pictures(
-    table: VideoTable,
-    rows: Iterable[int],
-    reader: VideoReader,
+def neighbour_pictures(
+    result: Retrieval,
     *,
-    size: int = 160,
-    show: bool = True,
-    description: str = "pictures",
-) -> tuple[dict[int, Tensor], list[Rejection]]:
-    """Read the frame in the middle of some videos, and cut out its middle.
+    train: FeatureStore,
+    test: FeatureStore,
+    data: VideoDataModule,
+    queries: int = 24,
+    neighbours: int = 5,
+    seed: int = 0,
+) -> tuple[Pictures, int]:
+    """Return queries and their nearest videos, as the middle frame of each.
 
     Args:
-        table: the videos.
-        rows: which of them.
-        reader: opens them.
-        size: of the pictures.
-        show: show a progress bar.
-        description: of the bar.
+        result: what was found.
+        train: the gallery.
+        test: the queries.
+        data: where the videos are.
+        queries: number of queries; half of them with a correct nearest video, if there are enough.
+        neighbours: of each.
+        seed: of the choice.
 
     Returns:
-        A picture ``(3, size, size)`` uint8 by row, and the videos that could not be read.
+        The pictures, and the number of videos that cannot be read.
     """
-    transform = EvalTransform(size=size, resize=size)
-    pictures: dict[int, Tensor] = {}
-    rejected: list[Rejection] = []
-    for row in track(sorted(set(rows)), description, show=show):
+    right, wrong = choose(result, queries, seed)
+    # In turn, as in the paper's figure; what one has more comes last.
+    chosen = [row for pair in zip_longest(right, wrong) for row in pair if row is not None]
+    nearest = {i: [p for p in result.position[i, :neighbours].tolist() if p >= 0] for i in chosen}
+    frames = {
+        "test": _middle_frames(test, chosen, data),
+        "train": _middle_frames(train, {p for found in nearest.values() for p in found}, data),
+    }
+    stores = {"test": test, "train": train}
+    paths = {side: store.names for side, store in stores.items()}
+
+    def picture(side: str, position: int, detail: str, correct: bool | None = None) -> Picture:
+        label = class_name(int(stores[side].label[position]), stores[side].classes)
+        tooltip = f"{label}: {paths[side][position]}"
+        frame = frames[side][position]
+        return Picture(frames=frame, caption=label, detail=detail, tooltip=tooltip, correct=correct)
+
+    groups = []
+    for i in chosen:
+        first = int(result.first_hit[i])
+        query = picture("test", i, f"own class: rank {first}" if first else "own class not found")
+        found = [
+            picture(
+                "train",
+                position,
+                f"{float(result.similarity[i, rank]):.3f}",
+                bool(train.label[position] == test.label[i]),
+            )
+            for rank, position in enumerate(nearest[i])
+        ]
+        groups.append(PictureGroup(rows=[(query, found)]))
+    hits = int((result.first_hit == 1).sum())
+    pictures = Pictures(
+        groups=groups,
+        title=f"{len(right)} of the {hits} whose nearest is right, and {len(wrong)} of the "
+        f"{len(result) - hits} whose nearest is wrong, drawn with seed {seed}",
+        text="✓ of the query's class, ✗ of another; below each its cosine similarity.",
+    )
+    return pictures, sum(frame is None for some in frames.values() for frame in some.values())
+
+
+def choose(result: Retrieval, number: int, seed: int) -> tuple[list[int], list[int]]:
+    """Draw queries whose nearest video is right, and others, from as many classes as there are.
+
+    Half each, or more of one kind where there are fewer of the other.
+
+    Args:
+        result: what was found.
+        number: of queries, in all.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    hit = (result.first_hit == 1).numpy()
+    labels = result.query_label.tolist()
+    right, wrong = (_spread(np.flatnonzero(kind), labels, rng) for kind in (hit, ~hit))
+    count = min(len(wrong), max(number // 2, number - len(right)))
+    return right[: number - count], wrong[:count]
+
+
+def _spread(rows: NDArray[np.int64], labels: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Shuffle rows so that every class comes once before any comes twice."""
+    seen: Counter[int] = Counter()
+    ranked = []
+    for place, row in enumerate(rng.permutation(rows).tolist()):
+        ranked.append((seen[labels[row]], place, row))
+        seen[labels[row]] += 1
+    return [row for _, _, row in sorted(ranked)]
+
+
+def _middle_frames(
+    store: FeatureStore, positions: Iterable[int], data: VideoDataModule
+) -> dict[int, Tensor | None]:
+    """Return the middle frame ``(3, H, W)`` of some videos, ``None`` of those that are damaged."""
+    table = data.split(str(store.provenance["split"]))
+    transform = EvalTransform(size=_SIZE, resize=_SIZE)
+    found: dict[int, Tensor | None] = {}
+    for position in track(sorted(set(positions)), "pictures"):
         try:
-            _, frames = read_drawn(table, row, reader, _middle)
-        except VideoError as error:
-            rejected.append(reject(table, row, error))
+            _, frames = read_drawn(table, int(store.index[position]), data.reader, _middle)
+        except VideoError:
+            found[position] = None
         else:
-            pictures[row] = transform(frames, np.random.default_rng(0))[:, 0]
-    return pictures, rejected
+            found[position] = transform(frames, np.random.default_rng(0))[:, 0]
+    return found
 
 
 def _middle(num_frames: int) -> tuple[None, NDArray[np.int64]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +10,29 @@ import torch
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
-from vclr_lightning.core.screen import is_new, show, wrote
-from vclr_lightning.evaluation.neighbour_tables import (
-    class_table,
-    recall_table,
-    write_classes,
-    write_queries,
-)
+from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.evaluation.neighbours import check_options, search
-from vclr_lightning.evaluation.outcomes import Measured
 from vclr_lightning.evaluation.settings import check_count
 from vclr_lightning.functional.retrieval import KS
-from vclr_lightning.stages.retrieval.page import write_retrieval_page
-from vclr_lightning.stages.shared.rejected import write_rejected
-from vclr_lightning.stages.shared.remarks import (
-    Used,
+from vclr_lightning.results import Column, Result, Scalar, Table, percent, present
+from vclr_lightning.stages.retrieval.pictures import neighbour_pictures
+from vclr_lightning.stages.shared.labelled import (
+    LabelledSplit,
+    counts,
+    feature_provenance,
+    labelled,
     labels_of,
-    missing_classes,
-    shared_groups,
-    used,
+    missing_classes_note,
+    rejected_table,
+    shared_groups_note,
 )
 
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.retrieval_result import Retrieval
+    from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features.extractor import FeatureExtractor
 
-logger = logging.getLogger(__name__)
+_CONFUSIONS = 12  # pairs of classes on the page
 
 
 def retrieval(
@@ -55,8 +49,7 @@ def retrieval(
     pictures: int = 24,
     neighbours: int = 5,
     seed: int = 0,
-    metadata: Mapping[str, Any] | None = None,
-) -> Measured:
+) -> Result:
     """Look every test video up among the training videos (Section 4.1 of the paper).
 
     Writes ``retrieval.json`` (recall, chance, counts), ``retrieval.csv`` (each query's
@@ -77,12 +70,11 @@ def retrieval(
         pictures: queries on the page, half of them with the nearest video right; 0: no page.
         neighbours: of each query on the page.
         seed: of which queries are on the page.
-        metadata: plain values; ``version`` is kept with the results.
 
     Returns:
-        ``r1``, ``r5`` and so on, shares from 0 to 1; ``chance/r1`` and so on; ``train/videos`` and
-        ``test/videos``, how many were compared, and ``train/left_out`` and ``test/left_out``, how
-        many were not; with ``notes``.
+        ``r1``, ``r5`` and so on, and their chance levels; ``train/videos``, ``test/videos``,
+        ``train/left_out`` and ``test/left_out``: how many videos were compared and left out. Empty
+        on other ranks than the first.
 
     Raises:
         UserError: a split has no videos or no labels, or an argument is impossible.
@@ -94,24 +86,24 @@ def retrieval(
         ("seed", seed, 0),
     ):
         check_count(name, value, least=least)
-    directory = Path(directory)
     test_split = features.test_split(test_split)
     if leave_group_out is None:
         leave_group_out = train_split == test_split
-    # A mistake is told before features are extracted.
+    # Mistakes are refused before features are extracted.
     check_options(ks=ks, backend=backend, leave_group_out=leave_group_out)
     options = _on(device, backend)
     for split in (test_split, train_split):
         labels_of(features.data, split, needed_by="retrieval")
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_rank_zero():
-        return Measured({})
-    of_train = used("training", stores[train_split], features.data, train_split)
-    of_test = used("test", stores[test_split], features.data, test_split)
-    train, test = of_train.store, of_test.store
+        return Result(title="Retrieval")
+    train, test = (
+        labelled(what, stores[split], features.data, split)
+        for what, split in (("training", train_split), ("test", test_split))
+    )
     result = search(
-        train,
-        test,
+        train.store,
+        test.store,
         ks=ks,
         backend=backend,
         leave_group_out=leave_group_out,
@@ -119,70 +111,73 @@ def retrieval(
         show=True,
         **options,
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    notes = remarks(result, of_train, of_test, ks=ks, leave_group_out=leave_group_out)
-    for note in filter(is_new, notes):
-        logger.info("%s", note)
-    values = {f"r{k}": share for k, share in result.recall.items()}
-    content: dict[str, Any] = {
-        "recall": values,
-        "chance": {f"r{k}": share for k, share in result.chance.items()},
-        "queries": {"split": test_split, "videos": len(test)},
-        "gallery": {"split": train_split, "videos": len(train)},
-        "notes": notes,
-        "features": dict(test.provenance),
-        "version": (metadata or {}).get("version"),
-    }
-    with replacing(directory / "retrieval.json") as sink:
-        sink.write(json.dumps(content, indent=1).encode())
-    write_queries(
-        directory / "retrieval.csv",
-        result,
-        classes=test.classes,
-        queries=test.paths,
-        gallery=train.paths,
-        neighbours=listed,
-    )
-    write_classes(directory / "retrieval_classes.csv", result, test.classes)
-    write_rejected(
-        directory / "rejected.csv", {train_split: of_train.listed, test_split: of_test.listed}
-    )
-    show(recall_table(result), class_table(result, test.classes))
+    notes = _notes(result, train, test, ks=ks, leave_group_out=leave_group_out)
+    content: list[Any] = []
     if pictures:
-        page = write_retrieval_page(
-            directory / "report.html",
+        shown, unread = neighbour_pictures(
             result,
-            train=train,
-            test=test,
+            train=train.store,
+            test=test.store,
             data=features.data,
             queries=pictures,
             neighbours=neighbours,
             seed=seed,
-            notes=notes,
         )
-        wrote(page)
-    chance = {f"chance/r{k}": share for k, share in result.chance.items()}
-    counts = {"train/videos": len(train), "test/videos": len(test)}
-    counts |= {"train/left_out": of_train.left_out, "test/left_out": of_test.left_out}
-    return Measured(values | chance | counts, notes=notes)
+        content.append(shown)
+        if unread:
+            notes.append(
+                f"{unread} of the videos below cannot be read and are shown without picture."
+            )
+    scalars = [Scalar(f"r{k}", result.recall[k], chance=result.chance[k]) for k in result.ks]
+    first = result.ks[0]
+    return present(
+        Result(
+            title="Nearest videos by frozen features",
+            summary=(
+                f"{len(result)} test videos, looked up among {len(train.store)} training videos by "
+                f"cosine similarity. For {percent(result.recall[first])}% of them "
+                + ("the nearest" if first == 1 else f"one of the {first} nearest")
+                + f" is of their class; chance level is {percent(result.chance[first])}%."
+            ),
+            scalars=scalars,
+            notes=notes,
+            content=[
+                *content,
+                *_tables(result, train.store, test.store, listed=listed),
+                rejected_table({train_split: train.rejected, test_split: test.rejected}),
+            ],
+            provenance=feature_provenance(train.store, test.store),
+            numbers=counts(train, test),
+            page="report.html" if pictures else "",
+            file="retrieval",
+            record={
+                "recall": {one.name: one.value for one in scalars},
+                "chance": {one.name: one.chance for one in scalars},
+                "queries": {"split": test_split, "videos": len(test.store)},
+                "gallery": {"split": train_split, "videos": len(train.store)},
+                "features": dict(test.store.provenance),
+            },
+        ),
+        directory,
+    )
 
 
-def remarks(
-    result: Retrieval, train: Used, test: Used, *, ks: Sequence[int], leave_group_out: bool
+def _notes(
+    result: Retrieval,
+    train: LabelledSplit,
+    test: LabelledSplit,
+    *,
+    ks: Sequence[int],
+    leave_group_out: bool,
 ) -> list[str]:
-    """Say what was left out of the numbers, or makes them easier or harder, a sentence each.
-
-    Args:
-        result: what was found.
-        train, test: the videos that were compared, and those that were not.
-        ks: numbers of neighbours that were asked for.
-        leave_group_out: whether videos of the query's own group were no neighbours.
-    """
+    """Say what was left out of the numbers, or makes them easier or harder, a sentence each."""
     gallery, queries = train.store, test.store
-    found = train.remarks()
+    found = train.notes()
     if test.whole.folder != train.whole.folder:
-        found += test.remarks()
-    found += missing_classes(result.missing, queries.label, queries.classes, count_as="not found")
+        found += test.notes()
+    found += missing_classes_note(
+        result.missing, queries.label, queries.classes, count_as="not found"
+    )
     if too_many := sorted(set(ks) - set(result.ks)):
         found.append(
             f"There is no {', '.join(f'R@{k}' for k in too_many)}: there are only "
@@ -190,7 +185,82 @@ def remarks(
         )
     if leave_group_out:
         return [*found, "Videos of the query's own group are no neighbours."]
-    return found + shared_groups(gallery, queries, easy="easy to find")
+    return found + shared_groups_note(gallery, queries, easy="easy to find")
+
+
+def _tables(
+    result: Retrieval, train: FeatureStore, test: FeatureStore, *, listed: int
+) -> list[Table]:
+    """Return confusions, classes and every query's neighbours."""
+    classes = test.classes
+    recalls = [
+        Column(f"r{k}", f"R@{k}", unit="%", wide=number > 1) for number, k in enumerate(result.ks)
+    ]
+    return [
+        Table(
+            title="Most frequent confusions",
+            shown="page",
+            columns=["class", "nearest is of", "videos", Column("of the class, %", unit="%")],
+            rows=[
+                (class_name(m.label, classes), class_name(m.predicted, classes), m.count, m.share)
+                for m in result.confusions()[:_CONFUSIONS]
+            ],
+        ),
+        Table(
+            title="Classes",
+            file="retrieval_classes",
+            lowest=recalls[0].name,
+            columns=[
+                "class",
+                Column("test_videos", "test videos"),
+                Column("training_videos", "training videos"),
+                *recalls,
+                Column("taken_for", "nearest is most often of"),
+                Column("taken_for_share", "of the class, %", unit="%", wide=True),
+            ],
+            rows=[
+                (
+                    class_name(row.label, classes),
+                    row.queries,
+                    row.gallery,
+                    *row.recall.values(),
+                    class_name(row.predicted, classes) if row.predicted >= 0 else "",
+                    row.predicted_share,
+                )
+                for row in result.by_class()
+            ],
+        ),
+        _neighbour_table(result, train, test, listed=listed),
+    ]
+
+
+def _neighbour_table(
+    result: Retrieval, train: FeatureStore, test: FeatureStore, *, listed: int
+) -> Table:
+    """Return each query with its nearest videos.
+
+    ``first_hit`` is the rank of the nearest video of its class; 0: none among those compared.
+    """
+    count = min(listed, result.position.shape[1])
+    ranks = range(1, count + 1)
+    columns = [f"{what}_{i}" for i in ranks for what in ("neighbour", "class", "similarity")]
+    paths, names = train.paths, [class_name(n, test.classes) for n in result.gallery_label.tolist()]
+    rows = []
+    for path, label, first, positions, similarities in zip(
+        test.paths,
+        result.query_label.tolist(),
+        result.first_hit.tolist(),
+        result.position[:, :count].tolist(),
+        result.similarity[:, :count].tolist(),
+        strict=True,
+    ):
+        row = [path, class_name(label, test.classes), first]
+        for p, value in zip(positions, similarities, strict=True):
+            row += [paths[p], names[p], f"{value:.6f}"] if p >= 0 else ["", "", ""]
+        rows.append(row)
+    return Table(
+        file="retrieval", shown="file", columns=["query", "class", "first_hit", *columns], rows=rows
+    )
 
 
 def _on(device: str | None, backend: str) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""A result on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vclr_lightning.core.screen import PlainTable, show
+from vclr_lightning.results.value import Result, Scalar, Table, percent
+
+ROWS = 10
+
+
+def show_result(result: Result) -> None:
+    """Print summary, scalars and tables."""
+    tables = [scalar_table(result.scalars)] if result.scalars else []
+    tables += [
+        screen_table(one)
+        for one in result.content
+        if isinstance(one, Table) and one.shown == "everywhere" and one.rows
+    ]
+    show(*filter(None, [result.summary]), *tables)
+
+
+def scalar_table(scalars: Sequence[Scalar]) -> PlainTable:
+    """Return the scalars in %, with a row for each kind of reference that there is."""
+    table = PlainTable("%", min_width=60)
+    for one in scalars:
+        table.add_column(one.label, justify="right")
+    table.add_row("this network", *(percent(one.value) for one in scalars))
+    for kind, title in (
+        ("chance", "chance level"),
+        ("untrained", "untrained"),
+        ("published", "paper"),
+    ):
+        numbers = [getattr(one, kind) for one in scalars]
+        if any(number is not None for number in numbers):
+            table.add_row(title, *map(percent, numbers))
+    return table
+
+
+def screen_table(table: Table) -> PlainTable:
+    """Return a table that fits 80 columns; of a long one, the rows with the lowest values."""
+    rows, title = list(table.rows), table.title
+    names = [column.name for column in table.heads]
+    if table.lowest and len(rows) > ROWS:
+        title = f"{title}: the {ROWS} of {len(rows)} with the lowest {table.lowest}"
+        rows = sorted(rows, key=lambda row: row[names.index(table.lowest)])[:ROWS]
+    shown = PlainTable(title=title or None, title_justify="left")
+    kept = [i for i, column in enumerate(table.heads) if not column.wide]
+    for i in kept:
+        words = any(isinstance(row[i], str) for row in rows)
+        head = table.heads[i].title or names[i]
+        shown.add_column(head, justify="left" if words else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(table.heads[i].text(row[i]) for i in kept))
+    return shown

@@ -1,0 +1,332 @@
+"""What a stage has measured, as one plain value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class": "mean class",
+    "auc": "AUC",
+    **{f"r{k}": f"R@{k}" for k in (1, 5, 10, 20, 50)},
+    **{f"ar{n}": f"AR@{n}" for n in (1, 5, 10, 100)},
+}
+"""Titles of measures; others go by their own name."""
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent, or nothing.
+
+    Example:
+        >>> percent(0.4567), percent(None)
+        ('45.7', '')
+    """
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A measure between 0 and 1, beside what it is compared with.
+
+    Attributes:
+        name: key of the measure.
+        value: of this network.
+        chance: expected without any information.
+        untrained: of the same network with random weights.
+        published: in the paper.
+        title: for a reader; by default that of :data:`TITLES`.
+
+    Example:
+        >>> Scalar("top1", 0.5, chance=0.125).label
+        'top-1'
+    """
+
+    name: str
+    value: float
+    _: KW_ONLY
+    chance: float | None = None
+    untrained: float | None = None
+    published: float | None = None
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title."""
+        return self.title or TITLES.get(self.name, self.name)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: in the CSV file.
+        title: on page and screen; the name by default.
+        unit: ``"%"`` for shares, which are files' fractions and readers' percents.
+        wide: left out on the screen, where it would not fit into 80 columns.
+    """
+
+    name: str
+    title: str = ""
+    _: KW_ONLY
+    unit: Literal["", "%"] = ""
+    wide: bool = False
+
+    def text(self, value: Any) -> str:
+        """Return a cell for a reader.
+
+        Example:
+            >>> Column("r1", unit="%").text(0.5), Column("lr").text(0.10), Column("n").text(None)
+            ('50.0', '0.1', '')
+        """
+        if isinstance(value, float):
+            return percent(value) if self.unit else f"{value:g}"
+        return "" if value is None else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table on page and screen, and in a CSV file.
+
+    Attributes:
+        columns: their names, or more about them.
+        rows: text, numbers, or ``None``; text may have several lines.
+        title: heading.
+        text: a sentence below it.
+        file: name of the CSV file without its suffix; none by default. A table without rows is
+            neither written nor shown.
+        shown: ``"everywhere"``, on the ``"page"`` alone, or nowhere (``"file"``).
+        lowest: column; the screen shows the ten rows with its lowest values.
+        marks: of each row, ``"strong"``, ``"soft"``, ``"failed"`` or nothing.
+    """
+
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+    text: str = ""
+    file: str = ""
+    shown: Literal["everywhere", "page", "file"] = "everywhere"
+    lowest: str = ""
+    marks: Sequence[str] = ()
+
+    @property
+    def heads(self) -> list[Column]:
+        """The columns."""
+        return [Column(one) if isinstance(one, str) else one for one in self.columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Curves over one axis.
+
+    Attributes:
+        title: what is drawn.
+        lines: ``(x, y)`` pairs by name; a :class:`~vclr_lightning.results.curves.Curve` where there
+            are many.
+        chance: level to compare with.
+        percent: values are shares.
+    """
+
+    title: str
+    lines: Mapping[str, Iterable[tuple[float, float]]]
+    chance: float | None = None
+    percent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charts:
+    """Charts side by side."""
+
+    charts: Sequence[Chart]
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Shares as bars, a group for each measure.
+
+    Attributes:
+        groups: values of each seed, by name of the bar, by measure. A bar ends at their mean.
+        chance: by measure.
+    """
+
+    groups: Mapping[str, Mapping[str, Sequence[float]]]
+    chance: Mapping[str, float] = field(default_factory=dict)
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionMatrix:
+    """A confusion matrix.
+
+    Attributes:
+        counts: ``(c, c)``, by true class (row) and predicted class (column).
+        classes: names.
+    """
+
+    counts: Tensor
+    classes: Sequence[str]
+    title: str = "Confusion matrix"
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A proposed segment of a video, in seconds; ``iou``: its largest tIoU with an annotation."""
+
+    start: float
+    end: float
+    score: float
+    iou: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The annotated and the proposed segments of one video.
+
+    Attributes:
+        name: of the video.
+        duration: seconds.
+        truth: start and end in seconds, and class.
+        proposals: best first.
+    """
+
+    name: str
+    duration: float
+    truth: Sequence[tuple[float, float, str]]
+    proposals: Sequence[Proposal]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timelines:
+    """Timelines of some videos."""
+
+    videos: Sequence[Timeline]
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One or several frames with a caption.
+
+    Attributes:
+        frames: ``(n, 3, H, W)`` or ``(3, H, W)`` uint8; ``None`` where the video cannot be read.
+        caption: below the frames.
+        detail: beside the caption, such as a similarity.
+        tooltip: shown when pointed at.
+        correct: marks the picture as right or wrong.
+        badge: a number on the picture.
+        outlined: whether the picture has a frame.
+        link: file that the caption leads to, relative to the page.
+    """
+
+    frames: Tensor | None
+    caption: str = ""
+    detail: str = ""
+    tooltip: str = ""
+    correct: bool | None = None
+    badge: str = ""
+    outlined: bool = False
+    link: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureGroup:
+    """Rows of pictures that belong together, each with its label: text, or a picture."""
+
+    rows: Sequence[tuple[str | Picture, Sequence[Picture]]]
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Groups of pictures.
+
+    Attributes:
+        groups: such as a query and its neighbours.
+        layout: ``"neighbours"``: large ones beside a query; ``"strips"``: frames of videos;
+            ``"cards"``: small ones, groups side by side; ``"wide"``: one in a row, lossless.
+    """
+
+    groups: Sequence[PictureGroup]
+    title: str = ""
+    text: str = ""
+    layout: Literal["neighbours", "strips", "cards", "wide"] = "neighbours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The page of another result, as a file below this one's folder."""
+
+    title: str
+    page: Path
+
+
+Figure = Charts | Bars | ConfusionMatrix | Timelines
+Content = Table | Figure | Pictures | Embedded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result(Mapping[str, float]):
+    """What a stage has measured; as a mapping, its numbers by name.
+
+    Attributes:
+        title: of the page.
+        summary: what was found, in a sentence or two.
+        scalars: measures beside chance.
+        content: tables, figures and pictures, in order.
+        notes: what a reader has to know of the numbers, a sentence each.
+        provenance: where network and data come from, by name.
+        provenance_title: heading above them.
+        record: content of the JSON file; notes and package version are added.
+        numbers: further numbers, such as ``"test/videos"``.
+        file: name of the JSON file without its suffix; none by default.
+        page: name of the HTML file; empty for none.
+
+    Example:
+        >>> result = Result(
+        ...     title="Retrieval", scalars=[Scalar("r1", 0.5, chance=0.125)],
+        ...     numbers={"test/videos": 80},
+        ... )
+        >>> dict(result)
+        {'r1': 0.5, 'chance/r1': 0.125, 'test/videos': 80}
+    """
+
+    title: str
+    summary: str = ""
+    scalars: Sequence[Scalar] = ()
+    content: Sequence[Content] = ()
+    notes: Sequence[str] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance_title: str = "The features"
+    record: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    file: str = ""
+    page: str = "report.html"
+
+    def _values(self) -> dict[str, float]:
+        chance = {f"chance/{one.name}": one.chance for one in self.scalars}
+        return {
+            **{one.name: one.value for one in self.scalars},
+            **{name: value for name, value in chance.items() if value is not None},
+            **self.numbers,
+        }
+
+    def __getitem__(self, name: str) -> float:
+        return self._values()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
