@@ -178,7 +178,7 @@ def test_ctrl_c_says_how_to_go_on(root: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == "\nstopped by SIGINT; the same command goes on from what is done\n"
+    assert errors == "\nstopped by SIGINT; the same command continues\n"
     assert journal.exists()
     assert not out.exists()
 

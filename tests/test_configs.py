@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.app.configuration import plain
+from vclr_lightning.app.configuration import resolved
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.models import TinyBackbone, export_backbone
@@ -167,7 +167,7 @@ def test_a_suite_beside_an_experiment_is_run_or_refused(suite: str, experiment: 
 
 def refusal(cfg: DictConfig) -> str:
     try:
-        plain(cfg)
+        resolved(cfg)
     except UserError as error:
         return str(error)
     return ""
@@ -200,7 +200,7 @@ def test_an_experiment_of_one_s_own(tmp_path: Path) -> None:
     assert (flat.num_segments, flat.epochs, flat.module.head) == (2, 7, "tsm")
     assert flat.transform.crop._target_.endswith("MultiScaleCrop")
     assert flat.optim.optimizer.lr == pytest.approx(3e-4)
-    assert plain(flat)
+    assert resolved(flat)
     for name, epochs in (("based", 9), ("mine", 11)):
         assert found(f"+experiment={name}").epochs == epochs
         assert found(f"+experiment={name}").test.num_segments == 25
@@ -320,7 +320,7 @@ def test_experiments_build(
     names = (f"+experiment={experiment}", f"+preset={preset}")
     videos = ("data.dataset=null", "data.holdout=0.34")
     cfg = composed(*names, *videos, *SMALL, *where)
-    assert plain(cfg)
+    assert resolved(cfg)
     stage = instantiate(cfg.stage.run)
     assert isinstance(stage.keywords["module"], PretrainModule)
     assert isinstance(stage.keywords["data"], VideoDataModule)

@@ -14,7 +14,14 @@ from types import SimpleNamespace
 import pytest
 
 from vclr_lightning import train
-from vclr_lightning.app.sweep_table import Job, SweepTable, forget, note, read_jobs
+from vclr_lightning.app.sweep_table import (
+    Job,
+    forget_jobs,
+    read_jobs,
+    record_job,
+    sweep_rows,
+    write_table,
+)
 
 Main = Callable[..., SimpleNamespace]
 
@@ -153,25 +160,37 @@ def test_a_single_run_writes_no_table(main: Main, video_folder: Path) -> None:
     assert not (FOLDER / ".jobs").exists()
 
 
-def test_notes_of_an_earlier_sweep_are_forgotten(tmp_path: Path) -> None:
+def test_jobs_of_an_earlier_sweep_are_forgotten(tmp_path: Path) -> None:
     for number in (10, 2):
-        note(tmp_path, Job(number=number, overrides=["a=1"], folder="x"))
-    assert [job.number for job in read_jobs(tmp_path).jobs] == [2, 10]
-    forget(tmp_path)
-    assert read_jobs(tmp_path) == SweepTable([])
+        record_job(tmp_path, Job(number=number, overrides=["a=1"], folder="x"))
+    assert [job.number for job in read_jobs(tmp_path)] == [2, 10]
+    forget_jobs(tmp_path)
+    assert read_jobs(tmp_path) == []
 
 
-def test_what_would_break_markdown_is_escaped() -> None:
-    table = SweepTable([Job(number=0, overrides=[], folder="a|b", values={"x": 1 / 3})])
-    assert table.markdown().splitlines()[-1] == "| 0 | 0.3333 | stopped | a\\|b |"
-    assert float(next(csv.DictReader(table.csv().splitlines()))["x"]) == 1 / 3
+def test_special_characters_are_escaped_and_csv_is_exact(tmp_path: Path) -> None:
+    record_job(tmp_path, Job(number=0, overrides=["b.c=x=y"], folder="a|b", values={"x": 1 / 3}))
+    record_job(tmp_path, Job(number=1, overrides=["+b.c=z"], folder="c"))
+    write_table(tmp_path)
+    lines = (tmp_path / "sweep.md").read_text().splitlines()
+    assert lines[0] == "| job | b.c | x | status | folder |"
+    assert lines[2] == "| 0 | x=y | 0.3333 | stopped | a\\|b |"
+    row = next(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert float(row["x"]) == 1 / 3
 
 
-def test_a_table_looks_at_each_job_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_parses_each_job_once() -> None:
     """It is written after every job: what grows with the square of them would add up."""
-    overrides = [[f"seed={number}", "lr=1"] for number in range(300)]
-    table = SweepTable([Job(number=k, overrides=o, folder=f"{k}") for k, o in enumerate(overrides)])
-    parsed, settings = [], Job.settings.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(Job, "settings", property(lambda job: parsed.append(job) or settings(job)))
-    assert table.markdown().splitlines()[-1] == "| 299 | 299 | stopped | 299 |"
-    assert len(parsed) == 300
+    parsed: list[str] = []
+
+    class Override(str):
+        def lstrip(self, chars: str | None = None) -> str:  # type: ignore[override]
+            parsed.append(self)
+            return super().lstrip(chars)
+
+    jobs = [
+        Job(number=k, overrides=[Override(f"seed={k}"), Override("lr=1")], folder=f"{k}")
+        for k in range(300)
+    ]
+    assert sweep_rows(jobs, [], digits=4)[-1] == ["299", "299", "stopped", "299"]
+    assert len(parsed) == 600

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from vclr_lightning import __version__
-from vclr_lightning.app.explain import explain
-from vclr_lightning.core.errors import CodeFault, UserError, harmless
+from vclr_lightning.app.explain import report_error
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import check_numbers
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
@@ -48,14 +48,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are the user's errors, like any other."""
+    """Raises a ``UserError`` instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of ``vclr``, in which ``command``, if any, has its arguments.
+    """Return the parser of ``vclr``; only ``command`` gets its arguments.
 
     Example:
         >>> str(build_parser("show").parse_args(["show", "k400.arrow"]).manifest)
@@ -99,9 +99,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vclr``; return 0, 2 for a user's error, 1 for a fault of code, 128 + a signal's."""
+    """Run ``vclr``; return 0, 2 (user's mistake), 1 (fault of code) or 128 + signal."""
     try:
-        with stopped_by_signals("the same command goes on from what is done"):
+        with stopped_by_signals("the same command continues"):
             check_numbers(os.environ)
             _dispatch(sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
@@ -109,27 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stop.signum
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # whoever reads our output, such as `head`, has exited
         _drop_output()
         return 141
-    except CodeFault as fault:
-        print(f"error: {harmless(fault.report())}", file=sys.stderr)
-        return 1
     except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
+        status = report_error(error)
+        if status is None:
             raise
-        print(f"error: {harmless(sentence)}", file=sys.stderr)
         try:
             sys.stdout.flush()
-        except OSError:  # it leads to a full disk
+        except OSError:  # a full disk
             _drop_output()
-        return 2
+        return status
     return 0
 
 
 def _drop_output() -> None:
-    """Write to nowhere what is left to print, lest it fails again at the end."""
+    """Discard what is left to print, which would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

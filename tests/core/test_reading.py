@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vclr_lightning.app.sweep_table import Job, note, read_jobs
+from vclr_lightning.app.sweep_table import Job, read_jobs, record_job
 from vclr_lightning.core import reading
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import (
@@ -98,10 +98,10 @@ def test_lines_of_a_journal_that_are_damaged_are_left_out(
 
 def test_a_damaged_job_of_a_sweep_is_left_out(tmp_path: Path) -> None:
     for number in range(3):
-        note(tmp_path, Job(number=number, overrides=[], folder="a", status="done"))
+        record_job(tmp_path, Job(number=number, overrides=[], folder="a", status="done"))
     (tmp_path / ".jobs" / "0.json").write_text("{" * 9999)
     (tmp_path / ".jobs" / "1.json").write_text('{"number": 1}')
-    assert [job.number for job in read_jobs(tmp_path).jobs] == [2]
+    assert [job.number for job in read_jobs(tmp_path)] == [2]
 
 
 DEEP = "[" * 100_000

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.app.configuration import plain
+from vclr_lightning.app.configuration import resolved
 from vclr_lightning.app.run import run
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.objectives.heads import check_temperature
@@ -51,7 +51,7 @@ def test_every_number_has_to_be_finite(stage: str) -> None:
         other = cfg.copy()
         OmegaConf.update(other, key, float(value))
         with pytest.raises(UserError) as caught:
-            plain(other)
+            resolved(other)
         assert str(caught.value) == f"{key}={value} must be a finite number"
 
 
@@ -67,7 +67,7 @@ def test_every_number_has_to_be_finite(stage: str) -> None:
 )
 def test_what_a_part_hands_on_is_checked_as_well(word: str, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_arguments(plain(composed(*TINY, *word.split())))
+        check_arguments(resolved(composed(*TINY, *word.split())))
     assert str(caught.value) == sentence
 
 
@@ -76,10 +76,10 @@ def test_what_is_infinite_by_itself_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     exec("def span(start=0.0, end=float('inf')): ...", vars(module))
     monkeypatch.setitem(sys.modules, "my_project", module)
     cfg = OmegaConf.create({"mine": {"_target_": "my_project.span", "end": float("inf")}})
-    assert plain(cfg)
+    assert resolved(cfg)
     cfg.mine.start = float("-inf")
     with pytest.raises(UserError, match=r"mine\.start=-inf must be a finite number"):
-        plain(cfg)
+        resolved(cfg)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_is_infinite_by_itself_may_be(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_optimizers_and_schedules_are_tried_first(words: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_arguments(plain(composed(*TINY, *words)))
+        check_arguments(resolved(composed(*TINY, *words)))
     assert said in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.app.configuration import plain
+from vclr_lightning.app.configuration import resolved
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.transforms import AreaCrop, MultiScaleCrop
 from vclr_lightning.modules import FinetuneModule
@@ -57,7 +57,7 @@ def test_recipes_build_with_every_value(
 ) -> None:
     where = (f"data.root={video_folder}", f"data.cache_dir={tmp_path}", f"run_dir={tmp_path}/run")
     cfg = composed(f"+experiment={experiment}", "data=videos", "trainer=cpu", "init=none", *where)
-    assert plain(cfg)
+    assert resolved(cfg)
     built = instantiate(cfg.stage.run).keywords
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert isinstance(built["data"], VideoDataModule)

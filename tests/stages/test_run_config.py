@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from vclr_lightning.app.configuration import of_finished
+from vclr_lightning.app.configuration import with_checkpoint_values
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import TinyBackbone, export_backbone
 from vclr_lightning.stages.shared.finetuned import load_finetuned
@@ -31,7 +31,7 @@ def test_a_size_is_a_number_that_can_be(value: Any, tmp_path: Path) -> None:
     torch.save({"metadata": {"config": {"image_size": value}}}, tmp_path / "a.ckpt")
     cfg = OmegaConf.create({"ckpt": str(tmp_path / "a.ckpt"), "stage": {"name": "x"}, **OPEN})
     with pytest.raises(UserError, match="says it was made with image_size=") as error:
-        of_finished(cfg)
+        with_checkpoint_values(cfg)
     assert "1234" not in str(error.value)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vclr_lightning.app.configuration import plain, with_debug, with_network
+from vclr_lightning.app.configuration import resolved, with_debug, with_network
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import readable
 from vclr_lightning.core.screen import notices_once
@@ -90,9 +90,9 @@ def _one_process(
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, folder
     cfg.trainer.profiler = cfg.trainer.limit_train_batches = None
     cfg.trainer.overfit_batches, cfg.trainer.max_epochs = 0, _EPOCHS
-    plain(cfg)
+    resolved(cfg)
     cfg, _ = with_network(cfg)
-    config = plain(cfg)
+    config = resolved(cfg)
     trainer = config["trainer"]
     processes = count_processes(trainer["accelerator"], trainer["devices"])
     world = processes * int(trainer["num_nodes"])
@@ -117,7 +117,7 @@ def _build(cfg: DictConfig, values: Mapping[str, Any]) -> Parts:
     cfg = cfg.copy()
     for key, value in values.items():
         OmegaConf.update(cfg, key, value)
-    check_arguments(plain(cfg))
+    check_arguments(resolved(cfg))
     try:
         stage = instantiate(cfg.stage.run)
     except InstantiationException as error:  # Hydra's, around whatever a part of the run raised

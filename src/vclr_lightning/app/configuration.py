@@ -1,4 +1,4 @@
-"""The configuration of a run: what composition leaves open is settled, and the rest is checked."""
+"""Complete and check the configuration of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from omegaconf.errors import InterpolationResolutionError
 
 from vclr_lightning.core.errors import UserError
 
-_DERIVED = object()
 _REQUIRED = "required"  # init, where an experiment leaves it to the user
-_SEVERAL = {"roots", "annotations", "manifests", "cache_dir"}  # keys of data=roots
+_SUITE_KEYS = {"roots", "annotations", "manifests", "cache_dir"}  # keys of data=roots
 
-# Whole numbers, and the least that makes sense.
+# Whole numbers, and their least values.
 _COUNTS = {
     "num_segments": 1,
     "frames_per_clip": 1,
@@ -31,25 +30,27 @@ _COUNTS = {
 _RATES = ("optim.base_lr", "switch.final_lr")
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain values.
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Return the checked and resolved configuration as plain values.
 
     Raises:
-        UserError: a value that has to be given is missing, or is not what it must be.
+        UserError: a required value is missing, or a value is invalid.
 
     Example:
-        >>> plain(OmegaConf.create({"a": 1, "b": "${a}"}))
+        >>> resolved(OmegaConf.create({"a": 1, "b": "${a}"}))
         {'a': 1, 'b': 1}
     """
     data = cfg.get("data") or {}
-    if "roots" in data and ("evaluations" not in cfg.stage.run or not set(data) <= _SEVERAL):
+    if "roots" in data and ("evaluations" not in cfg.stage.run or not set(data) <= _SUITE_KEYS):
         raise UserError(
-            "a suite names data sets of its own (data.roots), and this run one besides; leave"
-            " +suite=... out, or the experiment, data=... or stage=... beside it"
+            "a suite has its own data sets (data.roots), and this run names another; leave out"
+            " +suite=..., or the experiment, data=... or stage=... beside it"
         )
     _check_finite(cfg)
     for key, least in _COUNTS.items():  # others are computed from these
-        _check_count(key, _value(cfg, key, least), least)
+        value = _value(cfg, key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     for key in _RATES:
         rate = _value(cfg, key, 0)
         if not isinstance(rate, int | float) or rate < 0:
@@ -73,20 +74,15 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _value(cfg: DictConfig, key: str, default: Any) -> Any:
-    """One value, or the default where it is not there, or made of others that are wrong."""
+    """Return a value, or the default where it is missing or computed from invalid ones."""
     try:
         return OmegaConf.select(cfg, key, default=default)
     except InterpolationResolutionError:
         return default
 
 
-def _check_count(key: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
-
-
 def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserError | None:
-    """Name the values that another one cannot be computed from."""
+    """Return an error that names the values from which another cannot be computed."""
     if error.full_key is None:
         return None
     *parents, last = error.full_key.split(".")
@@ -95,7 +91,7 @@ def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserE
         return None
     formula = str(OmegaConf.to_container(node, resolve=False)[last])  # type: ignore[call-overload,index]
     values = {key: _value(cfg, key, None) for key in re.findall(r"\$\{([\w.]+)\}", formula)}
-    # Words are what nothing can be computed with, as a rule.
+    # Mostly a text where a number is needed.
     wrong = {key: v for key, v in values.items() if isinstance(v, str)} or values
     if not wrong:
         return None
@@ -104,41 +100,38 @@ def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserE
 
 
 def derived_keys(cfg: DictConfig) -> set[str]:
-    """Return the keys whose values are made of others'.
+    """Return the keys whose values are interpolations.
 
     Example:
         >>> sorted(derived_keys(OmegaConf.create({"a": 1, "b": {"c": "${a}", "d": ["${a}"]}})))
         ['b.c', 'b.d.0']
     """
-    return {name for name, _, _, value in _entries(cfg) if value is _DERIVED}
+    return {name for name, node, key in _leaves(cfg) if OmegaConf.is_interpolation(node, key)}
 
 
-def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """All values by dotted key, with the node that holds them and their key there."""
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield all values: dotted key, the node that holds the value, and its key there."""
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
-        name = f"{prefix}{key}"
-        if OmegaConf.is_interpolation(node, key):
-            yield name, node, key, _DERIVED
-        elif not OmegaConf.is_missing(node, key):
-            if OmegaConf.is_config(node[key]):
-                yield from _entries(node[key], f"{name}.")
-            else:
-                yield name, node, key, node[key]
+        fixed = not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key)
+        if fixed and OmegaConf.is_config(node[key]):
+            yield from _leaves(node[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", node, key
 
 
 def _check_finite(cfg: DictConfig) -> None:
-    for name, node, key, value in _entries(cfg):
-        if isinstance(value, float) and not math.isfinite(value):
-            from vclr_lightning.stages.shared.arguments import admits_infinity
+    from vclr_lightning.stages.shared.arguments import admits_infinity
 
-            if not admits_infinity(node, key):
-                raise UserError(f"{name}={value} must be a finite number")
+    for name, node, key in _leaves(cfg):
+        value = node._get_node(key)._value()
+        if isinstance(value, float) and not math.isfinite(value) and not admits_infinity(node, key):
+            raise UserError(f"{name}={value} must be a finite number")
 
 
 def with_debug(cfg: DictConfig) -> DictConfig:
-    """Put the values of ``debug`` in place, after all others, where there are such keys.
+    """Apply the values of ``debug`` after all others, to the keys that exist.
 
-    Hydra merges an experiment after the groups, so that it would win over a plain one.
+    Hydra merges an experiment after the groups, so it would win over a plain group.
 
     Example:
         >>> changes = {"epochs": 1, "a.b": None, "c": 2}
@@ -162,15 +155,15 @@ def with_debug(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def of_finished(cfg: DictConfig, *, chosen: bool = True) -> DictConfig:
-    """Complete the configuration of a stage that trains nothing by what its weights are of.
+def with_checkpoint_values(cfg: DictConfig, *, chosen: bool = True) -> DictConfig:
+    """Complete the configuration of a stage that trains nothing from that of its checkpoint.
 
     Args:
         cfg: of the run.
         chosen: see :func:`with_network`.
 
     Raises:
-        UserError: no weights are named.
+        UserError: no weights are given.
     """
     if cfg.ckpt is None:
         raise UserError(
@@ -182,7 +175,7 @@ def of_finished(cfg: DictConfig, *, chosen: bool = True) -> DictConfig:
     cfg = cfg.copy()
     if str(cfg.ckpt).lower() != "none":
         cfg.ckpt = str(Path(str(cfg.ckpt)).expanduser())
-    cfg = _of_its_weights(cfg, cfg.ckpt, chosen=chosen)
+    cfg = _network_from_weights(cfg, cfg.ckpt, chosen=chosen)
     for key, value in inherited_settings(cfg, cfg.ckpt).items():
         OmegaConf.update(cfg, key, value)
     return cfg
@@ -191,16 +184,17 @@ def of_finished(cfg: DictConfig, *, chosen: bool = True) -> DictConfig:
 def with_network(
     cfg: DictConfig, checkpoint: Path | None = None, *, chosen: bool = True
 ) -> tuple[DictConfig, DictConfig]:
-    """Settle which network a stage trains, or sees through: that of the weights it begins with.
+    """Choose the network that a stage trains or extracts features with: that of its weights.
 
     Args:
         cfg: of the run.
-        checkpoint: what the run continues; ``init`` counts where there is none.
-        chosen: whether the command names ``backbone``. An experiment that does is overruled by the
-            weights where their network is only looked through.
+        checkpoint: that the run continues from; by default ``init`` is used.
+        chosen: whether the command names ``backbone``. Where the network is only evaluated, its
+            weights take precedence over an experiment that names it.
 
     Returns:
-        What is to be built, and what is recorded: how to build the network again, not whose it is.
+        The configuration to build, and the one to record, which describes the network without
+        reference to its weights.
 
     Raises:
         UserError: the weights cannot be read.
@@ -210,7 +204,9 @@ def with_network(
 
     if "backbone" not in (cfg.get("module") or {}):
         features = cfg.get("features")
-        cfg = _of_its_weights(cfg, None if features is None else features.weights, chosen=chosen)
+        cfg = _network_from_weights(
+            cfg, None if features is None else features.weights, chosen=chosen
+        )
         return cfg, cfg
     if not _is_open(cfg) or (checkpoint is not None and _is_open(run_config(checkpoint))):
         return cfg, cfg
@@ -220,14 +216,14 @@ def with_network(
     pixels = spec.pop("_pixels_", None)
     cfg, recorded = cfg.copy(), cfg.copy()
     cfg.backbone.weights, recorded.backbone = given["weights"], spec
-    # Drawn as ever where it is the usual one; anew each time where untrained ones stand beside it.
+    # The default network keeps its draws; others are drawn anew beside untrained ones.
     usual = spec == network_spec() and given["weights"] == cfg.init
     anew = checkpoint is not None or bool(cfg.stage.run.get("untrained"))
     return (recorded if (usual or anew) and pixels is None else cfg), recorded
 
 
-def _of_its_weights(cfg: DictConfig, weights: str | None, *, chosen: bool) -> DictConfig:
-    """Leave the network to the weights that it is finished with, where they say theirs."""
+def _network_from_weights(cfg: DictConfig, weights: str | None, *, chosen: bool) -> DictConfig:
+    """Clear ``backbone`` where the weights describe their own network."""
     if cfg.get("backbone") is None:
         return cfg
     from vclr_lightning.models.checkpoints import read_checkpoint
@@ -241,6 +237,6 @@ def _of_its_weights(cfg: DictConfig, weights: str | None, *, chosen: bool) -> Di
 
 
 def _is_open(cfg: Mapping[Any, Any]) -> bool:
-    """Whether the network is that of weights: ``backbone=as_init``."""
+    """Whether the network is that of the weights: ``backbone=as_init``."""
     target = str((cfg.get("backbone") or {}).get("_target_"))
     return target == "vclr_lightning.stages.shared.network.network_of"

@@ -1,4 +1,4 @@
-"""A mistake of the user in one sentence, whatever library noticed it."""
+"""Errors in one sentence, whichever library raised them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ import re
 import sys
 from collections.abc import Iterator
 
-from vclr_lightning.core.errors import UserError, causes, disk_trouble
+from vclr_lightning.core.errors import CodeFault, UserError, causes, disk_trouble, harmless
 
 _PLUS = ("experiment", "preset", "profiler", "suite")
 
 
+def report_error(error: BaseException) -> int | None:
+    """Print one sentence for a user's mistake, or the report of a fault of code.
+
+    Returns:
+        The exit status, 2 or 1; ``None`` for other errors, which are not printed.
+    """
+    status, text = 2, explain(error)
+    if isinstance(error, CodeFault):
+        status, text = 1, error.report()
+    if text is None:
+        return None
+    print(f"error: {harmless(text)}", file=sys.stderr)
+    return status
+
+
 def explain(error: BaseException) -> str | None:
-    """Return one sentence for a mistake in the input; ``None`` for what is no such mistake.
+    """Return one sentence for a user's mistake; ``None`` for any other error.
 
     Example:
         >>> explain(UserError("data.root=/x does not exist"))
@@ -25,8 +40,8 @@ def explain(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, UserError):
             return _one_line(str(cause))
-    if said := disk_trouble(error, full=True):
-        return f"cannot write: {said}; make room, and give the same command again"
+    if trouble := disk_trouble(error, full=True):
+        return f"cannot write: {trouble}; make room, and give the same command again"
     for cause in chain:
         module, name = type(cause).__module__, type(cause).__name__
         if name == "InstantiationException":
@@ -51,18 +66,18 @@ def explain(error: BaseException) -> str | None:
 
 
 def _instantiation(error: BaseException) -> str | None:
-    """A call that the configuration describes, whose values do not fit it."""
+    """A call in the configuration whose arguments are invalid."""
     found = re.search(r"Error in call to target '([^']+)':\s*\w+\((.*)\)", str(error), re.DOTALL)
     where = re.search(r"full_key: (\S+)", str(error))
     if found is None or not isinstance(error.__cause__, TypeError | ValueError):
         return None
     key = where[1].removeprefix("stage.run.") if where else "the configuration"
-    said = _one_line(found[2].strip("\"'"))
-    return f"the values of {key} do not fit {found[1]}: {said} (HYDRA_FULL_ERROR=1 shows where)"
+    message = _one_line(found[2].strip("\"'"))
+    return f"the values of {key} do not fit {found[1]}: {message} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def _hydra(error: BaseException) -> str:
-    """Hydra's complaints about the command line, which run over many lines."""
+    """Hydra's errors about the command line, of many lines."""
     text = str(error)
     option = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
     if option:
@@ -84,10 +99,10 @@ def _hydra(error: BaseException) -> str:
 def _unknown_key(name: str, inner: str) -> str:
     if name in _PLUS:
         return f"{name} is added to a run, not replaced: give +{name}=..."
-    if inner.startswith(f"{name}."):  # of a mapping that is given for one that is there
+    if inner.startswith(f"{name}."):  # a mapping was given for an existing one
         return (
-            f"there is no {inner} in the configuration, and a mapping only changes what is there; "
-            f"to replace that, give '~{name}' '+{name}={{...}}'"
+            f"there is no {inner} in the configuration, and a mapping only changes existing keys; "
+            f"to replace {name}, give '~{name}' '+{name}={{...}}'"
         )
     near = difflib.get_close_matches(name, _known_keys(), n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else "--help and --cfg job show what there is"

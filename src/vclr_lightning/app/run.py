@@ -1,4 +1,4 @@
-"""Run what a configuration describes; the only place that sees one."""
+"""Run what a configuration describes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from vclr_lightning import __version__
 from vclr_lightning.app.configuration import (
     derived_keys,
-    of_finished,
-    plain,
+    resolved,
+    with_checkpoint_values,
     with_debug,
     with_network,
 )
@@ -33,18 +33,19 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """Run the stage of ``cfg``, or continue it where it stopped.
 
     Returns:
-        What the stage measured; with ``best``, if it monitors something.
+        What the stage measured; with ``best`` if it monitors a metric.
 
     Raises:
-        UserError: something in the configuration, or in what it points to, is wrong.
+        UserError: the configuration, or a file that it names, is wrong.
     """
     _check_recipe()
     cfg = with_debug(cfg)
     trains = cfg.stage.get("trains", True)
-    chosen = _names("backbone")
+    words = _overrides()
+    chosen = words is None or any(word.partition(".")[0] == "backbone" for word in words)
     if not trains:
-        cfg = of_finished(cfg, chosen=chosen)
-    config = plain(cfg)
+        cfg = with_checkpoint_values(cfg, chosen=chosen)
+    config = resolved(cfg)
 
     from vclr_lightning.core.distributed import is_rank_zero
     from vclr_lightning.stages.shared.arguments import check_arguments
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 def _run(
     cfg: DictConfig, config: dict[str, Any], directory: Path, *, chosen: bool
 ) -> dict[str, float]:
-    """Run in a folder that is this run's alone."""
+    """Run in a folder that no other process uses."""
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
@@ -75,18 +76,18 @@ def _run(
     if trains:
         start = choose_start(directory, resume=config["resume"], ckpt=config["ckpt"])
         cfg, recorded = with_network(cfg, start, chosen=chosen)
-        config = plain(recorded)
+        config = resolved(recorded)
     if start is not None:
-        check_same_run(start, config=config, given=_given(), derived=derived_keys(cfg))
+        check_same_run(start, config=config, given=_given_keys(), derived=derived_keys(cfg))
     if is_rank_zero():
         if config["resume"] == "never" and (aside := set_aside(directory)):
-            logger.info("the run that was in %s is now in %s", *map(_quoted, (directory, aside)))
+            logger.info("the run in %s has been moved to %s", *map(_quoted, (directory, aside)))
         _write(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         note(f"vclr_lightning {__version__} in {directory}: {shlex.join(sys.argv)}")
         if start is not None:
             logger.info("continuing from %s", _quoted(start))
     seed_everything(int(config["seed"]), verbose=False)
-    with _keys_named(config):
+    with _full_keys(config):
         stage = instantiate(cfg.stage.run)
         training: dict[str, Any] = {}
         if trains:
@@ -96,7 +97,7 @@ def _run(
     values: dict[str, float] = dict(measured)
     result = directory / "result.json"
     own = start == directory / "last.ckpt"
-    if own and result.exists():  # a run that is complete measures nothing anew
+    if own and result.exists():  # a complete run measures nothing again
         values = read_numbers(result) | values
     if is_rank_zero():
         _write(result, json.dumps(values, indent=1) + "\n")
@@ -108,8 +109,8 @@ def _run(
 
 
 @contextmanager
-def _keys_named(config: Mapping[str, Any]) -> Iterator[None]:
-    """Let a part of the run that refuses a value say the value's key, which it does not know."""
+def _full_keys(config: Mapping[str, Any]) -> Iterator[None]:
+    """Complete an error about an argument by its key in the configuration."""
     from vclr_lightning.stages.shared.arguments import with_key
 
     try:
@@ -121,8 +122,8 @@ def _keys_named(config: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(said) from error
 
 
-def _named() -> list[str] | None:
-    """Return the keys and groups that the command names; ``None`` without a command."""
+def _overrides() -> list[str] | None:
+    """Return the keys and groups in the command; ``None`` without a command."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -130,16 +131,16 @@ def _named() -> list[str] | None:
     return [word.split("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
 
 
-def _given() -> list[str] | None:
-    """Return the keys that the command gives values, not choices; ``None`` without a command."""
+def _given_keys() -> list[str] | None:
+    """Return the keys in the command that are values, not groups; ``None`` without a command."""
     from hydra.core.hydra_config import HydraConfig
 
-    named = _named()
-    return named and [key for key in named if key not in HydraConfig.get().runtime.choices]
+    words = _overrides()
+    return words and [key for key in words if key not in HydraConfig.get().runtime.choices]
 
 
 def _check_recipe() -> None:
-    """Refuse a recipe that no stage has; Hydra is silent, as it may be missing for this stage."""
+    """Refuse a recipe that no stage has; Hydra accepts it, as the group is optional."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -154,12 +155,6 @@ def _check_recipe() -> None:
         raise UserError(
             f"there is no recipe={chosen}; give recipe=STAGE/NAME, one of: {', '.join(there)}"
         )
-
-
-def _names(group: str) -> bool:
-    """Whether the command names an option of a group or a key below it; so it may, without one."""
-    named = _named()
-    return named is None or any(key.partition(".")[0] == group for key in named)
 
 
 def _quoted(path: Path) -> str:
