@@ -159,7 +159,7 @@ def test_a_suite_beside_an_experiment_is_run_or_refused(suite: str, experiment: 
     for order in (words, words[::-1]):
         cfg = composed(*order)
         if reason := refusal(cfg):
-            assert "a suite names data sets of its own" in reason
+            assert "a suite has its own data sets" in reason
         else:
             assert cfg.stage.name == "evaluate"
             assert set(cfg.data) == {"roots", "annotations", "manifests", "cache_dir"}
