@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from vclr_lightning.data.loading.clip_reading import read_drawn, window_indices
 from vclr_lightning.data.loading.dataset import VideoDataset
-from vclr_lightning.data.loading.decoding import read_drawn, window_indices
-from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoError, VideoReader
 from vclr_lightning.data.readers import ImageFolderReader

@@ -22,9 +22,8 @@ from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.data import faults
 from vclr_lightning.data.faults import may_pass
 from vclr_lightning.data.jobs import Answer, LocalProcesses, run_job
-from vclr_lightning.data.loading.centres import CentresDataset
 from vclr_lightning.data.loading.dataset import VideoDataset
-from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.evaluation_datasets import CentresDataset, FramesDataset
 from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.loading.workers import WorkerOptions
 from vclr_lightning.data.manifest import Manifest

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw
-from vclr_lightning.data.sampling.segments import segment_bounds
+from vclr_lightning.data.sampling.frame_indices import segment_bounds
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 samplers = st.builds(

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from vclr_lightning import train
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
-from vclr_lightning.data.loading.centres import CentresDataset
 from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.evaluation_datasets import CentresDataset
 from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform

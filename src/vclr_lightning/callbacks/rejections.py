@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.core.distributed import gather_objects, is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.loading.rejections import RejectionLog
+from vclr_lightning.data.loading.rejection_log import RejectionLog
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from vclr_lightning.core import distributed
 from vclr_lightning.core.distributed import gather_objects
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
-from vclr_lightning.data.loading.centres import CentresDataset
 from vclr_lightning.data.loading.epochs import rank_shard
+from vclr_lightning.data.loading.evaluation_datasets import CentresDataset
 from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.transforms import ViewsTransform
 

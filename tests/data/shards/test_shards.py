@@ -27,7 +27,7 @@ from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.jobs.journal import FileResult
-from vclr_lightning.data.loading.decoding import read_drawn
+from vclr_lightning.data.loading.clip_reading import read_drawn
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, changed_files, write_manifest
 from vclr_lightning.data.manifest.shard_paths import shard_place, stored_path
 from vclr_lightning.data.protocols import VideoError

@@ -17,12 +17,11 @@ from torch.utils.data import get_worker_info
 from vclr_lightning.core.errors import CodeFault, UserError
 
 _SHARED_MEMORY = "/dev/shm"
-_NO_SPACE = "No space left"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What ends the run, as a value: raised in a worker, it would arrive as a text."""
+    """An error that ends the run, as a value: raised in a worker, it would arrive as text."""
 
     error: UserError | CodeFault
 
@@ -30,11 +29,12 @@ class Failure:
 class Collate:
     """Makes a batch of samples by :func:`collate`; in a worker, in shared memory.
 
-    Torch would do that in a thread, which can only print that there is no room, and the batch would
-    never come. Where a sample is a :class:`Failure`, or there is no room, the batch is a failure.
+    Torch would move the batch to shared memory in a thread, which can only print that there is no
+    room, and the batch would never arrive. If a sample is a :class:`Failure`, or there is no room,
+    the batch is a failure.
 
     Args:
-        ahead: batches that are loaded ahead, by all workers.
+        ahead: batches loaded ahead by all workers together.
 
     Attributes:
         free: bytes of shared memory before the first batch.
@@ -45,9 +45,9 @@ class Collate:
         self.free = sys.maxsize
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        failures = [sample for sample in samples if isinstance(sample, Failure)]
-        if failures:
-            return failures[0]
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
         batch = collate(samples)
         if get_worker_info() is None:
             return batch
@@ -60,7 +60,7 @@ class Collate:
             for tensor in tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            if _NO_SPACE not in str(error):
+            if "No space left" not in str(error):
                 raise
             return self._shortage(size)
         return batch
@@ -78,7 +78,7 @@ class Collate:
 
 
 def shared_memory() -> tuple[int, int]:
-    """Return how many bytes of shared memory are free and used; of what cannot be known, much."""
+    """Return the free and used bytes of shared memory; plenty free if that is unknown."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:
@@ -96,11 +96,11 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack samples along a new first dimension; those that are not ``valid`` are left out.
+    """Stack samples along a new first dimension, without those that are not ``valid``.
 
-    Pictures become tensors. All smaller things become NumPy arrays, since every tensor that a
-    worker sends holds a file descriptor in the receiving process; :func:`as_tensors` turns them
-    into tensors there. Lists are joined, of the samples that are left out as well.
+    Images become tensors. Everything smaller becomes NumPy arrays, since every tensor that a worker
+    sends holds a file descriptor in the receiving process, where :func:`as_tensors` converts them.
+    Lists are joined, including those of invalid samples.
 
     Shape:
         Tensors and arrays ``(...)`` become ``(B, ...)``, numbers become ``(B,)``.
@@ -112,11 +112,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         {'label': array([4]), 'rejected': ['a.mp4']}
     """
     valid = [bool(sample["valid"]) for sample in samples]
-    return {
-        name: _join([sample[name] for sample in samples], valid)
-        for name in samples[0]
-        if name != "valid"
-    }
+    names = [name for name in samples[0] if name != "valid"]
+    return {name: _join([sample[name] for sample in samples], valid) for name in names}
 
 
 def _join(values: list[Any], valid: list[bool]) -> Any:
@@ -127,13 +124,12 @@ def _join(values: list[Any], valid: list[bool]) -> Any:
         return [item for value in values for item in value]
     # With no valid sample at all, the first one gives the shape of an empty batch.
     kept = [value for value, keep in zip(values, valid, strict=True) if keep] or [first]
-    if isinstance(first, Tensor):
-        return torch.stack(kept)[: sum(valid)]
-    return np.stack(kept)[: sum(valid)]
+    stack: Any = torch.stack if isinstance(first, Tensor) else np.stack
+    return stack(kept)[: sum(valid)]
 
 
 def as_tensors(batch: Any) -> Any:
-    """Turn the arrays of a collated batch into tensors that share their memory.
+    """Convert the arrays of a collated batch to tensors that share their memory.
 
     Example:
         >>> as_tensors({"label": np.array([4]), "rejected": ["a.mp4"]})

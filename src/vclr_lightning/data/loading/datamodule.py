@@ -1,4 +1,4 @@
-"""All data of a run: training batches, and what is held out to watch it."""
+"""All data of a run: training batches, and held-out videos for evaluation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from pytorch_lightning import LightningDataModule
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
+from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.finishing import finish_batch
-from vclr_lightning.data.loading.frames import FramesDataset
-from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader
-from vclr_lightning.data.loading.restart import restore_position
+from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader, restore_position
 from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions, default_num_workers
 from vclr_lightning.data.transforms.backends import Augment, choose
 
@@ -32,47 +31,46 @@ if TYPE_CHECKING:
 
 
 class VideoDataModule(LightningDataModule):
-    """Videos for pretraining and, where ``val`` is given, for measuring it on unseen ones.
+    """Videos for training and, with ``val``, for evaluation on held-out ones.
 
     What is loaded depends on ``seed``, the epoch and the manifest alone: not on the number of
     ranks, on ``num_workers``, or on how workers are started.
 
     Args:
         train: the training videos.
-        val: videos held out.
+        val: held-out videos.
         samplers: decide which frames the views hold.
         transform: augments a clip.
         eval_transform: resizes and crops a frame for evaluation.
         reader: opens videos.
         batch_size: videos per optimizer step, over all ranks and accumulated micro-batches.
-        num_workers: loading processes per rank; ``None`` for the cores that each rank can have,
-            less one for itself.
+        num_workers: loading processes per rank; ``None`` for the available cores per rank, less
+            one.
         seed: of order, draws and augmentation.
-        views: names of the views to load; ``None`` for those that the module in training names as
-            ``required_views``, or all that the samplers yield where it names none.
-        start_method: of the workers: fork, spawn or forkserver; ``None`` for the system's own.
+        views: names of the views to load; ``None`` for the module's ``required_views`` or, if it
+            has none, all that the samplers yield.
+        start_method: of the workers: fork, spawn or forkserver; ``None`` for the system's default.
         prefetch_factor: batches that each worker loads ahead.
-        timeout: seconds that a batch may take before loading processes that are stuck are given up.
-        pin_memory: page-locked batches; ``None`` where training runs on CUDA.
-        max_rejected_share: share of the training videos that may turn out unreadable.
+        timeout: seconds that a batch may take before stuck loading processes are ended.
+        pin_memory: page-locked batches; ``None``: if training runs on CUDA.
+        max_rejected_share: share of the training videos that may be unreadable.
         eval_frames: frames per video in :meth:`frames_loader`.
         eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
             :meth:`frames_loader`.
-        splits: videos to measure finished networks on, by name: the splits as they were published,
+        splits: videos for the evaluation of trained networks, by name: the splits as published,
             from which nothing is held out; by default ``train`` and ``val``.
-        augment: who computes the augmentation: ``"torch"`` or ``"opencv"`` in the workers, or
-            ``"device"``: workers only crop, and the rest is done for the whole batch where it is
-            trained on. ``None``: the transform as it is. All draw the same parameters.
+        augment: who computes the augmentation: the workers with ``"torch"`` or ``"opencv"``, or
+            the ``"device"``: workers only crop, and the rest is done for whole batches on the
+            training device. ``None``: the transform as it is. All draw the same parameters.
 
     Attributes:
-        splits: see above.
-        reader: see above.
-        eval_batch_size: see above.
+        splits, reader, eval_batch_size: see above.
+        finishing_time: seconds spent so far on finishing the augmentation of batches.
 
     Raises:
         UserError: a number is out of its range, or ``augment`` is not for this transform; from
-            :meth:`train_dataloader`, if the batch cannot be shared out evenly, there are too few
-            videos, or the views do not fit together.
+            :meth:`train_dataloader`, the batch cannot be divided evenly, there are too few videos,
+            or the views do not fit together.
     """
 
     def __init__(
@@ -143,15 +141,15 @@ class VideoDataModule(LightningDataModule):
         transform: ClipTransform,
         share_augmentation: bool = False,
     ) -> None:
-        """Draw and augment the training videos otherwise from now on.
+        """Replace samplers and transform of the training videos.
 
         Args:
             samplers: decide which frames the views hold.
             transform: augments a clip.
-            share_augmentation: augment all clips of a video alike.
+            share_augmentation: augment all clips of a video with the same random numbers.
 
         Raises:
-            UserError: this transform cannot be computed as ``augment`` says.
+            UserError: ``augment`` is not for this transform.
         """
         self._samplers, self._transform = samplers, choose(transform, self._augment)
         self._share_augmentation = share_augmentation
@@ -159,7 +157,7 @@ class VideoDataModule(LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
 
-        With Lightning's ``overfit_batches`` every epoch is epoch 0, frames and all.
+        With Lightning's ``overfit_batches``, all epochs equal epoch 0, including the frames drawn.
         """
         trainer = self.trainer
         dataset = self.train_dataset(self._needed_views())
@@ -178,7 +176,7 @@ class VideoDataModule(LightningDataModule):
         return loader
 
     def train_dataset(self, views: Collection[str] | None = None) -> VideoDataset:
-        """Return the samples of training, by ``(epoch, row)``.
+        """Return the training samples, by ``(epoch, row)``.
 
         Args:
             views: names of the views to load; ``None`` for all that the samplers yield.
@@ -195,7 +193,7 @@ class VideoDataModule(LightningDataModule):
         *,
         rows: Sequence[int] | None = None,
     ) -> BatchLoader:
-        """Return two independent draws of each video, augmented as in training, always the same.
+        """Return the same two independent draws of each video each time, augmented as in training.
 
         Batches are :class:`~vclr_lightning.core.types.Batch` in the manifest's order. Each rank
         gets a contiguous part of the videos, of equal length up to one; a video that cannot be
@@ -218,7 +216,7 @@ class VideoDataModule(LightningDataModule):
     ) -> BatchLoader:
         """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
 
-        In the manifest's order, shared out as by :meth:`pair_loader`.
+        In the manifest's order, divided among ranks as by :meth:`pair_loader`.
 
         Args:
             split: ``"train"`` or ``"val"``.
@@ -260,7 +258,7 @@ class VideoDataModule(LightningDataModule):
         return self.splits[name]
 
     def workers(self, processes: int = 1) -> WorkerOptions:
-        """Return how to load a part of an evaluation's videos in each of some processes."""
+        """Return the options of an evaluation that is divided among ``processes``."""
         options = replace(self._worker_options(), persistent=False)
         if self._auto_workers:
             options = replace(options, num_workers=default_num_workers(processes))
@@ -269,9 +267,9 @@ class VideoDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int = 0
     ) -> Any:
-        """Move a batch to ``device``, and do what is left of its augmentation there.
+        """Move a batch to ``device`` and finish its augmentation there.
 
-        Lightning calls it; in a loop of one's own it is called for each training batch.
+        Called by Lightning; a custom training loop must call it for each training batch.
         """
         if isinstance(batch, Mapping) and "begun" in batch:
             begun = time.perf_counter()
@@ -288,14 +286,11 @@ class VideoDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be the same when training resumes."""
-        return {
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "train": self.train.fingerprint,
-        }
+        fingerprint = self.train.fingerprint
+        return {"batch_size": self.batch_size, "seed": self.seed, "train": fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Refuse to go on with other data than those the checkpoint was trained on.
+        """Refuse to resume with other data than the checkpoint was trained on.
 
         Raises:
             UserError: ``batch_size``, ``seed`` or the training videos differ.

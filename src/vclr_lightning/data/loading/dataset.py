@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.faults import blaming, picture
-from vclr_lightning.data.loading.decoding import read_drawn, reject
+from vclr_lightning.data.loading.clip_reading import read_drawn, reject
 from vclr_lightning.data.loading.views import ViewPlan
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms.backends import is_split
@@ -41,10 +41,10 @@ class _Pictures(TypedDict):
 
 
 class Sample(_Pictures):
-    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: no video.
+    """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: unreadable.
 
-    Where the device is to finish the augmentation there are no ``views``, but ``begun``,
-    ``(n, ...)`` as the transform begins, and ``augmentations``, parameters ``(n, P)``.
+    If the device finishes the augmentation, there are no ``views``, but ``begun``, ``(n, ...)`` as
+    the transform begins, and ``augmentations``, parameters ``(n, P)``.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -59,14 +59,13 @@ class Sample(_Pictures):
 
 
 class VideoDataset(Dataset[Sample]):
-    """Gives the views of a video; what it gives depends on nothing but (seed, epoch, index).
+    """The views of a video, as a function of (seed, epoch, index) alone.
 
-    The key is ``(epoch, index)``, ``index`` being a row of the manifest. All needed views are read
-    in one pass over the video, and every clip is augmented with random numbers of its own. A
-    row that is a clip inside of a longer file gives frames of its window alone, and indices count
-    from the window's first. A video that cannot be read is replaced by another, drawn from
-    (seed, epoch, index, attempt), and noted in the sample; ids and label are those of the video
-    really decoded.
+    The key is ``(epoch, index)``, where ``index`` is a row of the manifest. All needed views are
+    read in one pass over the video, and every clip is augmented with its own random numbers. A row
+    that is a clip within a file gives frames of the clip, and frame indices count from its first. A
+    video that cannot be read is replaced by another, drawn from (seed, epoch, index, attempt), and
+    listed in the sample's ``rejected``; ids and label are those of the video really decoded.
 
     Args:
         manifest: the videos.
@@ -76,20 +75,23 @@ class VideoDataset(Dataset[Sample]):
         views: names of the views needed; ``None`` for all that the samplers yield.
         seed: of all draws.
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
-        share_augmentation: whether all clips of a video are augmented with the same random numbers:
-            one crop and one flip for a video.
-        begin_only: whether the transform, a
-            :class:`~vclr_lightning.data.protocols.SplitTransform`, only begins here, and the rest
-            is left to :func:`~vclr_lightning.data.loading.finishing.finish_batch`.
+        share_augmentation: augment all clips of a video with the same random numbers: one crop and
+            one flip per video.
+        begin_only: only begin the transform, a
+            :class:`~vclr_lightning.data.protocols.SplitTransform`, and leave the rest to
+            :func:`~vclr_lightning.data.loading.finishing.finish_batch`.
         max_attempts: videos tried for one sample before giving up.
+
+    Attributes:
+        manifest, reader, transform: see above.
+        views: the :class:`ViewPlan` of the views that are read.
 
     Shape:
         ``sample["views"][name]``: ``(n, C, T, H, W)`` uint8; a view of 0 clips is left out.
 
     Raises:
         UserError: the views do not fit together (see :class:`ViewPlan`), or ``begin_only`` is not
-            possible; or, from indexing,
-            ``max_attempts`` videos in a row cannot be read.
+            possible; from indexing, ``max_attempts`` videos in a row cannot be read.
 
     Example:
         >>> import tempfile
@@ -126,10 +128,10 @@ class VideoDataset(Dataset[Sample]):
         begin_only: bool = False,
         max_attempts: int = 10,
     ) -> None:
-        self._manifest = manifest
-        self._reader = reader
-        self._transform = transform
-        self._plan = ViewPlan(samplers, views)
+        self.manifest = manifest
+        self.reader = reader
+        self.transform = transform
+        self.views = ViewPlan(samplers, views)
         self._seed = seed
         self._replace = replace
         self._share_augmentation = share_augmentation
@@ -154,38 +156,18 @@ class VideoDataset(Dataset[Sample]):
         Args:
             manifest: as many videos, such as re-encoded ones.
             reader: opens them.
-            transform: augments one clip; where it only begins here, it can be split as well.
+            transform: augments one clip; with ``begin_only``, it must be one that can be split.
         """
         other = copy.copy(self)
-        other._manifest = manifest if manifest is not None else self._manifest
-        other._reader = reader or self._reader
-        other._transform = transform or self._transform
+        other.manifest = manifest if manifest is not None else self.manifest
+        other.reader = reader or self.reader
+        other.transform = transform or self.transform
         if self._begin is not None:
-            other._begin = cast("SplitTransform", other._transform).begin
+            other._begin = cast("SplitTransform", other.transform).begin
         return other
 
-    @property
-    def reader(self) -> VideoReader:
-        """Opens the videos."""
-        return self._reader
-
-    @property
-    def transform(self) -> ClipTransform:
-        """Augments one clip."""
-        return self._transform
-
-    @property
-    def manifest(self) -> VideoTable:
-        """The videos."""
-        return self._manifest
-
-    @property
-    def views(self) -> ViewPlan:
-        """The views that are read."""
-        return self._plan
-
     def __len__(self) -> int:
-        return len(self._manifest)
+        return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -200,7 +182,7 @@ class VideoDataset(Dataset[Sample]):
             try:
                 return self._sample(row, index, keys, rejected)
             except VideoError as error:
-                rejected.append(reject(self._manifest, row, error))
+                rejected.append(reject(self.manifest, row, error))
         if not self._replace:
             return self._blank(index, rejected)
         first, last = rejected[0], rejected[-1]
@@ -223,29 +205,27 @@ class VideoDataset(Dataset[Sample]):
         self, row: int, index: int, keys: tuple[Key, ...], rejected: list[Rejection]
     ) -> Sample:
         def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
-            drawn = self._plan.draw(num_frames, *keys)
-            return drawn, np.concatenate(
-                [indices.ravel() for indices in drawn.frame_indices.values()]
-            )
+            drawn = self.views.draw(num_frames, *keys)
+            return drawn, np.concatenate([x.ravel() for x in drawn.frame_indices.values()])
 
-        drawn, frames = read_drawn(self._manifest, row, self._reader, draw)
-        with blaming(self, self._manifest.path(row)):
+        drawn, frames = read_drawn(self.manifest, row, self.reader, draw)
+        with blaming(self, self.manifest.path(row)):
             return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
 
     def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
         views: dict[str, Tensor] = {}
         rest: dict[str, NDArray[np.int32]] = {}
-        position, size = 0, self._transform.size
-        for name, spec in self._plan.specs.items():
+        position, size = 0, self.transform.size
+        for name, spec in self.views.specs.items():
             clips, parameters = [], []
             for number in range(spec.clips):
                 use = ("video",) if self._share_augmentation else (name, number)
                 rng = numpy_generator(*keys, "augment", *use)
                 clip = frames[position : position + spec.frames]
-                with blaming(self._transform):
+                with blaming(self.transform):
                     if self._begin is None:
                         shape = (3, spec.frames, size, size)
-                        clips.append(picture(self._transform(clip, rng), *shape))
+                        clips.append(picture(self.transform(clip, rng), *shape))
                     else:
                         begun, row = self._begin(clip, rng)
                         clips.append(begun)
@@ -257,30 +237,25 @@ class VideoDataset(Dataset[Sample]):
         return {"views": views} if self._begin is None else {"begun": views, "augmentations": rest}
 
     def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
-        size = self._transform.size
+        size = self.transform.size
         views = {
             name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
-            for name, spec in self._plan.specs.items()
+            for name, spec in self.views.specs.items()
         }
-        sample = self._describe(index, index, self._plan.draw(1, 0), {"views": views}, rejected)
+        sample = self._describe(index, index, self.views.draw(1, 0), {"views": views}, rejected)
         return {**sample, "valid": False}
 
     def _describe(
-        self,
-        row: int,
-        index: int,
-        drawn: Draw,
-        pictures: _Pictures,
-        rejected: list[Rejection],
+        self, row: int, index: int, drawn: Draw, pictures: _Pictures, rejected: list[Rejection]
     ) -> Sample:
         return {
             **pictures,
             "rows": drawn.rows,
             "order": drawn.order,
             "frame_indices": drawn.frame_indices,
-            "video_id": self._manifest.video_id(row),
-            "group_id": self._manifest.group_id(row),
-            "label": self._manifest.label(row),
+            "video_id": self.manifest.video_id(row),
+            "group_id": self.manifest.group_id(row),
+            "label": self.manifest.label(row),
             "index": index,
             "valid": True,
             "rejected": rejected,

@@ -1,4 +1,4 @@
-"""Which videos make which batch: the order of an epoch, shared out over ranks."""
+"""Which videos make which batch: the order of an epoch, divided among ranks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def micro_batch_size(batch_size: int, *, world_size: int = 1, accumulate: int = 
     """Return the videos of one rank's micro-batch, of a global batch of ``batch_size`` videos.
 
     Raises:
-        UserError: the global batch cannot be shared out evenly; the message names the nearest
-            values that can.
+        UserError: the global batch cannot be divided evenly; the message names the nearest values
+            that can.
 
     Example:
         >>> micro_batch_size(512, world_size=8, accumulate=2)
@@ -37,11 +37,7 @@ def micro_batch_size(batch_size: int, *, world_size: int = 1, accumulate: int = 
 
 
 def epoch_order(num_videos: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of an epoch, the same on every rank.
-
-    Shape:
-        Returns ``(num_videos,)`` int64.
-    """
+    """Return the order of an epoch, the same on every rank, ``(num_videos,)`` int64."""
     return numpy_generator(seed, epoch, "order").permutation(num_videos)
 
 
@@ -56,15 +52,14 @@ def rank_batches(
     """Cut an epoch's order into the micro-batches of one rank.
 
     A global batch is cut into ``accumulate`` parts in order, and each part into one contiguous
-    block per rank; so the same global batch, in the same order, results from every number of
-    ranks. An incomplete last global batch is dropped.
+    block per rank, so any number of ranks gives the same global batches in the same order. An
+    incomplete last global batch is dropped.
 
     Shape:
         ``order`` ``(N,)``; returns ``(N // batch_size * accumulate, micro-batch)``.
 
     Example:
-        >>> order = np.arange(10)
-        >>> rank_batches(order, 4, world_size=2, rank=1).tolist()
+        >>> rank_batches(np.arange(10), 4, world_size=2, rank=1).tolist()
         [[2, 3], [6, 7]]
     """
     micro = micro_batch_size(batch_size, world_size=world_size, accumulate=accumulate)
@@ -85,10 +80,9 @@ def rank_shard(num_videos: int, *, world_size: int = 1, rank: int = 0) -> range:
 class EpochBatches:
     """The batches of one rank in an epoch: lists of ``(epoch, row)`` keys.
 
-    A torch ``DataLoader`` takes it as ``batch_sampler``; its keys carry the epoch, so workers need
-    not be told of it. Iterating begins at the position last given to :meth:`resume`, once, and
-    otherwise at the beginning of the epoch. ``consumed`` is counted by whoever hands the batches
-    out, since an iterator is read ahead of its batches.
+    For a torch ``DataLoader`` as ``batch_sampler``; keys contain the epoch, so workers need no
+    notice of it. Iterating begins at the position last given to :meth:`resume`, once, and
+    otherwise at the beginning of the epoch.
 
     Args:
         num_videos: of the manifest.
@@ -97,10 +91,14 @@ class EpochBatches:
         world_size: number of ranks.
         rank: this one.
         accumulate: micro-batches per optimizer step.
-        fixed_epoch: give this epoch's batches in every epoch (to overfit a few on purpose).
+        fixed_epoch: repeat this epoch's batches in every epoch (to overfit a few on purpose).
+
+    Attributes:
+        epoch: the current one.
+        consumed: batches consumed of it, counted by the loader, since an iterator runs ahead.
 
     Raises:
-        UserError: the batch cannot be shared out evenly, or there are fewer videos than it needs.
+        UserError: the batch cannot be divided evenly, or there are fewer videos than it needs.
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class EpochBatches:
 
     @property
     def sampler(self) -> EpochBatches:
-        """Itself: Lightning tells ``loader.batch_sampler.sampler`` of a new epoch."""
+        """Itself: Lightning calls ``set_epoch`` of ``loader.batch_sampler.sampler``."""
         return self
 
     @property
@@ -147,7 +145,7 @@ class EpochBatches:
         return self._start
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of ``epoch``; in the midst of that very epoch, stay."""
+        """Go to the beginning of ``epoch``; within that very epoch, stay."""
         if epoch != self.epoch:
             self.resume(epoch, 0)
 

@@ -1,4 +1,4 @@
-"""What is left of a batch's augmentation, done on the device."""
+"""Finish a batch's augmentation on the device."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def finish_batch(
     batch: Mapping[str, Any], transform: SplitTransform, device: torch.device | str
 ) -> dict[str, Any]:
-    """Move a batch to ``device`` and finish there what a dataset with ``begin_only`` began.
+    """Move a batch of a dataset with ``begin_only`` to ``device`` and finish its augmentation.
 
     Args:
         batch: collated, on the host. Instead of ``views`` it holds ``begun`` and
-            ``augmentations``, whose parameters stay on the host; so finishing waits for nothing.
+            ``augmentations``, which stay on the host, so that nothing waits for the device.
         transform: the one that began.
         device: where the batch is needed.
 
@@ -56,13 +56,13 @@ def finish_batch(
 
 
 def finishing_time(trainer: Trainer) -> float:
-    """Seconds that this process has spent on finishing batches; 0 for data that are whole.
+    """Return the seconds that this process has spent on finishing batches, 0 if it finishes none.
 
-    What lies between two training steps is waiting for data but for this. On a GPU it is short, as
-    the work is only handed over.
+    The rest of the time between two training steps is waiting for data. On a GPU, finishing is
+    short, as the work is only enqueued.
 
     Args:
-        trainer: whose data module keeps the time as ``finishing_time``, if it finishes batches.
+        trainer: whose data module keeps the time as ``finishing_time``.
 
     Example:
         >>> from pytorch_lightning import Trainer

@@ -1,4 +1,4 @@
-"""Loaders: workers that do not matter to what is loaded, and a position that can be resumed."""
+"""Loaders whose workers do not affect what is loaded, and whose position can be resumed."""
 
 from __future__ import annotations
 
@@ -7,37 +7,32 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.processes import end_with_creator
 from vclr_lightning.core.stopping import signals_blocked
 from vclr_lightning.data.loading.collate import Collate, Failure, as_tensors, shared_memory
 from vclr_lightning.data.loading.epochs import EpochBatches
 from vclr_lightning.data.loading.workers import (
     WorkerOptions,
     WorkerWatch,
-    begin_worker,
     expect_deaths,
     stop_workers,
 )
 
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
 _END = object()
 
 
-class LoaderState(TypedDict):
-    """Where training stands: ``batch`` batches of ``epoch`` were handed out, of ``batches``."""
-
-    epoch: int
-    batch: int
-    batches: int
-
-
 class _Guarded(Dataset[Any]):
-    """Hands over what ends the run as a value: raised in a worker, it would arrive as a text."""
+    """Returns errors that end the run as values: raised in a worker, they would arrive as text."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -49,16 +44,20 @@ class _Guarded(Dataset[Any]):
             return Failure(error)
 
 
+def _begin_worker(_: int, *, from_main_thread: bool) -> None:
+    end_with_creator(from_main_thread=from_main_thread)
+
+
 class BatchLoader:
     """Loads the samples of given batches, in their order, as tensors.
 
     Args:
-        dataset: gives a sample for a key.
+        dataset: returns a sample for a key.
         batches: lists of keys, iterated anew each time.
-        workers: how.
+        workers: how samples are loaded.
 
     Raises:
-        UserError, CodeFault: from iterating, where the dataset raises it, in whatever process.
+        UserError, CodeFault: from iterating, where the dataset raises it in any process.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class BatchLoader:
             batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of keys
             collate_fn=self._collate,
             pin_memory=workers.pin_memory,
-            # Of its own, or starting an epoch would draw a number from torch's global generator.
+            # Otherwise starting an epoch would draw a number from torch's global generator.
             generator=torch.Generator(),
             **parallel,
         )
@@ -119,16 +118,16 @@ class BatchLoader:
                 stop_workers(self._started)
 
     def _start(self) -> Iterator[Any]:
-        """Start the workers, if they are not there, with the next batches."""
+        """Return an iterator over the next batches; start the workers if there are none."""
         assert self._loader is not None
         main = threading.current_thread() is threading.main_thread()
-        self._loader.worker_init_fn = partial(begin_worker, from_main_thread=main)
+        self._loader.worker_init_fn = partial(_begin_worker, from_main_thread=main)
         self._collate.free, _ = shared_memory()
         with nullcontext() if self._started else signals_blocked():
             iterator = iter(self._loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator not in self._started:
             self._started.append(iterator)
-            expect_deaths(iterator)  # they are noticed where a batch is waited for
+            expect_deaths(iterator)  # which the watch reports
         return iterator
 
     def close(self) -> None:
@@ -138,21 +137,20 @@ class BatchLoader:
 
 
 class EpochLoader(BatchLoader):
-    """Loads training epochs, knows its position in batches *consumed*, and can go on from it.
+    """Loads training epochs and resumes at its position in batches *consumed*.
 
-    The position counts what was handed out, not what workers have prefetched. Iterating begins at
-    the position last loaded with :meth:`load_state_dict`, once, and otherwise at the beginning of
-    the epoch named with :meth:`set_epoch`. Lightning drives it by itself: it saves the state with
-    each checkpoint and sets the epoch.
+    The position does not count what workers have prefetched. Iterating begins at the position last
+    loaded with :meth:`load_state_dict`, once, and otherwise at the beginning of the epoch set by
+    :meth:`set_epoch`. Lightning calls both, and saves the state with each checkpoint.
 
     Args:
-        dataset: takes ``(epoch, row)`` keys, and gives samples of a
+        dataset: takes ``(epoch, row)`` keys and returns samples of a
             :class:`~vclr_lightning.core.types.Batch`.
         batches: which keys make which batch.
         workers: how samples are loaded.
 
     Attributes:
-        on_start: called when the first batch of an iteration is asked for; it may still move the
+        on_start: called when the first batch of an iteration is asked for; may still move the
             position.
 
     Example:
@@ -180,7 +178,7 @@ class EpochLoader(BatchLoader):
 
     @property
     def batch_sampler(self) -> EpochBatches:
-        """What Lightning looks for to announce an epoch."""
+        """Where Lightning announces an epoch."""
         return self._epochs
 
     @property
@@ -189,7 +187,7 @@ class EpochLoader(BatchLoader):
         return self._epochs.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of ``epoch``; in the midst of that very epoch, stay."""
+        """Go to the beginning of ``epoch``; within that very epoch, stay."""
         self._epochs.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -200,12 +198,12 @@ class EpochLoader(BatchLoader):
             self._epochs.consumed += 1
             yield batch
 
-    def state_dict(self) -> LoaderState:
-        """Return the position, with which a checkpoint resumes."""
+    def state_dict(self) -> dict[str, int]:
+        """Return the position: ``batch`` of ``batches`` batches of ``epoch`` were consumed."""
         return {"epoch": self.epoch, "batch": self._epochs.consumed, "batches": len(self)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the batches that had been consumed.
+        """Go on after the batches that had been consumed.
 
         Raises:
             UserError: an epoch has another number of batches than when the state was saved.
@@ -217,3 +215,17 @@ class EpochLoader(BatchLoader):
                 "the videos, batch_size and accumulate_grad_batches that it was saved with"
             )
         self._epochs.resume(int(state["epoch"]), int(state["batch"]))
+
+
+def restore_position(trainer: Trainer, batches: EpochBatches) -> None:
+    """Give a checkpoint's position to a loader that was built before the checkpoint was restored.
+
+    A module that asks for the length of the run in ``configure_optimizers`` makes Lightning build
+    the loader before it restores the loops, and then forget the position. To be called before the
+    first batch is loaded.
+    """
+    loop = trainer.fit_loop
+    if loop.restarting and loop._combined_loader_states_to_load:
+        loop._load_combined_loader_states()
+        # Lightning announced the epoch already; the position may be the end of the one before.
+        batches.set_epoch(loop.epoch_progress.current.processed)  # type: ignore[attr-defined]

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class ViewPlan:
     """Draws the needed views of a video with one or more samplers.
 
-    Every sampler always draws all it has, from its own random numbers, so a draw depends neither
-    on which views are needed nor on the samplers that come after. A view that two samplers yield
-    comes from the first; a sampler that equals an earlier one is not asked again.
+    Every sampler always draws all its views, with its own random numbers, so a draw depends neither
+    on which views are needed nor on later samplers. A view that two samplers yield comes from the
+    first; a sampler that equals an earlier one is skipped.
 
     Args:
         samplers: at least one.
         needed: names of the views to read; ``None`` for all.
 
     Raises:
-        UserError: no sampler; two samplers disagree on a view, or use one name for different rows
-            or orders; a needed view that no sampler yields; a sampler whose draw does not have the
+        UserError: there is no sampler; two samplers disagree on a view, or use the same name for
+            rows or orders; no sampler yields a needed view; a sampler's draw does not have the
             shape that it declares.
 
     Example:
@@ -62,15 +62,15 @@ class ViewPlan:
 
     @property
     def specs(self) -> Mapping[str, ViewSpec]:
-        """The views that are read, in the order of the samplers; a view of 0 clips is none."""
+        """The views that are read, in the order of the samplers, without views of 0 clips."""
         return self._specs
 
     def draw(self, num_frames: int, *keys: Key) -> Draw:
-        """Draw the views of a video of ``num_frames`` frames; ``keys`` decide the outcome.
+        """Draw the views of a video of ``num_frames`` frames with random numbers from ``keys``.
 
         Raises:
-            CodeFault: a sampler fails, draws frames that the video does not have, or draws
-                arrays of other shapes than for other videos, which make no batch.
+            CodeFault: a sampler fails, draws frames that the video does not have, or draws arrays
+                of other shapes than for other videos, which cannot be batched.
         """
         indices: dict[str, NDArray[np.int64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}

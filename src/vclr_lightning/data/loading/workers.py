@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -17,7 +17,7 @@ from torch.utils.data._utils import signal_handling
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped, report_failure
+from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
 from vclr_lightning.core.stopping import write_stderr
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
@@ -41,12 +41,12 @@ class WorkerOptions:
     """How samples are loaded; none of it changes what is loaded.
 
     Attributes:
-        num_workers: processes that load; 0 loads in the training process.
-        start_method: how they are started; ``None`` for the system's own.
+        num_workers: loading processes; 0 loads in the training process.
+        start_method: how they are started; ``None`` for the system's default.
         prefetch_factor: batches that each worker loads ahead.
         pin_memory: whether batches are put into page-locked memory.
         persistent: whether workers stay for the next epoch.
-        timeout: seconds that a batch may take before workers that are stuck are given up.
+        timeout: seconds that a batch may take before stuck workers are ended.
 
     Raises:
         UserError: a number is too small, or the start method is unknown.
@@ -72,24 +72,19 @@ class WorkerOptions:
 
 
 def default_num_workers(processes: int = 1) -> int:
-    """Return the cores that each of ``processes`` on this machine can have, less one for itself."""
+    """Return the cores for each of ``processes`` on this machine, less one for itself."""
     usable = getattr(os, "sched_getaffinity", None)
     cores = len(usable(0)) if usable is not None else os.cpu_count() or 1
     return max(1, cores // processes - 1)
 
 
-def begin_worker(_: int, *, from_main_thread: bool) -> None:
-    """Let a worker end with the process that loads."""
-    end_with_creator(from_main_thread=from_main_thread)
-
-
 class WorkerWatch(threading.Thread):
-    """Ends a wait for workers that have died, and one that takes too long, with one sentence.
+    """Ends a wait for workers that have died, or that takes too long, with an error message.
 
     Args:
         iterators: whose workers are waited for; may grow.
-        timeout: seconds that a wait may take. Those in which this process itself is stopped, or
-            the machine asleep, do not count.
+        timeout: seconds that a wait may take, not counting those in which this process is stopped
+            or the machine asleep.
     """
 
     def __init__(self, iterators: list[Any], timeout: float) -> None:
@@ -110,7 +105,7 @@ class WorkerWatch(threading.Thread):
         try:
             yield
         except Exception as error:
-            # What a dying process held is closed before it counts as ended.
+            # A dying process closes what it holds before it counts as ended.
             workers = {worker.sentinel: worker for worker in self._workers()}
             for ending in wait(workers, timeout=_GLANCE):
                 workers[ending].join(_GLANCE)
@@ -124,22 +119,22 @@ class WorkerWatch(threading.Thread):
             self._ended += 1
 
     def close(self) -> None:
-        """Watch no longer."""
+        """End the watch."""
         self._over.set()
 
     def run(self) -> None:
         number, waited = 0, 0.0
-        # A deadline would have passed when a stopped process goes on.
+        # Seconds are counted, since a deadline would pass while this process is stopped.
         while not self._over.wait(_GLANCE):
             waited = waited + _GLANCE if number == self._begun != self._ended else 0.0
             number = self._begun
-            # Torch notices a death by itself, unless the dead one was about to send something.
+            # Torch notices a death by itself, unless the worker died while sending.
             late = waited >= self._timeout
             death = self._death() if late or waited >= _PATIENCE else None
             if death or late:
                 self._reason = death or self._delay()
-                _kill(self._workers())  # which is an error for who waits
-                if not self._over.wait(_PATIENCE):  # unless half a message has come
+                _kill(self._workers())  # which raises an error in the waiting thread
+                if not self._over.wait(_PATIENCE):  # unless it waits for the rest of a message
                     write_stderr(f"error: {self._reason}")
                     report_failure(self._reason)
                     os._exit(2)
@@ -167,7 +162,7 @@ class WorkerWatch(threading.Thread):
 
 
 def expect_deaths(iterator: Any) -> None:
-    """Let torch raise no error, in the middle of anything, when a worker dies."""
+    """Keep torch from raising an error at a random place when a worker dies."""
     if iterator._worker_pids_set:
         iterator._worker_pids_set = False
         signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
@@ -176,7 +171,7 @@ def expect_deaths(iterator: Any) -> None:
 def stop_workers(iterators: list[Any]) -> None:
     """End the workers of these iterators, also those that are stuck; at exit at the latest.
 
-    Python ends what is left of them at exit with a SIGTERM, which they never get, and would wait.
+    At exit, Python would send them a SIGTERM, which is blocked, and wait for them.
     """
     while iterators:
         iterator = iterators.pop()
@@ -192,6 +187,6 @@ def stop_workers(iterators: list[Any]) -> None:
         _kill(workers)
 
 
-def _kill(workers: Sequence[Any]) -> None:
+def _kill(workers: list[Any]) -> None:
     for worker in workers:
         worker.kill()

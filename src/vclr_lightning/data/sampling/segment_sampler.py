@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.segments import clip_indices, segment_bounds
+from vclr_lightning.data.sampling.frame_indices import clip_indices, segment_bounds
 
 if TYPE_CHECKING:
     import numpy as np

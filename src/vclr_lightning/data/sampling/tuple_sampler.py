@@ -10,7 +10,7 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.segments import (
+from vclr_lightning.data.sampling.frame_indices import (
     DrawRule,
     SegmentRule,
     clip_indices,

@@ -23,7 +23,7 @@ from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.stopping import signals_blocked
-from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.loading.workers import WorkerOptions
 from vclr_lightning.evaluation.encoders import frame_encoder

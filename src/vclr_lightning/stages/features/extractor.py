@@ -18,7 +18,7 @@ from vclr_lightning.core.locks import locked
 from vclr_lightning.core.screen import is_new
 from vclr_lightning.data.indexing.ensure import default_cache
 from vclr_lightning.data.loading.datamodule import VideoDataModule
-from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.protocols import ClipTransform
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer

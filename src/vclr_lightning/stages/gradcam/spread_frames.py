@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.data.faults import blaming
-from vclr_lightning.data.loading.decoding import read_clips
-from vclr_lightning.data.sampling.segments import clip_indices, segment_centres
+from vclr_lightning.data.loading.clip_reading import read_clips
+from vclr_lightning.data.sampling.frame_indices import clip_indices, segment_centres
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.gradcam.chosen_videos import ChosenVideo
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vclr_lightning.core.screen import track
-from vclr_lightning.data.loading.decoding import read_drawn
+from vclr_lightning.data.loading.clip_reading import read_drawn
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.confusions import class_name

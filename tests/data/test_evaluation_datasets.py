@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.loading.frames import FramesDataset
+from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoReader
 

@@ -1,4 +1,4 @@
-"""Read what was drawn from one video file."""
+"""Read the frames that were drawn from one video of a manifest."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ Drawn = TypeVar("Drawn")
 Converted = TypeVar("Converted")
 Taken = TypeVar("Taken")
 
-_AT_ONCE = 64  # frames of a video in memory, as large as they are in the file
-
+_AT_ONCE = 64  # frames of a video held at full size
 _ROUNDING = 1e-6  # seconds
 
 
@@ -36,23 +35,22 @@ def read_drawn(
     reader: VideoReader,
     draw: Callable[[int], tuple[Drawn, NDArray[np.int64]]],
 ) -> tuple[Drawn, list[NDArray[np.uint8]]]:
-    """Open a video, draw for the number of frames it has, and read the frames drawn at one go.
+    """Open a video, draw frames given how many it has, and read them in one pass.
 
     Args:
         manifest: the videos.
         row: which of them.
         reader: opens it.
-        draw: of a number of frames gives what was drawn and the indices to read, ``(N,)``. It is
-            asked again where the video is read again, as where the decoder finds another number of
-            frames than was promised. Of a row that is a clip, both count the frames within its
-            window alone.
+        draw: maps a number of frames to what was drawn and the frame indices to read, ``(N,)``. It
+            is called again if the video is read again, or has another number of frames than
+            promised. For a row that is a clip within a file, both count the clip's frames only.
 
     Returns:
         What was drawn, and the N frames ``(H, W, 3)`` uint8.
 
     Raises:
         VideoError: the file cannot be read.
-        CodeFault: the reader or ``draw`` fails by its own fault.
+        CodeFault: the reader or ``draw`` has a bug.
     """
 
     def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
@@ -60,7 +58,7 @@ def read_drawn(
             drawn, indices = draw(len(within))
         return drawn, _read(video, within.start + np.asarray(indices))
 
-    return _opened(manifest, row, reader, take)
+    return _with_open(manifest, row, reader, take)
 
 
 def read_clips(
@@ -71,50 +69,48 @@ def read_clips(
     draw: Callable[[int], NDArray[np.int64]],
     converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Converted]],
 ) -> list[Converted]:
-    """Open a video and read clips, a few frames at a time: those of a long video fill the memory.
+    """Open a video and convert clips of it, a few frames at a time to save memory.
 
     Args:
         manifest: the videos.
         row: which of them.
         reader: opens it.
-        draw: of a number of frames gives the indices of the clips, ``(m, T)``; see
+        draw: maps a number of frames to the frame indices of the clips, ``(m, T)``; see
             :func:`read_drawn`.
-        converter: gives what makes of a clip's frames, ``(H, W, 3)`` uint8, that which is to be
-            kept; asked again where the video is read again.
+        converter: returns a function that converts a clip's frames, ``(H, W, 3)`` uint8; called
+            again if the video is read again.
 
     Raises:
         VideoError: the file cannot be read.
-        CodeFault: the reader, ``draw`` or what converts fails by its own fault.
+        CodeFault: the reader, ``draw`` or the conversion has a bug.
     """
 
     def take(video: OpenVideo, within: range) -> list[Converted]:
         convert = converter()
         with blaming(draw):
             clips = within.start + draw(len(within))
-        size = max(1, _AT_ONCE // clips.shape[1])
+        length = clips.shape[1]
+        size = max(1, _AT_ONCE // length)
         converted = []
         for start in range(0, len(clips), size):
-            part = clips[start : start + size]
-            frames = _read(video, part.reshape(-1))
-            length = part.shape[1]
+            frames = _read(video, clips[start : start + size].reshape(-1))
             with blaming(convert):
                 converted += [
                     convert(frames[k : k + length]) for k in range(0, len(frames), length)
                 ]
         return converted
 
-    return _opened(manifest, row, reader, take)
+    return _with_open(manifest, row, reader, take)
 
 
-def _opened(
+def _with_open(
     manifest: VideoTable,
     row: int,
     reader: VideoReader,
     take: Callable[[OpenVideo, range], Taken],
 ) -> Taken:
-    """Open a video and take something of the frames of the row, again if their count changes."""
-    known = manifest.num_frames(row)
-    path = manifest.path(row)
+    """Call ``take`` with the open video and the row's frames, again if their number changes."""
+    known, path = manifest.num_frames(row), manifest.path(row)
 
     def attempt() -> Taken:
         with reader.open(path, num_frames=known) as video:
@@ -122,9 +118,8 @@ def _opened(
             try:
                 return take(video, _within(video, window, video.num_frames))
             except FrameCountChangedError as error:
-                if known is not None and known - error.actual > max(
-                    FRAME_SLACK, (1 - LEAST_SHARE) * known
-                ):
+                lost = 0 if known is None else known - error.actual
+                if known is not None and lost > max(FRAME_SLACK, (1 - LEAST_SHARE) * known):
                     raise VideoError(
                         f"truncated: it had {known} frames when it was indexed, and now"
                         f" {error.actual} decode"
@@ -135,7 +130,7 @@ def _opened(
 
 
 def _read(video: OpenVideo, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    """Read frames, and let what no reader should give be the reader's fault, before it is used."""
+    """Read frames and check what the reader returns, so that its bugs are reported as such."""
     frames = list(video.read(indices))
     if len(frames) != len(indices):
         raise ValueError(f"of {len(indices)} frames to read it gives {len(frames)}")
@@ -154,14 +149,14 @@ def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: in
 
 
 def window_indices(times: NDArray[np.float64], start: float, end: float) -> range:
-    """Return the indices of the frames shown from ``start`` until before ``end``.
+    """Return the indices of the frames whose presentation begins in ``start <= t < end``.
 
-    Where none begins to be shown in between, the one frame that is on screen at ``start``.
+    If there is none, the one frame that is on screen at ``start``.
 
     Args:
         times: when each frame is shown, ``(n,)``, rising.
         start: on the same clock.
-        end: likewise, after ``start``.
+        end: on the same clock, after ``start``.
 
     Raises:
         VideoError: ``start`` lies beyond the video's end.
@@ -174,15 +169,14 @@ def window_indices(times: NDArray[np.float64], start: float, end: float) -> rang
     last = times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0)
     if start >= last and start > 0:
         raise VideoError(f"the clip begins at {start:g}, and the video ends at {last:g}")
-    # A frame at 0.1 s may stand at 0.09999999999 by rounding.
+    # A frame at 0.1 s may have the time 0.09999999999.
     first, stop = np.searchsorted(times, (start - _ROUNDING, end - _ROUNDING)).tolist()
-    if first < stop:
-        return range(first, stop)
-    return range(max(0, first - 1), max(0, first - 1) + 1)
+    first = first if first < stop else max(0, first - 1)
+    return range(first, max(stop, first + 1))
 
 
 def reject(manifest: VideoTable, row: int, error: VideoError) -> Rejection:
-    """Note why a video could not be used, in one line."""
+    """Return a rejection with the reason in one line."""
     rejection: Rejection = {
         "video_id": manifest.video_id(row),
         "path": str(manifest.path(row)),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from vclr_lightning.data.sampling.segments import (
+from vclr_lightning.data.sampling.frame_indices import (
     clip_indices,
     draw_two,
     draw_unused,

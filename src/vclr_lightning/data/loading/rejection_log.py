@@ -1,4 +1,4 @@
-"""The list of videos that cannot be used, and when there are too many of them."""
+"""The list of videos that cannot be read, and when there are too many of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.types import Rejection
 
-_COLUMNS = ("video_id", "path", "reason")
-
 
 def too_many(rejected: int, attempted: int, *, max_share: float, num_videos: int) -> bool:
-    """Say whether the rejected videos exceed a share of ``num_videos``, judging by a part of them.
+    """Return whether more than a share of ``num_videos`` is rejected, judging by those attempted.
 
-    Once all were attempted, the share is compared as it is. Before, it must lie above by
-    three standard deviations of what chance gives a sample of that size, and at least 20 videos
-    must have been attempted: one bad video among the first three says nothing yet.
+    Once all were attempted, the share is compared as it is. Before, it must exceed the limit by
+    three standard deviations of a random sample of that size, and at least 20 videos must have
+    been attempted: one bad video among the first three says nothing yet.
 
     Args:
         rejected: distinct videos rejected.
@@ -48,15 +46,14 @@ def too_many(rejected: int, attempted: int, *, max_share: float, num_videos: int
 
 
 class RejectionLog:
-    """Keeps the videos that cannot be read, in a CSV file too, and says when to stop.
+    """Keeps the videos that cannot be read, also in a CSV file, and stops a run with too many.
 
-    A video counts as it was when it was last met: one that is read again leaves the list. A row is
-    appended whole as soon as it is known; when some leave, and after a resume, the file is written
-    anew.
+    A video that can be read again leaves the list. New rows are appended at once and whole; when
+    some leave, and after a resume, the file is rewritten.
 
     Args:
-        path: the file, with columns video_id, path and reason; ``None`` writes none (as on all
-            ranks but the first).
+        path: the file, with columns video_id, path and reason; ``None`` for none (as on all ranks
+            but the first).
         num_videos: videos in the training set.
         max_share: share of them that may be rejected.
 
@@ -98,14 +95,14 @@ class RejectionLog:
         return len(self) / max(1, self.attempted)
 
     def add(self, rejected: Iterable[Rejection], *, seen: Iterable[int]) -> list[Rejection]:
-        """Take note of some batches of all ranks.
+        """Add the results of some batches of all ranks.
 
         Args:
             rejected: their rejections.
-            seen: ids of the videos that were read; one that is among both can be read.
+            seen: ids of the videos that were read, which overrides a rejection.
 
         Returns:
-            The rejections that were not on the list.
+            The rejections that are new.
 
         Raises:
             UserError: the file cannot be written.
@@ -145,14 +142,14 @@ class RejectionLog:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs: plain lists, numbers and a tensor."""
+        """Return the state as plain lists, numbers and a tensor."""
         return {
             "rejected": [dict(rejection) for rejection in self._rejected.values()],
             "seen": torch.tensor(sorted(self._seen), dtype=torch.int64),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to the state of a checkpoint; the file is put back with it.
+        """Restore a checkpoint's state, and the file with it.
 
         Raises:
             UserError: the file cannot be written.
@@ -168,24 +165,24 @@ class RejectionLog:
         if self._path is None:
             return
         if not self._appending:
-            content = _rows([_COLUMNS]) + _rows(map(_row, self._rejected.values()))
             with replacing(self._path) as file:
-                file.write(content.encode())
+                file.write(_csv(self._rejected.values(), header=True))
             self._appending = True
             return
         try:
-            # Unbuffered: the new rows go out in one write, so no reader sees half a row.
+            # Unbuffered: one write for all new rows, so nobody reads half a row.
             with open(self._path, "ab", buffering=0) as file:
-                file.write(_rows(map(_row, new)).encode())
+                file.write(_csv(new))
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
 
 
-def _row(rejection: Rejection) -> tuple[object, ...]:
-    return (rejection["video_id"], rejection["path"], rejection["reason"])
-
-
-def _rows(rows: Iterable[Iterable[object]]) -> str:
+def _csv(rejections: Iterable[Rejection], *, header: bool = False) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    table = csv.DictWriter(
+        text, ("video_id", "path", "reason"), extrasaction="ignore", lineterminator="\n"
+    )
+    if header:
+        table.writeheader()
+    table.writerows(rejections)
+    return text.getvalue().encode()

@@ -11,7 +11,7 @@ import torch
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Rejection
-from vclr_lightning.data.loading.rejections import RejectionLog, too_many
+from vclr_lightning.data.loading.rejection_log import RejectionLog, too_many
 
 
 def bad(video: int, reason: str = "cut off") -> Rejection:
