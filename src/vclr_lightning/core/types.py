@@ -1,17 +1,17 @@
-"""Types that travel between the layers, and the legend of shape letters.
+"""Types shared by the layers, and the legend of shape letters.
 
 ==========  =========================================================================
 letter      meaning
 ==========  =========================================================================
 ``B``       batch: videos of one rank's micro-batch
-``S``       segments a video is cut into; also pictures (or clips) in one tuple
+``S``       segments of a video; also frames (or clips) in one tuple
 ``n``       clips in a view
 ``r``       clips that one request reads of a view
 ``T``       frames per clip (1 for a 2D network)
 ``C H W``   channels, height, width
 ``F``       features of the backbone
 ``D``       size of an embedding
-``K``       length of a queue
+``K``       length of the queue
 ==========  =========================================================================
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What one named view is made of: ``clips`` clips of ``frames`` frames, ``stride`` apart.
+    """A view consists of ``clips`` clips of ``frames`` frames that are ``stride`` apart.
 
-    Two samplers may yield the same view only when their specs are equal.
+    Two samplers may yield the same view only if their specs are equal.
     """
 
     clips: int
@@ -41,7 +41,7 @@ class ViewSpec:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a sampler decided for one video, before anything is decoded.
+    """What a sampler drew for one video, before anything is decoded.
 
     Attributes:
         frame_indices: of the frames to decode for each view, ``(n, T)`` int64.
@@ -56,7 +56,7 @@ class Draw:
 
 
 class Rejection(TypedDict):
-    """A video that could not be used, and why; ``passing`` where another time it may be."""
+    """A video that cannot be read, and why; ``passing`` if the error may be transient."""
 
     video_id: int
     path: str
@@ -70,8 +70,8 @@ class Batch(TypedDict):
     ``views[name]`` is ``(B, n, C, T, H, W)`` uint8; ``rows[name]`` is ``(B, r)`` int64;
     ``order`` holds ``anchor`` and ``positive`` ``(B, S)`` and ``label`` ``(B,)``;
     ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and
-    ``index`` (row of the manifest that the sample stands for) are ``(B,)`` int64. Ids are
-    those of the video really decoded; ``rejected`` lists the ones it replaced.
+    ``index`` (row of the manifest) are ``(B,)`` int64. Where a video was replaced, ids are those
+    of the video really decoded; ``rejected`` lists the ones it replaced.
     """
 
     views: dict[str, Tensor]
@@ -88,11 +88,10 @@ class Batch(TypedDict):
 class FramesBatch(TypedDict):
     """Evaluation frames of some videos.
 
-    ``frames`` is ``(B, m, C, T, H, W)`` uint8 and ``mask`` ``(B, m)`` bool, false for the
-    repetitions that fill up a video of fewer than m frames; ``count`` ``(B,)`` int64 is the number
-    of true ones. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index`` (row of the
-    manifest) are ``(B,)`` int64. Videos that cannot be read are left out (B may be 0) and listed
-    in ``rejected``.
+    ``frames`` is ``(B, m, C, T, H, W)`` uint8 and ``mask`` ``(B, m)`` bool, false for repetitions
+    that fill up a video of fewer than m frames; ``count`` ``(B,)`` int64 is the number of true
+    ones. ``video_id``, ``group_id``, ``label`` (-1: none) and ``index`` (row of the manifest) are
+    ``(B,)`` int64. Videos that cannot be read are left out (B may be 0) and listed in ``rejected``.
     """
 
     frames: Tensor
@@ -107,15 +106,15 @@ class FramesBatch(TypedDict):
 
 @dataclass(frozen=True)
 class Request:
-    """What an objective reads: features of some clips from one encoder.
+    """Features of some clips from one encoder, which an objective needs.
 
     Attributes:
         encoder: ``"query"`` (with gradient) or ``"key"`` (momentum, without).
         views: the views read, concatenated along their clips; a view of 0 clips adds none.
         rows: name of the selection in ``Batch["rows"]``, or ``None`` for all clips.
         pooled: features ``(B, r, F)``; otherwise the map before pooling ``(B, r, F, ...)``.
-        apart: where encodings are not shared, each clip is a BatchNorm batch of its own, with the
-            same clip of the other videos; otherwise all clips of the request are one.
+        apart: if encodings are not shared, each clip forms a BatchNorm batch with the same clip of
+            the other videos; otherwise all clips of the request form one.
     """
 
     encoder: str
@@ -132,7 +131,7 @@ class ObjectiveOutput:
     Attributes:
         loss: scalar with gradient, before its weight.
         metrics: detached scalars by name, logged under the objective's name.
-        pending: tensors ``(B, ...)`` to be gathered over ranks and handed to
+        pending: tensors ``(B, ...)`` to be gathered over ranks and passed to
             :meth:`Objective.commit` after the optimizer step.
     """
 

@@ -1,4 +1,4 @@
-"""Whose fault it is when a video gives no sample: the file's, the system's, or that of code."""
+"""Decide whether a failure is the file's, the system's, or a bug in a part of the program."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vclr_lightning.data.protocols import FrameCountChangedError, PassingError, 
 Result = TypeVar("Result")
 
 FILE_FAULTS = (VideoError, FrameCountChangedError, OSError, MemoryError, av.FFmpegError)
-"""What a reader raises where the file is to blame, or the system that should give its bytes."""
+"""What a reader raises if the file is bad or the system cannot read it."""
 
-PAUSES = (0.2, 1.0, 5.0)  # seconds, before what may have passed is tried again
+PAUSES = (0.2, 1.0, 5.0)  # seconds before each retry of a transient error
 
-# Of a disk or a network; the others say that a file is not there, or may not be read.
-_PASSING = frozenset(
+# Errors of a disk or a network; all others are permanent, such as a missing file.
+_TRANSIENT = frozenset(
     getattr(errno, name)
     for name in (
         *("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "EINTR", "ENFILE", "EMFILE", "ENOLCK"),
@@ -35,7 +35,7 @@ _PASSING = frozenset(
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether an error, or what it was raised from, is one that often passes.
+    """Return whether an error, or one that caused it, may be transient.
 
     Example:
         >>> may_pass(OSError(errno.ESTALE, "stale file handle")), may_pass(FileNotFoundError())
@@ -45,8 +45,8 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, PassingError | TimeoutError | ConnectionError):
             return True
         number = getattr(cause, "errno", None)
-        # By EIO FFmpeg also means that a file is cut off.
-        if number in _PASSING and not (isinstance(cause, av.FFmpegError) and number == errno.EIO):
+        # FFmpeg reports truncated files as EIO, too.
+        if number in _TRANSIENT and not (isinstance(cause, av.FFmpegError) and number == errno.EIO):
             return True
     return False
 
@@ -55,14 +55,14 @@ def may_pass(error: BaseException) -> bool:
 def blaming(
     part: object, on: object = None, *, but: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Turn what a part of the program raises into a :class:`CodeFault` that says where.
+    """Convert exceptions of a part of the program to a :class:`CodeFault` that names the part.
 
-    Mistakes of the user, and what the part says of the video, pass.
+    :class:`UserError` and :class:`VideoError` are not converted.
 
     Args:
         part: a function, or an object whose method is called.
-        on: what it is at work on, where that is known.
-        but: further exceptions that pass.
+        on: what it works on, if known.
+        but: further exceptions that are not converted.
 
     Example:
         >>> def shuffle(indices):
@@ -85,7 +85,7 @@ def blaming(
 
 
 def described(value: object) -> str:
-    """Say what a value is: its type, and its shape and dtype, if it has any.
+    """Describe a value by its type, and its shape and dtype if it has any.
 
     Example:
         >>> described(None), described(torch.zeros((2, 3)))
@@ -97,11 +97,7 @@ def described(value: object) -> str:
 
 
 def picture(value: object, *shape: int) -> Tensor:
-    """Return what a transform gave, if it is a uint8 tensor of this shape.
-
-    Raises:
-        TypeError: it is not.
-    """
+    """Return a transform's result; raise :class:`TypeError` unless it is uint8 of this shape."""
     if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.shape != shape:
         raise TypeError(f"it gives {described(value)}, not a tensor {shape} of uint8")
     return value
@@ -110,12 +106,7 @@ def picture(value: object, *shape: int) -> Tensor:
 def retried(
     attempt: Callable[[], Result], *, after: tuple[type[Exception], ...] = FILE_FAULTS
 ) -> Result:
-    """Call ``attempt``, again after a pause where it fails by what may pass.
-
-    Args:
-        attempt: what may be called several times.
-        after: exceptions that may pass.
-    """
+    """Call ``attempt``; after a transient error among ``after``, pause and call it again."""
     for pause in PAUSES:
         try:
             return attempt()
@@ -127,16 +118,16 @@ def retried(
 
 
 def judged(attempt: Callable[[], Result], *, part: object, on: object) -> Result:
-    """Read a video, again after a pause where that fails by what may pass.
+    """Read a video, with retries after transient errors.
 
     Args:
-        attempt: reads it; it may be called several times.
+        attempt: reads it; may be called several times.
         part: what reads it.
         on: the video.
 
     Raises:
-        VideoError: by the fault of the file, or of the system that should give its bytes.
-        CodeFault: by the fault of the part.
+        VideoError: the file is bad, or the system cannot read it.
+        CodeFault: ``part`` has a bug.
     """
     try:
         with blaming(part, on, but=FILE_FAULTS):

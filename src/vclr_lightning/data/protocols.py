@@ -1,4 +1,4 @@
-"""What the parts of the data path owe each other; anything that fits may take their place."""
+"""Protocols of the data path: anything that follows them can replace its parts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 
 
 LEAST_SHARE = 0.9
-"""Of the frames promised; where fewer decode, the file is truncated."""
+"""Share of the promised frames; if fewer decode, the file is truncated."""
 
 FRAME_SLACK = 2
-"""Frames by which the headers of whole AVI files are wrong."""
+"""Frames by which the headers of intact AVI files may be wrong."""
 
 
 class FrameCountChangedError(Exception):
-    """The decoder delivers another number of frames than the container promised.
-
-    Attributes:
-        actual: the number of frames that decode.
-    """
+    """Another number of frames decodes than the container promised, namely ``actual``."""
 
     def __init__(self, actual: int) -> None:
         super().__init__(f"{actual} frames decode, which is not what the container promised")
@@ -39,7 +35,7 @@ class VideoError(Exception):
 
 
 class PassingError(VideoError):
-    """A video cannot be read now; another time it may be."""
+    """A video cannot be read now, but possibly later; reading it is retried."""
 
 
 class VideoTable(Protocol):
@@ -49,29 +45,29 @@ class VideoTable(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the videos, their order, ids, groups and labels."""
+        """A hash of the videos, their order, ids, groups and labels."""
         ...
 
     def path(self, i: int) -> Path: ...
 
     def video_id(self, i: int) -> int:
-        """Return a non-negative number that no other video has."""
+        """Return the video's unique non-negative number."""
         ...
 
     def group_id(self, i: int) -> int:
-        """Return the number of the video's group; clips cut from one source share it."""
+        """Return the number of the video's group, shared by clips cut from one source."""
         ...
 
     def label(self, i: int) -> int:
-        """Return the class, or -1 where there is none."""
+        """Return the class, or -1 if there is none."""
         ...
 
     def num_frames(self, i: int) -> int | None:
-        """Return the number of the file's decodable frames, or ``None`` where that is not sure."""
+        """Return the number of the file's decodable frames, or ``None`` if it is not certain."""
         ...
 
     def window(self, i: int) -> tuple[float, float] | None:
-        """Return where the row begins and ends within its file, on the clock of
+        """Return start and end of the row within its file, on the clock of
         :meth:`OpenVideo.times`, or ``None`` for the whole file."""
         ...
 
@@ -81,17 +77,17 @@ class OpenVideo(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Decodable frames; indices ``0..num_frames - 1`` are by presentation time."""
+        """Decodable frames, with indices ``0..num_frames - 1`` in order of presentation."""
         ...
 
     def times(self) -> NDArray[np.float64]:
         """Return when each frame is shown, ``(num_frames,)``, rising from 0, in seconds.
 
-        Asked for only where a row of the table is a part of its file. Extracted pictures have no
-        clock; they count frames instead.
+        Called only if a row of the table is a part of its file. Folders of extracted frames have
+        no clock and return frame numbers.
 
         Raises:
-            VideoError: the file does not tell.
+            VideoError: the file has no times.
         """
         ...
 
@@ -101,7 +97,7 @@ class OpenVideo(Protocol):
         Repeated indices share one array, which the caller must not write to.
 
         Raises:
-            FrameCountChangedError: the decoder found another count; draw again with ``actual``.
+            FrameCountChangedError: another number of frames decodes; draw again with ``actual``.
             VideoError: the video cannot be read.
         """
         ...
@@ -126,24 +122,24 @@ def checked_indices(frame_indices: Sequence[int] | NDArray[np.int64], num_frames
 class VideoReader(Protocol):
     """Opens videos; picklable, holds no open files itself.
 
-    What is wrong with a file is a :class:`VideoError`, an error of PyAV or one of the system
-    (``OSError``); one that may pass, such as a network's, is met by reading the video again, a
-    little later. Anything else is a fault of the reader, and ends the run.
+    A bad file raises a :class:`VideoError`, an error of PyAV or one of the system (``OSError``).
+    After an error that may be transient, such as a network's, the video is read again a little
+    later. Any other exception is a bug of the reader and ends the run.
     """
 
     def open(
         self, path: Path, *, num_frames: int | None = None
     ) -> AbstractContextManager[OpenVideo]:
-        """Open ``path``; ``num_frames`` is the known number of decodable frames, if any.
+        """Open ``path``; ``num_frames`` is the number of decodable frames, if known.
 
         Raises:
-            VideoError: the file is no readable video.
+            VideoError: the video cannot be read.
         """
         ...
 
 
 class Sampler(Protocol):
-    """Decides jointly which frames of a video the views hold."""
+    """Draws the frames of all views of a video jointly."""
 
     @property
     def views(self) -> Mapping[str, ViewSpec]: ...
@@ -152,7 +148,7 @@ class Sampler(Protocol):
 
 
 class ClipTransform(Protocol):
-    """Turns a clip into a picture of fixed size, with one set of random parameters per clip."""
+    """Converts a clip to a fixed size, with the same random parameters for all its frames."""
 
     @property
     def size(self) -> int:
@@ -165,21 +161,21 @@ class ClipTransform(Protocol):
 
 
 class SplitTransform(ClipTransform, Protocol):
-    """A transform that can leave a part of its work to the device that trains."""
+    """A transform that can leave a part of its work to the training device."""
 
     def begin(
         self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator
     ) -> tuple[Tensor, NDArray[np.int32]]:
-        """Do the worker's part; return it, and the parameters of the rest.
+        """Do the worker's part; return the result and the parameters of the rest.
 
         ``T`` frames ``(H, W, 3)`` uint8 to a tensor and ``(P,)`` int32; shapes depend on T alone.
         """
         ...
 
     def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
-        """Do the rest on the device of ``clips``, the tensors that were begun, stacked.
+        """Do the rest on the device of ``clips``, the stacked tensors from :meth:`begin`.
 
         ``parameters`` ``(N, P)`` int32 are on the host. The result, ``(N, 3, T, size, size)``
-        uint8, is that of calling the transform.
+        uint8, equals that of calling the transform.
         """
         ...

@@ -17,12 +17,12 @@ from vclr_lightning.data.transforms import opencv
 from vclr_lightning.data.transforms.color import (
     adjust_brightness,
     adjust_contrast,
+    adjust_hue,
     adjust_saturation,
     fixed_point,
     luma,
     mean_luma,
 )
-from vclr_lightning.data.transforms.hue import adjust_hue
 
 Picture = NDArray[np.uint8]
 MeanError = Callable[[Picture, Picture], float]

@@ -23,7 +23,7 @@ from vclr_lightning.data.transforms import (
     opencv,
 )
 from vclr_lightning.data.transforms.backends import Backend
-from vclr_lightning.data.transforms.packing import columns, pack
+from vclr_lightning.data.transforms.batched import columns, pack
 
 Picture = NDArray[np.uint8]
 PilAugment = Callable[[Picture, Augmentation, int], Picture]

@@ -1,4 +1,4 @@
-"""Where frames are taken from a video: segments, random draws, clips, evaluation frames."""
+"""Which frames of a video are read: segments, random draws, clips, evaluation frames."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def segment_bounds(
 ) -> NDArray[np.int64]:
     """Cut a video into segments of (nearly) equal length.
 
-    ``"exact"``: segment i holds indices ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
-    ``"floor"``: every segment has ``n // S`` frames and the last one takes the remainder, as
-    the released code does (after it has stretched each video to 300 frames, which this does not);
-    with fewer frames than segments, where that code has no answer, it is as ``"exact"``.
-    A segment that would be empty holds the one frame ``floor((i + 1/2) n / S)``.
+    ``"exact"``: segment i holds frames ``floor(i n / S)`` to ``floor((i + 1) n / S) - 1``.
+    ``"floor"``: every segment has ``n // S`` frames and the last one takes the remainder, as in the
+    released code (which first stretches each video to 300 frames, unlike this); with fewer frames
+    than segments, where that code fails, the same as ``"exact"``. A segment that would be empty
+    holds the one frame ``floor((i + 1/2) n / S)``.
 
     Shape:
-        Returns ``(S, 2)`` int64: first index, and the index behind the last.
+        Returns ``(S, 2)`` int64: index of the first frame, and of the one after the last.
 
     Example:
         >>> segment_bounds(8, 3).tolist()
@@ -54,10 +54,10 @@ def draw_two(
     *,
     rule: DrawRule = "without_replacement",
 ) -> NDArray[np.int64]:
-    """Draw two indices from each segment, uniformly.
+    """Draw two frames from each segment, uniformly.
 
-    ``"without_replacement"``: the two differ wherever the segment has two frames to offer.
-    ``"independent"``: they are drawn independently, and may be the same frame.
+    ``"without_replacement"``: the two differ if the segment has at least two frames.
+    ``"independent"``: they may be the same frame.
 
     Shape:
         ``bounds`` ``(S, 2)``; returns ``(2, S)`` int64.
@@ -84,10 +84,10 @@ def draw_unused(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Draw ``count`` indices that are not in ``used``, without replacement, sorted.
+    """Draw ``count`` frames that are not in ``used``, without replacement, sorted.
 
-    Where the video has too few of them, indices of the last array of ``used`` are taken next, then
-    those of the one before, and at last any frame, again and again.
+    If the video has too few of them, frames of the last array of ``used`` are drawn next, then
+    those of the one before, and finally any frame, with replacement.
 
     Shape:
         Returns ``(count,)`` int64.
@@ -110,9 +110,7 @@ def draw_unused(
 
 
 def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
-    """Return the middle frame of each segment, ``floor((i + 1/2) n / S)``.
-
-    A video of fewer frames than segments gives some of them several times.
+    """Return the middle frame of each segment, ``floor((i + 1/2) n / S)``, with repeats if S > n.
 
     Shape:
         Returns ``(S,)`` int64.
@@ -128,7 +126,7 @@ def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
 def clip_indices(
     starts: NDArray[np.int64], *, frames: int, stride: int, num_frames: int
 ) -> NDArray[np.int64]:
-    """Return the indices of clips that begin at ``starts``; past the end the last frame repeats.
+    """Return the frames of clips that begin at ``starts``; past the end the last frame repeats.
 
     Shape:
         ``starts`` ``(n,)``; returns ``(n, T)`` int64.
@@ -145,7 +143,7 @@ def clip_indices(
 def snippet_indices(num_frames: int, every: int) -> NDArray[np.int64]:
     """Return the middle frame of each run of ``every`` frames: 8, 24, 40, ... for 16.
 
-    A video too short for one gives its own middle frame.
+    Of a video shorter than that, its own middle frame.
 
     Shape:
         Returns ``(m,)`` int64, m at least 1.
@@ -162,16 +160,14 @@ def snippet_indices(num_frames: int, every: int) -> NDArray[np.int64]:
 
 
 def evaluation_indices(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
-    """Return ``count`` indices spread evenly from the first frame to the last, both included.
-
-    A video of fewer frames gives each of them once.
+    """Return ``count`` frames spread evenly from the first to the last, or all if there are fewer.
 
     Args:
         num_frames: frames of the video, at least 1.
         count: frames wanted, at least 1.
-        first: number of the first frame. A position halfway between two frames goes to the even
-            *number*, so counting files from 1, as the released code does, picks the other
-            neighbour. It makes no difference for 30 frames, where no position is halfway.
+        first: number of the first frame. A position halfway between two frames is rounded to the
+            even *number*, so counting from 1, as the released code does, picks the other
+            neighbour. For 30 frames no position is halfway.
 
     Shape:
         Returns ``(min(num_frames, count),)`` int64, indices from 0 whatever ``first`` is.

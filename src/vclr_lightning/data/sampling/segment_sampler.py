@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSampler:
-    """Draws one frame of each segment, uniformly (TSN); for networks of clips, a clip begins there.
+    """Draws one frame (or clip start) of each segment, uniformly (TSN).
 
     View: ``segments``, S clips in temporal order.
 

@@ -1,4 +1,4 @@
-"""The joint sampler of the tuples that video-level contrastive learning compares."""
+"""The sampler of the tuples that video-level contrastive learning compares."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class TupleSampler:
     """Draws an anchor tuple and a positive tuple of one video (Section 3 of the paper).
 
     The video is cut into ``num_segments`` segments. From each, one clip goes to the anchor tuple
-    and another to the positive tuple; a clip begins at the drawn index, runs on at its stride, also
-    beyond the segment, and repeats the last frame where the video ends. Any video of at least one
-    frame can be used.
+    and another to the positive tuple; a clip begins at the drawn frame, continues at its stride,
+    also beyond the segment, and repeats the last frame at the video's end. Any video of at least
+    one frame can be used.
 
     Views: ``anchor`` and ``positive`` (S clips in temporal order), ``second`` (the anchor frame x1
-    once more, for its second augmentation) and ``extra`` (with S < 3, the clips among x2 and x3
-    that the anchor tuple cannot give, drawn from indices that neither tuple begins at, sorted).
+    again, for its second augmentation) and ``extra`` (with S < 3, those of the clips x2 and x3
+    that the anchor tuple lacks, drawn from frames at which neither tuple begins, sorted).
     Rows: ``x1``, the first or the last clip of the anchor tuple with equal chance, and ``others``,
     x2 before x3, positions in ``anchor`` followed by ``extra``. Order: a permutation of each
     tuple, each with chance 1/2 a shuffle and otherwise the identity, and the label

@@ -1,7 +1,7 @@
-"""Turn decoded frames into pictures of fixed size: random for training, fixed for evaluation.
+"""Convert decoded frames to images of fixed size: random for training, fixed for evaluation.
 
-Sampling and pixels are apart: :mod:`.augmentation` draws parameters, the other files apply them:
-with torch and NumPy, with OpenCV (:mod:`.opencv`), or for a batch on a device (:mod:`.batched`).
+:mod:`.augmentation` draws parameters; the other files apply them, with torch and NumPy, with OpenCV
+(:mod:`.opencv`), or for a batch on a device (:mod:`.batched`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
 from vclr_lightning.data.transforms.backends import Augment, Backend
 from vclr_lightning.data.transforms.batched import augment_batch
-from vclr_lightning.data.transforms.crops import AreaCrop, MultiScaleCrop
-from vclr_lightning.data.transforms.evaluate import EvalTransform
-from vclr_lightning.data.transforms.finetune import FinetuneTransform
+from vclr_lightning.data.transforms.evaluate import EvalTransform, ViewsTransform
+from vclr_lightning.data.transforms.finetune import AreaCrop, FinetuneTransform, MultiScaleCrop
 from vclr_lightning.data.transforms.pretrain import PretrainTransform, augment
-from vclr_lightning.data.transforms.views import ViewsTransform
 
 __all__ = [
     "AreaCrop",

@@ -1,8 +1,8 @@
-"""The parameters of one augmented clip, and their law; no pixels here.
+"""The random parameters of one augmented clip; no pixels here.
 
-The law is torchvision's: ``RandomResizedCrop``, ``ColorJitter``, and independent chances for the
-rest (Section 4.2 of the paper, after MoCo v2). Each function takes a fixed count of numbers from
-the generator, so that what one parameter turns out to be never shifts another.
+Their distribution is torchvision's: ``RandomResizedCrop``, ``ColorJitter``, and independent
+probabilities for the rest (Section 4.2 of the paper, after MoCo v2). Each function draws a fixed
+count of numbers, so that the value of one parameter never shifts another.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """All that is random about one clip; every frame of it gets the same.
+    """The random parameters of one clip, the same for all its frames.
 
     Attributes:
         crop: the part of the frame that becomes the view.
-        jitter: colour operations in their order, each with its factor (1 changes nothing) or, for
-            hue, its shift in turns (0 changes nothing); empty for none.
-        gray: whether the colours are taken away.
+        jitter: colour operations in order, each with its factor (1 is the identity) or, for hue,
+            its shift in turns; empty for none.
+        gray: whether to convert to greyscale.
         sigma: standard deviation of the blur in pixels of the view; 0 for none.
-        flip: whether left and right change places.
+        flip: whether to flip horizontally.
     """
 
     crop: Box
@@ -64,8 +64,8 @@ def sample_crop(
     """Draw a box by area and aspect ratio, as ``RandomResizedCrop`` does.
 
     The share of the frame's area is uniform in ``scale``, the logarithm of width / height uniform
-    in that of ``ratio``. After ten boxes that do not fit, the largest central one that has an
-    allowed ratio is taken.
+    in that of ``ratio``. After ten boxes that do not fit, the largest central one of an allowed
+    ratio is taken.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Who computes an augmentation: torch, OpenCV, or the device that trains."""
+"""What computes an augmentation: torch, OpenCV, or the training device."""
 
 from __future__ import annotations
 
@@ -18,24 +18,20 @@ Backend = Literal["torch", "opencv"]
 """What a worker augments with."""
 
 Augment = Literal["torch", "opencv", "device"]
-"""Who augments: the workers with one of two libraries, or the workers and then the device."""
+"""What augments: the workers with one of two libraries, or the workers and then the device."""
 
 
 def load_opencv() -> ModuleType:
-    """Return what augments with OpenCV.
+    """Return the OpenCV backend.
 
     Raises:
-        UserError: it is not installed.
+        UserError: OpenCV is not installed.
     """
     return import_module("vclr_lightning.data.transforms.opencv")
 
 
 def check_backend(name: str) -> None:
-    """Check that there is such a backend, and that it can be loaded.
-
-    Raises:
-        UserError: there is not, or it cannot.
-    """
+    """Raise :class:`UserError` if there is no such backend or it cannot be loaded."""
     if name not in get_args(Backend):
         raise UserError(f"backend={name!r} is unknown; take {' or '.join(get_args(Backend))}")
     if name == "opencv":
@@ -43,9 +39,9 @@ def check_backend(name: str) -> None:
 
 
 def is_split(transform: object) -> TypeGuard[SplitTransform]:
-    """Whether a transform can leave work to the device.
+    """Return whether a transform can leave work to the device.
 
-    A subclass that augments otherwise in ``__call__`` alone cannot: the device would not know.
+    A subclass that overrides ``__call__`` alone cannot: the device would not run it.
     """
     kinds = type(transform).__mro__
     begins = [kind for kind in kinds if "begin" in vars(kind)]
@@ -56,9 +52,9 @@ def is_split(transform: object) -> TypeGuard[SplitTransform]:
 
 
 def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
-    """Return ``transform`` for one of the ways to augment; ``None`` for it as it is.
+    """Return ``transform`` set up for one of the ways to augment; unchanged for ``None``.
 
-    A transform that knows of no backends counts as torch's.
+    A transform without a ``backend`` counts as torch's.
 
     Raises:
         UserError: there is no such way, or not for this transform.
@@ -79,7 +75,7 @@ def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
         possible = is_dataclass(given) and hasattr(given, "backend")
         if possible and given.backend != augment:
             check_backend(augment)
-            given = copy.copy(given)  # made anew, it would lose what a subclass has added
+            given = copy.copy(given)  # keeps the attributes of a subclass
             object.__setattr__(given, "backend", augment)
     if not possible and augment != "torch":
         raise UserError(

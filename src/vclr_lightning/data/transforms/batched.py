@@ -1,34 +1,88 @@
-"""The augmentation of pretraining for many clips at once, on whatever device they are.
+"""The augmentation of pretraining for many clips at once, on any device.
 
-The arithmetic is that of :mod:`.color`, :mod:`.hue` and :mod:`.blur`, in whole numbers; so results
-are the same to the last bit as those of a worker, on every device. Which clips an operation
-applies to is known on the host, and nothing here waits for the device.
+Parameters travel with the batch as rows of integers, packed by the worker that draws them. The
+arithmetic is that of :mod:`.color` and :mod:`.blur`, in integers, so results equal a worker's on
+every device, bit by bit. The host knows which clips an operation applies to; nothing here
+synchronises with the device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vclr_lightning.data.transforms import packing
+from vclr_lightning.data.transforms.augmentation import Augmentation, ColorOp
+from vclr_lightning.data.transforms.blur import blur_taps
+from vclr_lightning.data.transforms.color import LUMA, LUMA_256, fixed_point, hue_shift
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Columns: whether mirrored, whether greyscale, the first of the colour operations.
+FLIP, GRAY, STEPS = 0, 1, 2
+
+# Columns of a colour operation: its number, its amount as GAIN / 2**SHIFT, channel moves of the
+# hue; and how many columns these are.
+OP, GAIN, SHIFT, MOVES, STEP = 0, 1, 2, 3, 4
+
+COLOR_OPS: tuple[ColorOp, ...] = get_args(ColorOp)  # numbered from 1; 0 is no operation
+
+# Column: the blur's centre, followed by its sides and zeros; all are zero for no blur.
+TAPS = STEPS + STEP * len(COLOR_OPS)
 
 _AT_ONCE = 2**25  # values; bounds the memory that intermediate results take
-
-_LUMA = (19595, 38470, 7471)  # of 65536
-_LUMA_256 = (77, 150, 29)
 
 _Operation = Callable[[Tensor, Tensor], Tensor]
 """Changes planes ``(N, 3, T, H, W)`` int16 by the parameters of each clip."""
 
 
+def columns(largest_sigma: float) -> int:
+    """Return the length of a row for blurs with a standard deviation up to ``largest_sigma``.
+
+    Example:
+        >>> columns(2.0) - TAPS
+        7
+    """
+    radius = math.floor((math.sqrt(4 * largest_sigma**2 + 1) - 1) / 2)
+    return TAPS + 3 * (radius + 1) + 1
+
+
+def pack(augmentation: Augmentation, length: int) -> NDArray[np.int32]:
+    """Return the parameters of :func:`augment_batch` for one clip, ``(length,)`` int32.
+
+    Args:
+        augmentation: of which the crop is not included.
+        length: see :func:`columns`.
+
+    Example:
+        >>> from vclr_lightning.data.transforms import Box
+        >>> row = pack(Augmentation(Box(0, 0, 8, 8), flip=True, sigma=1.0), columns(2.0))
+        >>> row[[FLIP, GRAY]].tolist(), row[TAPS:].tolist()
+        ([1, 0], [104, 61, 14, 1, 0, 0, 0])
+    """
+    row = np.zeros(length, np.int32)
+    row[FLIP], row[GRAY] = augmentation.flip, augmentation.gray
+    for number, (op, amount) in enumerate(augmentation.jitter):
+        moves, amount = hue_shift(amount) if op == "hue" else (0, amount - 1)
+        start = STEPS + STEP * number
+        row[start : start + STEP] = (COLOR_OPS.index(op) + 1, *fixed_point(amount), moves)
+    if augmentation.sigma:
+        taps = blur_taps(augmentation.sigma)
+        row[TAPS : TAPS + len(taps)] = taps
+    return row
+
+
 def augment_batch(clips: Tensor, parameters: Tensor) -> Tensor:
-    """Finish clips that were cropped and resized: flip, colours, greyscale, blur.
+    """Finish the augmentation of cropped and resized clips: flip, colours, greyscale, blur.
 
     Args:
         clips: of one size, on any device.
-        parameters: of each clip, from :func:`~vclr_lightning.data.transforms.packing.pack`, on
+        parameters: of each clip, from x, on
             the host.
 
     Shape:
@@ -36,8 +90,8 @@ def augment_batch(clips: Tensor, parameters: Tensor) -> Tensor:
         - parameters: ``(N, P)`` int32
 
     Example:
-        >>> from vclr_lightning.data.transforms import Augmentation, Box
-        >>> row = packing.pack(Augmentation(Box(0, 0, 1, 2), flip=True), packing.columns(2.0))
+        >>> from vclr_lightning.data.transforms import Box
+        >>> row = pack(Augmentation(Box(0, 0, 1, 2), flip=True), columns(2.0))
         >>> clips = torch.tensor([10, 20], dtype=torch.uint8).expand(1, 3, 1, 1, 2)
         >>> augment_batch(clips, torch.from_numpy(row)[None])[0, 0].tolist()
         [[[20, 10]]]
@@ -61,17 +115,17 @@ def _augment(clips: Tensor, parameters: Tensor) -> Tensor:
             rows = rows.to(clips.device, non_blocking=True)
             planes.index_copy_(0, rows, operation(planes[rows], table[rows, columns]))
 
-    change(parameters[:, packing.FLIP] != 0, _flip)
-    for start in range(packing.STEPS, packing.TAPS, packing.STEP):
-        for number, op in enumerate(packing.COLOR_OPS, start=1):
-            where = parameters[:, start + packing.OP] == number
-            change(where, _COLOR_OPS[op], slice(start, start + packing.STEP))
-    change(parameters[:, packing.GRAY] != 0, _gray)
-    sides = parameters[:, packing.TAPS + 1 :] != 0
+    change(parameters[:, FLIP] != 0, _flip)
+    for start in range(STEPS, TAPS, STEP):
+        for number, op in enumerate(COLOR_OPS, start=1):
+            where = parameters[:, start + OP] == number
+            change(where, _COLOR_OPS[op], slice(start, start + STEP))
+    change(parameters[:, GRAY] != 0, _gray)
+    sides = parameters[:, TAPS + 1 :] != 0
     used = sides.any(dim=0).nonzero()
     if len(used):
-        last = packing.TAPS + 1 + int(used[-1])
-        change(sides.any(dim=1), _blur, slice(packing.TAPS, last + 1))
+        last = TAPS + 1 + int(used[-1])
+        change(sides.any(dim=1), _blur, slice(TAPS, last + 1))
     return planes.to(torch.uint8)
 
 
@@ -81,8 +135,8 @@ def _column(rows: Tensor, column: int, dtype: torch.dtype = torch.int16) -> Tens
 
 
 def _mix(planes: Tensor, other: Tensor | int, rows: Tensor) -> Tensor:
-    moved = (planes - other) * _column(rows, packing.GAIN)
-    moved >>= _column(rows, packing.SHIFT)
+    moved = (planes - other) * _column(rows, GAIN)
+    moved >>= _column(rows, SHIFT)
     moved += planes
     return moved.clamp_(0, 255)
 
@@ -101,7 +155,7 @@ def _brightness(planes: Tensor, rows: Tensor) -> Tensor:
 
 def _contrast(planes: Tensor, rows: Tensor) -> Tensor:
     red, green, blue = planes.sum(dim=(3, 4), dtype=torch.int64).unbind(1)
-    total = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue  # (N, T)
+    total = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue  # (N, T)
     count = 65536 * planes[0, 0, 0].numel()
     mean = (2 * total + count) // (2 * count)  # rounded
     return _mix(planes, mean.to(torch.int16)[:, None, :, None, None], rows)
@@ -114,17 +168,17 @@ def _saturation(planes: Tensor, rows: Tensor) -> Tensor:
 def _luma(planes: Tensor) -> Tensor:
     """Greyscale, ``(N, 3, T, H, W)`` to ``(N, 1, T, H, W)``."""
     red, green, blue = (planes[:, c : c + 1].to(torch.int32) for c in range(3))
-    total = _LUMA_256[0] * red + _LUMA_256[1] * green + _LUMA_256[2] * blue
+    total = LUMA_256[0] * red + LUMA_256[1] * green + LUMA_256[2] * blue
     return ((total + 128) >> 8).to(torch.int16)
 
 
 def _hue(planes: Tensor, rows: Tensor) -> Tensor:
-    first = torch.arange(3, device=planes.device) - rows[:, packing.MOVES, None]
+    first = torch.arange(3, device=planes.device) - rows[:, MOVES, None]
     planes = planes[torch.arange(len(planes), device=planes.device)[:, None], first % 3]
     hi, lo = planes.amax(dim=1, keepdim=True), planes.amin(dim=1, keepdim=True)
     mid = planes.sum(dim=1, keepdim=True, dtype=torch.int16) - hi - lo
-    shift = _column(rows, packing.SHIFT, torch.int32)
-    move = (hi - lo) * _column(rows, packing.GAIN)
+    shift = _column(rows, SHIFT, torch.int32)
+    move = (hi - lo) * _column(rows, GAIN)
     move += ((1 << shift) >> 1).to(torch.int16)
     move >>= shift.to(torch.int16)
     before, after = planes.roll(1, dims=1), planes.roll(-1, dims=1)

@@ -1,7 +1,7 @@
 """Gaussian blur as PIL does it: three box filters, here as one separable kernel.
 
-A sampled Gaussian would be another operation for small sigmas: its variance then falls short of
-sigma squared, while that of the boxes does not.
+A sampled Gaussian would differ for small sigmas: its variance then falls short of sigma squared,
+while that of the boxes does not.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _ONE = 256
 
 
 def blur_taps(sigma: float) -> list[int]:
-    """Weights of the centre and of each distance from it, in 256ths; outer zeros are left out.
+    """Return the weights of the centre and of each distance from it, in 256ths, up to the last > 0.
 
-    A box of fractional width has equal weights but for the two outermost; three in a row have the
+    A box of fractional width has equal weights except the two outermost; three in a row have the
     variance ``sigma`` squared. Weights are rounded so that every partial sum from the outside is
     right to half a 256th.
 
@@ -45,9 +45,9 @@ def blur_taps(sigma: float) -> list[int]:
 
 
 def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
-    """Blur each plane; outside it counts as its mirror image, in which the edge pixels repeat.
+    """Blur each plane, padded by its mirror image, in which the edge pixels repeat.
 
-    PIL repeats the edge pixels before every box, which for narrow boxes is the same.
+    PIL repeats the edge pixels before every box, which is the same for narrow boxes.
 
     Shape:
         - planes: ``(C, H, W)`` int16 with values 0..255; the result, a view into a larger array,
@@ -63,8 +63,8 @@ def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
     pad = len(sides)
     padded = _pad(planes.view(np.uint16), pad)
     # Both passes run over the flat padded array, where a neighbour is a fixed step away, and leave
-    # a result at the place of its first neighbour. What they make of the padding is thrown away;
-    # it is less than loops over rows would cost.
+    # a result at the place of its first neighbour. Computing the padding, too, costs less than
+    # loops over rows.
     source = padded.ravel()
     for step in (padded.shape[2], 1):
         middle = pad * step
@@ -85,9 +85,9 @@ def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
 
 
 def _pad(planes: NDArray[np.uint16], pad: int) -> NDArray[np.uint16]:
-    """Surround each plane with ``pad`` pixels of its mirror image."""
+    """Pad each plane with ``pad`` pixels of its mirror image."""
     channels, height, width = planes.shape
-    if min(height, width) < pad:  # seldom, and several times slower
+    if min(height, width) < pad:  # rare, and several times slower
         return np.pad(planes, ((0, 0), (pad, pad), (pad, pad)), mode="symmetric")
     padded = np.empty((channels, height + 2 * pad, width + 2 * pad), np.uint16)
     rows = padded[:, pad:-pad]

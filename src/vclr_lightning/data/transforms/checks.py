@@ -1,4 +1,4 @@
-"""Checks of what a transform is given."""
+"""Checks of a transform's arguments and clips."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pair(name: str, value: Any, *, above: float, high: float) -> tuple[float, fl
         >>> pair("scale", [0.2, 1], above=0, high=1)
         (0.2, 1.0)
     """
-    items = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    items = _items(value)
     if len(items) == 2 and all(_is(Real, item) for item in items):
         first, last = float(items[0]), float(items[1])
         if above < first <= last <= high and math.isfinite(last):
@@ -68,14 +68,14 @@ def edges(name: str, value: Any) -> tuple[int, int]:
         >>> edges("stretch", [256, 340])
         (256, 340)
     """
-    items = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    items = _items(value)
     if len(items) == 2:
         return pixels(name, items[0]), pixels(name, items[1])
     raise UserError(f"{name}={value!r} is not possible; give height and width in pixels")
 
 
 def frame_size(clip: Sequence[NDArray[np.uint8]]) -> tuple[int, int]:
-    """Height and width of the frames of a clip.
+    """Return height and width of the frames of a clip.
 
     Raises:
         UserError: there are none, or they are no ``(H, W, 3)`` uint8 arrays.
@@ -94,6 +94,10 @@ def frame_size(clip: Sequence[NDArray[np.uint8]]) -> tuple[int, int]:
     return height, width
 
 
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+
+
 def _is(kind: type, value: Any) -> bool:
-    """Whether ``value`` is a number of this kind; truth values are none."""
+    """Whether ``value`` is a number of this kind; booleans are not."""
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,9 +1,9 @@
-"""Brightness, contrast, saturation and greyscale on planes of small integers.
+"""Brightness, contrast, saturation, hue and greyscale on planes of small integers.
 
-PIL mixes a picture with a degenerate one (black, its mean grey, its own greyscale) and cuts the
-result off to whole numbers. Here the same is done in 16-bit fixed point: the difference to the
-degenerate picture, at most 255, times a gain of at most 128, shifted back. A right shift rounds
-down, as PIL's cut does, and one instruction handles twice as many pixels as in float.
+PIL mixes an image with a degenerate one (black, its mean grey, its own greyscale) and truncates the
+result to integers. Here the same is done in 16-bit fixed point: the difference to the degenerate
+image, at most 255, times a gain of at most 128, shifted back. A right shift rounds down, as PIL's
+truncation does, and one instruction handles twice as many pixels as in float.
 
 All functions take and return planes ``(3, H, W)`` int16 with values 0..255 and leave their
 argument as it was.
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     Planes = NDArray[np.int16]
 
 _BLACK, _WHITE = np.int16(0), np.int16(255)
-# Shares of red, green and blue in the luma (ITU-R 601), of 65536 as in PIL, and of 256.
-_LUMA = (19595, 38470, 7471)
-_LUMA_256 = (np.uint16(77), np.uint16(150), np.uint16(29))
+# Weights of red, green and blue in the luma (ITU-R 601), of 65536 as in PIL, and of 256.
+LUMA = (19595, 38470, 7471)
+LUMA_256 = (77, 150, 29)
+# PIL truncates the hue to 255ths of a turn: on average half of one is lost.
+_LOST = 0.5 * 6 / 255
 
 
 def fixed_point(value: float) -> tuple[int, int]:
@@ -41,7 +43,7 @@ def fixed_point(value: float) -> tuple[int, int]:
 
 
 def adjust_brightness(planes: Planes, factor: float) -> Planes:
-    """Mix with black; ``factor`` 0 is black, 1 the picture.
+    """Mix with black; ``factor`` 0 is black, 1 the identity.
 
     Example:
         >>> adjust_brightness(np.full((3, 1, 1), 100, np.int16), 1.25).ravel().tolist()
@@ -52,7 +54,7 @@ def adjust_brightness(planes: Planes, factor: float) -> Planes:
 
 
 def adjust_contrast(planes: Planes, factor: float) -> Planes:
-    """Mix with the picture's mean grey.
+    """Mix with the mean grey.
 
     Example:
         >>> adjust_contrast(np.array([[[100, 200]]] * 3, np.int16), 0.5)[0].tolist()
@@ -65,7 +67,7 @@ def adjust_contrast(planes: Planes, factor: float) -> Planes:
 
 
 def adjust_saturation(planes: Planes, factor: float) -> Planes:
-    """Mix with the picture's greyscale.
+    """Mix with the greyscale.
 
     Example:
         >>> adjust_saturation(np.array([[[200]], [[100]], [[0]]], np.int16), 0.0).ravel().tolist()
@@ -78,21 +80,19 @@ def adjust_saturation(planes: Planes, factor: float) -> Planes:
 
 
 def luma(planes: Planes) -> Planes:
-    """Greyscale of a picture, rounded to the nearest.
-
-    Shape:
-        - planes: ``(3, H, W)``; result ``(H, W)``
+    """Return the greyscale, ``(H, W)``, rounded to nearest.
 
     Example:
         >>> luma(np.array([[[255]], [[0]], [[0]]], np.int16)).tolist()
         [[77]]
     """
-    # Unsigned, because a sum of shares 256 times a pixel needs all 16 bits.
+    # Unsigned, because the weighted sum needs all 16 bits.
     red, green, blue = planes.view(np.uint16)
-    total = red * _LUMA_256[0]
-    part = green * _LUMA_256[1]
+    of_red, of_green, of_blue = map(np.uint16, LUMA_256)
+    total = red * of_red
+    part = green * of_green
     total += part
-    total += np.multiply(blue, _LUMA_256[2], out=part)
+    total += np.multiply(blue, of_blue, out=part)
     total += np.uint16(128)
     total >>= np.uint16(8)
     gray: Planes = total.view(np.int16)
@@ -100,7 +100,7 @@ def luma(planes: Planes) -> Planes:
 
 
 def mean_luma(planes: Planes) -> float:
-    """Mean of the greyscale over the picture, from the sums of the three planes.
+    """Return the mean of the greyscale, from the sums of the three planes.
 
     Example:
         >>> mean_luma(np.full((3, 4, 4), 100, np.int16))
@@ -112,7 +112,7 @@ def mean_luma(planes: Planes) -> float:
         rows = planes[:, row : row + 256].view(np.uint16)
         columns = np.add.reduce(rows, axis=1, dtype=np.uint16)
         sums += columns.sum(axis=1, dtype=np.int64)
-    return float(np.dot(sums, _LUMA) / (65536 * planes[0].size))
+    return float(np.dot(sums, LUMA) / (65536 * planes[0].size))
 
 
 def _finish(planes: Planes, moved: Planes, shift: int, factor: float) -> Planes:
@@ -121,3 +121,70 @@ def _finish(planes: Planes, moved: Planes, shift: int, factor: float) -> Planes:
     if factor > 1:  # a mixture of the two never leaves the range
         moved.clip(_BLACK, _WHITE, out=moved)
     return moved
+
+
+def hue_shift(turns: float) -> tuple[int, float]:
+    """Return a shift as rotations by one channel, and the rest in sixths of a turn.
+
+    The rest is at most one sixth either way, and includes PIL's rounding loss.
+
+    Example:
+        >>> steps, left = hue_shift(0.5)
+        >>> steps, round(left, 2)
+        (1, 0.98)
+    """
+    sixths = math.trunc(turns * 255) * 6 / 255 - _LOST
+    steps = round(sixths / 2)
+    return steps, sixths - 2 * steps
+
+
+def adjust_hue(planes: NDArray[np.int16], turns: float) -> NDArray[np.int16]:
+    """Rotate the hue by a share of a full turn, as PIL does through HSV, without leaving RGB.
+
+    In HSV, with ``hi >= mid >= lo`` the channels of a pixel in order of size, value and saturation
+    are functions of ``hi`` and ``lo`` alone, so a rotation keeps both. Written out for a shift of
+    ``d`` sixths of a turn, ``|d| <= 1``, all divisions and cases cancel, and each channel ``x``,
+    followed by ``y`` and ``z`` in the circle red, green, blue, becomes
+
+        ``clamp(2 x - mid + sign(z - y) d (hi - lo), lo, hi)``:
+
+    the middle channel moves, and where it meets the end of its range another channel goes on. Two
+    sixths of a turn rotate the channels by one.
+
+    Example:
+        >>> red = np.array([[[255]], [[0]], [[0]]], np.int16)
+        >>> adjust_hue(red, 0.1).ravel().tolist()
+        [255, 147, 0]
+    """
+    steps, left = hue_shift(turns)
+    if steps:
+        planes = np.roll(planes, steps, axis=0)
+    gain, shift = fixed_point(left)
+
+    red, green, blue = planes
+    hi = np.maximum(red, green)
+    np.maximum(hi, blue, out=hi)
+    lo = np.minimum(red, green)
+    np.minimum(lo, blue, out=lo)
+    mid = red + green
+    mid += blue
+    mid -= hi
+    mid -= lo
+
+    move = hi - lo
+    move *= gain
+    move += (1 << shift) >> 1  # rounds; of the 255 shifts none exceeds 16 bits
+    move >>= shift
+
+    turned = np.empty_like(planes)
+    np.subtract(blue, green, out=turned[0])
+    np.subtract(red, blue, out=turned[1])
+    np.subtract(green, red, out=turned[2])
+    np.sign(turned, out=turned)
+    turned *= move
+    turned += planes
+    turned += planes
+    turned -= mid
+    np.maximum(turned, lo, out=turned)
+    np.minimum(turned, hi, out=turned)
+    return turned

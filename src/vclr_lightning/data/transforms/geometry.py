@@ -1,4 +1,4 @@
-"""Boxes and sizes of fixed crops, and the one resampling all transforms use."""
+"""Boxes and sizes of fixed crops, and the resampling that all transforms use."""
 
 from __future__ import annotations
 
@@ -18,24 +18,14 @@ if TYPE_CHECKING:
 
 
 def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) -> Tensor:
-    """Cut ``box`` out of ``frame`` and resize it; :func:`resized_crops` of one frame.
-
-    Shape:
-        - frame: ``(H, W, 3)`` uint8, which may be read-only
-        - result: ``(3, height, width)`` uint8, stored pixel by pixel
-
-    Example:
-        >>> frame = np.zeros((256, 340, 3), np.uint8)
-        >>> resized_crop(frame, Box(0, 10, 200, 150), 224, 224).shape
-        torch.Size([3, 224, 224])
-    """
+    """Cut ``box`` out of one frame and resize it, ``(3, height, width)``; see below."""
     return resized_crops([frame], box, height, width)[0]
 
 
 def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, width: int) -> Tensor:
     """Cut ``box`` out of every frame and resize it, bilinear with antialiasing.
 
-    What PIL's ``crop`` and ``resize(..., BILINEAR)`` give, but for a few pixels off by 1.
+    Equals PIL's ``crop`` and ``resize(..., BILINEAR)`` except for a few pixels off by 1.
 
     Shape:
         - clip: ``T`` frames ``(H, W, 3)`` uint8, which may be read-only
@@ -51,7 +41,7 @@ def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, widt
     cuts = np.empty((len(clip), box.height, box.width, 3), np.uint8)
     for cut, frame in zip(cuts, clip, strict=True):
         cut[:] = frame[box.top : bottom, box.left : right]
-    # Handed over as stored, pixel by pixel: torch takes half as long as on separate planes.
+    # Channels last, as stored: torch takes half as long as on separate planes.
     return F.interpolate(
         torch.from_numpy(cuts.transpose(0, 3, 1, 2)),
         size=(height, width),
@@ -62,7 +52,7 @@ def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, widt
 
 
 def short_edge_size(height: int, width: int, short: int) -> tuple[int, int]:
-    """Height and width that keep the shape and bring the shorter edge to ``short``.
+    """Return height and width with the shorter edge ``short`` and the same aspect ratio.
 
     Example:
         >>> short_edge_size(240, 320, 256)
@@ -74,7 +64,7 @@ def short_edge_size(height: int, width: int, short: int) -> tuple[int, int]:
 
 
 def center_box(height: int, width: int, size: int) -> Box:
-    """The square of ``size`` in the middle, placed as torchvision's ``CenterCrop`` places it.
+    """Return the central square of ``size``, as torchvision's ``CenterCrop`` places it.
 
     Example:
         >>> center_box(256, 341, 224)

@@ -1,11 +1,11 @@
-"""The augmentation of pretraining by OpenCV, an optional dependency: the same operations, faster.
+"""The augmentation of pretraining with OpenCV, an optional dependency: the same operations, faster.
 
-Pictures stay as they are decoded, ``(H, W, 3)`` uint8, until the end. OpenCV computes one operation
-in one pass and cuts off what leaves 0..255. Crops are resized by torch all the same: OpenCV has no
-bilinear resampling with antialiasing, and is no faster where pictures are enlarged.
+Images stay as decoded, ``(H, W, 3)`` uint8, until the end; OpenCV computes an operation in one pass
+and saturates at 0 and 255. Torch resizes the crops here, too: OpenCV has no bilinear resampling
+with antialiasing, and is no faster where images are enlarged.
 
-Importing this file turns off OpenCV's own threads in the process: workers load in parallel already,
-and such threads do not survive a fork.
+Importing this file turns off OpenCV's own threads in the process: workers already load in
+parallel, and such threads do not survive a fork.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.transforms.augmentation import Augmentation, ColorOp
 from vclr_lightning.data.transforms.blur import blur_taps
+from vclr_lightning.data.transforms.color import hue_shift
 from vclr_lightning.data.transforms.geometry import resized_crop
-from vclr_lightning.data.transforms.hue import hue_shift
 
 try:
     import cv2
@@ -39,25 +39,13 @@ if TYPE_CHECKING:
 
 cv2.setNumThreads(0)
 
-# PIL cuts off to whole numbers, OpenCV rounds; just short of a half, so that whole ones stay.
+# PIL truncates, OpenCV rounds; just short of a half, so that integers stay.
 _CUT = 1 / 128 - 0.5
 _LUMA = (0.299, 0.587, 0.114)
 
 
 def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> Tensor:
-    """Apply one set of parameters to every frame of a clip.
-
-    What :func:`vclr_lightning.data.transforms.augment` gives, with the same bounds to PIL's result.
-
-    Shape:
-        - clip: ``T`` frames ``(H, W, 3)`` uint8; result ``(3, T, size, size)`` uint8
-
-    Example:
-        >>> from vclr_lightning.data.transforms import Box
-        >>> frame = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-        >>> augment([frame], Augmentation(Box(0, 0, 2, 2), flip=True), 2)[0, 0].tolist()
-        [[3, 0], [9, 6]]
-    """
+    """Do what :func:`vclr_lightning.data.transforms.augment` does, as close to PIL."""
     result = torch.empty(3, len(clip), size, size, dtype=torch.uint8)
     planes = result.numpy()
     for t, frame in enumerate(clip):
@@ -78,50 +66,31 @@ def augment(clip: Sequence[Picture], augmentation: Augmentation, size: int) -> T
 
 
 def adjust_brightness(picture: Picture, factor: float) -> Picture:
-    """Mix with black; ``factor`` 0 is black, 1 the picture.
-
-    Example:
-        >>> adjust_brightness(np.full((1, 1, 3), 100, np.uint8), 1.25).ravel().tolist()
-        [125, 125, 125]
-    """
+    """Mix with black."""
     mixed: Picture = cv2.convertScaleAbs(picture, alpha=factor, beta=_CUT)
     return mixed
 
 
 def adjust_contrast(picture: Picture, factor: float) -> Picture:
-    """Mix with the picture's mean grey.
-
-    Example:
-        >>> adjust_contrast(np.array([[[100] * 3, [200] * 3]], np.uint8), 0.5)[..., 0].tolist()
-        [[125, 175]]
-    """
+    """Mix with the mean grey."""
     mean = math.floor(np.dot(cv2.mean(picture)[:3], _LUMA) + 0.5)
     mixed: Picture = cv2.addWeighted(picture, factor, picture, 0, mean * (1 - factor) + _CUT)
     return mixed
 
 
 def adjust_saturation(picture: Picture, factor: float) -> Picture:
-    """Mix with the picture's greyscale.
-
-    Example:
-        >>> adjust_saturation(np.array([[[200, 100, 0]]], np.uint8), 0.0).ravel().tolist()
-        [119, 119, 119]
-    """
+    """Mix with the greyscale."""
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     mixed: Picture = cv2.addWeighted(picture, factor, gray, 1 - factor, _CUT)
     return mixed
 
 
 def adjust_hue(picture: Picture, turns: float) -> Picture:
-    """Rotate the hue by a share of a full turn, as PIL does through HSV.
+    """Rotate the hue by a share of a full turn.
 
-    The formula of :mod:`vclr_lightning.data.transforms.hue`, in bytes that stop at 0 and 255. Where
-    a channel moves up, ``x + max(0, x + move - mid)`` is the same within ``lo..hi``; where it moves
-    down, the picture's negative moves up, and a negative is one exclusive or away.
-
-    Example:
-        >>> adjust_hue(np.array([[[255, 0, 0]]], np.uint8), 0.1).ravel().tolist()
-        [255, 147, 0]
+    The formula of :func:`vclr_lightning.data.transforms.color.adjust_hue`, in bytes that saturate
+    at 0 and 255. Where a channel moves up, ``x + max(0, x + move - mid)`` is the same within
+    ``lo..hi``; where it moves down, the image's negative, one exclusive or away, moves up.
     """
     steps, share = hue_shift(turns)
     planes = list(cv2.split(picture))
@@ -144,15 +113,7 @@ def adjust_hue(picture: Picture, turns: float) -> Picture:
 
 
 def gaussian_blur(picture: Picture, sigma: float) -> Picture:
-    """Blur as PIL does; outside a picture counts as its mirror image, edge pixels repeated.
-
-    Shape:
-        ``(H, W, 3)`` or ``(H, W)`` uint8 to the same
-
-    Example:
-        >>> int(gaussian_blur(np.full((8, 8, 3), 77, np.uint8), 2.0).max())
-        77
-    """
+    """Blur ``(H, W, 3)`` or ``(H, W)`` uint8 as PIL does."""
     taps = blur_taps(sigma)
     if len(taps) == 1:
         return picture

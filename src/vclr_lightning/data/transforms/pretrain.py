@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vclr_lightning.data.transforms import checks, packing
+from vclr_lightning.data.transforms import checks
 from vclr_lightning.data.transforms.augmentation import (
     Augmentation,
     ColorOp,
@@ -18,16 +18,16 @@ from vclr_lightning.data.transforms.augmentation import (
     sample_jitter,
 )
 from vclr_lightning.data.transforms.backends import Backend, check_backend, load_opencv
-from vclr_lightning.data.transforms.batched import augment_batch
+from vclr_lightning.data.transforms.batched import augment_batch, columns, pack
 from vclr_lightning.data.transforms.blur import gaussian_blur
 from vclr_lightning.data.transforms.color import (
     adjust_brightness,
     adjust_contrast,
+    adjust_hue,
     adjust_saturation,
     luma,
 )
 from vclr_lightning.data.transforms.geometry import resized_crop, resized_crops
-from vclr_lightning.data.transforms.hue import adjust_hue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,15 +38,13 @@ _COLOR_OPS: dict[ColorOp, Callable[[NDArray[np.int16], float], NDArray[np.int16]
     "saturation": adjust_saturation,
     "hue": adjust_hue,
 }
-# Far past anything useful, and within what 16 bits hold.
-_STRONGEST = 10
+_STRONGEST = 10  # far above anything useful, and within 16 bits
 
 
 def augment(clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation, size: int) -> Tensor:
-    """Apply one set of parameters to every frame of a clip.
+    """Apply the same parameters to every frame of a clip.
 
-    In order: crop and resize, colour operations, greyscale, blur; the flip, which commutes with
-    the last three, comes before them.
+    In this order: crop and resize, flip, colour operations, greyscale, blur.
 
     Shape:
         - clip: ``T`` frames ``(H, W, 3)`` uint8; result ``(3, T, size, size)`` uint8
@@ -70,7 +68,7 @@ def augment(clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation, size:
 def _recolor(
     picture: NDArray[np.uint8], augmentation: Augmentation
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Apply what comes after the geometry; greyscale leaves one plane, ``(1, H, W)``."""
+    """Apply everything after the geometry; greyscale leaves one plane, ``(1, H, W)``."""
     if not (augmentation.jitter or augmentation.gray or augmentation.sigma):
         return picture
     planes = picture.astype(np.int16, order="C")
@@ -88,8 +86,8 @@ class PretrainTransform:
     """Random resized crop, colour jitter, greyscale, blur and flip, one draw for a whole clip.
 
     The defaults are the recipe of MoCo v2 that the paper uses (Section 4.2). Parameters have the
-    law of torchvision's transforms; pixels agree with PIL to 1/255 on average, 2/255 where
-    blurred. A chance of 0 turns its operation off, at no cost.
+    distribution of torchvision's transforms; pixels agree with PIL to 1/255 on average, 2/255 if
+    blurred. A probability of 0 turns an operation off, at no cost.
 
     Args:
         size: height and width of the result in pixels.
@@ -97,13 +95,13 @@ class PretrainTransform:
         ratio: smallest and largest width / height of a crop.
         brightness, contrast, saturation: factors are uniform in ``1 - value .. 1 + value``.
         hue: shifts are uniform in ``-hue .. hue`` turns, at most half a turn.
-        jitter_p: chance of the four colour operations, in random order.
-        gray_p: chance of greyscale.
-        blur_p: chance of the blur.
+        jitter_p: probability of the four colour operations, in random order.
+        gray_p: probability of greyscale.
+        blur_p: probability of the blur.
         blur_sigma: smallest and largest standard deviation of the blur, in pixels of the result.
-        flip_p: chance of the horizontal flip.
-        backend: what computes: ``"torch"`` (and NumPy), or ``"opencv"``, an optional dependency.
-            Both draw the same parameters, and their pixels agree within the bounds above.
+        flip_p: probability of the horizontal flip.
+        backend: ``"torch"`` (and NumPy), or ``"opencv"``, an optional dependency. Both draw the
+            same parameters, and their pixels agree within the bounds above.
 
     Shape:
         ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8.
@@ -133,7 +131,7 @@ class PretrainTransform:
     backend: Backend = "torch"
 
     def __post_init__(self) -> None:
-        # Plain numbers and tuples, whatever a config gave: they travel to every worker.
+        # Plain numbers and tuples, whatever the config had: they are sent to every worker.
         put = object.__setattr__
         put(self, "size", checks.pixels("size", self.size))
         put(self, "scale", checks.pair("scale", self.scale, above=0, high=1))
@@ -168,14 +166,17 @@ class PretrainTransform:
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
         height, width = checks.frame_size(clip)
-        return self._apply(clip, self.sample(height, width, rng))
+        drawn = self.sample(height, width, rng)
+        if self.backend == "torch":
+            return augment(clip, drawn, self.size)
+        return cast(Tensor, load_opencv().augment(clip, drawn, self.size))
 
     def begin(
         self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator
     ) -> tuple[Tensor, NDArray[np.int32]]:
-        """Crop and resize only; return that, and the other parameters for :meth:`finish`.
+        """Crop and resize only; return the other parameters for :meth:`finish`.
 
-        The parameters are those that a call of the transform draws.
+        The parameters drawn are those of :meth:`__call__`.
 
         Shape:
             ``T`` frames ``(H, W, 3)`` uint8 to ``(T, size, size, 3)`` uint8 and ``(P,)`` int32.
@@ -183,13 +184,13 @@ class PretrainTransform:
         height, width = checks.frame_size(clip)
         drawn = self.sample(height, width, rng)
         crops = resized_crops(clip, drawn.crop, self.size, self.size)
-        parameters = packing.pack(drawn, packing.columns(self.blur_sigma[1]))
+        parameters = pack(drawn, columns(self.blur_sigma[1]))
         return crops.permute(0, 2, 3, 1), parameters
 
     def finish(self, clips: Tensor, parameters: Tensor) -> Tensor:
-        """Do the rest for many clips at once, on the device on which they are.
+        """Do the rest for many clips at once, on their device.
 
-        The result is exactly that of calling a transform whose backend is ``"torch"``.
+        The result equals that of :meth:`__call__` with the backend ``"torch"``.
 
         Shape:
             - clips: ``(N, T, size, size, 3)`` uint8
@@ -197,8 +198,3 @@ class PretrainTransform:
             - result: ``(N, 3, T, size, size)`` uint8
         """
         return augment_batch(clips.permute(0, 4, 1, 2, 3), parameters)
-
-    def _apply(self, clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation) -> Tensor:
-        if self.backend == "torch":
-            return augment(clip, augmentation, self.size)
-        return cast(Tensor, load_opencv().augment(clip, augmentation, self.size))
