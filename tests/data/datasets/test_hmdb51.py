@@ -4,7 +4,7 @@ import pytest
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets import read_hmdb51
-from vclr_lightning.data.datasets.hmdb51 import source_of
+from vclr_lightning.data.datasets.trimmed import source_of
 
 from .conftest import Write
 

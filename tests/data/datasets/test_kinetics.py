@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datasets.kinetics import kinetics_files, listing_of_kinetics_folder
+from vclr_lightning.data.datasets.trimmed import kinetics_files, listing_of_kinetics_folder
 from vclr_lightning.data.indexing.video_files import Found
 
 from .conftest import Write

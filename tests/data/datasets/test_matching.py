@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.data.datasets.matching import match
-from vclr_lightning.data.datasets.named import Named, Official
+from vclr_lightning.data.datasets.official import Named, Official
 from vclr_lightning.data.indexing.video_files import Found
 
 NAMES = st.sampled_from(["a", "b-", "b_", "B", "c d", "c&d", "e"])

@@ -14,8 +14,7 @@ import pytest
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.synthetic import ACTIONS, generate
 from vclr_lightning.data.synthetic.actions import Shape, distance
-from vclr_lightning.data.synthetic.render import draw_progress, render
-from vclr_lightning.data.synthetic.scenes import grid
+from vclr_lightning.data.synthetic.scenes import draw_progress, grid, render
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,11 @@ Example:
                        ('v_Walk_g01_c01', 'test', 1, 'v_Walk_g01')])
 """
 
-from vclr_lightning.data.datasets.activitynet import read_activitynet
 from vclr_lightning.data.datasets.hacs import read_hacs
-from vclr_lightning.data.datasets.hmdb51 import read_hmdb51
-from vclr_lightning.data.datasets.named import Named, Official
+from vclr_lightning.data.datasets.official import Named, Official
 from vclr_lightning.data.datasets.registry import DATASETS, listing_of_dataset, wanted_of
-from vclr_lightning.data.datasets.sthv2 import read_sthv2
-from vclr_lightning.data.datasets.ucf101 import read_ucf101
+from vclr_lightning.data.datasets.trimmed import read_hmdb51, read_sthv2, read_ucf101
+from vclr_lightning.data.datasets.untrimmed import read_activitynet
 
 __all__ = [
     "DATASETS",

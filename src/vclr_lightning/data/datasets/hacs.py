@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datasets.files import need_file, read_table
-from vclr_lightning.data.datasets.named import Named, Official
+from vclr_lightning.data.datasets.official import Named, Official, need_file, read_table
 from vclr_lightning.data.datasets.untrimmed import (
     Annotation,
     Untrimmed,
@@ -36,13 +35,13 @@ class _Clip(NamedTuple):
 
 
 def read_hacs(folder: Path, *, view: str = "clips") -> Official:
-    """Read the annotations.
+    """Read the annotations of HACS.
 
     Args:
         folder: with the annotation files; a view needs only the one it reads.
         view: ``clips``: every positive clip is a row, read within its window; negative ones are
             left out and counted. ``videos``: every video that has clips is a row, labelled with the
-            class that most of its positive clips are of. ``segments``: every annotated segment is a
+            class of most of its positive clips. ``segments``: every annotated segment is a
             row. ``localization``: every video with segments is a row, and keeps them.
 
     Raises:

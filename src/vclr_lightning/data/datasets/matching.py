@@ -1,11 +1,10 @@
-"""Find the videos that official files name in a folder."""
+"""Match official lists with the videos of a folder."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vclr_lightning.data.indexing.listing import SPLIT_NAMES, Entry, Listing
@@ -13,18 +12,18 @@ from vclr_lightning.data.indexing.video_files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.jobs.rejects import Rejected
 
 if TYPE_CHECKING:
-    from vclr_lightning.data.datasets.named import Named, Official
+    from vclr_lightning.data.datasets.official import Named, Official
     from vclr_lightning.data.indexing.video_files import Found
 
 
 def match(official: Official, found: Found) -> Listing:
-    """Turn what is named into entries, by file name, wherever below the root the files lie.
+    """Match listed videos with files by name, wherever below the root the files are.
 
-    Every named video is either an entry or rejected. Of several files of one name, one in a folder
-    of its split and class is preferred.
+    Every listed video becomes an entry or a rejection. Of several files with one name, one in a
+    folder of its split and class is preferred.
 
     Example:
-        >>> from vclr_lightning.data.datasets.named import Named, Official
+        >>> from vclr_lightning.data.datasets.official import Named, Official
         >>> from vclr_lightning.data.indexing.video_files import Found
         >>> videos = [Named(stems=("a",), split="val"), Named(stems=("b",), split="val")]
         >>> listing = match(Official(videos=videos), Found(["x/a.mp4", "x/c.mp4"]))
@@ -39,19 +38,32 @@ def match(official: Official, found: Found) -> Listing:
     rejected = list(official.rejected)
     taken: set[tuple[object, ...]] = set()
     for named in official.videos:
-        paths = _paths(named, by_stem, loose)
+        title = named.name or named.stems[0]
+        stem = next((s for s in map(same_name, named.stems) if s in by_stem), None)
+        paths = by_stem[stem] if stem is not None else loose.get(_loose(named.stems[0]), ())
         if not paths:
-            rejected.append(Rejected(named.title, "no such video", split=named.split))
+            rejected.append(Rejected(title, "no such video", split=named.split))
             continue
-        path = paths[0] if len(paths) == 1 else _best(paths, named)
+        path = min(paths, key=lambda path: (-_agreement(path, named), path))
         whole = named.start is None
         place = (path,) if whole else (path, named.start, named.end, named.label)
         if place in taken:
-            again = path if whole else named.title
+            again = path if whole else title
             rejected.append(Rejected(again, "listed again", split=named.split))
             continue
         taken.add(place)
-        entries.append(_entry(path, named))
+        entries.append(
+            Entry(
+                path=path,
+                split=named.split,
+                label=named.label,
+                name=named.name,
+                group=named.group,
+                start=named.start,
+                end=named.end,
+                spans=named.spans,
+            )
+        )
     return Listing(
         entries=entries,
         classes=official.classes,
@@ -73,37 +85,12 @@ def stem_of(path: str) -> str:
     return stem if suffix.lower() in VIDEO_SUFFIXES else name
 
 
-def _entry(path: str, named: Named) -> Entry:
-    return Entry(
-        path=path,
-        split=named.split,
-        label=named.label,
-        name=named.name,
-        group=named.group,
-        start=named.start,
-        end=named.end,
-        spans=named.spans,
-    )
-
-
-def _paths(
-    named: Named, by_stem: dict[str, list[str]], loose: dict[str, list[str]]
-) -> Sequence[str]:
-    for stem in map(same_name, named.stems):
-        if stem in by_stem:  # asking a defaultdict would grow it
-            return by_stem[stem]
-    return loose.get(_loose(named.stems[0]), ()) if loose else ()
-
-
 def _loose(stem: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", same_name(stem).casefold())
 
 
 def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return paths of other than official names by letters and digits alone.
-
-    Only where these belong to one official name and one file's.
-    """
+    """Return paths by the letters and digits of names that are not official, where unambiguous."""
     exact = {same_name(stem) for named in official.videos for stem in named.stems}
     once = Counter(_loose(stem) for stem in exact)
     stems: dict[str, list[str]] = defaultdict(list)
@@ -113,11 +100,8 @@ def _loose_names(official: Official, by_stem: dict[str, list[str]]) -> dict[str,
     return {key: by_stem[names[0]] for key, names in stems.items() if len(names) == 1}
 
 
-def _best(paths: Sequence[str], named: Named) -> str:
-    return min(paths, key=lambda path: (-_agreement(path, named), path))
-
-
 def _agreement(path: str, named: Named) -> int:
+    """Score a path by its folders: 2 for the split's, 1 for the class's."""
     parts = path.split("/")[:-1]
     folders = [same_name(part).replace("_", " ") for part in parts]
     of_split = any(SPLIT_NAMES.get(part) == named.split for part in parts)

@@ -1,4 +1,4 @@
-"""The list files that mmaction2's tools write, with its label maps."""
+"""Lists and label maps as mmaction2's tools write them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datasets.files import find_file, need_file, read_lines
+from vclr_lightning.data.datasets.official import find_file, need_file, read_lines
 from vclr_lightning.data.indexing.listing import Entry, Listing
 from vclr_lightning.data.indexing.video_files import Found, is_video_name, same_name
 from vclr_lightning.data.jobs.rejects import Rejected
 
 VIEWS = ("plain", "offset")
-_CLASSES = 100_000  # that numbers alone may name
+_CLASSES = 100_000  # at most, without a label map
 _SPLITS = ("train", "val", "test")
 
 
@@ -23,12 +23,11 @@ def listing_of_mmaction2(
 
     Lines are ``path label`` for videos and ``path frames label`` for folders of frames, or, with
     the view ``offset``, ``path offset frames label``: a clip that begins ``offset`` frames into its
-    folder. A line with several labels is refused, for a row has one. Paths are relative to the
-    root.
+    folder. A line with several labels is refused. Paths are relative to the root.
 
     Args:
-        folder: with the lists; those of another split, or for frames where videos are wanted, are
-            passed over, by their names.
+        folder: with the lists; those whose names show another split, or frames where videos are
+            wanted, are skipped.
         found: the videos, or folders of frames.
         split_number: of lists with ``split_1`` and the like in their names.
         view: ``plain`` or ``offset``.
@@ -70,7 +69,7 @@ def listing_of_mmaction2(
 
 def _parse(line: str, view: str, where: str) -> tuple[str, float | None, float | None, int]:
     match = re.fullmatch(r"(\S.*?)((?:\s+\d{1,9})*)", line)
-    assert match is not None  # any line that is not blank and bears no spaces around it
+    assert match is not None  # any stripped line that is not blank
     path, numbers = match[1].removesuffix("/"), [int(number) for number in match[2].split()]
     expected = 1 if is_video_name(path) else 3 if view == "offset" else 2
     if len(numbers) != expected:

@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""The supported data sets by name."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.datasets import activitynet, hacs, hmdb51, mmaction2, ucf101
-from vclr_lightning.data.datasets.activitynet import read_activitynet
+from vclr_lightning.data.datasets import hacs, mmaction2
 from vclr_lightning.data.datasets.hacs import read_hacs
-from vclr_lightning.data.datasets.hmdb51 import read_hmdb51
-from vclr_lightning.data.datasets.kinetics import listing_of_kinetics_folder
 from vclr_lightning.data.datasets.matching import match
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
-from vclr_lightning.data.datasets.sthv2 import read_sthv2
-from vclr_lightning.data.datasets.ucf101 import read_ucf101
+from vclr_lightning.data.datasets.trimmed import (
+    listing_of_kinetics_folder,
+    read_hmdb51,
+    read_sthv2,
+    read_ucf101,
+)
+from vclr_lightning.data.datasets.untrimmed import ACTIVITYNET_VIEWS, read_activitynet
 from vclr_lightning.data.indexing.listing import Listing
 from vclr_lightning.data.indexing.video_files import Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is asked of a data set: its annotations, and which part of them as which rows."""
+    """Which annotations of a data set to read, and which part of them as which rows."""
 
     folder: Path
     split_number: int
@@ -32,13 +34,13 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data set whose official files can be read.
+    """A data set with official files.
 
     Attributes:
         title: its name in sentences.
-        listing: turns what is wanted, and the videos found, into a listing.
-        splits: how many official divisions into training and test set there are.
-        views: what its rows can be, the usual one first; none where they can be but one thing.
+        listing: matches the wanted part of the files with the videos found.
+        splits: number of official divisions into training and test set.
+        views: kinds of rows, the default first; empty where there is only one.
     """
 
     title: str
@@ -51,12 +53,12 @@ DATASETS: Mapping[str, DataSet] = {
     "ucf101": DataSet(
         title="UCF101",
         listing=lambda w, found: match(read_ucf101(w.folder, split_number=w.split_number), found),
-        splits=ucf101.SPLITS,
+        splits=3,
     ),
     "hmdb51": DataSet(
         title="HMDB51",
         listing=lambda w, found: match(read_hmdb51(w.folder, split_number=w.split_number), found),
-        splits=hmdb51.SPLITS,
+        splits=3,
     ),
     "sthv2": DataSet(
         title="Something-Something-v2",
@@ -65,7 +67,7 @@ DATASETS: Mapping[str, DataSet] = {
     "activitynet": DataSet(
         title="ActivityNet 1.3",
         listing=lambda w, found: match(read_activitynet(w.folder, view=w.view), found),
-        views=activitynet.VIEWS,
+        views=ACTIVITYNET_VIEWS,
     ),
     "kinetics400": DataSet(
         title="Kinetics-400",
@@ -99,13 +101,13 @@ def wanted_of(
     view: str | None = None,
     frames: bool = False,
 ) -> Wanted:
-    """Check what is asked of a data set.
+    """Check the options of a data set.
 
     Args:
         name: in :data:`DATASETS`.
         folder: of its annotation files.
-        split_number: from 1.
-        view: ``None`` for the usual one.
+        split_number: of the official splits, from 1.
+        view: kind of rows; ``None`` for the default.
         frames: whether the videos are folders of extracted frames.
 
     Raises:
@@ -142,18 +144,18 @@ def listing_of_dataset(
 
     Args:
         name: in :data:`DATASETS`.
-        wanted: of it, by :func:`wanted_of`.
+        wanted: options, by :func:`wanted_of`.
         found: the videos below the root.
-        with_classes: whether labels are wanted.
+        with_classes: whether to keep labels.
 
     Raises:
-        UserError: a file is missing or wrong, or clips are asked of folders of frames.
+        UserError: a file is missing or wrong, or clips are wanted from folders of frames.
     """
     listing = DATASETS[name].listing(wanted, found)
     timed = (e for e in listing.entries if e.start is not None or e.spans)
     if wanted.frames and name != "mmaction2" and next(timed, None) is not None:
         raise UserError(
-            f"{DATASETS[name].title} annotates in seconds, of which extracted frames know nothing; "
+            f"{DATASETS[name].title} annotates in seconds, which extracted frames do not have; "
             "give video files, or the view videos"
         )
     if with_classes:

@@ -1,33 +1,40 @@
-"""Untrimmed videos with annotated stretches, and the views of them as rows of a manifest."""
+"""Untrimmed videos with annotated segments, as rows of a manifest; ActivityNet 1.3."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
-from vclr_lightning.data.datasets.named import Named, Official
+from vclr_lightning.data.datasets.official import (
+    Named,
+    Official,
+    find_file,
+    need_file,
+    read_lines,
+    read_table,
+)
 from vclr_lightning.data.indexing.listing import SPLIT_NAMES
 from vclr_lightning.data.jobs.rejects import Rejected
 from vclr_lightning.data.manifest.schema import Span
 
+ACTIVITYNET_VIEWS = ("clips", "videos", "localization")
+
 
 class Annotation(NamedTuple):
-    """A stretch of a video, in seconds, and the name of its class."""
+    """A segment of a video in seconds, and the name of its class."""
 
     start: float
     end: float
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Untrimmed:
-    """A video as an annotation file describes it; ``name`` is its id on YouTube."""
+class Untrimmed(NamedTuple):
+    """A video in an annotation file; ``name`` is its id on YouTube."""
 
     name: str
     split: str
@@ -64,7 +71,7 @@ def untrimmed(file: Path, name: str, video: Any, *, subset: str) -> Untrimmed:
             for start, end in [a["segment"]]
         )
         if not all(math.isfinite(a.start) and math.isfinite(a.end) for a in annotations):
-            raise ValueError("a time without end")
+            raise ValueError("an infinite time")
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             f"{file}: the annotations of {name} are not segments with a label"
@@ -82,10 +89,7 @@ def class_names(videos: Iterable[Untrimmed]) -> tuple[str, ...]:
 
 
 def as_clips(videos: Sequence[Untrimmed], classes: tuple[str, ...]) -> Official:
-    """Make every annotated stretch a clip of its own.
-
-    Videos without annotations, as those of a test set, have none and are counted.
-    """
+    """Make a clip of every annotated segment; videos without, as of a test set, are counted."""
     codes = {name: code for code, name in enumerate(classes)}
     clips, rejected = [], []
     left_out: Counter[str] = Counter()
@@ -116,12 +120,12 @@ def as_clips(videos: Sequence[Untrimmed], classes: tuple[str, ...]) -> Official:
 def as_videos(
     videos: Sequence[Untrimmed], classes: tuple[str, ...], *, spans: bool = False
 ) -> Official:
-    """Make every video a row, labelled with the class that most of its annotated time is of.
+    """Make every video a row with the class of most of its annotated time as label.
 
     Args:
         videos: of the data set.
-        classes: their names.
-        spans: whether to keep the annotated stretches, for localisation.
+        classes: names.
+        spans: whether to keep the annotated segments, for localisation.
     """
     codes = {name: code for code, name in enumerate(classes)}
     rows = []
@@ -148,11 +152,11 @@ def as_videos(
 
 
 def main_class(annotations: Sequence[Annotation]) -> str | None:
-    """Return the class that most of the annotated time is of, the first named on a tie.
+    """Return the class of most of the annotated time, the first one on a tie.
 
     Example:
-        >>> stretches = [(0, 2, "run"), (4, 7, "walk"), (8, 10, "run")]
-        >>> main_class([Annotation(*stretch) for stretch in stretches])
+        >>> segments = [(0, 2, "run"), (4, 7, "walk"), (8, 10, "run")]
+        >>> main_class([Annotation(*segment) for segment in segments])
         'run'
     """
     time: dict[str, float] = defaultdict(float)
@@ -164,3 +168,60 @@ def main_class(annotations: Sequence[Annotation]) -> str | None:
 def stems_of(name: str) -> tuple[str, ...]:
     """Return the file names, without suffix, of a video: ``v_ID`` or ``ID``."""
     return f"v_{name}", name
+
+
+def read_activitynet(folder: Path, *, view: str = "clips") -> Official:
+    """Read ActivityNet's annotations.
+
+    Either ``activity_net.v1-3.min.json``, or ``anet_anno_action.json`` with
+    ``video_info_new.csv``, which name fewer videos. Classes are in the order of
+    ``action_name.csv`` where there is one, and sorted otherwise.
+
+    Args:
+        folder: with the annotation files.
+        view: ``clips``: every annotated segment is a row, read within its window. ``videos``:
+            every untrimmed video is a row. ``localization``: the same, with its segments.
+
+    Raises:
+        UserError: a file is missing or of another form.
+    """
+    official = find_file(folder, "activity_net*.json")
+    if official is not None:
+        videos = read_database(official)
+    else:
+        patterns = ("anet_anno_action.json", "activity_net.v1-3.min.json")
+        videos = _read_action(need_file(folder, *patterns, title="ActivityNet"), folder)
+    classes = _activitynet_classes(folder, videos)
+    if view == "clips":
+        return as_clips(videos, classes)
+    return as_videos(videos, classes, spans=view == "localization")
+
+
+def _read_action(file: Path, folder: Path) -> list[Untrimmed]:
+    """Read annotations by ``v_ID`` with the subsets from a table."""
+    table = need_file(folder, "video_info_new.csv", title="ActivityNet")
+    rows = read_table(table, ("video", "subset"), title="ActivityNet")
+    subsets = {name: subset for _, (name, subset) in rows}
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} must map videos to their annotations")
+    unknown = [name for name in content if name not in subsets]
+    if unknown:
+        raise UserError(f"{table} does not give the subset of {unknown[0]}, which {file} names")
+    return [
+        untrimmed(file, name.removeprefix("v_"), video, subset=subsets[name])
+        for name, video in content.items()
+    ]
+
+
+def _activitynet_classes(folder: Path, videos: list[Untrimmed]) -> tuple[str, ...]:
+    annotated = class_names(videos)
+    file = find_file(folder, "action_name.csv")
+    if file is None:
+        return annotated
+    names = tuple(line for _, line in read_lines(file))
+    names = names[1:] if names[0] == "action" else names
+    lacking = sorted(set(annotated) - set(names))
+    if lacking:
+        raise UserError(f"{file} lacks the class {lacking[0]!r}, which videos are annotated with")
+    return names

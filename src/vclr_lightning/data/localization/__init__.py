@@ -1,4 +1,4 @@
-"""Snippet features and annotated spans of untrimmed videos, for temporal localisation."""
+"""Snippet features and annotated segments of untrimmed videos, for temporal action localization."""
 
 from vclr_lightning.data.localization.annotations import (
     AnnotatedVideo,
@@ -6,8 +6,7 @@ from vclr_lightning.data.localization.annotations import (
     checked,
     read_annotations,
 )
-from vclr_lightning.data.localization.datamodule import LocalizationData
-from vclr_lightning.data.localization.positions import PositionSet, place
+from vclr_lightning.data.localization.positions import LocalizationData, PositionSet, place
 from vclr_lightning.data.localization.snippets import SnippetFiles, SnippetSet, SnippetSource
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What is annotated in untrimmed videos, and what of it cannot be used."""
+"""Annotated segments of untrimmed videos, read and validated."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
-from vclr_lightning.data.datasets.files import find_file, need_file, read_table
+from vclr_lightning.data.datasets.official import find_file, need_file, read_table
 from vclr_lightning.data.indexing.listing import SPLIT_NAMES
 from vclr_lightning.functional.proposals import Floats
 
 
 class LeftOut(NamedTuple):
-    """Something that was left out or changed, and why.
+    """A video or annotation that was left out or changed.
 
     Attributes:
-        video: its name.
-        kind: what, such as ``"annotation left out"``; equal ones are counted together.
-        reason: of this one.
+        video: name.
+        kind: such as ``"annotation left out"``; counted by kind.
+        reason: why.
     """
 
     video: str
@@ -33,15 +33,15 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedVideo:
-    """An untrimmed video and the spans that are annotated in it.
+    """An untrimmed video with its annotated spans.
 
     Attributes:
         name: its id.
         split: ``train``, ``val`` or ``test``.
         duration: seconds; NaN where unknown.
         covered: seconds that its features cover, of which positions are shares.
-        spans: start and end of what is annotated, in seconds, ``(g, 2)``.
-        labels: names of their classes, one each.
+        spans: start and end of each annotation in seconds, ``(g, 2)``.
+        labels: their class names.
     """
 
     name: str
@@ -53,7 +53,7 @@ class AnnotatedVideo:
 
     @property
     def shares(self) -> Floats:
-        """The spans as shares of what the features cover, 0 to 1, ``(g, 2)``."""
+        """The spans relative to ``covered``, 0 to 1, ``(g, 2)``."""
         return np.clip(self.spans / self.covered, 0.0, 1.0)
 
 
@@ -62,9 +62,9 @@ def read_annotations(source: str | Path | Mapping[str, str | Path]) -> list[Anno
 
     Args:
         source: ``activity_net.v1-3.min.json`` or another file with a ``database``; a file that maps
-            ``v_ID`` to videos (``anet_anno_action.json``), whose splits ``video_info_new.csv``
-            beside it tells; a folder with either; or a file of such videos for each split, as
-            ``{"train": "anet_anno_train.json", "val": "anet_anno_val.json"}``.
+            ``v_ID`` to videos (``anet_anno_action.json``) with their splits in
+            ``video_info_new.csv`` beside it; a folder with either; or a file of such videos for
+            each split, as ``{"train": "anet_anno_train.json", "val": "anet_anno_val.json"}``.
 
     Raises:
         UserError: a file cannot be read or is of another form.
@@ -138,10 +138,10 @@ def _video(
 
 
 def checked(videos: Sequence[AnnotatedVideo]) -> tuple[list[AnnotatedVideo], list[LeftOut]]:
-    """Leave out what cannot be right, cut what reaches past a video, and say so.
+    """Leave out impossible annotations, clip those that exceed their video, and report both.
 
-    Videos without a duration are left out, and annotations that end before they start or lie past
-    the video's end.
+    Videos without a duration are left out, as are annotations that end before they start or lie
+    outside of the video.
 
     Example:
         >>> spans = np.array([[5.0, 2.0], [1.0, 3.0], [8.0, 12.0]])
@@ -177,7 +177,7 @@ def checked(videos: Sequence[AnnotatedVideo]) -> tuple[list[AnnotatedVideo], lis
 
 
 def _judge(start: float, end: float, duration: float) -> tuple[str, bool]:
-    """Say what is wrong with a span, and whether some of it can be kept."""
+    """Return what is wrong with a span, if anything, and whether part of it can be kept."""
     if not (math.isfinite(start) and math.isfinite(end)):
         return "is no time", False
     if end <= start:

@@ -1,4 +1,4 @@
-"""Videos at a fixed number of positions, with what a boundary-matching network learns."""
+"""Videos at a fixed number of positions with the labels of a boundary-matching network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.loading.epochs import EpochBatches
+from vclr_lightning.data.loading.loader import EpochLoader
 from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut
 from vclr_lightning.data.localization.snippets import SnippetSet
 from vclr_lightning.functional.bmn_losses import bmn_labels
@@ -82,21 +85,20 @@ def place(
     folder: str | Path | None = None,
     track: Callable[[Sequence[AnnotatedVideo]], Iterable[AnnotatedVideo]] = iter,
 ) -> tuple[PositionSet, list[LeftOut]]:
-    """Bring the features of videos to ``positions`` positions along them.
+    """Resample the features of videos to ``positions`` positions along each.
 
-    What results is in a file without a name, mapped into memory, so that it may be larger than
-    that. Videos whose features cannot be read, or are not finite, are left out, as are those
-    without any.
+    The result is memory-mapped from an unnamed file, so it may be larger than memory. Videos whose
+    features are missing, cannot be read or are not finite are left out.
 
     Args:
-        videos: which are wanted.
+        videos: wanted ones.
         snippets: their features.
         positions: T.
-        folder: where the file is; by default the system's for temporary files.
-        track: shows how far it is.
+        folder: of the file; by default the system's for temporary files.
+        track: shows progress.
 
     Raises:
-        UserError: features are of another length than those of the first video.
+        UserError: features have another dimension than those of the first video.
     """
     placed: list[AnnotatedVideo] = []
     left_out: list[LeftOut] = []
@@ -129,3 +131,47 @@ def place(
     if features is None:
         return PositionSet([], torch.zeros(0, positions, 0)), left_out
     return PositionSet(placed, torch.from_numpy(features)[: len(placed)]), left_out
+
+
+class LocalizationData(LightningDataModule):
+    """Batches for training a localisation network, the same after any interruption.
+
+    Args:
+        train: the videos, all with annotations.
+        batch_size: videos per optimizer step, over all devices and accumulated micro-batches.
+        seed: of the order.
+
+    Raises:
+        UserError: in training, there are fewer videos than a batch needs, or the checkpoint
+            belongs to other features.
+    """
+
+    def __init__(self, train: PositionSet, *, batch_size: int = 16, seed: int = 0) -> None:
+        super().__init__()
+        self.train = train
+        self.batch_size = batch_size
+        self.seed = seed
+        self._fingerprint = train.fingerprint()
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the loader of this rank."""
+        trainer = self.trainer
+        share: dict[str, Any] = {}
+        if trainer is not None:
+            share = {
+                "world_size": trainer.world_size,
+                "rank": trainer.global_rank,
+                "accumulate": trainer.accumulate_grad_batches,
+            }
+        batches = EpochBatches(len(self.train), batch_size=self.batch_size, seed=self.seed, **share)
+        return EpochLoader(self.train, batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fingerprint": self._fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["fingerprint"] != self._fingerprint:
+            raise UserError(
+                "the checkpoint was trained on other features or annotations; give the same to "
+                "continue, or another name=... for a new run"
+            )

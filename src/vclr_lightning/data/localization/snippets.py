@@ -1,4 +1,4 @@
-"""Where the features of a video's snippets come from: files of others, or anything alike."""
+"""Snippet features of videos, from files or any other source."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class SnippetSet:
     """Features of videos, read one by one.
 
     Attributes:
-        read: by name, gives a video's features in order, ``(m, F)``.
-        placed: whether they may stand at the network's positions already: those of T rows are then
-            taken as they are.
-        left_out: videos without features, and why.
-        provenance: where the features come from, as plain values.
+        read: by name, returns a video's features in order, ``(m, F)``.
+        placed: whether features of T rows are already at the network's positions.
+        left_out: videos without features, with reasons.
+        provenance: source of the features, as plain values.
     """
 
     read: Mapping[str, Callable[[], Tensor]]
@@ -39,23 +38,23 @@ class SnippetSet:
 
 
 class SnippetSource(Protocol):
-    """Gives features of annotated videos."""
+    """A source of features for annotated videos."""
 
     def annotations(self) -> list[AnnotatedVideo]:
-        """Return what the source itself knows to be annotated."""
+        """Return the annotations that the source itself has."""
         ...
 
     def open(self, videos: Sequence[AnnotatedVideo]) -> SnippetSet:
-        """Return the features of these videos, as far as there are any."""
+        """Return the features of these videos, as far as they exist."""
         ...
 
 
 class SnippetFiles:
     """Features in a folder, a file for each video: ``v_ID.csv``, ``ID.npy`` and so on.
 
-    A ``.csv`` has a line for each snippet below a heading, as the authors of BMN and mmaction2
-    publish them, or without one; a ``.npy`` holds ``(m, F)``. Files of as many rows as the network
-    has positions are taken as they are; others are resampled.
+    A ``.csv`` has a line for each snippet, below a heading as the authors of BMN and mmaction2
+    publish them or without one; a ``.npy`` holds ``(m, F)``. Files with as many rows as the network
+    has positions are used unchanged, others are resampled.
 
     Args:
         folder: of the files.
@@ -75,11 +74,7 @@ class SnippetFiles:
             raise UserError(f"there are no .csv and .npy files of features in {self.folder}")
 
     def annotations(self) -> list[AnnotatedVideo]:
-        """Files of features tell nothing of the videos.
-
-        Raises:
-            UserError: always.
-        """
+        """Raise a ``UserError``: files of features contain no annotations."""
         raise UserError(
             f"the features in {self.folder} have no annotations; give annotations=FILE, such as "
             "activity_net.v1-3.min.json"
@@ -99,10 +94,7 @@ class SnippetFiles:
 
 
 def read_snippets(file: Path) -> Tensor:
-    """Read one file of features.
-
-    Shape:
-        Returns ``(m, F)`` float32.
+    """Read one file of features, ``(m, F)`` float32.
 
     Raises:
         UserError: it cannot be read, or is no table of numbers.
@@ -126,7 +118,7 @@ def read_snippets(file: Path) -> Tensor:
 
 
 def _has_heading(file: Path) -> bool:
-    """Whether a table's first line names its columns, by words or by counting them."""
+    """Whether a table's first line holds column names or numbers."""
     with file.open() as source:
         cells = source.readline(_LARGEST // 100).strip().split(",")
     try:

@@ -1,9 +1,8 @@
-"""The eight actions: how an object passes from one state to another.
+"""The eight actions: how an object changes from one state to another.
 
-Each state takes part in four actions, so no single picture tells the action. ``grow`` and
-``shrink``, and ``split`` and ``join``, are each other's reversal and pass through the same states,
-so only the order tells them apart; the other four differ in the set of states, which an average
-can tell.
+Each state occurs in four actions, so no single frame identifies the action. ``grow`` and
+``shrink``, and ``split`` and ``join``, reverse each other and pass through the same states, so they
+differ in order only; the other four differ in the set of states, which an average over time shows.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Shape(NamedTuple):
 
 
 def _blob(x: Floats, y: Floats, shape: Shape, radius: float) -> Floats:
-    """Return about how far each point lies outside the outline, ``(H, W)``."""
+    """Return the approximate distance of each point to the outline, negative inside."""
     outline = 1 + shape.bump * np.cos(shape.lobes * np.arctan2(y, x) + shape.turn)
     distance: Floats = (np.hypot(x, y) - radius * outline).astype(np.float32)
     return distance
@@ -66,11 +65,11 @@ ACTIONS: dict[str, tuple[str, str]] = {
 
 
 def distance(action: str, progress: float, x: Floats, y: Floats, shape: Shape) -> Floats:
-    """Return how far each point lies outside the object, part of the way through an action.
+    """Return the distance of each point from the object's outline, negative inside.
 
     Args:
         action: a key of :data:`ACTIONS`.
-        progress: 0 before, 1 after, in between while it happens.
+        progress: 0 before the action, 1 after it.
         x: horizontal position, in object sizes from its centre.
         y: vertical position.
         shape: the object's outline.

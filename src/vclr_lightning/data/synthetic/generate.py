@@ -1,4 +1,4 @@
-"""Make the synthetic data set: videos of eight actions, and untrimmed ones with known spans."""
+"""Generate the synthetic data set: videos of eight actions, and untrimmed ones with known spans."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.data.jobs import Answer, LocalProcesses, SerialExecutor, cores, run_job
 from vclr_lightning.data.prepare.video_writer import remove_partial, write_video
 from vclr_lightning.data.synthetic.actions import ACTIONS
-from vclr_lightning.data.synthetic.render import draw_progress, render
+from vclr_lightning.data.synthetic.scenes import draw_progress, render
 
-_VERSION = 2  # of drawing and encoding: another one makes other files
+_VERSION = 2  # of the files' content
 _RECORD = "synthetic.json"
 _PER_PROCESS = 8  # videos worth the start of a process
 _SECONDS = (2.0, 4.0)
@@ -25,7 +25,7 @@ _IDLE_SECONDS = (1.5, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class _Settings:
     train: int
     val: int
     untrimmed: int
@@ -48,12 +48,12 @@ def generate(
     workers: int | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write the data set below ``root``, unless it is there already.
+    """Write the data set below ``root``, unless it exists.
 
     ``videos/train/ACTION/*.mp4`` and ``videos/val/ACTION/*.mp4`` show one action each, of 2 to 4
-    seconds. Every few frames a video cuts to another scene, in which background, colours, place,
-    size and outline are random, so that neither one picture nor what a video looks like tells the
-    action. ``untrimmed/*.mp4`` show empty scenes with one or two actions, whose times stand in
+    seconds. Every few frames a video cuts to another scene with random background, colours, place,
+    size and outline, so neither a single frame nor the appearance of a video identifies the action.
+    ``untrimmed/*.mp4`` show empty scenes with one or two actions, whose times are in
     ``untrimmed/annotations.json`` in ActivityNet's form.
 
     Args:
@@ -61,11 +61,11 @@ def generate(
         train: training videos of each action.
         val: held-out videos of each action.
         untrimmed: untrimmed videos.
-        seed: the same seed gives the same pictures.
+        seed: the same seed gives the same frames.
         size: height and width in pixels, even.
         fps: frames per second.
-        contrast: how much the background's texture shows, 0 to 1.
-        workers: processes, at most; by default the cores there are. With one, none is started.
+        contrast: of the background's texture, 0 to 1.
+        workers: processes, at most; by default one per core. With 1, none is started.
         progress: whether to show a progress bar.
 
     Returns:
@@ -74,7 +74,7 @@ def generate(
     Raises:
         UserError: a value is out of range, or ``root`` holds a set made with other values.
     """
-    plan = _Plan(
+    plan = _Settings(
         train=train,
         val=val,
         untrimmed=untrimmed,
@@ -130,7 +130,7 @@ def generate(
     return root / "videos"
 
 
-def _check(plan: _Plan) -> None:
+def _check(plan: _Settings) -> None:
     for name in ("train", "val", "fps"):
         if getattr(plan, name) < 1:
             raise UserError(f"{name}={getattr(plan, name)} must be at least 1")
@@ -145,7 +145,7 @@ def _check(plan: _Plan) -> None:
 _Span = dict[str, Any]
 
 
-def _make(path: Path, plan: _Plan) -> _Span:
+def _make(path: Path, plan: _Settings) -> _Span:
     number = int(path.stem.rpartition("_")[2])
     if path.parent.name == "untrimmed":
         return _write_untrimmed(path, plan, number)
@@ -158,7 +158,7 @@ def _make(path: Path, plan: _Plan) -> _Span:
     return {}
 
 
-def _write_untrimmed(path: Path, plan: _Plan, number: int) -> _Span:
+def _write_untrimmed(path: Path, plan: _Settings, number: int) -> _Span:
     rng = numpy_generator(plan.seed, "synthetic", "untrimmed", number)
 
     def idle() -> list[None]:

@@ -1,20 +1,23 @@
-"""What a scene looks like apart from the action: background, colours, place, size and motion."""
+"""Draw the scenes and frames of a synthetic video."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vclr_lightning.data.synthetic.actions import Floats, Shape
+from vclr_lightning.data.synthetic.actions import Floats, Shape, distance
 
 _LUMA = np.array([0.3, 0.59, 0.11])
 _WAVES = 3
+_FRAMES_PER_SCENE = (2, 5)
+_HOLD = (0.2, 0.38)
 
 
 class Scene(NamedTuple):
-    """Everything that is drawn anew at a cut.
+    """What changes at a cut: background, colours, place, size and motion.
 
     Attributes:
         dark: one colour of the background's texture, ``(3,)``, 0 to 1.
@@ -44,7 +47,7 @@ class Scene(NamedTuple):
 
 
 def draw_scene(rng: np.random.Generator, *, contrast: float) -> Scene:
-    """Draw a scene; ``contrast`` (0 to 1) is how much the background's texture shows.
+    """Draw a scene whose background has a texture of this ``contrast``, 0 to 1.
 
     Example:
         >>> draw_scene(np.random.default_rng(0), contrast=0.2).shape.lobes in range(2, 7)
@@ -54,7 +57,7 @@ def draw_scene(rng: np.random.Generator, *, contrast: float) -> Scene:
     middle = colors.mean(0)
     dark, light = middle + (colors - middle) * contrast
     color = rng.uniform(0, 1, 3)
-    while abs((color - middle) @ _LUMA) < 0.3:  # an object as bright as its background is lost
+    while abs((color - middle) @ _LUMA) < 0.3:  # invisible if as bright as the background
         color = rng.uniform(0, 1, 3)
     frequency, angle = rng.uniform(1.5, 9, _WAVES), rng.uniform(0, np.pi, _WAVES)
     waves = np.stack(
@@ -90,7 +93,7 @@ def grid(size: int) -> tuple[Floats, Floats]:
 
 
 def background(scene: Scene, frame: int, x: Floats, y: Floats) -> Floats:
-    """Return the picture behind the object, ``frame`` frames after the cut, ``(H, W, 3)``."""
+    """Return the background ``frame`` frames after the cut, ``(H, W, 3)``."""
     waves = scene.waves.astype(np.float32)
     texture = sum(
         np.cos(across * x + down * y + phase + drift * frame)
@@ -102,9 +105,70 @@ def background(scene: Scene, frame: int, x: Floats, y: Floats) -> Floats:
 
 
 def object_frame(scene: Scene, frame: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return every pixel's position as the object sees it, in object sizes, ``(H, W)`` each."""
+    """Return every pixel's position relative to the object, in object sizes, ``(H, W)`` each."""
     across = x - np.float32(scene.place[0] + scene.velocity[0] * frame)
     down = y - np.float32(scene.place[1] + scene.velocity[1] * frame)
     angle = scene.turn + scene.spin * frame
     c, s = np.float32(np.cos(angle) / scene.size), np.float32(np.sin(angle) / scene.size)
     return c * across + s * down, c * down - s * across
+
+
+def draw_progress(rng: np.random.Generator, num_frames: int) -> NDArray[np.float64]:
+    """Draw when an action happens: 0 for a while, then up to 1, then 1 for a while.
+
+    Shape:
+        Returns ``(num_frames,)``.
+
+    Example:
+        >>> progress = draw_progress(np.random.default_rng(0), 10)
+        >>> float(progress[0]), float(progress[-1]), bool((np.diff(progress) >= 0).all())
+        (0.0, 1.0, True)
+    """
+    begin, end = rng.uniform(*_HOLD), 1 - rng.uniform(*_HOLD)
+    time = np.linspace(0, 1, num_frames)
+    linear = np.clip((time - begin) / (end - begin), 0, 1)
+    smooth: NDArray[np.float64] = linear * linear * (3 - 2 * linear)
+    return smooth
+
+
+def render(
+    steps: Sequence[tuple[str, float] | None],
+    rng: np.random.Generator,
+    *,
+    size: int,
+    contrast: float,
+) -> NDArray[np.uint8]:
+    """Draw one frame per step: an action and its progress, or ``None`` for an empty scene.
+
+    Every few frames the video cuts to another scene: background, colours, place, size and outline
+    of the object are drawn anew. Two moments of one video share nothing but the action.
+
+    Shape:
+        Returns ``(len(steps), size, size, 3)`` uint8, RGB.
+
+    Example:
+        >>> frames = render(
+        ...     [("grow", 0.0), ("grow", 1.0)], np.random.default_rng(0), size=32, contrast=0.2
+        ... )
+        >>> frames.shape, frames.dtype
+        ((2, 32, 32, 3), dtype('uint8'))
+    """
+    x, y = grid(size)
+    frames = np.empty((len(steps), size, size, 3), np.uint8)
+    left = age = 0
+    scene = draw_scene(rng, contrast=contrast)
+    for i, step in enumerate(steps):
+        if left == 0:
+            scene = draw_scene(rng, contrast=contrast)
+            left, age = int(rng.integers(*_FRAMES_PER_SCENE, endpoint=True)), 0
+        picture = background(scene, age, x, y)
+        if step is not None:
+            u, v = object_frame(scene, age, x, y)
+            outside = distance(*step, u, v, scene.shape) * np.float32(scene.size)
+            # One pixel of blur along the outline.
+            cover = np.clip(0.5 - outside * (0.45 * size), 0, 1)[..., None]
+            picture = picture + cover * (scene.color.astype(np.float32) - picture)
+        frames[i] = np.clip(picture * 255 + 0.5, 0, 255)
+        left -= 1
+        age += 1
+    return frames

@@ -1,19 +1,70 @@
-"""Find and read annotation files; a mistake in one is said with its file and line."""
+"""What official annotation files list, and how they are found and read."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_rows, read_text
+from vclr_lightning.data.jobs.rejects import Rejected
+from vclr_lightning.data.manifest.schema import Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A video, or a clip inside of one, as an official file names it.
+
+    Attributes:
+        stems: file names without suffix that the video may have, preferred ones first.
+        split: ``train``, ``val`` or ``test``, or another that the data set knows.
+        label: position in the classes, -1 for none.
+        folder: of its class; decides between several files of one name.
+        name: the id of the video or clip; by default its file's stem.
+        group: the source that it was cut from.
+        start: where a clip begins, in seconds.
+        end: where it ends.
+        spans: annotated segments of the video.
+    """
+
+    stems: tuple[str, ...]
+    split: str
+    label: int = -1
+    folder: str = ""
+    name: str = ""
+    group: str = ""
+    start: float | None = None
+    end: float | None = None
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Official:
+    """The content of a data set's annotation files.
+
+    Attributes:
+        videos: in the order of the files.
+        classes: names, in the order in which the data set numbers them.
+        rejected: what is listed and cannot be used, whichever files exist.
+        left_out: what is listed and not wanted, counted by reason.
+        loose: whether file names may differ from the official ones in all characters but letters
+            and digits, as on systems that do not allow these.
+    """
+
+    videos: Sequence[Named]
+    classes: tuple[str, ...] = ()
+    rejected: Sequence[Rejected] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+    loose: bool = False
 
 
 def find_file(folder: Path, *patterns: str) -> Path | None:
-    """Return the first file of ``folder`` that fits the earliest of the glob patterns.
+    """Return the file of ``folder`` that matches the earliest possible glob pattern, if any.
 
     Raises:
-        UserError: several files fit it.
+        UserError: several files match it.
     """
     for pattern in patterns:
         files = sorted(file for file in folder.glob(pattern) if file.is_file())
@@ -26,15 +77,10 @@ def find_file(folder: Path, *patterns: str) -> Path | None:
 
 
 def need_file(folder: Path, *patterns: str, title: str) -> Path:
-    """Return what :func:`find_file` does.
-
-    Args:
-        folder: of the annotation files.
-        patterns: glob patterns.
-        title: of the data set.
+    """Return what :func:`find_file` does, of the data set ``title``.
 
     Raises:
-        UserError: no file fits.
+        UserError: no file matches.
     """
     file = find_file(folder, *patterns)
     if file is None:
@@ -63,7 +109,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 def read_table(
     file: Path, columns: Sequence[str], *, title: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of ``columns`` of each line of a CSV file, stripped, with its number.
+    """Yield the stripped cells of ``columns`` of each line of a CSV file, with its number.
 
     Raises:
         UserError: it cannot be read, lacks a column, or a line is too short.
