@@ -31,7 +31,7 @@ from benchmarks.timing import Comparison, compare, report
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.manifest.shard_paths import shard_place
 from vclr_lightning.data.readers import PyAVReader, ShardReader
-from vclr_lightning.data.readers.sources import Content
+from vclr_lightning.data.readers.sources import InMemory
 from vclr_lightning.data.shards import pack
 
 FILES, OURS, LITDATA, WEBDATASET = "plain files", "vclr shard", "litdata", "WebDataset"
@@ -76,7 +76,7 @@ def _litdata(folder: Path) -> Read:
     videos = len(dataset)
 
     def run(number: int) -> object:
-        with reader.open(Content(dataset[_row(number, videos)]["video"])) as video:
+        with reader.open(InMemory(dataset[_row(number, videos)]["video"])) as video:
             return video.read(draw(number))
 
     return run
@@ -91,7 +91,7 @@ def _webdataset(shards: Path) -> Read:
     samples = iter(dataset.shuffle(BUFFER).repeat())
 
     def run(number: int) -> object:
-        with reader.open(Content(next(samples)["mp4"])) as video:
+        with reader.open(InMemory(next(samples)["mp4"])) as video:
             return video.read(draw(number))
 
     return run

@@ -19,8 +19,7 @@ import av
 import numpy as np
 
 from benchmarks.timing import Comparison, compare, report
-from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.readers.tables import TableStore
+from vclr_lightning.data.readers import PyAVReader, TableStore
 
 WIDTH, HEIGHT, FPS, SHORT = 160, 120, 25, 10
 FROM_START, SHORT_VIDEO = "decoded from the start", f"a video of {SHORT} s"

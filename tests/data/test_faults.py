@@ -20,14 +20,14 @@ import torch
 from vclr_lightning import cli, train
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.data import faults
-from vclr_lightning.data.faults import may_pass
+from vclr_lightning.data.faults import is_transient
 from vclr_lightning.data.jobs import Answer, LocalProcesses, run_job
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.evaluation_datasets import CentresDataset, FramesDataset
 from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.loading.workers import WorkerOptions
 from vclr_lightning.data.manifest import Manifest
-from vclr_lightning.data.protocols import PassingError, VideoError
+from vclr_lightning.data.protocols import TransientError, VideoError
 from vclr_lightning.data.readers import PyAVReader
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
@@ -324,7 +324,7 @@ def test_what_is_wrong_with_a_file_is_not_tried_again(manifest: Manifest, error:
         *(OSError(getattr(errno, n), n) for n in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN")),
         ConnectionResetError(errno.ECONNRESET, "reset"),
         TimeoutError("of a store"),
-        PassingError("of a store"),
+        TransientError("of a store"),
         fsspec.exceptions.FSTimeoutError(),
     ],
     ids=lambda error: f"{type(error).__name__}{getattr(error, 'errno', '')}",
@@ -360,11 +360,11 @@ def test_clips_read_again_are_converted_as_if_at_once(manifest: Manifest) -> Non
 
 
 def test_ffmpeg_says_input_output_error_of_files_cut_off_too() -> None:
-    assert not may_pass(av.error.OSError(errno.EIO, "Input/output error"))
-    assert may_pass(av.error.TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+    assert not is_transient(av.error.OSError(errno.EIO, "Input/output error"))
+    assert is_transient(av.error.TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
     error = VideoError("cannot be read")
     error.__cause__ = OSError(errno.EIO, "Input/output error")
-    assert may_pass(error)
+    assert is_transient(error)
 
 
 def test_the_work_of_other_processes_is_judged_likewise(
@@ -415,7 +415,7 @@ def test_commands_say_whose_code_failed_and_show_where(
             raise ValueError("of this code")
 
     monkeypatch.setattr(train, "_TRACEBACKS", False)
-    with pytest.raises(SystemExit) as info, train._mistakes_explained():
+    with pytest.raises(SystemExit) as info, train._errors_reported():
         broken()
     monkeypatch.setattr(cli, "_dispatch", broken)
     assert (info.value.code, cli.main([])) == (1, 1)

@@ -25,6 +25,7 @@ from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.loading.evaluation_datasets import CentresDataset
 from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.sampling.frame_indices import clip_indices
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform, ViewsTransform
 from vclr_lightning.evaluation.encoders import frame_encoder
@@ -268,16 +269,19 @@ def test_test_samples_are_the_centres(video_folder: Path, tmp_path: Path) -> Non
         stride=3,
     )
     assert clips[0]["views"].shape == (1, 2, 3, 4, 32, 32)
-    assert clips._draw(30).tolist() == [[5, 8, 11, 14], [15, 18, 21, 24]]
-    assert clips._draw(2).tolist() == [[0, 1, 1, 1]] * 2
+    for count, expected in (
+        (30, [[5, 8, 11, 14], [15, 18, 21, 24]]),
+        (2, [[0, 1, 1, 1]] * 2),
+    ):
+        starts = clips._starts(count, 0)
+        found = clip_indices(starts, frames=4, stride=3, num_frames=count)
+        assert found.tolist() == expected
     # At random, as the released code tests TSN on Something-Something: by seed and video.
     drawn = CentresDataset(
         manifest=table, reader=PyAVReader(), transform=transform, num_segments=5, seed=0
     )
     assert torch.equal(drawn[3]["views"], drawn[3]["views"])
-    indices = torch.stack([torch.as_tensor(drawn._draw(30, index)) for index in range(200)])[
-        :, :, 0
-    ]
+    indices = torch.stack([torch.as_tensor(drawn._starts(30, index)) for index in range(200)])
     assert (indices // 6 == torch.arange(5)).all()
     assert all(len(column.unique()) == 6 for column in indices.T)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import CodeFault, UserError, causes
-from vclr_lightning.data.protocols import FrameCountChangedError, PassingError, VideoError
+from vclr_lightning.data.protocols import FrameCountChangedError, TransientError, VideoError
 
 Result = TypeVar("Result")
 
@@ -34,15 +34,15 @@ _TRANSIENT = frozenset(
 )
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether an error, or one that caused it, may be transient.
 
     Example:
-        >>> may_pass(OSError(errno.ESTALE, "stale file handle")), may_pass(FileNotFoundError())
+        >>> is_transient(OSError(errno.ESTALE, "stale")), is_transient(FileNotFoundError())
         (True, False)
     """
     for cause in causes(error):
-        if isinstance(cause, PassingError | TimeoutError | ConnectionError):
+        if isinstance(cause, TransientError | TimeoutError | ConnectionError):
             return True
         number = getattr(cause, "errno", None)
         # FFmpeg reports truncated files as EIO, too.
@@ -111,7 +111,7 @@ def retried(
         try:
             return attempt()
         except after as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
         time.sleep(pause)
     return attempt()

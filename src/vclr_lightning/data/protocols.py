@@ -34,7 +34,7 @@ class VideoError(Exception):
     """A video cannot be read; the message is the reason, in one sentence, without the path."""
 
 
-class PassingError(VideoError):
+class TransientError(VideoError):
     """A video cannot be read now, but possibly later; reading it is retried."""
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, probe
-from vclr_lightning.data.readers.sources import Content, FilePart
+from vclr_lightning.data.readers.sources import FilePart, InMemory
 
 Make = Callable[..., Path]
 Plain = Callable[[Path], list[Any]]
@@ -36,7 +36,7 @@ class _Torn(io.BytesIO):
 
 
 @dataclass(frozen=True)
-class Torn(Content):
+class Torn(InMemory):
     """A video whose end cannot be read."""
 
     end: int = 0

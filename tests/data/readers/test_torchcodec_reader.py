@@ -18,7 +18,7 @@ from benchmarks import lent_ffmpeg
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader, TorchcodecReader
-from vclr_lightning.data.readers.sources import Content, FilePart
+from vclr_lightning.data.readers.sources import FilePart, InMemory
 from vclr_lightning.data.readers.torchcodec import TorchcodecVideo
 
 LACK = lent_ffmpeg.missing()
@@ -175,7 +175,7 @@ def test_parts_of_files_and_bytes_in_memory(video: Callable[..., Path], tmp_path
     reader: TorchcodecReader = pickle.loads(pickle.dumps(TorchcodecReader()))
     with PyAVReader().open(path) as ours:
         truth = ours.read([3, 40])
-    for source in (FilePart(large, 512, len(content)), Content(content)):
+    for source in (FilePart(large, 512, len(content)), InMemory(content)):
         with reader.open(source) as theirs:
             assert isinstance(theirs, TorchcodecVideo)
             np.testing.assert_array_equal(theirs.read([3, 40]), truth)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vclr_lightning.data.faults import blaming, described, judged, may_pass
+from vclr_lightning.data.faults import blaming, described, is_transient, judged
 from vclr_lightning.data.protocols import (
     FRAME_SLACK,
     LEAST_SHARE,
@@ -182,6 +182,6 @@ def reject(manifest: VideoTable, row: int, error: VideoError) -> Rejection:
         "path": str(manifest.path(row)),
         "reason": " ".join(str(error).split()),
     }
-    if may_pass(error):
+    if is_transient(error):
         rejection["passing"] = True
     return rejection

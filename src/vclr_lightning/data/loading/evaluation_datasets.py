@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -33,6 +34,47 @@ if TYPE_CHECKING:
     from vclr_lightning.data.transforms import ViewsTransform
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _ClipsDataset(Dataset[Any]):
+    """Clips of each video, which begin where a subclass says."""
+
+    manifest: VideoTable
+    reader: VideoReader
+    frames_per_clip: int = 1
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self) if field.name != "seed"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def _span(self) -> int:
+        """From the first to the last frame of a clip."""
+        return (self.frames_per_clip - 1) * self.stride
+
+    def _read(
+        self,
+        index: int,
+        starts: Callable[[int], NDArray[np.int64]],
+        converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Tensor]],
+    ) -> tuple[list[Tensor], list[Rejection]]:
+        """Read the clips that begin at ``starts(num_frames)``; if that fails, return why."""
+
+        def draw(num_frames: int) -> NDArray[np.int64]:
+            shape = {"frames": self.frames_per_clip, "stride": self.stride}
+            return clip_indices(starts(num_frames), **shape, num_frames=num_frames)
+
+        try:
+            return read_clips(self.manifest, index, self.reader, draw=draw, converter=converter), []
+        except VideoError as error:
+            return [], [reject(self.manifest, index, error)]
+
+
 class FramesSample(TypedDict):
     """One video's part of a :class:`~vclr_lightning.core.types.FramesBatch`."""
 
@@ -47,7 +89,8 @@ class FramesSample(TypedDict):
     rejected: list[Rejection]
 
 
-class FramesDataset(Dataset[FramesSample]):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FramesDataset(_ClipsDataset):
     """``num_frames`` frames of a video, evenly spaced from the first to the last.
 
     Of a row that is a clip within a file, frames of the clip. A shorter video gives each frame
@@ -73,43 +116,16 @@ class FramesDataset(Dataset[FramesSample]):
         UserError: a number is below 1.
     """
 
-    def __init__(
-        self,
-        *,
-        manifest: VideoTable,
-        reader: VideoReader,
-        transform: ClipTransform,
-        num_frames: int = 30,
-        every: int | None = None,
-        frames_per_clip: int = 1,
-        stride: int = 1,
-    ) -> None:
-        numbers = {"num_frames": num_frames, "frames_per_clip": frames_per_clip, "stride": stride}
-        _check_positive(**numbers, every=1 if every is None else every)
-        self._manifest = manifest
-        self._reader = reader
-        self._transform = transform
-        self._num_frames = num_frames
-        self._every = every
-        self._frames_per_clip = frames_per_clip
-        self._stride = stride
-
-    def __len__(self) -> int:
-        return len(self._manifest)
+    transform: ClipTransform
+    num_frames: int = 30
+    every: int | None = None
 
     def __getitem__(self, index: int) -> FramesSample:
-        manifest, size = self._manifest, self._transform.size
-        clips: list[Tensor] = []
-        rejected: list[Rejection] = []
-        converter = partial(self._converter, index)
-        try:
-            clips = read_clips(manifest, index, self._reader, draw=self._draw, converter=converter)
-        except VideoError as error:
-            rejected = [reject(manifest, index, error)]
+        manifest, size = self.manifest, self.transform.size
+        clips, rejected = self._read(index, self._starts, partial(self._converter, index))
         count = len(clips)
-        length = self._num_frames if self._every is None else max(1, count)
-        shape = (length, 3, self._frames_per_clip, size, size)
-        frames = torch.zeros(shape, dtype=torch.uint8)
+        length = self.num_frames if self.every is None else max(1, count)
+        frames = torch.zeros(length, 3, self.frames_per_clip, size, size, dtype=torch.uint8)
         for position, clip in enumerate(clips):
             frames[position] = clip
         if count:
@@ -127,25 +143,20 @@ class FramesDataset(Dataset[FramesSample]):
         }
 
     def _converter(self, index: int) -> Callable[[list[NDArray[np.uint8]]], Tensor]:
-        rng, size = numpy_generator(index), self._transform.size
+        rng, size = numpy_generator(index), self.transform.size
 
         def convert(frames: list[NDArray[np.uint8]]) -> Tensor:
-            with blaming(self._transform):
-                return picture(self._transform(frames, rng), 3, len(frames), size, size)
+            with blaming(self.transform):
+                return picture(self.transform(frames, rng), 3, len(frames), size, size)
 
         return convert
 
-    def _draw(self, num_frames: int) -> NDArray[np.int64]:
-        span = (self._frames_per_clip - 1) * self._stride
-        if self._every is not None:
-            # The clip lies around the middle frame, but within the video.
-            middle = snippet_indices(num_frames, self._every)
-            starts = np.clip(middle - span // 2, 0, max(0, num_frames - 1 - span))
-        else:
-            starts = evaluation_indices(max(1, num_frames - span), self._num_frames)
-        return clip_indices(
-            starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
-        )
+    def _starts(self, num_frames: int) -> NDArray[np.int64]:
+        if self.every is None:
+            return evaluation_indices(max(1, num_frames - self._span), self.num_frames)
+        # The clip lies around the middle frame, but within the video.
+        middle = snippet_indices(num_frames, self.every)
+        return np.clip(middle - self._span // 2, 0, max(0, num_frames - 1 - self._span))
 
 
 class CentresSample(TypedDict):
@@ -158,7 +169,8 @@ class CentresSample(TypedDict):
     rejected: list[Rejection]
 
 
-class CentresDataset(Dataset[CentresSample]):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CentresDataset(_ClipsDataset):
     """Test samples of a classifier: the middle frame of each segment of a video, in k crops.
 
     For networks of clips, the range of possible clip starts is cut into segments, and clips start
@@ -178,69 +190,36 @@ class CentresDataset(Dataset[CentresSample]):
         UserError: a number is below 1.
     """
 
-    def __init__(
-        self,
-        *,
-        manifest: VideoTable,
-        reader: VideoReader,
-        transform: ViewsTransform,
-        num_segments: int = 25,
-        frames_per_clip: int = 1,
-        stride: int = 1,
-        seed: int | None = None,
-    ) -> None:
-        _check_positive(num_segments=num_segments, frames_per_clip=frames_per_clip, stride=stride)
-        self._manifest = manifest
-        self._reader = reader
-        self._transform = transform
-        self._num_segments = num_segments
-        self._frames_per_clip = frames_per_clip
-        self._stride = stride
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._manifest)
+    transform: ViewsTransform
+    num_segments: int = 25
+    seed: int | None = None
 
     def __getitem__(self, index: int) -> CentresSample:
-        manifest, size = self._manifest, self._transform.size
-        rejected: list[Rejection] = []
-        draw = partial(self._draw, index=index)
-        try:
-            clips = read_clips(
-                manifest, index, self._reader, draw=draw, converter=lambda: self._convert
-            )
+        starts = partial(self._starts, index=index)
+        clips, rejected = self._read(index, starts, lambda: self._convert)
+        if rejected:
+            crops, size = self.transform.num_views, self.transform.size
+            shape = (crops, self.num_segments, 3, self.frames_per_clip, size, size)
+            views = torch.zeros(shape, dtype=torch.uint8)
+        else:
             views = torch.stack(clips, dim=1)
-        except VideoError as error:
-            rejected = [reject(manifest, index, error)]
-            shape = (self._transform.num_views, self._num_segments, 3, self._frames_per_clip)
-            views = torch.zeros(*shape, size, size, dtype=torch.uint8)
         return {
             "views": views,
-            "label": manifest.label(index),
+            "label": self.manifest.label(index),
             "index": index,
             "valid": not rejected,
             "rejected": rejected,
         }
 
     def _convert(self, frames: list[NDArray[np.uint8]]) -> Tensor:
-        with blaming(self._transform):
-            views, size = self._transform(frames), self._transform.size
-            return picture(views, self._transform.num_views, 3, len(frames), size, size)
+        with blaming(self.transform):
+            views, size = self.transform(frames), self.transform.size
+            return picture(views, self.transform.num_views, 3, len(frames), size, size)
 
-    def _draw(self, num_frames: int, index: int = 0) -> NDArray[np.int64]:
-        begins = max(1, num_frames - (self._frames_per_clip - 1) * self._stride)
-        if self._seed is None:
-            starts = segment_centres(begins, self._num_segments)
-        else:
-            bounds = segment_bounds(begins, self._num_segments)
-            rng = numpy_generator(self._seed, "test", index)
-            starts = rng.integers(bounds[:, 0], bounds[:, 1])
-        return clip_indices(
-            starts, frames=self._frames_per_clip, stride=self._stride, num_frames=num_frames
-        )
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise UserError(f"{name}={value} must be at least 1")
+    def _starts(self, num_frames: int, index: int) -> NDArray[np.int64]:
+        begins = max(1, num_frames - self._span)
+        if self.seed is None:
+            return segment_centres(begins, self.num_segments)
+        bounds = segment_bounds(begins, self.num_segments)
+        rng = numpy_generator(self.seed, "test", index)
+        return rng.integers(bounds[:, 0], bounds[:, 1])

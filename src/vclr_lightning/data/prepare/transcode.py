@@ -23,7 +23,7 @@ from vclr_lightning.data.readers.sequential import SequentialDecoder, read_times
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-    from vclr_lightning.data.readers.probing import VideoProbe
+    from vclr_lightning.data.readers.video_probe import VideoProbe
 
 _CRF_MOST = 51  # of H.264 with 8 bits
 _SMALLEST = 16  # pixels; no scaled video is smaller

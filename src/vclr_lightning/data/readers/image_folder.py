@@ -41,8 +41,8 @@ class ImageFolderReader:
     """
 
     def __init__(self, *, template: str = "img_{:05d}.jpg") -> None:
+        frame_pattern(template)
         self._template = template
-        self._pattern = frame_pattern(template)
 
     @contextmanager
     def open(self, path: Path, *, num_frames: int | None = None) -> Iterator[ImageFolder]:
@@ -55,18 +55,15 @@ class ImageFolderReader:
         Raises:
             VideoError: there is no such folder, it has no image of that name, or a gap.
         """
-        yield ImageFolder(Path(path), self._template, self._pattern, num_frames)
+        yield ImageFolder(Path(path), self._template, num_frames)
 
 
 class ImageFolder:
     """A folder opened by :class:`ImageFolderReader`."""
 
-    def __init__(
-        self, path: Path, template: str, pattern: re.Pattern[str], num_frames: int | None
-    ) -> None:
+    def __init__(self, path: Path, template: str, num_frames: int | None) -> None:
         self._path = path
         self._template = template
-        self._pattern = pattern
         if num_frames is None:
             self._start, self._num_frames = self._list()
         else:
@@ -105,9 +102,9 @@ class ImageFolder:
 
     def _list(self) -> tuple[int, int]:
         """Return the first number and how many follow without a gap."""
+        pattern = frame_pattern(self._template)
         try:
-            with os.scandir(self._path) as entries:
-                matches = [self._pattern.fullmatch(entry.name) for entry in entries]
+            matches = [pattern.fullmatch(name) for name in os.listdir(self._path)]
         except NotADirectoryError as error:
             raise VideoError("a file, not a folder of extracted frames") from error
         except OSError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.readers.sources import VideoSource, as_source
+from vclr_lightning.data.readers.sources import ByteSource, as_source
 from vclr_lightning.data.readers.structure import ENCRYPTED, why_unreadable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
 
 @contextmanager
 def open_stream(
-    source: Path | VideoSource,
+    source: Path | ByteSource,
     *,
     thread_count: int = 1,
     probed: bool = True,
@@ -79,7 +79,7 @@ def open_stream(
 
 
 def _open(
-    source: VideoSource, how: dict[str, Any], *, watched: bool
+    source: ByteSource, how: dict[str, Any], *, watched: bool
 ) -> tuple[InputContainer, _WatchedFile | None]:
     target = source.target()
     if not watched and isinstance(target, str):
@@ -100,7 +100,7 @@ def _open(
 class _WatchedFile:
     """A file that FFmpeg reads and that remembers a read error."""
 
-    def __init__(self, source: VideoSource) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._file = source.opened()
         self.name = str(source.target())  # FFmpeg looks at the suffix, too
         self.error: OSError | None = None
@@ -137,7 +137,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.
                 yield packet
 
 
-def unreadable(source: VideoSource, error: Exception) -> str:
+def unreadable(source: ByteSource, error: Exception) -> str:
     """Return why a video cannot be opened, given what opening it raised."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"

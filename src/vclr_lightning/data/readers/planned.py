@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DecodeRun:
     """Packets to decode one after another, from a keyframe to the last target.
 
     Attributes:
@@ -63,7 +63,9 @@ def serving_entry(target: int, entries: Sequence[int], pts: Sequence[int]) -> in
     return entries[number - 1] if number else 0
 
 
-def plan_runs(targets: Iterable[int], entries: Sequence[int], pts: Sequence[int]) -> list[Run]:
+def plan_runs(
+    targets: Iterable[int], entries: Sequence[int], pts: Sequence[int]
+) -> list[DecodeRun]:
     """Return the runs that together decode ``targets`` and as few packets as possible.
 
     Args:
@@ -77,7 +79,7 @@ def plan_runs(targets: Iterable[int], entries: Sequence[int], pts: Sequence[int]
 
     Example:
         >>> plan_runs([1, 7, 8], [0, 3, 6], range(9))
-        [Run(start=0, targets=(1,)), Run(start=6, targets=(7, 8))]
+        [DecodeRun(start=0, targets=(1,)), DecodeRun(start=6, targets=(7, 8))]
     """
     spans = sorted((serving_entry(t, entries, pts), t) for t in set(targets))
     runs: list[tuple[int, list[int]]] = []
@@ -86,7 +88,7 @@ def plan_runs(targets: Iterable[int], entries: Sequence[int], pts: Sequence[int]
             runs[-1][1].append(target)
         else:
             runs.append((start, [target]))
-    return [Run(start, tuple(sorted(members))) for start, members in runs]
+    return [DecodeRun(start, tuple(sorted(members))) for start, members in runs]
 
 
 class _UncleanEntryError(Exception):
@@ -139,7 +141,7 @@ class PlannedReader:
                 found.update({index_of[p]: picture for p, picture in pictures.items()})
         return found
 
-    def _decode(self, run: Run) -> dict[int, NDArray[np.uint8]]:
+    def _decode(self, run: DecodeRun) -> dict[int, NDArray[np.uint8]]:
         """Return the pictures of a run by position."""
         try:
             self._container.seek(self._pts[run.start], stream=self._stream)

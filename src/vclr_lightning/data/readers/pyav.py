@@ -9,8 +9,8 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
-from vclr_lightning.data.readers.sources import VideoSource, as_source
-from vclr_lightning.data.readers.tables import TableStore
+from vclr_lightning.data.readers.sources import ByteSource, as_source
+from vclr_lightning.data.readers.table_store import TableStore
 from vclr_lightning.data.readers.video import PyAVVideo
 
 
@@ -63,7 +63,7 @@ class PyAVReader:
 
     @contextmanager
     def open(
-        self, path: Path | VideoSource, *, num_frames: int | None = None
+        self, path: Path | ByteSource, *, num_frames: int | None = None
     ) -> Iterator[PyAVVideo]:
         """Open a file.
 

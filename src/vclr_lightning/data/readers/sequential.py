@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.data.readers.decoding import PictureMaker
-    from vclr_lightning.data.readers.sources import VideoSource
+    from vclr_lightning.data.readers.sources import ByteSource
 
 MAX_DAMAGED = 0.1
 """Default share of damaged frames above which a video is rejected."""
@@ -103,7 +103,7 @@ class SequentialDecoder:
 
 
 def read_timestamps(
-    source: Path | VideoSource, *, thread_count: int = 1, max_damaged: float = MAX_DAMAGED
+    source: Path | ByteSource, *, thread_count: int = 1, max_damaged: float = MAX_DAMAGED
 ) -> list[int | None]:
     """Return the presentation time of every frame that decodes, in the stream's unit.
 
@@ -123,7 +123,7 @@ def read_timestamps(
 
 
 def read_sequentially(
-    source: Path | VideoSource,
+    source: Path | ByteSource,
     wanted: Collection[int],
     picture: PictureMaker,
     *,
@@ -200,7 +200,7 @@ def stamped_times(timestamps: Sequence[int | None], unit: float) -> NDArray[np.f
 
 
 def frame_times(
-    source: VideoSource,
+    source: ByteSource,
     *,
     num_frames: int,
     timestamps: Sequence[int | None] | None = None,

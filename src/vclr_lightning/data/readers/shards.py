@@ -8,16 +8,16 @@ from typing import Protocol
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest.shard_paths import shard_place
-from vclr_lightning.data.protocols import OpenVideo, PassingError, VideoError
+from vclr_lightning.data.protocols import OpenVideo, TransientError, VideoError
 from vclr_lightning.data.readers.pyav import PyAVReader
-from vclr_lightning.data.readers.sources import Content, FilePart, VideoSource
+from vclr_lightning.data.readers.sources import ByteSource, FilePart, InMemory
 
 
 class SourceReader(Protocol):
     """A reader that opens other sources of a video than whole files, too."""
 
     def open(
-        self, path: Path | VideoSource, *, num_frames: int | None = None
+        self, path: Path | ByteSource, *, num_frames: int | None = None
     ) -> AbstractContextManager[OpenVideo]:
         """Open a video; see :class:`~vclr_lightning.data.protocols.VideoReader`."""
         ...
@@ -71,11 +71,11 @@ class ShardReader:
                 f"{path} is not a video in a shard; ShardReader needs the manifest that "
                 "`vclr shard` wrote"
             )
-        source: VideoSource
+        source: ByteSource
         if self._url is None:
             source = FilePart(Path(place.folder) / place.shard, place.start, place.size)
         else:
-            source = Content(_fetched(f"{self._url}/{place.shard}", place.start, place.size))
+            source = InMemory(_fetched(f"{self._url}/{place.shard}", place.start, place.size))
         return self._reader.open(source, num_frames=num_frames)
 
 
@@ -94,7 +94,7 @@ def _fetched(url: str, start: int, size: int) -> bytes:
     except FileNotFoundError as error:
         raise VideoError(f"there is no shard {url}") from error
     except Exception as error:  # whatever the store's own package raises
-        kind = VideoError if isinstance(error, PermissionError) else PassingError
+        kind = VideoError if isinstance(error, PermissionError) else TransientError
         raise kind(f"{url} cannot be read: {str(error) or type(error).__name__}") from error
     if len(content) > size:
         raise VideoError(f"{url} is sent whole where a part is asked for; take another server")

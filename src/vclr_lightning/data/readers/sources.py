@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 
-class VideoSource(Protocol):
+class ByteSource(Protocol):
     """Where the bytes of a video are."""
 
     def target(self) -> str | IO[bytes]:
@@ -21,14 +21,6 @@ class VideoSource(Protocol):
 
         Raises:
             OSError: it cannot be opened.
-        """
-        ...
-
-    def identity(self) -> str | None:
-        """Return a string of path, size and modification time, ``None`` for bytes in memory.
-
-        Raises:
-            OSError: it does not exist.
         """
         ...
 
@@ -46,11 +38,6 @@ class WholeFile:
     def opened(self) -> IO[bytes]:
         """Open the file."""
         return self.path.open("rb")
-
-    def identity(self) -> str:
-        """Return size, modification time and path."""
-        stat = self.path.stat()
-        return f"{stat.st_size} {stat.st_mtime_ns} {self.path.absolute()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +62,9 @@ class FilePart:
         """Return the part as a file."""
         return io.BufferedReader(_PartOfFile(self))
 
-    def identity(self) -> str:
-        """Return the part, and the identity of the file."""
-        return f"{self.start} {self.size} {WholeFile(self.file).identity()}"
-
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class InMemory:
     """A video in memory."""
 
     content: bytes = field(repr=False)
@@ -91,10 +74,6 @@ class Content:
         return io.BytesIO(self.content)
 
     opened = target
-
-    def identity(self) -> None:
-        """Return ``None``."""
-        return
 
 
 class _PartOfFile(io.RawIOBase):
@@ -124,12 +103,12 @@ class _PartOfFile(io.RawIOBase):
         super().close()
 
 
-def as_source(source: str | Path | VideoSource) -> VideoSource:
+def as_source(source: str | Path | ByteSource) -> ByteSource:
     """Return a path as a source, and a source unchanged."""
     return WholeFile(Path(source)) if isinstance(source, str | Path) else source
 
 
-def head(source: VideoSource, size: int) -> bytes:
+def head(source: ByteSource, size: int) -> bytes:
     """Return the first bytes.
 
     Raises:

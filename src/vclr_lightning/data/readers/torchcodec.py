@@ -15,7 +15,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError, checked_indices
 from vclr_lightning.data.readers.opening import unreadable
 from vclr_lightning.data.readers.pyav import PyAVReader
-from vclr_lightning.data.readers.sources import VideoSource, as_source, head
+from vclr_lightning.data.readers.sources import ByteSource, as_source, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class TorchcodecReader:
 
     @contextmanager
     def open(
-        self, path: Path | VideoSource, *, num_frames: int | None = None
+        self, path: Path | ByteSource, *, num_frames: int | None = None
     ) -> Iterator[TorchcodecVideo | PyAVVideo]:
         """Open a file.
 
@@ -73,7 +73,7 @@ class TorchcodecReader:
         else:
             yield TorchcodecVideo(decoder, fallback)
 
-    def _decoder(self, source: VideoSource) -> Any:
+    def _decoder(self, source: ByteSource) -> Any:
         """Return a decoder, or ``None`` for a file that PyAV must read."""
         try:
             first = head(source, 12)

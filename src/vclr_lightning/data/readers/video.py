@@ -27,8 +27,8 @@ from vclr_lightning.data.readers.sources import head
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vclr_lightning.data.readers.sources import VideoSource
-    from vclr_lightning.data.readers.tables import TableStore
+    from vclr_lightning.data.readers.sources import ByteSource
+    from vclr_lightning.data.readers.table_store import TableStore
 
 
 class PyAVVideo:
@@ -40,7 +40,7 @@ class PyAVVideo:
 
     def __init__(
         self,
-        source: VideoSource,
+        source: ByteSource,
         opened: ExitStack,
         num_frames: int | None,
         tables: TableStore | None,

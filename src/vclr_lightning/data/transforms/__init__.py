@@ -9,9 +9,13 @@ from __future__ import annotations
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
 from vclr_lightning.data.transforms.backends import Augment, Backend
 from vclr_lightning.data.transforms.batched import augment_batch
-from vclr_lightning.data.transforms.evaluate import EvalTransform, ViewsTransform
-from vclr_lightning.data.transforms.finetune import AreaCrop, FinetuneTransform, MultiScaleCrop
-from vclr_lightning.data.transforms.pretrain import PretrainTransform, augment
+from vclr_lightning.data.transforms.eval_transforms import EvalTransform, ViewsTransform
+from vclr_lightning.data.transforms.finetune_transform import (
+    AreaCrop,
+    FinetuneTransform,
+    MultiScaleCrop,
+)
+from vclr_lightning.data.transforms.pretrain_transform import PretrainTransform, augment
 
 __all__ = [
     "AreaCrop",

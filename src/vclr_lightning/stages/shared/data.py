@@ -21,10 +21,10 @@ from vclr_lightning.data.readers import (
     ImageFolderReader,
     PyAVReader,
     ShardReader,
+    TableStore,
     TorchcodecReader,
 )
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED
-from vclr_lightning.data.readers.tables import TableStore
 from vclr_lightning.data.synthetic import generate
 
 WHOLE = "whole"

@@ -14,7 +14,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.transforms import checks
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box, sample_crop
 from vclr_lightning.data.transforms.geometry import resized_crop, short_edge_size
-from vclr_lightning.data.transforms.pretrain import augment
+from vclr_lightning.data.transforms.pretrain_transform import augment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

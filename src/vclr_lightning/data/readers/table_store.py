@@ -7,16 +7,13 @@ import os
 import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
 from vclr_lightning.data.readers.packets import GroupIndex, PacketTable
-
-if TYPE_CHECKING:
-    from vclr_lightning.data.readers.sources import VideoSource
+from vclr_lightning.data.readers.sources import ByteSource, FilePart, WholeFile
 
 _FORM = "3"  # changes when tables of an earlier version would not be made now
 _LEAST = 4096  # packets; the table of a shorter video is read as fast as it is found
@@ -51,7 +48,7 @@ class TableStore:
         self._until_count = 0  # tables until the folder is listed again
         self._room = 0
 
-    def load(self, source: VideoSource) -> GroupIndex | PacketTable | None:
+    def load(self, source: ByteSource) -> GroupIndex | PacketTable | None:
         """Return what is cached of a video, or ``None``."""
         file = self._file(source)
         if file is None:
@@ -65,7 +62,7 @@ class TableStore:
         except (OSError, ValueError, zlib.error):
             return None
 
-    def keep(self, source: VideoSource, table: GroupIndex | PacketTable) -> None:
+    def keep(self, source: ByteSource, table: GroupIndex | PacketTable) -> None:
         """Cache what was read of a video, if it is long."""
         file = self._file(source) if self._least <= len(table) <= _MOST_PACKETS else None
         try:
@@ -97,14 +94,20 @@ class TableStore:
             (self._folder / name).unlink(missing_ok=True)
         return len(names) - len(stale)
 
-    def _file(self, source: VideoSource) -> Path | None:
+    def _file(self, source: ByteSource) -> Path | None:
+        """Return the file for a video; ``None`` if it is in memory or does not exist."""
+        if isinstance(source, WholeFile):
+            path, part = source.path, ""
+        elif isinstance(source, FilePart):
+            path, part = source.file, f"{source.start} {source.size} "
+        else:
+            return None
         try:
-            identity = source.identity()
+            stat = path.stat()
         except OSError:
             return None
-        if identity is None:
-            return None
-        name = hashlib.sha256(f"{_FORM} {identity}".encode(errors="surrogateescape")).hexdigest()
+        identity = f"{_FORM} {part}{stat.st_size} {stat.st_mtime_ns} {path.absolute()}"
+        name = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
         return self._folder / f"{name[:32]}.table"
 
 

@@ -17,10 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.readers import PyAVReader, TableStore
 from vclr_lightning.data.readers.packets import GroupIndex
-from vclr_lightning.data.readers.sources import Content, FilePart, WholeFile
-from vclr_lightning.data.readers.tables import TableStore
+from vclr_lightning.data.readers.sources import FilePart, InMemory, WholeFile
 
 X264 = {"preset": "ultrafast", "g": "12"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -219,7 +218,7 @@ def test_what_is_kept(video: Callable[..., Path], tmp_path: Path) -> None:
         return len(list(folder.iterdir())) if folder.exists() else 0
 
     assert opened(path) == 0  # short
-    assert opened(Content(content), least=1) == 0
+    assert opened(InMemory(content), least=1) == 0
     assert opened(path, least=1) == 1
     assert opened(path, least=1) == 1
     changed = tmp_path / "changed.mp4"

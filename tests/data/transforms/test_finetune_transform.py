@@ -18,7 +18,7 @@ from vclr_lightning.data.transforms import (
     MultiScaleCrop,
     ViewsTransform,
 )
-from vclr_lightning.data.transforms.evaluate import view_boxes
+from vclr_lightning.data.transforms.eval_transforms import view_boxes
 
 SIZES = {1.0: 256, 0.875: 224, 0.75: 192, 0.66: 168}
 
