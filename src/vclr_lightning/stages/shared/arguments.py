@@ -1,4 +1,4 @@
-"""Compare a configuration with what it calls, before anything is built."""
+"""Compare a configuration with the signatures of what it builds, before anything is built."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.modules.measuring import check_precision
 
 _HYDRA = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+# By annotation. Most classes of Lightning and torch have annotations that no validator can resolve.
 _PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     "float": ("a number", lambda v: isinstance(v, int | float) and not isinstance(v, bool)),
     "bool": ("true or false", lambda v: isinstance(v, bool)),
     "str": ("text", lambda v: isinstance(v, str)),
 }
-# What torch takes as it comes.
+# Values that torch does not check.
 _RANGES: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     Optimizer: {"momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1)},
     LRScheduler: {"gamma": ("above 0", lambda v: v > 0)},
@@ -34,13 +35,13 @@ _RANGES: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
 def check_arguments(config: Mapping[str, Any]) -> None:
     """Refuse arguments that a ``_target_`` does not have, and values that it cannot take.
 
-    Optimizers and schedules, which are built late, are tried.
+    Optimizers and schedules, which are built late, are built once on trial.
 
     Args:
         config: resolved, as plain values.
 
     Raises:
-        UserError: an argument is unknown, of the wrong type or out of its range, there is no such
+        UserError: an argument is unknown, of the wrong type or out of range, there is no such
             target, or the module does not train in the trainer's precision.
 
     Example:
@@ -49,7 +50,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         ...
         vclr_lightning.core.errors.UserError: optim has no nesterofs; did you mean nesterov?
     """
-    for key, node in _targets(config):
+    for key, node in _nodes(config):
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            continue
         try:
             target = get_object(node["_target_"])
         except Exception as error:
@@ -58,32 +61,21 @@ def check_arguments(config: Mapping[str, Any]) -> None:
             ) from error
         parameters = _parameters(target)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        for name, value in node.items():
-            if name in _HYDRA or (takes_any and name not in parameters):
-                continue
-            if name not in parameters:
+        given = {name: value for name, value in node.items() if name not in _HYDRA}
+        for name, value in given.items():
+            if name in parameters:
+                _check_type(f"{key}.{name}", value, parameters[name].annotation)
+            elif not takes_any:
                 near = difflib.get_close_matches(str(name), parameters, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters)}"
                 raise UserError(f"{key} has no {name}; {hint}")
-            _check_type(f"{key}.{name}", value, parameters[name].annotation)
         if key == "module":
             check_precision(target, (config.get("trainer") or {}).get("precision"))
-        _try_out(key, target, {k: v for k, v in node.items() if k not in _HYDRA}, config)
-
-
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Of a callable, and of what it hands the others to: of ``**rest: Annotated[Any, Class]``."""
-    own = dict(inspect.signature(target).parameters)
-    for name, parameter in list(own.items()):
-        taker = re.fullmatch(r"Annotated\[Any, (\w+)\]", str(parameter.annotation))
-        if taker is not None:
-            del own[name]
-            own = _parameters(vars(inspect.getmodule(target))[taker[1]]) | own
-    return own
+        _build_on_trial(key, target, given, config)
 
 
 def admits_infinity(node: Any, name: str) -> bool:
-    """Whether an argument of what ``node`` calls may be infinite: its default is."""
+    """Whether an argument of the target of ``node`` may be infinite, because its default is."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if target is None:
         return False
@@ -93,7 +85,7 @@ def admits_infinity(node: Any, name: str) -> bool:
 
 
 def with_key(sentence: str, config: Mapping[str, Any]) -> str:
-    """Return a sentence about a value, by the value's key where it only says an argument's name.
+    """Return a message about a value with the value's key instead of the argument's name.
 
     Example:
         >>> with_key("temperature=-1 must be positive", {"objective": {"temperature": -1}})
@@ -104,52 +96,18 @@ def with_key(sentence: str, config: Mapping[str, Any]) -> str:
         return sentence
     keys = [
         key
-        for key, value in _values(config)
-        if key.rpartition(".")[2] == found[1] and str(value) == found[2]
+        for key, value in _nodes(config)
+        if key.rpartition(".")[2] == found[1]
+        and not isinstance(value, Mapping)
+        and str(value) == found[2]
     ]
     return min(keys, key=lambda key: key.count("."), default=found[1]) + sentence[len(found[1]) :]
 
 
-def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All values, and lists beside what is in them, by the key that the user gives."""
+def _nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All nodes by dotted key, parents first; ``stage``, whose ``run`` repeats others, last."""
+    yield prefix, node
     if isinstance(node, Mapping):
-        children = [(str(key), child) for key, child in node.items()]
-        if not prefix:
-            children.sort(key=lambda child: child[0] == "stage")
-    else:
-        yield prefix, node
-        children = [(str(i), child) for i, child in enumerate(node)] if type(node) is list else []
-    for key, child in children:
-        yield from _values(child, f"{prefix}.{key}" if prefix else key)
-
-
-def _try_out(key: str, target: Any, given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Build an optimizer, or a schedule, for nothing.
-
-    Raises:
-        UserError: a value is out of its range.
-    """
-    kind = next((k for k in _RANGES if isinstance(target, type) and issubclass(target, k)), None)
-    if kind is None or any(isinstance(value, Mapping | str) for value in given.values()):
-        return
-    for name, (wanted, fits) in _RANGES[kind].items():
-        if isinstance(given.get(name), int | float) and not fits(given[name]):
-            raise UserError(f"{key}.{name}={given[name]} must be {wanted}")
-    one = [torch.zeros(1, requires_grad=True)]
-    length = {"steps_per_epoch": 1, "epochs": max(1, int(config.get("epochs", 1)))}
-    if not {*length} <= inspect.signature(target).parameters.keys():
-        length = {}
-    try:
-        target(one if kind is Optimizer else SGD(one, lr=1.0), **length, **given)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key} cannot be set up: {error}") from error
-
-
-def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What is called, under the names that the user gives; ``stage.run`` repeats them."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield prefix, node
         children = [(str(key), child) for key, child in node.items()]
         if not prefix:
             children.sort(key=lambda child: child[0] == "stage")
@@ -158,7 +116,18 @@ def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, An
     else:
         return
     for key, child in children:
-        yield from _targets(child, f"{prefix}.{key}" if prefix else key)
+        yield from _nodes(child, f"{prefix}.{key}" if prefix else key)
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """Of a callable, and of ``Class`` for its ``**rest: Annotated[Any, Class]``."""
+    own = dict(inspect.signature(target).parameters)
+    for name, parameter in list(own.items()):
+        taker = re.fullmatch(r"Annotated\[Any, (\w+)\]", str(parameter.annotation))
+        if taker is not None:
+            del own[name]
+            own = _parameters(vars(inspect.getmodule(target))[taker[1]]) | own
+    return own
 
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:
@@ -168,3 +137,23 @@ def _check_type(key: str, value: Any, annotation: Any) -> None:
     wanted, fits = _PLAIN.get(name.removesuffix(" | None"), ("", lambda _: True))
     if not fits(value):
         raise UserError(f"{key}={value!r} must be {wanted}")
+
+
+def _build_on_trial(
+    key: str, target: Any, given: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Build an optimizer or a schedule; raises ``UserError`` for values out of range."""
+    kind = next((k for k in _RANGES if isinstance(target, type) and issubclass(target, k)), None)
+    if kind is None or any(isinstance(value, Mapping | str) for value in given.values()):
+        return
+    for name, (wanted, fits) in _RANGES[kind].items():
+        if isinstance(given.get(name), int | float) and not fits(given[name]):
+            raise UserError(f"{key}.{name}={given[name]} must be {wanted}")
+    weights = [torch.zeros(1, requires_grad=True)]
+    length = {"steps_per_epoch": 1, "epochs": max(1, int(config.get("epochs", 1)))}
+    if not {*length} <= inspect.signature(target).parameters.keys():
+        length = {}
+    try:
+        target(weights if kind is Optimizer else SGD(weights, lr=1.0), **length, **given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key} cannot be set up: {error}") from error

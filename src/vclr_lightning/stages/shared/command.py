@@ -1,4 +1,4 @@
-"""A stage of its own, run by a command as a user would give it."""
+"""A stage run by a command of its own, as a user would type it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PLUS = ("experiment", "preset", "profiler", "suite")
 
 
 class Command:
-    """Runs ``python -m vclr_lightning.train`` with given choices, and returns what it measured.
+    """Runs ``python -m vclr_lightning.train`` with given choices, and returns its results.
 
-    The stage has processes, a log and checkpoints of its own: stopped, it continues where it was
-    when it is run again.
+    The stage has its own processes, log and checkpoints: if stopped, it continues when it is run
+    again.
 
     Args:
         choose: options of groups, by group.
         set: values, by key; keys may be nested.
-        given: further arguments as they stand on a command line, or that line. Their groups win
-            over those of ``choose``, values of ``set`` over theirs.
+        given: further arguments as on a command line, or that line. Their groups win over those of
+            ``choose``, values of ``set`` over theirs.
         changes: values that replace those of ``set``.
 
     Example:
@@ -63,41 +63,43 @@ class Command:
 
     def arguments(self, directory: str | Path) -> list[str]:
         """Return the command's arguments, for a run in ``directory``."""
-        said = {word.partition("=")[0] for word in self._given}
+        named = {word.partition("=")[0] for word in self._given}
         choices = [
             f"{'+' if group in _PLUS else ''}{group}={option}"
             for group, option in self._choices.items()
-            if group not in said
+            if group not in named
         ]
         values = [f"{key}={quoted(value)}" for key, value in self._values.items()]
         return [*choices, *self._given, *values, f"run_dir={quoted(str(directory))}"]
 
     def __call__(self, *, directory: str | Path) -> Measured:
-        """Run the command, or go on with it; its folder is ``directory``.
+        """Run or continue the command in the folder ``directory``.
 
         Raises:
-            UserError: it failed, and why; or the folder holds a run of files that have changed.
+            UserError: it failed, with its reason; or the folder has a run of files that have
+                changed.
         """
         directory = Path(directory)
         record, files = directory / _RECORD, dict(self._files())
-        afresh = self._values.get("resume", "never") == "never"  # what trains nothing begins anew
-        if record.is_file() and not afresh and (old := read_record(record) or files) != files:
+        # Stages that train nothing always begin anew.
+        continues = self._values.get("resume", "never") != "never"
+        if continues and record.is_file() and (old := read_record(record) or files) != files:
             changed = [path for path in files if files[path] != old.get(path)] or list(old)
-            what = changed[0] if changed else "its files"
             raise UserError(
-                f"{directory} holds a run of other content of {what}; give another name=, or "
-                "resume=never to run it anew"
+                f"{directory} holds a run of other content of "
+                f"{changed[0] if changed else 'its files'}; give another name=, or resume=never to "
+                "run it anew"
             )
         arguments = self.arguments(directory)
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
-        if not afresh:
+        if continues:
             write_record(record, files)
         run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=VARIABLES)
-        write_record(record, files)  # what was there has been set aside
+        write_record(record, files)  # the earlier one may have been set aside with its run
         return Measured(read_numbers(directory / "result.json"), notes=_notes(directory))
 
     def _files(self) -> Iterator[tuple[str, list[int]]]:
-        """Size and time of every file that is named, by which a change is noticed."""
+        """Size and time of every file in the arguments, which reveal a change."""
         given = (word.partition("=")[2].strip("'\"") for word in self._given)
         for value in [*_strings(list(self._values.values())), *given]:
             if value and Path(value).is_file():
@@ -106,7 +108,7 @@ class Command:
 
 
 def _notes(directory: Path) -> list[str]:
-    """What the stage's own file says that a reader has to know of its numbers."""
+    """Notes on the results in the stage's own files."""
     found: list[str] = []
     for file in sorted(directory.glob("*.json")):
         notes = (read_record(file) or {}).get("notes")

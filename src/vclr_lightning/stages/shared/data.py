@@ -1,4 +1,4 @@
-"""Where a run's videos come from, and which of them are held out."""
+"""The videos of a run, and those held out of them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from vclr_lightning.data.readers.sequential import MAX_DAMAGED
 from vclr_lightning.data.synthetic import generate
 
 WHOLE = "whole"
-"""Given as the data set: take a published one as its folder has it, test videos and all."""
+"""``dataset`` that uses all videos of a folder, including the test videos of a published set."""
 
-_SAMPLE = 512  # videos whose names tell the data set
-# Names of sets whose videos of all splits are often kept in one folder.
+_SAMPLE = 512  # videos whose names identify the data set
+# File names of data sets whose splits often share one folder.
 _TOGETHER = {
     "kinetics400": re.compile(r"(?:^|/)[\w-]{11}_\d{6}_\d{6}\.\w+$"),
     "activitynet": re.compile(r"(?:^|/)v_[\w-]{11}\.\w+$"),
@@ -67,12 +67,12 @@ def video_data(
         root, manifest, train_list, val_list, kinetics, dataset, annotations, split_number, view,
             classes, group_regex, frames, decode, max_damaged, cache_dir: see
             :func:`~vclr_lightning.data.indexing.ensure_manifest`. A folder of a published data set,
-            known by its names, is refused without its official lists, unless ``dataset`` is
-            ``"whole"``.
+            recognised by its file names, is refused without its official lists, unless ``dataset``
+            is ``"whole"``.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
-        reader: of the videos; by default of files, or of pictures where ``frames`` is given;
-            ``"torchcodec"`` for that. Videos in shards are handed to it as parts of these.
+        reader: of the videos; by default of files, or of images where ``frames`` is given;
+            ``"torchcodec"`` for TorchCodec. It reads videos in shards as parts of these.
         loading: the other arguments of
             :class:`~vclr_lightning.data.loading.datamodule.VideoDataModule`.
 
@@ -122,7 +122,7 @@ def video_data(
     if table.info.shards and not isinstance(reader, ShardReader):
         reader = ShardReader(reader)
     own = {name: table.split(name) for name in table.splits}
-    splits = own if len(own) > 1 else None  # of a table without splits the share held out
+    splits = own if len(own) > 1 else None  # without splits, the share held out
     return VideoDataModule(train=train, val=val, splits=splits, seed=seed, reader=reader, **loading)
 
 
@@ -134,12 +134,12 @@ def synthetic_data(
     view: str | None = None,
     **options: Annotated[Any, video_data],
 ) -> VideoDataModule:
-    """Make synthetic videos where none are named, and build the data module.
+    """Generate synthetic videos where none are named, and build the data module.
 
     Args:
         synthetic: arguments of :func:`~vclr_lightning.data.synthetic.generate`.
-        root: folder of other videos to take instead.
-        manifest: manifest of other videos to take instead.
+        root: folder of other videos to use instead.
+        manifest: manifest of other videos to use instead.
         view: ``"localization"`` for the untrimmed ones.
         options: the other arguments of :func:`video_data`.
     """
@@ -150,18 +150,17 @@ def synthetic_data(
 
 
 def check_official(table: Manifest) -> str | None:
-    """Refuse to train on what must be the test videos of a published data set.
+    """Refuse to train on test videos of a published data set.
 
-    Of videos that were listed as a folder has them, or by lists of the user's own. The official
-    test sets of UCF101 are the groups 1 to 7, 8 to 14 and 15 to 21 of each class; names of HMDB51
-    tell the data set, not the side.
+    Checks videos indexed from a folder or from the user's own lists. The official test sets of
+    UCF101 are the groups 1 to 7, 8 to 14 and 15 to 21 of each class; file names of HMDB51 identify
+    the data set, not the split.
 
     Returns:
-        A line for the user where test videos may be among them; otherwise ``None``.
+        A warning where test videos may be among them; otherwise ``None``.
 
     Raises:
-        UserError: whichever official split is meant, some of its test videos are in ``train``, and
-            no list says so.
+        UserError: ``train`` has test videos of every official split, and no list says so.
     """
     source = table.info.source.split(";")[0]
     folder = source == "folder"
@@ -200,13 +199,10 @@ def check_official(table: Manifest) -> str | None:
 
 
 def split_videos(table: Manifest, *, holdout: float, seed: int) -> tuple[Manifest, Manifest | None]:
-    """Return what to train on, and what is held out, if anything.
-
-    The splits ``train`` and ``val`` of the manifest, or a share ``holdout`` of what there is to
-    train on.
+    """Return the training videos and the held-out ones: ``val``, or a share of ``train``.
 
     Raises:
-        UserError: there is no split ``train``, or ``holdout`` is not possible.
+        UserError: there is no split ``train``, or ``holdout`` is out of range.
     """
     if not 0 <= holdout < 1:
         raise UserError(f"data.holdout={holdout} must be at least 0 and below 1")

@@ -62,32 +62,32 @@ def build_trainer(
     directory: Any = None,
     **options: Annotated[Any, Trainer],
 ) -> Trainer:
-    """Build a trainer that trains exactly and continues exactly.
+    """Build a trainer that can continue a run bit for bit.
 
-    On several processes it uses DDP without broadcasting buffers: the queues are the same on all
-    ranks by themselves. Batches are cut for the ranks by the data module, checkpoints are written
-    atomically, and the scheduler's requeueing is left to the scheduler.
+    On several processes it uses DDP without broadcasting buffers: the queues are equal on all ranks
+    by construction. The data module splits each batch over the ranks, checkpoints are written
+    atomically, and requeueing is left to the job scheduler.
 
     Args:
         callbacks: of the run.
-        loggers: where metrics go.
+        loggers: of its metrics.
         max_epochs: length of the run.
         accelerator: auto, cpu, gpu and so on.
         devices: processes of this machine, or which devices, or auto.
         num_nodes: machines.
         precision: 32-true, 16-mixed, bf16-mixed, or another of Lightning's.
         accumulate_grad_batches: micro-batches per optimizer step.
-        deterministic: refuse operations that are not repeatable.
+        deterministic: refuse non-deterministic operations.
         matmul_precision: of float32 on tensor cores: highest, high or medium.
         log_every_n_steps: optimizer steps between two rows of the logs, or an epoch, if shorter.
-        threads: of each process for computing on the CPU; by default as many as there are cores.
-            Where loading processes need the cores, fewer are much faster.
-        timeout: seconds that a process waits for another one before it gives the run up.
+        threads: of each process for computing on the CPU; by default one per core. Where data
+            workers need the cores, fewer are much faster.
+        timeout: seconds that a process waits for another one before the run fails.
         directory: the run's folder.
         options: further arguments of :class:`pytorch_lightning.Trainer`.
 
     Raises:
-        UserError: there is no such accelerator, or an argument is impossible.
+        UserError: there is no such accelerator, or an argument is out of range.
     """
     if matmul_precision not in ("highest", "high", "medium"):
         raise UserError(f"matmul_precision={matmul_precision} must be highest, high or medium")
@@ -134,15 +134,16 @@ def build_trainer(
             **options,
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
-        raise UserError(f"the trainer cannot be set up: {_sentence(error)}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"the trainer cannot be set up: {reason}") from error
 
 
 def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
-    """Find this process's place among those of the run, which decides who writes its files.
+    """Find this process's rank in the run, which decides whether it writes files.
 
     Args:
         trainer: arguments of :func:`build_trainer`.
-        alone: the run is to begin as one process.
+        alone: whether the run begins as one process.
 
     Raises:
         UserError: see :func:`~vclr_lightning.core.launcher.find_launch`.
@@ -154,11 +155,11 @@ def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
 
 
 def _environment(launcher: str | None, devices: int) -> ClusterEnvironment:
-    """What Lightning is to ask, so that it goes by nothing else that is set."""
+    """The cluster environment of a launcher, so that Lightning detects nothing by itself."""
     if launcher == "srun":
-        os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # of this step, as has been checked
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # of this step, as find_launch checked
         os.environ["SLURM_NTASKS"] = os.environ.get("SLURM_STEP_NUM_TASKS", str(devices))
-        # Its own way of requeueing would save in the middle of a step.
+        # Lightning's requeueing would save in the middle of a step.
         return SLURMEnvironment(auto_requeue=False)
     kinds: dict[str | None, Callable[[], ClusterEnvironment]] = {
         "torchrun": TorchElasticEnvironment,
@@ -169,7 +170,7 @@ def _environment(launcher: str | None, devices: int) -> ClusterEnvironment:
 
 
 def _check_limits(options: Mapping[str, Any]) -> None:
-    """Refuse numbers that the trainer takes without a word, or for something else."""
+    """Refuse numbers that the trainer silently accepts or misinterprets."""
     clip = options.get("gradient_clip_val")
     if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
         raise UserError(f"trainer.gradient_clip_val={clip} must be above 0; null clips nothing")
@@ -210,12 +211,8 @@ def count_processes(accelerator: str, devices: int | str | list[int]) -> int:
     return len(str(devices).split(","))
 
 
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _quiet() -> None:
-    """Lightning's advice about its products and defaults does not belong in a run's log."""
+    """Keep Lightning's advice about its products and defaults out of a run's log."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
