@@ -1,4 +1,4 @@
-"""One CSV file of everything that was logged."""
+"""All logged metrics in one CSV file."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from vclr_lightning.core.files import replacing
 logger = logging.getLogger(__name__)
 
 _FIRST = ["step", "epoch"]
-_LONGEST = 1 << 20  # bytes of a line; what is longer is damaged
+_LONGEST = 1 << 20  # bytes of a line; longer ones are damaged
 
 
 class CSVLogger(Logger):
     """Writes ``metrics.csv``: one row a step, one column a metric, numbers in full precision.
 
-    What is logged at one step in several calls shares a row; a metric seen for the first time adds
-    a column. Each row is in the file when the call returns, and on the disk after :meth:`sync`. An
-    existing file is continued; :meth:`rewind` cuts it back to where a checkpoint stands. Rows that
-    a power cut or an editor damaged are dropped; a file that is no table of metrics at all is kept
-    under another name. The file is never held in memory. Works with any ``Trainer``.
+    All calls for one step share a row; a new metric adds a column. Each row is in the file when the
+    call returns, and on the disk after :meth:`sync`. An existing file is continued; :meth:`rewind`
+    cuts it back to a checkpoint's step. Rows damaged by a power cut or an editor are dropped; a
+    file that is no table of metrics is kept under another name. The file is never held in memory.
+    Works with any ``Trainer``.
 
     Raises:
         UserError: the file cannot be written.
@@ -71,7 +71,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's configuration has a file of its own."""
+        """Do nothing: the run's configuration has its own file."""
 
     def log_result(self, result: Any) -> None:
         """Nothing: a stage's result has files of its own."""
@@ -101,13 +101,13 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget the rows of ``step`` and of all later ones."""
+        """Drop the rows of ``step`` and of all later steps."""
         with self._writing():
             self._continue(step)
 
     @rank_zero_only
     def sync(self) -> None:
-        """Make what is written survive a power cut."""
+        """Put all rows onto the disk, so that they survive a power cut."""
         if self.path.exists():
             with self._writing(), self.path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -118,14 +118,14 @@ class CSVLogger(Logger):
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "free some space on its disk" if full else "make it writable"
             raise UserError(
-                f"cannot write {self.path}: {error.strerror}; "
-                + ("free some space on its disk and " if full else "see to it, and ")
-                + "give the same command again"
+                f"cannot write {self.path}: {error.strerror}; {advice} and give the same command "
+                "again"
             ) from error
 
     def _continue(self, before: float) -> None:
-        """Take up the file that is there, with its whole rows of earlier steps than ``before``."""
+        """Continue an existing file, with its intact rows of steps earlier than ``before``."""
         header, columns = _header(self.path)
         if header.strip(b"\0") and not columns:
             names = (self.path.with_name(f"metrics.damaged{n or ''}.csv") for n in count())
@@ -148,13 +148,13 @@ class CSVLogger(Logger):
         if damaged:
             logger.warning("%d damaged lines of %s are dropped", damaged, self.path)
         if size == end and header == _line(self._columns):
-            os.truncate(self.path, end)  # what goes is all at the end
+            os.truncate(self.path, end)  # all dropped rows are at the end
             return
         rows = ((row, _step(row, commas)) for row, _ in self._rows())
         self._rewrite(row for row, step in rows if step is not None and step < before)
 
     def _rows(self, end: float = math.inf) -> Iterator[tuple[bytes, int]]:
-        """Yield the lines below the header that a line break ends, and where each ends."""
+        """Yield the complete lines below the header, and where each ends."""
         with self.path.open("rb") as file:
             at = len(file.readline(_LONGEST))
             while (line := file.readline(_LONGEST)) and (at := at + len(line)) <= end:
@@ -181,14 +181,14 @@ def _line(values: list[str]) -> bytes:
 
 
 def _step(row: bytes, commas: int) -> int | None:
-    """The step of a row; none where it is damaged."""
+    """The step of a row; ``None`` where it is damaged."""
     number = row.partition(b",")[0]
     whole = row.count(b",") == commas and number.isdigit() and b"\0" not in row
     return int(number) if whole else None
 
 
 def _header(path: Path) -> tuple[bytes, list[str]]:
-    """The first line as it is, and the columns that it names; none if it is no header."""
+    """The first line, and its column names; none if it is no header."""
     if not path.exists():
         return b"", []
     with path.open("rb") as file:
