@@ -46,15 +46,16 @@ def test_names_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_there_is_one_way_to_the_screen() -> None:
-    """No module makes a console or a table that reads markup."""
-    found = [
-        f"{path.name}: {node.func.id}"
-        for path in SOURCE.rglob("*.py")
-        if path.name != "screen.py"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if node.func.id in ("Console", "Table")
-    ]
+    """No module makes a console or a table of rich that reads markup."""
+    found = []
+    for path in (path for path in SOURCE.rglob("*.py") if path.name != "screen.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
+        names = {a.name for n in imports if str(n.module).startswith("rich") for a in n.names}
+        calls = [
+            n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
+        found += [f"{path.name}: {c}" for c in calls if c in names & {"Console", "Table"}]
     assert found == []
 
 
