@@ -27,9 +27,9 @@ from vclr_lightning.core.reading import (
     unsealed,
     write_record,
 )
+from vclr_lightning.data.datasets.kinetics import read_kinetics
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
 from vclr_lightning.data.datasets.untrimmed import read_activitynet
-from vclr_lightning.data.indexing.kinetics_csv import read_kinetics
 from vclr_lightning.data.indexing.video_files import Found
 from vclr_lightning.data.jobs.journal import FileJournal, FileResult
 from vclr_lightning.data.localization.annotations import read_annotations

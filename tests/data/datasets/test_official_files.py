@@ -17,8 +17,8 @@ from vclr_lightning.data.datasets import (
     read_ucf101,
     wanted_of,
 )
+from vclr_lightning.data.datasets.kinetics import read_kinetics
 from vclr_lightning.data.datasets.matching import match
-from vclr_lightning.data.indexing.kinetics_csv import read_kinetics
 from vclr_lightning.data.indexing.video_files import Found
 
 
@@ -87,8 +87,9 @@ def test_sthv2(folder: Path) -> None:
 )
 def test_kinetics(folder: Path, name: str, split: str, clips: int, classes: int) -> None:
     read = read_kinetics(folder / "kinetics" / name)
-    assert dict(Counter(clip.split for clip in read)) == {split: clips}
-    assert len({clip.label for clip in read} - {None}) == classes
+    assert dict(Counter(clip.split for clip in read.videos)) == {split: clips}
+    assert len({clip.name for clip in read.videos}) == clips
+    assert len(read.classes) == classes
 
 
 def test_kinetics_400_and_600_in_one_folder(folder: Path) -> None:

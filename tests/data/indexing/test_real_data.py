@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from vclr_lightning.data.indexing import VideoSource, ensure_manifest, index_videos
-from vclr_lightning.data.indexing.kinetics_csv import read_kinetics
 from vclr_lightning.data.indexing.lists import listing_of_lists, read_list
 
 DATA = Path(os.environ.get("VCLR_TEST_DATA", ""))
@@ -57,21 +56,6 @@ def test_every_file_is_a_row_or_rejected_with_a_reason(name: str, tmp_path: Path
     unusable = {"bad_audio_only.mp4", "bad_text.mp4", "bad_truncated_no_moov.mp4"}
     assert set(rejected) >= (unusable | {"bad_zero_bytes.mp4"}) & videos
     assert all(path.startswith(("bad_", "decord__corrupted")) for path in rejected)
-
-
-@pytest.mark.parametrize(
-    ("name", "number", "classes"),
-    [
-        ("kinetics-400_val.csv", 19906, 400),
-        ("kinetics-400_test.csv", 38685, 0),
-        ("kinetics-600_val.csv", 30000, 600),
-    ],
-)
-def test_kinetics_files(name: str, number: int, classes: int) -> None:
-    clips = read_kinetics(DATA / "annotations" / "kinetics" / name)
-    assert len(clips) == number
-    assert len({clip.label for clip in clips} - {None}) == classes
-    assert len({clip.stem for clip in clips}) == number
 
 
 def test_ucf101_lists() -> None:

@@ -42,14 +42,16 @@ def match(official: Official, found: Found) -> Listing:
         stem = next((s for s in map(same_name, named.stems) if s in by_stem), None)
         paths = by_stem[stem] if stem is not None else loose.get(_loose(named.stems[0]), ())
         if not paths:
-            rejected.append(Rejected(title, "no such video", split=named.split))
+            reason = f"no such video{named.listed_by and f'; {named.listed_by} lists it'}"
+            rejected.append(Rejected(title, reason, split=named.split))
             continue
         path = min(paths, key=lambda path: (-_agreement(path, named), path))
         whole = named.start is None
         place = (path,) if whole else (path, named.start, named.end, named.label)
         if place in taken:
             again = path if whole else title
-            rejected.append(Rejected(again, "listed again", split=named.split))
+            by = named.listed_by and f" by {named.listed_by} ({named.split})"
+            rejected.append(Rejected(again, f"listed again{by}", split=named.split))
             continue
         taken.add(place)
         entries.append(

@@ -27,6 +27,7 @@ class Named:
         start: where a clip begins, in seconds.
         end: where it ends.
         spans: annotated segments of the video.
+        listed_by: name of the file that lists it, for the reason of a rejection.
     """
 
     stems: tuple[str, ...]
@@ -38,6 +39,7 @@ class Named:
     start: float | None = None
     end: float | None = None
     spans: tuple[Span, ...] = ()
+    listed_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

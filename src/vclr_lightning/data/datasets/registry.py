@@ -9,10 +9,10 @@ from pathlib import Path
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets import hacs, mmaction2
 from vclr_lightning.data.datasets.hacs import read_hacs
+from vclr_lightning.data.datasets.kinetics import read_kinetics_folder
 from vclr_lightning.data.datasets.matching import match
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
 from vclr_lightning.data.datasets.trimmed import (
-    listing_of_kinetics_folder,
     read_hmdb51,
     read_sthv2,
     read_ucf101,
@@ -71,11 +71,11 @@ DATASETS: Mapping[str, DataSet] = {
     ),
     "kinetics400": DataSet(
         title="Kinetics-400",
-        listing=lambda w, found: listing_of_kinetics_folder(w.folder, found, classes=400),
+        listing=lambda w, found: match(read_kinetics_folder(w.folder, classes=400), found),
     ),
     "kinetics600": DataSet(
         title="Kinetics-600",
-        listing=lambda w, found: listing_of_kinetics_folder(w.folder, found, classes=600),
+        listing=lambda w, found: match(read_kinetics_folder(w.folder, classes=600), found),
     ),
     "hacs": DataSet(
         title="HACS",
@@ -158,8 +158,11 @@ def listing_of_dataset(
             f"{DATASETS[name].title} annotates in seconds, which extracted frames do not have; "
             "give video files, or the view videos"
         )
-    if with_classes:
-        return listing
+    return listing if with_classes else without_classes(listing)
+
+
+def without_classes(listing: Listing) -> Listing:
+    """Return a listing without labels and spans; clips that differ in nothing else become one."""
     bare = [replace(entry, label=-1, spans=()) for entry in listing.entries]
     entries = {(entry.path, entry.start, entry.end): entry for entry in reversed(bare)}
     return replace(listing, entries=list(reversed(entries.values())), classes=())

@@ -1,4 +1,4 @@
-"""Data sets of trimmed videos: UCF101, HMDB51, Something-Something-v2, Kinetics."""
+"""Data sets of trimmed videos: UCF101, HMDB51, Something-Something-v2."""
 
 from __future__ import annotations
 
@@ -17,14 +17,10 @@ from vclr_lightning.data.datasets.official import (
     need_file,
     read_lines,
 )
-from vclr_lightning.data.indexing.kinetics_csv import listing_of_kinetics, read_kinetics
-from vclr_lightning.data.indexing.listing import Listing
 from vclr_lightning.data.indexing.lists import read_list
-from vclr_lightning.data.indexing.video_files import Found
 
 _SETS = {"0": "unused", "1": "train", "2": "test"}
 _STHV2_FILES = {"train": "*train*.json", "val": "*validation*.json", "test": "*test.json"}
-_PLAIN = ("train", "val", "validate", "validation", "test")
 
 
 def read_ucf101(folder: Path, *, split_number: int = 1) -> Official:
@@ -201,43 +197,3 @@ def _sthv2_answers(file: Path) -> dict[str, str]:
             raise UserError(f"{file}, line {number}: expected id;template, not {line!r}")
         answers[name.strip()] = template.strip()
     return answers
-
-
-def listing_of_kinetics_folder(folder: Path, found: Found, *, classes: int) -> Listing:
-    """Match the clips of a folder's CSV files with videos.
-
-    The files are those with the number of classes in their names, such as
-    ``kinetics-400_train.csv`` and ``k400_val.csv``; without any, ``train.csv``, ``val.csv`` or
-    ``validate.csv`` and ``test.csv``.
-
-    Args:
-        folder: with the CSV files.
-        found: the videos.
-        classes: 400 or 600.
-
-    Raises:
-        UserError: there are no such files, or they are of another Kinetics.
-    """
-    files = kinetics_files(folder, classes=classes)
-    clips = {file: read_kinetics(file) for file in files}
-    labels = {clip.label for some in clips.values() for clip in some} - {None}
-    if len(labels) > classes:
-        raise UserError(
-            f"{', '.join(file.name for file in files)} in {folder} name {len(labels)} classes, "
-            f"which are not those of Kinetics-{classes}"
-        )
-    return listing_of_kinetics(clips, found)
-
-
-def kinetics_files(folder: Path, *, classes: int) -> list[Path]:
-    """Return the CSV files of one Kinetics.
-
-    Raises:
-        UserError: there are none.
-    """
-    files = sorted(folder.glob("*.csv"))
-    numbered = [file for file in files if re.search(rf"(?<!\d){classes}(?!\d)", file.stem)]
-    plain = [file for file in files if file.stem in _PLAIN]
-    if not numbered and not plain:
-        need_file(folder, f"*{classes}*.csv", "train.csv", "val.csv", title=f"Kinetics-{classes}")
-    return numbered or plain

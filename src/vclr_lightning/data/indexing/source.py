@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import progress_bar
-from vclr_lightning.data.indexing.kinetics_csv import listing_of_kinetics, read_kinetics
 from vclr_lightning.data.indexing.listing import (
     Listing,
     group_pattern,
@@ -75,15 +74,19 @@ class VideoSource:
         Raises:
             UserError: there are none, or a list cannot be read.
         """
-        clips = {file: read_kinetics(file) for file in self.kinetics}
+        # This package and that of the data sets import parts of each other.
+        from vclr_lightning.data.datasets.kinetics import read_kinetics
+        from vclr_lightning.data.datasets.matching import match
+        from vclr_lightning.data.datasets.registry import listing_of_dataset, without_classes
+
+        clips = read_kinetics(*self.kinetics)
         found = Found() if self.lists else self._find(show)
         if self.lists:
             listing = listing_of_lists(self.lists, self.root, with_classes=self.with_classes)
         elif self.kinetics:
-            listing = listing_of_kinetics(clips, found, with_classes=self.with_classes)
+            listing = match(clips, found)
+            listing = listing if self.with_classes else without_classes(listing)
         elif self.dataset is not None:
-            from vclr_lightning.data.datasets import listing_of_dataset
-
             with progress_bar("reading the official files", show=show):
                 listing = listing_of_dataset(
                     self.dataset, self._wanted(), found, with_classes=self.with_classes
@@ -108,7 +111,7 @@ class VideoSource:
         )
 
     def _wanted(self) -> Wanted:
-        from vclr_lightning.data.datasets import wanted_of  # which imports parts of this package
+        from vclr_lightning.data.datasets.registry import wanted_of
 
         return wanted_of(
             str(self.dataset),
