@@ -21,8 +21,9 @@ import torch
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.localization.snippets import read_snippets
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, summarise, write_manifest
+from vclr_lightning.evaluation.feature_journals import FeatureJournal, read_journals
 from vclr_lightning.evaluation.store import FeatureStore
-from vclr_lightning.evaluation.storing import Journal, assemble, read_journals
+from vclr_lightning.evaluation.store_assembly import assemble
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.stages.shared.run_config import run_config
@@ -77,7 +78,7 @@ def without_checksum(file: Path, target: Path) -> Path:
 
 
 def store_of(folder: Path) -> Path:
-    journal = Journal(folder / "work")
+    journal = FeatureJournal(folder / "work")
     facts = {n: torch.arange(3) for n in ("label", "video_id", "group_id", "index")}
     batch: Any = {"mask": torch.ones(3, 2), "rejected": [], **facts}
     journal.add((0, 1, 2), batch, list(torch.rand(3, 1, 4)))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.evaluation.feature_journals import FeatureJournal, read_journals
 from vclr_lightning.evaluation.store import ABOUT, FEATURES, ROWS, FeatureStore
-from vclr_lightning.evaluation.storing import Journal, assemble, read_journals
+from vclr_lightning.evaluation.store_assembly import assemble
 
 LABELS = [2, -1, 0, 1]
 FRAMES = 3
@@ -39,7 +40,7 @@ def write(folder: Path, form: str, *, counts: dict[int, int], blocks: list[list[
     """Write a store; rows without a count are rejected. Returns it and each video's features."""
     work, made = folder / ".part", {}
     torch.manual_seed(0)
-    journals = [Journal(work), Journal(work)]
+    journals = [FeatureJournal(work), FeatureJournal(work)]
     for number, block in enumerate(blocks):
         rows = [row for row in block if row in counts]
         of_each = [torch.randn(counts[row], 5) for row in rows]
@@ -157,7 +158,7 @@ def test_a_journal_is_right_up_to_where_it_was_cut(
     cut: int, data: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
-    journal, made = Journal(folder), {}
+    journal, made = FeatureJournal(folder), {}
     for row in range(4):
         made[row] = torch.full((2, 5), float(row))
         journal.add([row], batch([row], [2], []), [made[row]])
@@ -172,7 +173,7 @@ def test_a_journal_is_right_up_to_where_it_was_cut(
 
 
 def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = FeatureJournal(tmp_path)
     journal.add([0], batch([0], [1], []), [torch.ones(1, 5)])
     journal.close()
     (file,) = tmp_path.glob("*.bin")

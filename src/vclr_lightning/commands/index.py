@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Index, and print what came of it."""
+    """Index the videos and print the result."""
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.core.screen import show
     from vclr_lightning.data.indexing import VideoSource, index_videos

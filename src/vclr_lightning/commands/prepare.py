@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 
-from vclr_lightning.commands.copying import add_source, copy_and_tell, source_of
+from vclr_lightning.commands.conversion_command import add_conversion_arguments, run_conversion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vclr prepare``."""
-    add_source(
+    add_conversion_arguments(
         parser,
         out="where to write; the tree is kept",
         workers="processes (default: all cores)",
@@ -51,17 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepare the data set, and print what came of it."""
+    """Prepare the data set and print the result."""
     from vclr_lightning.data.prepare import Recipe, prepare
 
-    source = source_of(args)
     recipe = Recipe(
         short_edge=args.short_edge,
         keyframe_every=1 if args.intra else args.keyframe_every,
         crf=args.crf,
     )
-    copy_and_tell(
-        lambda: prepare(source, args.out, recipe, workers=args.workers),
-        max_failed=args.max_failed,
-        are_done="prepared",
+    run_conversion(
+        args,
+        lambda source: prepare(source, args.out, recipe, workers=args.workers),
+        others="prepared",
     )

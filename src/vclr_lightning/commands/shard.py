@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 
-from vclr_lightning.commands.copying import add_source, copy_and_tell, source_of
+from vclr_lightning.commands.conversion_command import add_conversion_arguments, run_conversion
 from vclr_lightning.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vclr shard``."""
-    add_source(
+    add_conversion_arguments(
         parser,
         out="where to write the shards",
         workers="processes for indexing a folder (default: all cores)",
@@ -34,15 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Store the data set, and print what came of it."""
+    """Store the data set and print the result."""
     from vclr_lightning.data.shards import pack
 
-    source = source_of(args)
     if not args.shard_size > 0:
         raise UserError(f"--shard-size {args.shard_size:g} must be more than 0 megabytes")
     size = max(1, round(args.shard_size * 2**20))
-    copy_and_tell(
-        lambda: pack(source, args.out, shard_size=size, workers=args.workers),
-        max_failed=args.max_failed,
-        are_done="stored",
+    run_conversion(
+        args,
+        lambda source: pack(source, args.out, shard_size=size, workers=args.workers),
+        others="stored",
     )

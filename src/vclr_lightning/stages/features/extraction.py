@@ -1,4 +1,4 @@
-"""Encode videos by one process or several; what is done is kept when they are killed."""
+"""Encode videos by one process or one per device; finished batches survive a kill."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.loader import BatchLoader
 from vclr_lightning.data.loading.workers import WorkerOptions
 from vclr_lightning.evaluation.encoders import frame_encoder
+from vclr_lightning.evaluation.feature_journals import (
+    EncodedBatch,
+    FeatureJournal,
+    read_journals,
+    read_store,
+)
 from vclr_lightning.evaluation.features import encode_batch
-from vclr_lightning.evaluation.storing import Journal, Record, read_journals, read_store
 from vclr_lightning.stages.shared.hardware import Hardware
 
-_GLANCE = 1.0  # seconds
+_POLL = 1.0  # seconds
 _CONTINUES = "the same command continues"
 
 
@@ -44,15 +49,15 @@ class Extraction:
         backbone: the network.
         layer: whose output is wanted; ``None`` for the network's features.
         keep_frames: keep each frame's features instead of a video's average.
-        blocks: rows of the manifest, in batches. Batches are the same however many processes
-            there are, because what else is in a batch may change the last bits of a feature.
+        blocks: rows of the manifest, in batches. Batches do not depend on the number of processes,
+            because what else is in a batch may change the last bits of a feature.
         workers: how each process loads.
         hardware: precision and threads.
         devices: one for each process.
         chunk: frames encoded at a time.
         work: folder of the journals.
-        kept: a store, some of whose videos could not be read; of its other batches nothing is
-            encoded again.
+        kept: a store, some of whose videos could not be read; its complete batches are not encoded
+            again.
         description: of the progress bar.
         show: whether to show one.
     """
@@ -71,28 +76,27 @@ class Extraction:
     description: str
     show: bool
 
-    def run(self) -> list[Record]:
+    def run(self) -> list[EncodedBatch]:
         """Encode what has not been encoded or could not be read, and return all, in order.
 
         Within a process group each of its ranks takes part; otherwise one process for each
         device is started, if there are several.
 
         Raises:
-            UserError: a process finds a mistake in the input.
+            UserError: a process finds a mistake in the input, or is lost.
         """
         before = read_store(self.kept, self.blocks) if self.kept is not None else {}
         before |= read_journals(self.work)
         left = [block for block in self.blocks if block not in before or before[block].rejected]
+        processes = min(len(self.devices), len(left))
         if world_size() > 1:
             torch.distributed.barrier()  # nobody writes before all have read
             encode_part(self, left, number=rank(), of=world_size())
             torch.distributed.barrier()
-        elif left:
-            processes = min(len(self.devices), len(left))
-            if processes > 1:
-                _start(self, left, processes)
-            else:
-                encode_part(self, left)
+        elif processes > 1:
+            _encode_by_processes(self, left, processes)
+        else:
+            encode_part(self, left)
         done = before | read_journals(self.work)
         return [done[block] for block in self.blocks]
 
@@ -114,7 +118,7 @@ def encode_part(
         share = max(1, (os.cpu_count() or 1) // of)
         torch.set_num_threads(hardware.threads or share)
     encoders = {"": frame_encoder(job.backbone.to(device), layer=job.layer)}
-    journal = Journal(job.work)
+    journal = FeatureJournal(job.work)
     loader = BatchLoader(job.dataset, [list(block) for block in mine], job.workers)
     try:
         batches = track(loader, job.description, show=job.show and number == 0)
@@ -132,25 +136,27 @@ def encode_part(
         torch.set_num_threads(before)
 
 
-def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -> None:
+def _encode_by_processes(
+    job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int
+) -> None:
     """Encode by several processes of this machine, and wait for them."""
-    # In a file: tensors would be moved to shared memory, of which containers have little, and a
-    # process that is killed before it has read what fills a pipe would be waited for without end.
+    # In a file: tensors would be moved to shared memory, of which containers have little, and
+    # filling the pipe of a process that was killed before it read would block forever.
     content = io.BytesIO()
     torch.save((job, blocks), content)
     job.work.mkdir(parents=True, exist_ok=True)
     file = job.work / "job.bin"
     file.write_bytes(content.getbuffer())
-    mistakes = multiprocessing.get_context("spawn").SimpleQueue()  # CUDA allows no other
+    errors = multiprocessing.get_context("spawn").SimpleQueue()  # CUDA allows no other
     main = threading.current_thread() is threading.main_thread()
-    arguments = (file, processes, mistakes, main)
+    arguments = (file, processes, errors, main)
     with signals_blocked():
-        context = spawn(_child, arguments, nprocs=processes, join=False)  # type: ignore[no-untyped-call]
+        context = spawn(_encode_child, arguments, nprocs=processes, join=False)  # type: ignore[no-untyped-call]
     stopped = 0.0
     try:
-        while not context.join(_GLANCE, grace_period=0):
+        while not context.join(_POLL, grace_period=0):
             still = [process.pid for process in context.processes if is_stopped(process.pid)]
-            stopped = stopped + _GLANCE if still else 0.0
+            stopped = stopped + _POLL if still else 0.0
             if stopped >= job.workers.timeout:
                 raise UserError(
                     f"a process that encodes videos ({still[0]}) is stopped (SIGSTOP) for "
@@ -166,14 +172,14 @@ def _start(job: Extraction, blocks: Sequence[tuple[int, ...]], processes: int) -
         for process in context.processes:
             process.kill()
         file.unlink(missing_ok=True)
-    if not mistakes.empty():
-        raise mistakes.get()
+    if not errors.empty():
+        raise errors.get()
 
 
-def _child(number: int, file: Path, of: int, mistakes: Any, from_main_thread: bool) -> None:
+def _encode_child(number: int, file: Path, of: int, errors: Any, from_main_thread: bool) -> None:
     end_with_creator(from_main_thread=from_main_thread)
     try:
         job, blocks = torch.load(file, map_location="cpu", weights_only=False)
         encode_part(job, blocks, number=number, of=of)
     except (UserError, CodeFault) as error:
-        mistakes.put(error)
+        errors.put(error)

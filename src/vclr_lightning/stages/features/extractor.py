@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,19 @@ from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.protocols import ClipTransform
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer
-from vclr_lightning.evaluation.store import ABOUT, FeatureStore
-from vclr_lightning.evaluation.storing import aside, assemble
-from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics
+from vclr_lightning.evaluation.store import FeatureStore
+from vclr_lightning.evaluation.store_assembly import assemble, replaced_store
 from vclr_lightning.stages.features.extraction import Extraction
 from vclr_lightning.stages.features.provenance import (
+    COMPLETE,
+    DAMAGED,
+    RETRIED,
     described,
-    difference,
     digest,
     files_of,
     network_name,
+    normalisation,
+    stored_state,
     videos_of,
 )
 from vclr_lightning.stages.shared.hardware import Hardware
@@ -43,33 +47,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of what features are: raised where the same settings come to give other values."""
-
-_ABSENT, _DAMAGED, _PARTIAL, _WHOLE = "absent", "damaged", "partial", "whole"
+"""Of the features: raised when the same settings give other values than before."""
 
 
 class FeatureExtractor:
-    """Gives the features of a split's videos, from a folder where they were extracted before.
+    """Returns the features of a split's videos; extracts them once.
 
-    A network of pictures is given frames, spread evenly over a video from the first to the last
-    (Section 4.1 of the paper), or the middle one of every so many; a network of clips is given
-    clips that begin there. What is kept depends on the weights' content, the videos, how they are
-    sampled and transformed, the layer and the precision, and is found again by a hash of these.
-    Within a process group every rank has to call it.
+    A 2D network encodes frames, spread evenly over a video from the first to the last
+    (Section 4.1 of the paper), or the middle one of every so many; a 3D network encodes clips that
+    begin there. Features depend on the weights' content, the videos, sampling, transform, layer and
+    precision, and are looked up by a hash of these. Within a process group every rank has to call
+    it.
 
     Args:
         data: the videos.
         weights: file of the weights; ``"none"``: as ``backbone`` is, untrained.
-        backbone: the network; ``None``: the one that the file is of.
-        untrained: take the network with random weights instead of the file's, to compare with.
-        prefix: what stands before the network's names in a file of another program.
+        backbone: the network; ``None``: the one in the file.
+        untrained: use random weights instead of the file's, for comparison.
+        prefix: of the network's parameter names in a file of another program.
         num_frames: n, frames (clips) of a video.
         every: instead, one of each run of so many frames, its middle one.
         frames_per_clip: T, of a network of clips.
         stride: distance between the frames of a clip.
         transform: resizes and crops a frame.
-        layer: name of the layer whose output is taken, averaged where it is a map; ``None``: the
-            network's features.
+        layer: name of the layer whose output is used, a map averaged over its positions; ``None``:
+            the network's features.
         keep_frames: keep each frame's features instead of a video's average.
         folder: keep the features in its subfolders, one for each split, instead of the cache;
             those of ``untrained`` in such subfolders of ``untrained``.
@@ -140,10 +142,10 @@ class FeatureExtractor:
         return tuple(name for name, table in self.data.splits.items() if len(table))
 
     def test_split(self, name: str | None = None) -> str:
-        """Return ``name``, or the split to measure on where none is named: ``val`` or ``test``.
+        """Return ``name``, or by default the split to evaluate on: ``val`` or ``test``.
 
         Raises:
-            UserError: there are no videos to measure on.
+            UserError: it has no videos.
         """
         wanted = ("val", "test") if name is None else (name,)
         for split in wanted:
@@ -177,27 +179,35 @@ class FeatureExtractor:
         }
         # Of these very features only: unfinished work of other settings does not count.
         work = target.with_name(f".{split}-{key}.part")
-        if first and aside(work).is_dir():  # killed while one took the other's place
+        if first and replaced_store(work).is_dir():  # killed while one took the other's place
             with locked(target, show=self.show):
                 if not target.is_dir():
-                    os.rename(aside(work), target)
-        state = gather_objects(self._state(target, about) if first else None)[0]
-        if state != _WHOLE:
-            kept = target if state == _PARTIAL else None
+                    os.rename(replaced_store(work), target)
+
+        def state() -> str:
+            found = None
             if first:
-                with locked(target, show=self.show):
-                    state = self._state(target, about)
-                    if state == _DAMAGED:
-                        shutil.rmtree(target, ignore_errors=True)
-                    if state != _WHOLE:
-                        job = self._job(split, table, work, kept)
-                        self._extract(split, table, job=job, target=target, about=about)
-            else:
-                self._job(split, table, work, kept).run()
+                found = stored_state(
+                    target,
+                    about,
+                    named=self.folder is not None,
+                    retry=target not in self._tried,
+                )
+            return str(gather_objects(found)[0])
+
+        if state() == COMPLETE:
+            if first:
+                logger.info("%s: reusing the features in %s", split, target)
+        else:
+            with locked(target, show=self.show) if first else nullcontext():
+                found = state()  # another process may have extracted them meanwhile
+                if found == DAMAGED and first:
+                    shutil.rmtree(target, ignore_errors=True)
+                if found != COMPLETE:
+                    kept = target if found == RETRIED else None
+                    self._extract(split, table, work=work, target=target, kept=kept, about=about)
             self._tried.add(target)
             gather_objects(None)  # nobody opens it before it is there
-        elif first:
-            logger.info("%s: reusing the features in %s", split, target)
         store = FeatureStore.open(target, verify=False)  # which the first process has done
         if store.rejected and first:
             item = store.rejected[0]
@@ -229,15 +239,8 @@ class FeatureExtractor:
             "form": self._form,
             "precision": self.hardware.precision,
             "version": VERSION,
-            **self._pixels,
+            **normalisation(self.backbone),
         }
-
-    @property
-    def _pixels(self) -> dict[str, Any]:
-        """How pictures are normalised, where it is not as for ImageNet."""
-        mean, std = pixel_statistics(self.backbone)
-        usual = (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)
-        return {} if usual else {"pixels": {"mean": list(mean), "std": list(std)}}
 
     @property
     def _form(self) -> str:
@@ -245,65 +248,22 @@ class FeatureExtractor:
             return "mean"
         return "frames" if self.every is None else "ragged"
 
-    def _state(self, target: Path, about: Mapping[str, Any]) -> str:
-        """Return whether the features are there, all that can be read.
-
-        Raises:
-            UserError: others are, or they are damaged, in a folder that the user named.
-        """
-        if not (target / ABOUT).is_file():
-            if target.is_dir() and any(target.iterdir()):
-                raise UserError(f"{target} holds other files; give another features.folder")
-            return _ABSENT
-        try:
-            store = FeatureStore.open(target)
-        except UserError as error:
-            if self.folder is not None:
-                raise
-            if is_new(str(error)):
-                logger.warning("%s", error)
-            return _DAMAGED
-        if other := difference(store.provenance, about):
-            raise UserError(
-                f"{target} holds features of {other}; give another features.folder, or delete "
-                "this one"
-            )
-        may_be_read = any(item.get("passing") for item in store.rejected)
-        return _PARTIAL if may_be_read and target not in self._tried else _WHOLE
-
     def _extract(
         self,
         split: str,
         table: VideoTable,
         *,
-        job: Extraction,
+        work: Path,
         target: Path,
+        kept: Path | None,
         about: Mapping[str, Any],
     ) -> None:
-        logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
-        records = job.run()
-        if job.kept is not None:
-            before = FeatureStore.open(job.kept, verify=False).rejected
-            if sum(len(record.rejected) for record in records) >= len(before):
-                shutil.rmtree(job.work, ignore_errors=True)
-                return
-        names = getattr(table, "name", lambda i: table.path(i).stem)
-        assemble(
-            records,
-            work=job.work,
-            target=target,
-            form=self._form,
-            frames=self.num_frames,
-            names=[names(i) for i in range(len(table))],
-            paths=[str(table.path(i)) for i in range(len(table))],
-            classes=getattr(table, "classes", ()),
-            provenance=about,
-        )
-
-    def _job(self, split: str, table: VideoTable, work: Path, kept: Path | None) -> Extraction:
+        """Encode with all ranks; the first one makes the store."""
+        if rank() == 0:
+            logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
         size = self.data.eval_batch_size if self.every is None else 1
         rows, devices = range(len(table)), self.hardware.each
-        return Extraction(
+        batches = Extraction(
             dataset=FramesDataset(
                 manifest=table,
                 reader=self.data.reader,
@@ -325,4 +285,22 @@ class FeatureExtractor:
             kept=kept,
             description=f"features, {split}",
             show=self.show,
+        ).run()
+        if rank() != 0:
+            return
+        rejected = sum(len(batch.rejected) for batch in batches)
+        if kept is not None and rejected >= len(FeatureStore.open(kept, verify=False).rejected):
+            shutil.rmtree(work, ignore_errors=True)
+            return
+        names = getattr(table, "name", lambda i: table.path(i).stem)
+        assemble(
+            batches,
+            work=work,
+            target=target,
+            form=self._form,
+            frames=self.num_frames,
+            names=[names(i) for i in range(len(table))],
+            paths=[str(table.path(i)) for i in range(len(table))],
+            classes=getattr(table, "classes", ()),
+            provenance=about,
         )

@@ -1,4 +1,4 @@
-"""Snippets of videos through a network of one's own."""
+"""Snippet features of untrimmed videos, computed by a network."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class NetworkSnippets:
         """Return the features of these videos, from every split that has some of them.
 
         Raises:
-            UserError: two files are of one annotated video's name.
+            UserError: two files have the name of one annotated video.
         """
         wanted = {video.name for video in videos}
         read, left_out, provenance = {}, {}, {}

@@ -1,4 +1,4 @@
-"""Extract features, and say where they are."""
+"""Extract features, and report where they are."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def extract(
     """Extract the features of some splits, and list what was left out.
 
     Args:
-        features: extracts, or finds what was extracted before.
-        directory: the run's folder; ``features.json``, where the features of each split are and
-            what they are of, and ``rejected.csv`` are written there.
+        features: extracts, or reuses stored features.
+        directory: the run's folder; ``features.json``, the folder and provenance of each
+            split's features, and ``rejected.csv`` are written there.
         splits: names; ``None`` for all.
 
     Returns:
@@ -39,7 +39,7 @@ def extract(
 
     names = [splits] if isinstance(splits, str) else list(splits or features.splits)
     for name in names:
-        features.data.split(name)  # a mistake is told before hours of work
+        features.data.split(name)  # a mistake is reported before hours of work
     table = PlainTable(title=f"features of {features.weights}", title_justify="left")
     for column in ("split", "videos", "left out", "labels", "features", "folder"):
         table.add_column(column, overflow="fold")
