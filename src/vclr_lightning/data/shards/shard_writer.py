@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -17,10 +19,6 @@ from vclr_lightning.data.faults import retried
 from vclr_lightning.data.jobs import FileResult
 from vclr_lightning.data.manifest.shard_paths import shard_name
 from vclr_lightning.data.protocols import VideoError
-
-_BLOCK = 512
-_RECORD = 20 * _BLOCK  # tar files end on these
-_COPIED = 2**20  # bytes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def write_shard(shard: Shard, *, root: Path, out: Path) -> dict[str, Any]:
 class ShardWriter:
     """Writes videos one after another, each beside a JSON file that describes it.
 
-    Names are numbers, as WebDataset takes the part before the first dot for the sample.
+    Names are numbers, because WebDataset takes the part before the first dot for the sample.
 
     Args:
         sink: where to write, at its beginning.
@@ -125,6 +123,9 @@ class ShardWriter:
 
     def __init__(self, sink: IO[bytes]) -> None:
         self._sink = sink
+        self._tar = tarfile.TarFile(
+            fileobj=sink, mode="w", format=tarfile.GNU_FORMAT, copybufsize=2**20
+        )
 
     def add(self, number: int, source: Path, *, size: int, about: Mapping[str, Any]) -> int:
         """Store a file, or nothing of it.
@@ -142,57 +143,57 @@ class ShardWriter:
             VideoError: the file cannot be read, has another size, or is clearly no video.
             OSError: the shard cannot be written.
         """
-        begin = self._sink.tell()
+        begin = self._tar.offset
         suffix = PurePosixPath(source.name).suffix.lower() or ".video"
         try:
-            with _opened(source) as file:
-                start = self._header(f"{number:08d}{suffix}", size)
-                for copied in range(0, size, _COPIED):
-                    part = _read(file, min(_COPIED, size - copied))
-                    # A manifest may name anything, also what a link leads to.
-                    if not copied and (kind := kind_of(part[:HEAD])):
-                        raise VideoError(f"it is no video: it {kind}")
-                    self._sink.write(part)
-                if _read(file, 1, at_end=True):
-                    raise VideoError("it changed while it was stored")
+            with _reading():
+                file = source.open("rb")
+            with file:
+                self._add(f"{number:08d}{suffix}", size, _VideoFile(file))
+                with _reading():
+                    if file.read(1):
+                        raise VideoError("it changed while it was stored")
         except VideoError:
             self._sink.seek(begin)
             self._sink.truncate()
+            self._tar.offset = begin
             raise
-        self._pad(size)
         content = json.dumps(about, ensure_ascii=False).encode()
-        self._header(f"{number:08d}.json", len(content))
-        self._sink.write(content)
-        self._pad(len(content))
-        return start
+        self._add(f"{number:08d}.json", len(content), io.BytesIO(content))
+        return begin + tarfile.BLOCKSIZE  # of the header
+
+    def _add(self, name: str, size: int, content: Any) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        self._tar.addfile(info, content)
 
     def finish(self) -> None:
         """Write the end of the tar file."""
-        self._sink.write(bytes(2 * _BLOCK))
-        self._sink.write(bytes(-self._sink.tell() % _RECORD))
-
-    def _header(self, name: str, size: int) -> int:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        self._sink.write(info.tobuf(tarfile.GNU_FORMAT))
-        return self._sink.tell()
-
-    def _pad(self, size: int) -> None:
-        self._sink.write(bytes(-size % _BLOCK))
+        self._tar.close()
 
 
-def _opened(source: Path) -> IO[bytes]:
+class _VideoFile:
+    """A file whose content is checked while it is copied."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        with _reading():
+            is_head = not self._file.tell()
+            part = self._file.read(size)
+        # A manifest may name anything, also what a link leads to.
+        if is_head and (kind := kind_of(part[:HEAD])):
+            raise VideoError(f"it is no video: it {kind}")
+        if len(part) < size:
+            raise VideoError("it changed while it was stored")
+        return part
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn an error of the source, unlike one of the shard, into a :class:`VideoError`."""
     try:
-        return source.open("rb")
+        yield
     except OSError as error:
         raise VideoError(f"the file cannot be read: {error.strerror}") from error
-
-
-def _read(file: IO[bytes], size: int, *, at_end: bool = False) -> bytes:
-    try:
-        part = file.read(size)
-    except OSError as error:
-        raise VideoError(f"the file cannot be read: {error.strerror}") from error
-    if len(part) < size and not at_end:
-        raise VideoError("it changed while it was stored")
-    return part
