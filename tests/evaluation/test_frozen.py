@@ -28,7 +28,7 @@ from vclr_lightning.evaluation import (
     retrieval,
 )
 from vclr_lightning.evaluation.features import segment_means
-from vclr_lightning.evaluation.measures import standardized
+from vclr_lightning.functional.embedding import standardized
 from vclr_lightning.models import TinyBackbone
 
 

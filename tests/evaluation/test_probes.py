@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation import FeatureSet, linear_probe
+from vclr_lightning.evaluation.cross_validation import Probe, ProbeData, cross_validate
 from vclr_lightning.evaluation.probe_result import ProbeResult, run_probe
 from vclr_lightning.evaluation.probes import KNNProbe, LogisticProbe, SVMProbe, fit_svm
-from vclr_lightning.evaluation.probing import Probe, Rows, cross_validate
 
 PROBES = [SVMProbe(), LogisticProbe(epochs=10, folds=3), KNNProbe(k=3)]
 
@@ -114,11 +114,11 @@ def test_search_over_c_is_by_group_and_takes_the_best() -> None:
     train = videos(60, 6, 0)
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def accuracies(known: Rows, held: Rows, values: Any) -> list[float]:
+    def accuracies(known: ProbeData, held: ProbeData, values: Any) -> list[float]:
         seen.append((known.groups, held.groups))
         return [float(value == 4.0) for value in values]
 
-    rows = Rows(train.mean, train.label, train.group_id, 6)
+    rows = ProbeData(train.mean, train.label, train.group_id, 6)
     search = cross_validate("C", [1.0, 4.0, 9.0], accuracies, rows, folds=5, show=False)
     assert search.best.value == 4.0
     assert sum(search.held_out) == 60
@@ -144,7 +144,7 @@ def test_search_of_the_svm_is_that_of_separate_fits() -> None:
 
 def test_warm_starts_reach_the_same_minimum() -> None:
     train = videos(60, 6, 0)
-    rows = Rows(train.mean, train.label, train.group_id, 6)
+    rows = ProbeData(train.mean, train.label, train.group_id, 6)
     cold = fit_svm(rows, 5.0)
     warm = fit_svm(rows, 5.0, start=fit_svm(rows, 1.0).weight)
     assert torch.allclose(cold.objective, warm.objective, rtol=2e-4)

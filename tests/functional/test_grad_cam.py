@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.activations import capturing, last_stage
-from vclr_lightning.evaluation.layers import find_layer
+from vclr_lightning.evaluation.layers import find_layer, last_stage, layer_gradients
 from vclr_lightning.functional.grad_cam import enlarge, grad_cam, shares
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet, TorchvisionVideo
 
@@ -54,7 +53,7 @@ def test_a_linear_classifier_on_averaged_maps_gives_its_class_map() -> None:
     convolution, classifier = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
     pictures = torch.randn(2, 3, 8, 10)
     convolution.requires_grad_(False)  # a frozen network is explained as well
-    with capturing(convolution, "convolution") as captured:
+    with layer_gradients(convolution, "convolution") as captured:
         scores = classifier(convolution(pictures).mean(dim=(2, 3)))
         heat = grad_cam(*captured(scores[:, 2].sum()))
     maps = torch.einsum("c,nchw->nhw", classifier.weight[2], convolution(pictures)) / (6 * 8)
@@ -66,7 +65,7 @@ def test_layers_that_work_in_place_and_that_are_called_twice() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), relu, nn.Conv2d(4, 4, 1), relu, nn.ReLU(inplace=True))
     pictures = torch.randn(1, 3, 4, 4)
     expected = net(pictures)
-    with capturing(relu, "relu") as captured:
+    with layer_gradients(relu, "relu") as captured:
         output = net(pictures)
         activations, gradients = captured(output[:, 1].sum())
     torch.testing.assert_close(output, expected)
@@ -95,7 +94,7 @@ def test_the_last_stage_gives_the_map_that_is_pooled(network: nn.Module, name: s
     assert last_stage(network) == name
     clips = torch.randn(1, 3, *((16,) if network.clip_dims == 3 else ()), 32, 32)
     network.eval()
-    with capturing(find_layer(network, name), name) as captured:
+    with layer_gradients(find_layer(network, name), name) as captured:
         activations, _ = captured(network(clips).sum())
     torch.testing.assert_close(activations, network.forward_map(clips).detach())
 
@@ -104,13 +103,16 @@ def test_layers_without_maps_are_refused() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
     pictures = torch.randn(1, 3, 4, 4)
     unused = nn.Conv2d(3, 4, 3)
-    with capturing(net[2], "2") as captured, pytest.raises(UserError, match=r"returns \(1, 2\)"):
+    with (
+        layer_gradients(net[2], "2") as captured,
+        pytest.raises(UserError, match=r"returns \(1, 2\)"),
+    ):
         captured(net(pictures).sum())
-    with capturing(unused, "unused") as captured, pytest.raises(UserError, match="not used"):
+    with layer_gradients(unused, "unused") as captured, pytest.raises(UserError, match="not used"):
         captured(net(pictures).sum())
-    with capturing(net[0], "0") as captured:
+    with layer_gradients(net[0], "0") as captured:
         net(pictures)
         with pytest.raises(UserError, match="does not depend on layer=0"):
             captured(torch.zeros((), requires_grad=True) * 1)
-    with pytest.raises(UserError, match="has no layer of convolutions"):
+    with pytest.raises(UserError, match="has no convolutional layer"):
         last_stage(nn.Sequential(nn.Linear(2, 2)))

@@ -1,11 +1,16 @@
-"""Measures of frozen features: retrieval, k-NN, linear probe."""
+"""Evaluation of frozen features: retrieval, k-NN, linear probe."""
 
-from vclr_lightning.evaluation.encoders import Encode, frame_encoder
+from vclr_lightning.evaluation.encoders import TRIVIAL, Encode, frame_encoder
 from vclr_lightning.evaluation.features import FeatureSet, extract_each, extract_features
-from vclr_lightning.evaluation.frozen import compare_features, extract_seeds, frozen_evaluation
-from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
+from vclr_lightning.evaluation.frozen import (
+    chance,
+    compare_features,
+    extract_seeds,
+    frozen_evaluation,
+    linear_probe,
+    retrieval,
+)
 from vclr_lightning.evaluation.table import FrozenRow, FrozenTable, merge_tables
-from vclr_lightning.evaluation.trivial import TRIVIAL
 
 __all__ = [
     "TRIVIAL",

@@ -1,4 +1,4 @@
-"""Average recall of temporal proposals, collected batch by batch and over processes."""
+"""Average recall of temporal proposals as a torchmetrics metric."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ NUMBERS = (1, 5, 10, 100)
 
 
 class AverageRecallAtAN(Metric):
-    """AR@AN and the area under it, as ActivityNet's own toolkit computes them.
+    """AR@AN and the area under it, as computed by ActivityNet's own toolkit.
 
     Args:
-        numbers: average numbers of proposals at which recall is told, 1 to 100.
+        numbers: average numbers of proposals at which to report recall, 1 to 100.
         options: of :class:`torchmetrics.Metric`.
 
     Shape:
         - :meth:`update` takes for each video proposals ``(n, 3)`` (start, end, score) and true
-          segments ``(g, 2)``, in one unit
+          segments ``(g, 2)``, in the same unit
         - :meth:`compute` returns ``()``, fractions by name: ``ar1``, ``ar5`` and so on, ``auc``
 
     Raises:
-        UserError: a number is not within 1 to 100; from :meth:`update`, shapes do not fit; from
-            :meth:`compute`, there is no proposal or no true segment.
+        UserError: a number is not within 1 to 100; from :meth:`update`, the numbers of videos
+            differ; from :meth:`compute`, there is no proposal or no true segment.
 
     Example:
         >>> metric = AverageRecallAtAN(numbers=(1, 100))
@@ -79,7 +79,7 @@ class AverageRecallAtAN(Metric):
         }
 
     def curve(self) -> AverageRecall:
-        """Return recall at every threshold and average number, of what this process has."""
+        """Return recall at every threshold and average number, of the videos of this process."""
         if len(self.counts) == 0:
             raise UserError("there are no videos to measure proposals on")
         counts = dim_zero_cat(self.counts).cpu().numpy()

@@ -21,34 +21,23 @@ FACTS = ("label", "video_id", "group_id", "index")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of N videos, and whose they are.
+    """Features of N videos, and their labels and identity."""
 
-    Attributes:
-        mean: ``(N, F)``, averaged over all frames of a video.
-        segments: ``(N, S, F)``, averaged over the frames of each of S equal parts, in order.
-        label: ``(N,)``, -1 where there is none.
-        video_id: ``(N,)``.
-        group_id: ``(N,)``; clips cut from one source share it.
-        index: ``(N,)``, row of the manifest.
-        frames: of each video ``(m, F)``, m up to the number of frames sampled; empty unless kept.
-        rejected: videos that could not be read.
-    """
-
-    mean: Tensor
-    segments: Tensor
-    label: Tensor
-    video_id: Tensor
-    group_id: Tensor
-    index: Tensor
-    frames: tuple[Tensor, ...] = ()
-    rejected: Sequence[Rejection] = field(default_factory=list)
+    mean: Tensor  # (N, F), averaged over all frames of a video
+    segments: Tensor  # (N, S, F), averaged over the frames of each of S equal parts, in order
+    label: Tensor  # (N,), -1 if there is none
+    video_id: Tensor  # (N,)
+    group_id: Tensor  # (N,), shared by clips of one source
+    index: Tensor  # (N,), row of the manifest
+    frames: tuple[Tensor, ...] = ()  # of each video (m, F); empty unless kept
+    rejected: Sequence[Rejection] = field(default_factory=list)  # videos that could not be read
 
     def __len__(self) -> int:
         return len(self.mean)
 
     @property
     def concatenated(self) -> Tensor:
-        """The features of the parts behind each other, ``(N, S F)``: they tell the order."""
+        """The concatenated features of the parts, ``(N, S F)``, which depend on temporal order."""
         return self.segments.flatten(1)
 
     def labelled(self) -> FeatureSet:
@@ -75,8 +64,8 @@ class FeatureSet:
 def segment_means(features: Tensor, segments: int) -> Tensor:
     """Average consecutive frames into ``segments`` equal parts.
 
-    Frame j of m belongs to part floor(j segments / m). With fewer frames than parts, a part
-    without one takes the frame in its middle.
+    Frame j of m belongs to part floor(j segments / m). With fewer frames than parts, an empty part
+    takes the frame in its middle.
 
     Shape:
         ``(m, F)`` to ``(segments, F)``; m at least 1
@@ -112,12 +101,12 @@ def extract_features(
     """Encode the evaluation frames of videos, and average them (Section 4.1 of the paper).
 
     Args:
-        encode: frames to features, such as :meth:`PretrainModule.encode` or
-            :func:`~vclr_lightning.evaluation.encoders.frame_encoder` of a backbone.
+        encode: frames to features, such as :meth:`PretrainModule.encode` or a backbone's
+            :func:`~vclr_lightning.evaluation.encoders.frame_encoder`.
         loader: yields :class:`~vclr_lightning.core.types.FramesBatch`, such as
             ``datamodule.frames_loader("val")``.
         segments: S, parts of a video whose features are kept in order.
-        device: where ``encode`` wants the frames.
+        device: where ``encode`` takes the frames.
         chunk: frames encoded at a time.
         keep_frames: keep the features of every frame as well.
         show: show a progress bar.
@@ -127,7 +116,7 @@ def extract_features(
         - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
 
     Raises:
-        UserError: not one video could be read.
+        UserError: no video could be read.
 
     Example:
         >>> batch = {
@@ -167,11 +156,11 @@ def extract_each(
 ) -> dict[str, FeatureSet]:
     """Encode the same videos by several encoders, reading them once; see :func:`extract_features`.
 
-    An encoder with an attribute ``whole_videos`` that is true is given all frames of one video at
-    a time, in order.
+    An encoder with a true attribute ``whole_videos`` takes all frames of one video at a time, in
+    order.
 
     Raises:
-        UserError: not one video could be read.
+        UserError: no video could be read.
     """
     videos: dict[str, list[_Video]] = {name: [] for name in encoders}
     facts: dict[str, list[Tensor]] = {name: [] for name in FACTS}
@@ -213,13 +202,9 @@ def encode_batch(
     device: torch.device | str = "cpu",
     chunk: int = 256,
 ) -> dict[str, tuple[Tensor, ...]]:
-    """Encode the frames of a batch of videos, at least one; see :func:`extract_each`.
-
-    Returns:
-        For each encoder the features of each video, ``(m, F)`` float32 on ``device``.
-    """
+    """Return for each encoder the features of each video in a batch, ``(m, F)`` float32."""
     counts = batch["mask"].sum(dim=1).tolist()
-    # Only real frames are encoded, not the repetitions that fill up short videos.
+    # Without the repeated frames that pad short videos.
     frames = batch["frames"][batch["mask"]].to(device)
     encoded = {}
     for name, encode in encoders.items():

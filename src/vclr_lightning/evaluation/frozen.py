@@ -1,4 +1,4 @@
-"""Compare frozen features: a trained network, untrained ones, trivial features, chance."""
+"""Compare frozen features: of a trained network, of untrained ones, of baselines, and chance."""
 
 from __future__ import annotations
 
@@ -7,31 +7,109 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.evaluation.features import FeatureSet, extract_each
-from vclr_lightning.evaluation.measures import chance, linear_probe, retrieval
+from vclr_lightning.evaluation.probe_result import ProbeResult, check_classes
 from vclr_lightning.evaluation.table import MEASURES, FrozenRow, FrozenTable
+from vclr_lightning.functional.accuracy import columns_of
+from vclr_lightning.functional.embedding import standardized
+from vclr_lightning.functional.retrieval import chance_recall, recall_at_k
+from vclr_lightning.functional.svm import fit_linear_svm
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from vclr_lightning.core.types import FramesBatch
     from vclr_lightning.evaluation.encoders import Encode
 
 
-def measure(
-    train: FeatureSet, test: FeatureSet, *, cost: float = 1.0, standardize: bool = False
+def retrieval(
+    train: FeatureSet,
+    test: FeatureSet,
+    *,
+    ordered: bool = False,
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50),
 ) -> dict[str, float]:
-    """Return all of :data:`MEASURES` for one kind of features.
+    """Recall at k of the test videos among the training videos (Section 4.1 of the paper).
+
+    Args:
+        train: the gallery.
+        test: the queries.
+        ordered: compare the concatenated features of the parts instead of their average.
+        ks: numbers of neighbours; those beyond the size of the gallery are left out.
+
+    Returns:
+        ``r1``, ``r5`` and so on.
 
     Raises:
-        UserError: videos have no label, or features are not finite.
+        UserError: videos have no label.
     """
-    probe = partial(linear_probe, train, test, cost=cost, standardize=standardize)
-    return {
-        "r1": retrieval(train, test, ks=(1,))["r1"],
-        "r1_ordered": retrieval(train, test, ks=(1,), ordered=True)["r1"],
-        "probe": probe()["top1"],
-        "probe_ordered": probe(ordered=True)["top1"],
-    }
+    train, test = train.labelled(), test.labelled()
+    recalls = recall_at_k(
+        _matrix(test, ordered),
+        _matrix(train, ordered),
+        query_labels=test.label,
+        gallery_labels=train.label,
+        ks=tuple(k for k in ks if k == min(ks) or k <= len(train)),
+    )
+    return {f"r{k}": value for k, value in recalls.items()}
+
+
+def linear_probe(
+    train: FeatureSet,
+    test: FeatureSet,
+    *,
+    ordered: bool = False,
+    cost: float = 1.0,
+    standardize: bool = False,
+) -> dict[str, float]:
+    """Accuracy of a linear SVM on frozen features (Section 4.1 of the paper).
+
+    The SVM is LIBLINEAR's ``-s 2 -c cost`` without a bias, on unscaled features. Its result depends
+    on their scale, so standardize features to compare different kinds.
+
+    Args:
+        train: videos to fit.
+        test: videos to evaluate.
+        ordered: use the concatenated features of the parts instead of their average.
+        cost: C.
+        standardize: shift and scale each feature to mean 0 and variance 1 over the training videos.
+
+    Returns:
+        ``top1``, ``top5`` (with more than five classes), ``mean_class``.
+
+    Raises:
+        UserError: videos have no label, there is only one class, or features are not finite.
+    """
+    train, test = train.labelled(), test.labelled()
+    classes = check_classes(train.label)
+    known, unseen = _matrix(train, ordered), _matrix(test, ordered)
+    if standardize:
+        known, unseen = standardized(known, unseen)
+    targets = columns_of(train.label, classes)
+    fit = fit_linear_svm(known, targets, num_classes=len(classes), cost=cost)
+    return ProbeResult(
+        scores=unseen @ fit.weight.T,
+        columns=classes,
+        label=test.label,
+        train_label=train.label,
+        settings=f"SVM, C = {cost:g}",
+    ).accuracies
+
+
+def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
+    """Return the chance levels ``r1``, ``top1`` and ``mean_class``.
+
+    Raises:
+        UserError: videos have no label.
+    """
+    train, test = train.labelled(), test.labelled()
+    share = 1 / len(set(train.label.tolist()))
+    r1 = chance_recall(test.label, train.label, ks=(1,))[1]
+    return {"r1": r1, "top1": share, "mean_class": share}
+
+
+def _matrix(features: FeatureSet, ordered: bool) -> Tensor:
+    return (features.concatenated if ordered else features.mean).double()
 
 
 def frozen_evaluation(
@@ -45,21 +123,21 @@ def frozen_evaluation(
     device: torch.device | str = "cpu",
     show: bool = True,
 ) -> FrozenTable:
-    """Measure frozen features on labelled videos: R@1 and a linear probe.
+    """Evaluate frozen features on labelled videos: R@1 and a linear probe.
 
-    Every video is read once, whatever the number of encoders. Both measures are taken of the
-    features averaged over a video, which cannot tell its order, and of those of ``segments`` parts
-    behind each other, which can.
+    Every video is read once, whatever the number of encoders. Both metrics are computed with the
+    average features of a video, which are blind to temporal order, and with the concatenated
+    features of ``segments`` parts, which are not.
 
     Args:
         encoders: by name, one encoder for each seed.
-        train: frames of the videos to learn from.
-        test: frames of the videos to measure.
+        train: frames of the training videos.
+        test: frames of the test videos.
         segments: S, parts of a video.
         cost: C of the linear probe.
-        standardize: bring each feature to mean 0 and variance 1 before the probe: fair to kinds of
-            features with different scales, which the paper does not compare.
-        device: where the encoders want the frames.
+        standardize: shift and scale each feature to mean 0 and variance 1 before the probe: fair to
+            features of different scale, but not the paper's protocol.
+        device: where the encoders take the frames.
         show: show progress bars.
 
     Raises:
@@ -93,36 +171,39 @@ def compare_features(
     cost: float = 1.0,
     standardize: bool = False,
 ) -> FrozenTable:
-    """Measure features that are there already; see :func:`frozen_evaluation`.
+    """Evaluate extracted features; see :func:`frozen_evaluation`.
 
     Args:
-        train: of the gallery, by name, one set for each seed.
-        test: of the videos to measure, under the same names.
+        train: of the training videos, by name, one set for each seed.
+        test: of the test videos, under the same names.
         cost: C of the linear probe.
-        standardize: bring each feature to mean 0 and variance 1 before the probe.
+        standardize: shift and scale each feature to mean 0 and variance 1 before the probe.
 
     Raises:
         UserError: videos have no label, or features are not finite.
     """
+
+    def evaluate(known: FeatureSet, unseen: FeatureSet) -> dict[str, float]:
+        probe = partial(linear_probe, known, unseen, cost=cost, standardize=standardize)
+        return {
+            "r1": retrieval(known, unseen, ks=(1,))["r1"],
+            "r1_ordered": retrieval(known, unseen, ks=(1,), ordered=True)["r1"],
+            "probe": probe()["top1"],
+            "probe_ordered": probe(ordered=True)["top1"],
+        }
+
     rows = []
-    for name, known in train.items():
-        seeds = [
-            measure(one, other, cost=cost, standardize=standardize)
-            for one, other in zip(known, test[name], strict=True)
-        ]
+    for name, sets in train.items():
+        seeds = [evaluate(*pair) for pair in zip(sets, test[name], strict=True)]
         rows.append(FrozenRow(name, {m: tuple(one[m] for one in seeds) for m in MEASURES}))
     name = next(iter(train))
-    first, unseen = train[name][0], test[name][0]
-    return FrozenTable(
-        rows=(*rows, chance_row(first, unseen)),
-        train_videos=int((first.label >= 0).sum()),
-        test_videos=int((unseen.label >= 0).sum()),
-        segments=first.segments.shape[1],
-    )
-
-
-def chance_row(train: FeatureSet, test: FeatureSet) -> FrozenRow:
-    """Return what features without information reach."""
-    by_chance = chance(train, test)
+    known, unseen = train[name][0], test[name][0]
+    by_chance = chance(known, unseen)
     r1, top1 = (by_chance["r1"],), (by_chance["top1"],)
-    return FrozenRow("chance", {"r1": r1, "r1_ordered": r1, "probe": top1, "probe_ordered": top1})
+    chance_levels = {"r1": r1, "r1_ordered": r1, "probe": top1, "probe_ordered": top1}
+    return FrozenTable(
+        rows=(*rows, FrozenRow("chance", chance_levels)),
+        train_videos=int((known.label >= 0).sum()),
+        test_videos=int((unseen.label >= 0).sum()),
+        segments=known.segments.shape[1],
+    )

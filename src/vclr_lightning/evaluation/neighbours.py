@@ -1,4 +1,4 @@
-"""Look every test video up among the training videos."""
+"""Retrieval of the nearest training videos of every test video."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 
 
 class Features(Protocol):
-    """Features of N videos, such as a ``FeatureStore`` or a ``FeatureSet``."""
+    """Features of N videos: a ``FeatureStore`` or a ``FeatureSet``."""
 
     def __len__(self) -> int: ...
 
@@ -56,15 +56,15 @@ def search(
     """Find the nearest training videos of every test video (Section 4.1 of the paper).
 
     Args:
-        train: the gallery; videos without a label are not in it.
-        test: the queries; those without a label are left out.
-        ks: numbers of neighbours to count; those beyond the gallery are left out, but for the
-            smallest.
+        train: the gallery; videos without a label are left out.
+        test: the queries; likewise.
+        ks: numbers of neighbours; those beyond the size of the gallery are left out, except for
+            the smallest.
         backend: ``"exact"``, or ``"faiss"``, which needs that package and finds the same.
-        leave_group_out: videos of the query's own group are no neighbours; for queries that are
-            also the gallery.
-        listed: nearest whose similarity is computed in double precision, so that it is the same to
-            the last digit by every backend.
+        leave_group_out: exclude videos of the query's own group, for queries that are also the
+            gallery.
+        listed: number of nearest whose similarity is computed in double precision, so that it is
+            bit-equal with every backend.
         show: show a progress bar.
         options: of the backend, such as ``chunk``.
 
@@ -110,11 +110,7 @@ def search(
 
 
 def check_options(*, ks: Sequence[int], backend: str, leave_group_out: bool) -> None:
-    """Refuse what :func:`search` cannot do, before features are there.
-
-    Raises:
-        UserError: see there.
-    """
+    """Raise a :class:`UserError` for options that :func:`search` cannot handle."""
     largest(ks)
     if backend not in BACKENDS:
         raise UserError(f"backend={backend} must be {' or '.join(BACKENDS)}")
@@ -131,6 +127,6 @@ def _labelled(features: Features, what: str) -> tuple[Tensor, Tensor, Tensor]:
             f"none of the {what} videos has a label, and retrieval needs them; index a folder with "
             "a subfolder per class, or list files with labels"
         )
-    if bool(keep.all()):  # not copied: it may be mapped into memory
+    if bool(keep.all()):  # not copied: they may be memory-mapped
         return features.mean, features.label, features.group_id
     return features.mean[keep], features.label[keep], features.group_id[keep]

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.measures import columns_of
-from vclr_lightning.evaluation.probing import Probe, Rows, Search
-from vclr_lightning.functional.accuracy import mean_class_accuracy, topk_accuracy
+from vclr_lightning.evaluation.cross_validation import Probe, ProbeData, Search
+from vclr_lightning.functional.accuracy import columns_of, mean_class_accuracy, topk_accuracy
 
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.features import FeatureSet
@@ -150,7 +149,7 @@ def run_probe(
     columns = check_classes(train.label)
     for split, videos in (("training", train), ("test", test)):
         _check_finite(videos, split)
-    rows = Rows(train.mean, columns_of(train.label, columns), train.group_id, len(columns))
+    rows = ProbeData(train.mean, columns_of(train.label, columns), train.group_id, len(columns))
     scored = probe.score(rows, test.mean, show=show)
     return ProbeResult(
         scores=scored.scores,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
+    from vclr_lightning.evaluation.cross_validation import Search
     from vclr_lightning.evaluation.probe_result import ClassResult, ProbeResult
-    from vclr_lightning.evaluation.probing import Search
 
 TOP = 5  # scores of each video in predictions.csv
 

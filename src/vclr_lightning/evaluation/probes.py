@@ -1,4 +1,4 @@
-"""Classifiers on frozen features."""
+"""Probes: classifiers on frozen features."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
-from vclr_lightning.evaluation.probing import (
+from vclr_lightning.evaluation.cross_validation import (
     Probe,
-    Rows,
-    Scored,
+    ProbeData,
+    ProbeScores,
     check_folds,
     cross_validate,
     prepared,
@@ -36,19 +36,18 @@ class SVMProbe(Probe):
 
     Attributes:
         cost: C.
-        costs: values of C to choose among by cross-validation instead; the smallest of equally
-            good ones.
+        costs: values of C to choose from by cross-validation instead; the smallest of the best.
         folds: of the cross-validation.
-        standardize: bring each feature to mean 0 and variance 1 over the training videos.
+        standardize: shift and scale each feature to mean 0 and variance 1 over the training videos.
         seed: of the folds.
         device: where to fit.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
 
     Example:
-        >>> rows = Rows(torch.eye(4), torch.tensor([0, 1, 0, 1]), torch.arange(4), 2)
-        >>> SVMProbe(cost=10.0).score(rows, torch.eye(4)).scores.argmax(dim=1).tolist()
+        >>> data = ProbeData(torch.eye(4), torch.tensor([0, 1, 0, 1]), torch.arange(4), 2)
+        >>> SVMProbe(cost=10.0).score(data, torch.eye(4)).scores.argmax(dim=1).tolist()
         [0, 1, 0, 1]
     """
 
@@ -70,7 +69,7 @@ class SVMProbe(Probe):
         if self.costs:
             group_folds(targets, groups, folds=self.folds, seed=self.seed)
 
-    def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
+    def score(self, train: ProbeData, test: Tensor, *, show: bool = True) -> ProbeScores:
         costs = sorted({float(cost) for cost in self.costs or (self.cost,)})
         search = None
         if self.costs:
@@ -81,9 +80,9 @@ class SVMProbe(Probe):
         rows, unseen = prepared(train, test, self.standardize, self.device)
         fit = fit_svm(rows, cost)
         scores = (unseen @ fit.weight.to(unseen).T).cpu()
-        return Scored(scores, f"SVM, C = {cost:g}", search)
+        return ProbeScores(scores, f"SVM, C = {cost:g}", search)
 
-    def _accuracies(self, train: Rows, test: Rows, costs: Sequence[float]) -> list[float]:
+    def _accuracies(self, train: ProbeData, test: ProbeData, costs: Sequence[float]) -> list[float]:
         rows, unseen = prepared(train, test.features, self.standardize, self.device)
         found, fit = [], None
         for cost in costs:
@@ -95,21 +94,21 @@ class SVMProbe(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticProbe(Probe):
-    """Logistic regression by SGD, all learning rates in one pass; the best on held-out folds.
+    """Logistic regression by SGD, all learning rates in one pass; the best by cross-validation.
 
     Attributes:
-        learning_rates: to choose among.
+        learning_rates: to choose from.
         epochs: passes over the features.
         batch_size: videos per step.
         momentum: of SGD.
         weight_decay: of SGD.
         folds: of the cross-validation.
-        standardize: bring each feature to mean 0 and variance 1 over the training videos.
+        standardize: shift and scale each feature to mean 0 and variance 1 over the training videos.
         seed: of the folds and of the order of the videos.
         device: where to fit.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
     """
 
     learning_rates: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -135,7 +134,7 @@ class LogisticProbe(Probe):
         if len(set(self.learning_rates)) > 1:
             group_folds(targets, groups, folds=self.folds, seed=self.seed)
 
-    def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
+    def score(self, train: ProbeData, test: Tensor, *, show: bool = True) -> ProbeScores:
         rates = sorted({float(rate) for rate in self.learning_rates})
         search = None
         if len(rates) > 1:
@@ -150,10 +149,10 @@ class LogisticProbe(Probe):
             )
         rate = rates[0] if search is None else search.best.value
         scores = self._fit(train, test, [rate], show=show)[0]
-        return Scored(scores, f"logistic, learning rate {rate:g}", search)
+        return ProbeScores(scores, f"logistic, learning rate {rate:g}", search)
 
     def _fit(
-        self, train: Rows, test: Tensor, rates: Sequence[float], *, show: bool = False
+        self, train: ProbeData, test: Tensor, rates: Sequence[float], *, show: bool = False
     ) -> Tensor:
         rows, unseen = prepared(train, test, self.standardize, self.device)
         heads = fit_logistic(
@@ -171,13 +170,13 @@ class LogisticProbe(Probe):
         scores = heads.scores(unseen).cpu()  # (L, M, classes)
         if not bool(scores.isfinite().flatten(1).all(dim=1).any()):
             raise UserError(
-                f"the logistic probe diverges at every learning rate of {list(rates)}; give smaller"
+                f"the logistic probe diverges at every learning rate of {list(rates)}; take smaller"
                 " ones"
             )
         return scores
 
-    def _accuracies(self, train: Rows, test: Rows, rates: Sequence[float]) -> list[float]:
-        # One that diverged is right nowhere.
+    def _accuracies(self, train: ProbeData, test: ProbeData, rates: Sequence[float]) -> list[float]:
+        # A diverged one has accuracy 0.
         return [
             topk_accuracy(scores, test.targets) if bool(scores.isfinite().all()) else 0.0
             for scores in self._fit(train, test.features, rates)
@@ -186,7 +185,7 @@ class LogisticProbe(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class KNNProbe(Probe):
-    """The nearest training videos vote, each with weight exp(cosine similarity / T).
+    """Weighted k-NN: each neighbour votes with weight exp(cosine similarity / T).
 
     Attributes:
         k: neighbours that vote.
@@ -194,7 +193,7 @@ class KNNProbe(Probe):
         device: where to compute.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
     """
 
     k: int = 20
@@ -205,7 +204,7 @@ class KNNProbe(Probe):
         check_count("k", self.k)
         check_number("temperature", self.temperature, above=0)
 
-    def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
+    def score(self, train: ProbeData, test: Tensor, *, show: bool = True) -> ProbeScores:
         rows, unseen = prepared(train, test, False, self.device)
         scores = knn_scores(
             unseen,
@@ -217,15 +216,15 @@ class KNNProbe(Probe):
         )
         k = min(self.k, len(rows.features))
         scores = scores.masked_fill(scores == 0, -torch.inf)  # no vote
-        return Scored(scores.cpu(), f"{k} nearest, T = {self.temperature:g}")
+        return ProbeScores(scores.cpu(), f"{k} nearest, T = {self.temperature:g}")
 
 
 PROBES: dict[str, type[Probe]] = {"svm": SVMProbe, "logistic": LogisticProbe, "knn": KNNProbe}
 """Probes by name."""
 
 
-def fit_svm(rows: Rows, cost: float, *, start: Tensor | None = None) -> SVMFit:
-    """Fit in single precision, and in double where that cannot prove the result."""
+def fit_svm(rows: ProbeData, cost: float, *, start: Tensor | None = None) -> SVMFit:
+    """Fit in single precision, or in double where single cannot reach the duality gap."""
     fit = partial(
         fit_linear_svm, targets=rows.targets, num_classes=rows.classes, cost=cost, start=start
     )

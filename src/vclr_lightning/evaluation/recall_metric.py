@@ -17,35 +17,34 @@ from vclr_lightning.functional.retrieval import KS, first_hits, largest
 class RecallAtK(Metric):
     """Share of queries with their class among the ``k`` nearest of a fixed gallery, by cosine.
 
-    The retrieval measures of torchmetrics take the score of every pair of a query and a document,
-    and keep all of them: 36 million for the test set of UCF101. And its ``RetrievalRecall`` is
-    another measure, the share of a query's relevant documents that is found; this one corresponds
-    to ``RetrievalHitRate``. Here queries come in batches, are looked up at once, and only counts
-    are kept: they are summed over processes, of which each needs the whole gallery (mapped into
-    memory, they share it) and any part of the queries.
+    This corresponds to torchmetrics' ``RetrievalHitRate`` (its ``RetrievalRecall`` is the share of
+    relevant documents found), which keeps the score of every pair of query and document: 36 million
+    for the test set of UCF101. Here each batch of queries is searched at once and only counts are
+    kept, which are summed over processes. Each process needs the whole gallery (memory-mapped, they
+    share it) and any part of the queries.
 
     Args:
-        gallery: features of any scale and type; they stay where they are.
+        gallery: features of any scale, dtype and device, not copied.
         gallery_labels: their classes.
-        ks: numbers of neighbours; a gallery of fewer rows is taken whole.
+        ks: numbers of neighbours; may exceed the size of the gallery.
         average: ``"micro"``, over queries; ``"macro"``, over the classes that have queries;
-            ``"none"``, of each class, NaN where it has no queries.
+            ``"none"``, by class, NaN without queries.
         num_classes: C, needed for the latter two.
-        gallery_groups: where given, :meth:`update` takes the queries' groups, and rows of the
-            query's own group are no neighbours.
+        gallery_groups: with these, :meth:`update` takes the queries' groups, and rows of the
+            query's own group are excluded.
         chunk: queries compared at a time.
         options: of :class:`torchmetrics.Metric`.
 
     Shape:
         - gallery: ``(G, F)``; gallery_labels, gallery_groups: ``(G,)``
         - :meth:`update` takes features ``(B, F)``, labels ``(B,)`` and groups ``(B,)``
-        - :meth:`compute` returns ``()``, or ``(C,)`` where nothing is averaged, by name: ``r1``,
-          ``r5`` and so on; NaN without queries
+        - :meth:`compute` returns ``()``, or ``(C,)`` for ``"none"``, by name: ``r1``, ``r5`` and so
+          on; NaN without queries
 
     Raises:
-        UserError: there is no gallery, or not one label for each of its rows, a ``k`` is below 1,
-            or classes are to be told apart whose number is not given; from :meth:`update`, features
-            are not finite or have another length, or labels do not fit.
+        UserError: the gallery is empty or has another number of labels, a ``k`` is below 1, or
+            ``num_classes`` is missing; from :meth:`update`, features are not finite or have another
+            length, or labels are out of range.
 
     Example:
         >>> metric = RecallAtK(torch.eye(3), torch.tensor([0, 1, 1]), ks=(1, 2))
@@ -96,10 +95,10 @@ class RecallAtK(Metric):
         self.add_state("queries", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor, groups: Tensor | None = None) -> None:
-        """Look up a batch of queries."""
+        """Search the neighbours of a batch of queries."""
         if features.shape[1] != self.gallery.shape[1]:
             raise UserError(
-                f"queries of {features.shape[1]} features cannot be looked up among "
+                f"queries have {features.shape[1]} features, and the gallery has "
                 f"{self.gallery.shape[1]}"
             )
         if (groups is None) != (self.gallery_groups is None):

@@ -1,4 +1,4 @@
-"""Refuse settings that are no numbers, or out of their range, in one sentence."""
+"""Validation of numeric settings, with a message of one sentence."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ from typing import Any
 from vclr_lightning.core.errors import UserError
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of Python or of numpy.
-
-    Example:
-        >>> is_whole(3), is_whole(3.0), is_whole(True)
-        (True, False, False)
-    """
-    return hasattr(value, "__index__") and not isinstance(value, bool)
-
-
 def check_count(name: str, value: Any, *, least: int = 1) -> None:
-    """Refuse what is no whole number from ``least`` on.
+    """Require a whole number (Python's or NumPy's) of at least ``least``.
 
     Raises:
-        UserError: see above.
+        UserError: it is not.
 
     Example:
         >>> check_count("k", 2.5)
@@ -31,7 +21,7 @@ def check_count(name: str, value: Any, *, least: int = 1) -> None:
         ...
         vclr_lightning.core.errors.UserError: k=2.5 must be a whole number, 1 or more
     """
-    if not is_whole(value) or value < least:
+    if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
         raise UserError(f"{name}={value} must be a whole number, {least} or more")
 
 
@@ -43,17 +33,10 @@ def check_number(
     least: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse what is no finite number within bounds.
-
-    Args:
-        name: of the setting.
-        value: of it.
-        above: what it must exceed.
-        least: the least that it may be.
-        below: what it must stay below.
+    """Require a finite number within bounds.
 
     Raises:
-        UserError: see above.
+        UserError: it is not.
 
     Example:
         >>> check_number("momentum", 5, least=0, below=1)
@@ -61,11 +44,8 @@ def check_number(
         ...
         vclr_lightning.core.errors.UserError: momentum=5 must be a number, at least 0 and below 1
     """
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (("above", above), ("at least", least), ("below", below))
-        if bound is not None
-    ]
+    bounds = {"above": above, "at least": least, "below": below}
+    text = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
     fits = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -75,14 +55,14 @@ def check_number(
         and (below is None or value < below)
     )
     if not fits:
-        raise UserError(f"{name}={value} must be a number, {' and '.join(bounds)}")
+        raise UserError(f"{name}={value} must be a number, {text}")
 
 
 def check_numbers(name: str, values: Any, **bounds: float) -> None:
-    """Refuse what is no list of such numbers as :func:`check_number` accepts.
+    """Require a non-empty list of numbers that :func:`check_number` accepts.
 
     Raises:
-        UserError: see above.
+        UserError: it is not.
 
     Example:
         >>> check_numbers("costs", 0.1, above=0)

@@ -40,3 +40,14 @@ def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:
     right = torch.zeros(len(count), dtype=torch.float64, device=targets.device)
     right.index_add_(0, group, (predicted == targets).double())
     return float((right / count).mean())
+
+
+def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
+    """Return the column of each label among the sorted ``classes``, -1 for other labels.
+
+    Example:
+        >>> columns_of(torch.tensor([7, 3, 5]), torch.tensor([3, 7])).tolist()
+        [1, 0, -1]
+    """
+    position = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)
+    return torch.where(classes[position] == labels, position, -1)

@@ -1,4 +1,4 @@
-"""Feature vectors: consensus over a tuple or a video's views, and signs of collapse."""
+"""Feature vectors: consensus over a tuple or views, standardization, and signs of collapse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.precision import full, without_autocast
 
 Averaging = Literal["logits", "probabilities"]
+
+_ROWS = 8192  # in double precision at a time
 
 
 def average(features: Tensor) -> Tensor:
@@ -93,3 +95,31 @@ def effective_rank(x: Tensor) -> Tensor:
     share = singular / singular.sum().clamp_min(torch.finfo(x.dtype).tiny)
     rank = torch.exp(torch.special.entr(share).sum())
     return torch.where(singular.sum() > 0, rank, torch.zeros_like(rank))
+
+
+def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and scale each feature to mean 0 and variance 1 over ``train``; constant ones to 0.
+
+    Computed in double precision, some rows at a time; returned in the dtype of each.
+
+    Shape:
+        - train: ``(N, F)``; test: ``(M, F)``
+
+    Example:
+        >>> standardized(torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0]]))[1]
+        tensor([[2.]])
+    """
+    parts = torch.split(train, _ROWS)
+    mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(train)
+    squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
+    deviation = (torch.stack(squares).sum(dim=0) / len(train)).sqrt()
+    # Rounding leaves a constant feature a tiny deviation, by which it must not be divided.
+    scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0.0)
+
+    def scaled(x: Tensor) -> Tensor:
+        found = torch.empty_like(x)
+        for into, part in zip(torch.split(found, _ROWS), torch.split(x, _ROWS), strict=True):
+            into.copy_((part.double() - mean) * scale)
+        return found
+
+    return scaled(train), scaled(test)

@@ -1,4 +1,4 @@
-"""Execute a plan: read clips from a batch, encode them, hand the features out."""
+"""Execute an encoding plan: read clips from a batch, encode them, distribute the features."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vclr_lightning.core.types import Batch
 from vclr_lightning.functional.order import reorder
 from vclr_lightning.functional.pixels import normalize, pixel_statistics
 from vclr_lightning.models.backbone import Backbone
-from vclr_lightning.modules.plan import Forward, Plan, Source
+from vclr_lightning.modules.encoding_plan import ClipSource, EncodingPlan, Forward
 
 _DIMS = 5  # of a batch of clips
-_CLIPS = 3  # dimensions that a network of clips moves over
+_3D = 3  # clip_dims of a 3D network
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """How uint8 clips become what an encoder takes.
+    """How uint8 clips are prepared for an encoder.
 
     Attributes:
         clip_dims: 2 for networks that take ``(N, C, H, W)``, 3 for ``(N, C, T, H, W)``.
-        mean: of each channel, of values in 0 to 1.
+        mean: of each channel, in 0 to 1.
         std: of each channel.
-        channels_last: whether the memory format is the channels-last one.
+        channels_last: whether to use the channels-last memory format.
     """
 
     clip_dims: int
@@ -48,26 +48,25 @@ class Pixels:
         """Normalise ``(N, C, T, H, W)`` uint8 clips.
 
         Raises:
-            UserError: clips have other dimensions, several frames for a network of pictures, or a
-                single one for a network of clips.
+            UserError: clips have other dimensions, several frames for a 2D network, or a single
+                one for a 3D network.
         """
         if clips.dim() != _DIMS:
             raise UserError(
-                f"pictures come as clips, with dimensions C, T, H, W behind that of the batch; "
-                f"those given have only {tuple(clips.shape[1:])}: unsqueeze(2) makes clips of one "
-                "frame"
+                f"clips need dimensions C, T, H, W after that of the batch; these have "
+                f"{tuple(clips.shape[1:])}: unsqueeze(2) turns images into clips of one frame"
             )
         if self.clip_dims == 2 and clips.shape[2] != 1:
             raise UserError(
-                f"the backbone takes single pictures, but the data gives clips of "
+                f"the 2D backbone takes single frames, but the data gives clips of "
                 f"{clips.shape[2]} frames; set frames_per_clip=1 or use a 3D backbone"
             )
-        if self.clip_dims == _CLIPS and clips.shape[2] == 1:
+        if self.clip_dims == _3D and clips.shape[2] == 1:
             raise UserError(
-                "the backbone takes clips, but the data gives single frames; set frames_per_clip, "
-                "such as frames_per_clip=16"
+                "the 3D backbone takes clips, but the data gives single frames; set "
+                "frames_per_clip, such as frames_per_clip=16"
             )
-        if self.channels_last:  # rearranged while they are bytes
+        if self.channels_last:  # rearranged as bytes, before they are floats
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         work = torch.promote_types(dtype, torch.float32)
         mean, std = (_constant(x, work, clips.device) for x in (self.mean, self.std))
@@ -82,13 +81,13 @@ def pixels_of(
     std: Sequence[float] | None = None,
     channels_last: bool = False,
 ) -> Pixels:
-    """Return how clips become what ``backbone`` takes, and let it want what is given.
+    """Return how clips are prepared for ``backbone``, and set its pixel statistics if given.
 
     Raises:
-        UserError: the backbone does not say whether it takes pictures or clips.
+        UserError: the backbone has no ``clip_dims``.
     """
     own = pixel_statistics(backbone)
-    if mean is not None or std is not None:  # it is to be measured as it is trained
+    if mean is not None or std is not None:  # evaluation normalises as training does
         own = own[0] if mean is None else tuple(mean), own[1] if std is None else tuple(std)
         backbone.pixel_mean, backbone.pixel_std = own  # type: ignore[assignment]
     clip_dims = backbone_number(backbone, "clip_dims")
@@ -97,11 +96,11 @@ def pixels_of(
 
 @lru_cache(maxsize=16)
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return values on the device, where they stay: no transfer in every step."""
+    """Return values on the device, cached to avoid a transfer in every step."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def read_clips(batch: Batch, source: Source) -> Tensor:
+def read_clips(batch: Batch, source: ClipSource) -> Tensor:
     """Return the clips of a source, ``(B, n, C, T, H, W)``.
 
     Raises:
@@ -119,11 +118,11 @@ def read_clips(batch: Batch, source: Source) -> Tensor:
 
 
 Encoded = Mapping[str, Tensor]
-"""``features`` ``(B, n, F)`` and ``maps`` ``(B, n, F, ...)``, as far as they are wanted."""
+"""``features`` ``(B, n, F)`` and ``maps`` ``(B, n, F, ...)``, as far as they are requested."""
 
 
 def encode_plan(
-    plan: Plan, batch: Batch, *, encode: Callable[[Forward, str, Tensor], Encoded]
+    plan: EncodingPlan, batch: Batch, *, encode: Callable[[Forward, str, Tensor], Encoded]
 ) -> dict[str, dict[str, Tensor]]:
     """Run all forwards of ``plan``, and return each objective's features by request.
 
@@ -131,7 +130,7 @@ def encode_plan(
         plan: what to encode.
         batch: where the clips come from.
         encode: takes a forward, and name and clips ``(B, n, C, T, H, W)`` of a BatchNorm batch;
-            returns what the forward wants.
+            returns what the forward requests.
     """
     encoded = [_encode_forward(forward, batch, encode) for forward in plan.forwards]
     features: dict[str, dict[str, Tensor]] = {}
@@ -163,8 +162,8 @@ def encoded(
 ) -> dict[str, Tensor]:
     """Return an encoder's features of clips, their maps before pooling, or both.
 
-    With ``chunk``, the encoder is given so many clips at a time. Features are the same to the
-    last bit whether or not maps are asked for beside them.
+    ``chunk`` is the number of clips per forward of the encoder. Features are bit-equal whether or
+    not maps are requested too.
 
     Shape:
         ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)`` and ``(B, n, F, ...)``.
@@ -187,7 +186,7 @@ def _encoded(encoder: Any, x: Tensor, *, features: bool, maps: bool) -> dict[str
     if type(encoder).forward is Backbone.forward:
         found = encoder.forward_map(x)
         return {"features": encoder.pool(found), "maps": found}
-    # Features of another network need not be the pooled map. A second pass leaves no trace.
+    # Features of other networks need not be the pooled map. The second pass restores all state.
     pooled = encoder(x)
     own = [(layer, dict(layer._buffers)) for layer in encoder.modules()]
     for layer, buffers in own:

@@ -1,7 +1,7 @@
-"""Which keys BatchNorm normalises together, so that it can't tell a query's own keys apart.
+"""BatchNorm of the keys, whose statistics must not identify a query's own keys.
 
-On several ranks videos are shuffled over the ranks before the key encoder and brought back after
-(Shuffle-BN of MoCo); on one rank the batch is split into groups that are normalised apart.
+On several ranks, videos are shuffled over the ranks before the key encoder and back afterwards
+(Shuffle-BN of MoCo); on one rank, the batch is split into groups that are normalised separately.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ Encode = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 def check_key_options(momentum: float, mode: str, groups: int, chunk: int | None) -> None:
-    """Check what can be checked of the key encoder before training.
-
-    Raises:
-        UserError: a value is out of range or unknown.
-    """
+    """Raise a :class:`UserError` for options of the key encoder that are out of range."""
     if not 0 <= momentum <= 1:
         raise UserError(f"momentum={momentum} of the key encoder must be between 0 and 1")
     if mode not in MODES:
@@ -44,14 +40,14 @@ def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
     """Return the momentum copy of ``encoder``; with ``"sync"`` its BatchNorm spans all ranks.
 
     Raises:
-        UserError: ``"sync"``, and a BatchNorm layer does more than PyTorch's, which would be lost.
+        UserError: ``"sync"``, and a BatchNorm layer is a subclass, whose behaviour would be lost.
     """
     copy = momentum_copy(encoder)
     if mode == "sync":
         for layer in copy.modules():
             if isinstance(layer, _BatchNorm) and not type(layer).__module__.startswith("torch."):
                 raise UserError(
-                    f"key_batchnorm='sync' knows PyTorch's own BatchNorm alone, and this network "
+                    f"key_batchnorm='sync' supports only PyTorch's own BatchNorm, and this network "
                     f"has {type(layer).__name__}; take 'shuffle' or 'split'"
                 )
         return cast(
@@ -62,12 +58,12 @@ def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
 
 
 def has_batchnorm(module: nn.Module) -> bool:
-    """Whether any layer of ``module`` is BatchNorm."""
+    """Return whether any layer of ``module`` is BatchNorm."""
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
 def running_statistics(*encoders: nn.Module | None) -> list[Tensor]:
-    """Return the running means and variances of some networks' BatchNorm layers.
+    """Return the running means and variances of the BatchNorm layers of some networks.
 
     Example:
         >>> [t.tolist() for t in running_statistics(nn.Sequential(nn.BatchNorm2d(2)), None)]
@@ -80,9 +76,7 @@ def running_statistics(*encoders: nn.Module | None) -> list[Tensor]:
 
 
 def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> KeyBatchNorm:
-    """Return what ``"auto"`` stands for: shuffle on several ranks, split on one.
-
-    Without any BatchNorm layer there is nothing to leak, and ``"auto"`` is ``"none"``.
+    """Resolve ``"auto"``: shuffle on several ranks, split on one, none without BatchNorm.
 
     Raises:
         UserError: ``mode`` is ``"shuffle"`` on a single rank.
@@ -106,7 +100,7 @@ def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> 
 def encode_apart(
     clips: Tensor, encode: Encode, *, mode: KeyBatchNorm, groups: int, rng: torch.Generator
 ) -> Mapping[str, Tensor]:
-    """Encode the keys of a batch as ``mode`` (resolved) says, and return them in their order.
+    """Encode the keys of a batch by ``mode`` (resolved), and return them in their order.
 
     Shape:
         ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
@@ -121,13 +115,13 @@ def encode_apart(
 def split_videos(
     clips: Tensor, encode: Encode, *, groups: int, rng: torch.Generator
 ) -> Mapping[str, Tensor]:
-    """Encode random groups of different videos apart, and return all in their order.
+    """Encode random groups of videos separately, and return all in their order.
 
     Args:
         clips: all clips of each video.
-        encode: normalises what it is given at once together.
-        groups: number of groups; fewer where one would be a single clip, which BatchNorm cannot
-            normalise, or hold no video.
+        encode: encodes clips as one BatchNorm batch.
+        groups: number of groups; fewer where one would be empty or a single clip, which BatchNorm
+            cannot normalise.
         rng: of the permutation, on the CPU.
 
     Shape:
@@ -143,15 +137,14 @@ def split_videos(
 
 
 def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Mapping[str, Tensor]:
-    """Encode the videos on random ranks, and return the features on their own, in their order.
+    """Encode the videos on random ranks, and return the features on their own rank, in order.
 
-    Every rank sends its videos to the ranks in equal shares (the first ones elsewhere, where they
-    do not divide), so each is normalised with other ranks' videos. Only pictures that leave for
-    another rank travel, as uint8.
+    Every rank sends its videos to the ranks in equal shares (a remainder to the next ranks), so
+    each is normalised with other ranks' videos. Only frames that change ranks are sent, as uint8.
 
     Args:
-        clips: all clips of each video, as many videos on every rank.
-        encode: normalises what it is given at once together.
+        clips: all clips of each video, the same number of videos on every rank.
+        encode: encodes clips as one BatchNorm batch.
         rng: of the shuffle, on the CPU, in the same state on every rank.
 
     Shape:
@@ -171,7 +164,7 @@ def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Ma
 
 
 def shuffle_routes(videos: int, world_size: int, rng: torch.Generator) -> Tensor:
-    """Return the rank that each rank's videos go to: random, and balanced in both directions.
+    """Draw the rank that each rank's videos go to, balanced in both directions.
 
     Shape:
         ``(world_size, videos)`` int64.

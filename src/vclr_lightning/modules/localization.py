@@ -1,4 +1,4 @@
-"""Train a boundary-matching network."""
+"""The LightningModule of temporal action localization."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from vclr_lightning.core import distributed
 from vclr_lightning.core.random import torch_generator
 from vclr_lightning.functional.bmn_losses import bmn_losses
-from vclr_lightning.modules.measuring import MeasuringModule
+from vclr_lightning.modules.metric_averaging import MetricAveragingModule
 
 
-class LocalizationModule(MeasuringModule):
-    """Learns where actions start and end, and how good every proposal is.
+class LocalizationModule(MetricAveragingModule):
+    """Train a boundary-matching network: action boundaries and the quality of proposals.
 
-    Which cells are regressed is drawn by (seed, epoch, batch, rank), so a run that continues draws
-    the same.
+    The regressed cells are drawn by (seed, epoch, batch, rank), so a resumed run draws the same.
 
     Args:
         model: takes features ``(B, F, T)``, returns a
             :class:`~vclr_lightning.models.bmn.BMNOutput`.
-        optimizer: builds the optimizer of the parameters.
-        scheduler: builds its schedule, stepped after every epoch; ``None`` for a constant rate.
+        optimizer: takes the parameters, such as ``partial(Adam, lr=1e-3)``.
+        scheduler: takes the optimizer; stepped after every epoch. ``None`` for a constant rate.
         seed: of the drawn cells.
 
     Example:
@@ -54,7 +53,7 @@ class LocalizationModule(MeasuringModule):
         self._scheduler = scheduler
 
     def forward(self, features: Tensor) -> Any:
-        """Return the network's scores of every position and proposal."""
+        """Return the network's probabilities of every position and proposal."""
         return self.model(features)
 
     def on_fit_start(self) -> None:
@@ -64,7 +63,7 @@ class LocalizationModule(MeasuringModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         output = self.model(batch["features"])
         keys = (self.current_epoch, batch_idx, distributed.rank())
-        # In float32 also where the network computes in less: sums over a million cells.
+        # In float32 under any precision: sums over a million cells.
         losses = bmn_losses(
             output.maps.float(),
             output.start.float(),

@@ -1,11 +1,16 @@
-"""A mixture of objectives, built with their weights."""
+"""A weighted mixture of objectives, and their keys until an optimizer step is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import ObjectiveOutput
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
 
@@ -23,7 +28,7 @@ def build_objectives(
     *,
     num_features: int,
 ) -> Mixture:
-    """Build the objectives of positive weight that have something to learn.
+    """Build the enabled objectives of positive weight.
 
     Args:
         factories: by name.
@@ -46,7 +51,7 @@ def build_objectives(
         )
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
-            raise UserError(f"weight {weight} of {name} must be a number from 0 on")
+            raise UserError(f"weight {weight} of {name} must be a finite number, at least 0")
     if dotted := [name for name in factories if "." in name or not name]:
         raise UserError(f"an objective can't be named {dotted[0]!r}; use letters and underscores")
     built = {
@@ -61,3 +66,30 @@ def build_objectives(
             "to learn; give one a positive weight"
         )
     return Mixture(objectives, {name: float(weights.get(name, 1)) for name in objectives})
+
+
+class PendingKeys:
+    """Keys of this rank's micro-batches, until the optimizer step is taken or skipped."""
+
+    def __init__(self) -> None:
+        self._micro_batches: list[dict[str, Mapping[str, Tensor]]] = []
+
+    def add(self, outputs: Mapping[str, ObjectiveOutput]) -> None:
+        """Keep the pending keys of one micro-batch."""
+        self._micro_batches.append({name: out.pending for name, out in outputs.items()})
+
+    def commit(self, objectives: Iterable[tuple[str, Objective]], step: int) -> None:
+        """Commit the keys of the global batch to each objective, by micro-batch, then by rank."""
+        micro_batches, self._micro_batches = self._micro_batches, []
+        for name, objective in objectives:
+            parts = [pending[name] for pending in micro_batches]
+            keys = parts[0] if parts else ()
+            gathered = {
+                key: torch.cat([distributed.gather(part[key]) for part in parts]) for key in keys
+            }
+            if gathered:
+                objective.commit(gathered, step)
+
+    def drop(self) -> None:
+        """Discard them: the step was skipped."""
+        self._micro_batches.clear()

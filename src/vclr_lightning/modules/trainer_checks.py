@@ -1,4 +1,4 @@
-"""What a Trainer must be like, and what is read off it."""
+"""Checks before training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vclr_lightning.objectives.queued import QueuedObjective
 
 logger = logging.getLogger(__name__)
 
-_SLOW = 0.01  # momentum of BatchNorm, as PyTorch counts it
+_SLOW = 0.01  # momentum of BatchNorm, in PyTorch's convention
 
 
 def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyBatchNorm) -> None:
-    """Refuse what would train wrongly.
+    """Check strategy and device.
 
     Raises:
         UserError: DDP would broadcast the queues before every forward, or BatchNorm cannot be
@@ -44,19 +44,15 @@ def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyB
 
 
 def check_trainable(backbone: nn.Module, *, else_: str = "") -> None:
-    """Refuse a network that would stay as it is.
-
-    Args:
-        backbone: to be trained.
-        else_: what to do if that is wanted.
+    """Refuse a network none of whose parameters requires a gradient; ``else_`` ends the message.
 
     Raises:
-        UserError: none of its parameters requires a gradient.
+        UserError: see above.
     """
     parameters = list(backbone.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
-            f"no parameter of the backbone {type(backbone).__name__} takes a gradient, so none "
+            f"no parameter of the backbone {type(backbone).__name__} requires a gradient, so none "
             f"would be trained; call requires_grad_(True) on it{else_}"
         )
 
@@ -76,35 +72,17 @@ def warn_of_slow_statistics(trainer: Trainer, network: nn.Module) -> None:
         )
 
 
-def run_length(trainer: Trainer) -> tuple[int, float]:
-    """Return the optimizer steps of an epoch, and the length of the run in epochs.
-
-    Raises:
-        UserError: one of them is not known.
-    """
-    trainer.fit_loop.setup_data()
-    total = trainer.estimated_stepping_batches
-    batches = trainer.num_training_batches
-    if math.isinf(total) or math.isinf(batches):
-        raise UserError(
-            "a learning-rate schedule needs the length of the run; set trainer.max_epochs or "
-            "trainer.max_steps, and trainer.limit_train_batches for data of unknown length"
-        )
-    steps = max(1, math.ceil(batches / trainer.accumulate_grad_batches))
-    return steps, total / steps
-
-
 def warn_of_long_queues(
     trainer: Trainer, objectives: Iterable[tuple[str, Objective]], *, videos: int
 ) -> None:
-    """Warn of queues that will hold more keys than one pass over the videos yields.
+    """Warn of queues longer than the keys of an epoch: stale keys of a video become its negatives.
 
-    A run that ends within its first pass fills no queue so far, however long it is.
+    No warning where the run ends before a queue holds that many.
 
     Args:
-        trainer: knows the videos and the length of the run.
+        trainer: of the run.
         objectives: by name.
-        videos: of one rank's micro-batch.
+        videos: number of videos in a rank's micro-batch.
     """
     if math.isinf(trainer.num_training_batches) or not trainer.is_global_zero:
         return
@@ -112,7 +90,7 @@ def warn_of_long_queues(
     epochs, steps = trainer.max_epochs, trainer.max_steps
     ends = [epochs * batches] if epochs is not None and epochs >= 0 else []
     ends += [steps * trainer.accumulate_grad_batches] if steps >= 0 else []
-    # Of few batches an epoch, the next epoch's are of other videos, unless they are overfitted.
+    # With limit_train_batches, the next epoch takes other videos; with overfit_batches, the same.
     same = bool(getattr(trainer, "overfit_batches", 0))
     seen = batches if same else length_hint(trainer.train_dataloader, batches)
     for name, objective in objectives:
@@ -124,7 +102,7 @@ def warn_of_long_queues(
         )
         if (held := min(objective.queue.size, run)) > once:
             logger.warning(
-                "The queue of %r will hold %d keys, %.3g times what one pass over the videos "
-                "yields: older keys of the same videos are among them. queue_size=%d avoids that.",
+                "The queue of %r will hold %d keys, %.3g times those of one pass over the videos: "
+                "stale keys of the same video act as negatives. queue_size=%d avoids that.",
                 *(name, held, held / once, once),
             )

@@ -1,4 +1,4 @@
-"""What an objective is: the extension point for new methods."""
+"""The interface of an objective: the extension point for new methods."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 class Objective(nn.Module):
     """A loss that declares what it reads, and owns its heads and its queue.
 
-    The module that trains it plans the union of all requests, encodes each clip at most once per
-    encoder, calls the objective with its part, gathers ``pending`` over the ranks, and calls
-    :meth:`commit` only after an optimizer step that really happened.
+    The training module plans the union of all requests, encodes each clip at most once per encoder,
+    calls the objective with the features it requested, gathers ``pending`` over the ranks, and
+    calls :meth:`commit` only after an optimizer step that was not skipped.
     """
 
     @property
     def enabled(self) -> bool:
-        """False where the objective has nothing to learn (temporal order with one segment)."""
+        """False if the objective has nothing to learn, such as temporal order of one segment."""
         return True
 
     def requests(self) -> Mapping[str, Request]:
@@ -36,20 +36,20 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def commit(self, pending: Mapping[str, Tensor], step: int) -> None:
-        """Take the keys of one global batch, in global order, after optimizer step ``step``.
+        """Process the keys of one global batch, in global order, after optimizer step ``step``.
 
-        The global batch is that of one optimizer step: all ranks, all accumulated micro-batches.
+        The global batch covers all ranks and accumulated micro-batches of the step.
 
         Shape:
             ``pending[name]``: ``(B_global, ...)``.
         """
 
     def diagnostics(self, step: int) -> Mapping[str, Tensor]:
-        """Return scalars that describe the state; asked for only where they are logged."""
+        """Return scalars that describe the state; called only in steps that are logged."""
         return {}
 
     def momentum_pairs(self) -> Iterable[tuple[nn.Module, nn.Module]]:
-        """(query module, key module) pairs that follow each other by momentum, heads included."""
+        """Return (query module, key module) pairs of the momentum update, heads included."""
         return ()
 
 

@@ -1,10 +1,10 @@
-"""Projection heads: from the backbone's features to an embedding, thrown away after pretraining."""
+"""Projection heads, used in pretraining only, and checks shared by the objectives."""
 
 from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.momentum import momentum_copy
@@ -13,7 +13,7 @@ from vclr_lightning.core.momentum import momentum_copy
 def projection_head(num_features: int, embedding_dim: int) -> nn.Sequential:
     """Return ``Linear(F, F) -> ReLU -> Linear(F, D)``, the head of every loss.
 
-    The embedding is not normalised; each loss does that in its own way.
+    The embedding is not normalised; that is part of each loss.
 
     Shape:
         ``(..., F)`` to ``(..., D)``.
@@ -45,11 +45,23 @@ def projection_heads(num_features: int, embedding_dim: int) -> tuple[nn.Sequenti
 
 
 def check_temperature(temperature: float) -> float:
-    """Return ``temperature``.
-
-    Raises:
-        UserError: it is not positive, or infinite.
-    """
+    """Return ``temperature``, or raise a :class:`UserError` unless it is positive and finite."""
     if not 0 < temperature < math.inf:
         raise UserError(f"temperature={temperature} must be positive and finite")
     return temperature
+
+
+def check_num_segments(num_segments: int) -> int:
+    """Return ``num_segments``, or raise a :class:`UserError` if it is below 1."""
+    if num_segments < 1:
+        raise UserError(f"num_segments={num_segments} must be at least 1")
+    return num_segments
+
+
+def check_tuple(features: Tensor, num_segments: int, objective: str) -> None:
+    """Raise a :class:`UserError` unless tuples ``(B, S, F)`` have ``num_segments`` clips."""
+    if features.shape[1] != num_segments:
+        raise UserError(
+            f"the data gives tuples of {features.shape[1]} clips, but num_segments of {objective} "
+            f"is {num_segments}; set both to the same number"
+        )

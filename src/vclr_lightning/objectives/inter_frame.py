@@ -14,20 +14,20 @@ from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
 
 
 class InterFrame(QueuedObjective):
-    """Pull the anchor frame to three keys of its video, one at a time (Section 3.1 of the paper).
+    """Contrast the anchor frame with three keys of its video (Section 3.1 of the paper).
 
-    The keys are the second view of the anchor frame x1, and the frames x2 and x3; negatives come
-    from a queue that all three keys enter: every video's second view, then every x2, then every x3.
+    The keys are the second view of the anchor frame x1, and the frames x2 and x3; negatives are a
+    queue to which all three are added: every video's second view, then every x2, then every x3.
 
     Args:
         num_features: features of the backbone.
         embedding_dim: size of the embedding.
         temperature: divides every similarity.
-        queue_size: length of the queue.
-        own_mask: leave keys of the query's own ``"video"`` or ``"group"`` out of its negatives,
-            or ``"none"``.
-        queue_init: what the queue starts from, ``"unit"`` or ``"uniform"``.
-        seed: of the queue's start.
+        queue_size: number of keys in the queue.
+        own_mask: exclude keys of the query's own ``"video"`` or ``"group"`` from its negatives, or
+            ``"none"``.
+        queue_init: initial keys, ``"unit"`` or ``"uniform"``.
+        seed: of the initial keys.
 
     Raises:
         UserError: a value is out of range.
@@ -73,7 +73,7 @@ class InterFrame(QueuedObjective):
 
 
 def frame_requests() -> dict[str, Request]:
-    """Return what the frame-level losses read: x1 by the query, x1 again, x2 and x3 by the key.
+    """Return the requests of the frame-level losses: x1 as query; its second view, x2, x3 as keys.
 
     The released code encodes these frames one by one.
     """

@@ -17,9 +17,9 @@ from vclr_lightning.objectives.queued import contrast_metrics
 
 
 class IntraFrame(Objective):
-    """Tell the second view of a frame from other frames of the video (Section 3.1 of the paper).
+    """Contrast two views of a frame with other frames of its video (Section 3.1 of the paper).
 
-    Without a queue: the only negatives are x2 and x3 of the same video.
+    There is no queue: the negatives are x2 and x3 of the same video.
 
     Args:
         num_features: features of the backbone.

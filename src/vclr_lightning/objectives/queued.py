@@ -1,4 +1,4 @@
-"""What the objectives that contrast with a queue have in common."""
+"""Base class of the objectives whose negatives are a queue."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ from vclr_lightning.objectives.heads import check_temperature, projection_heads
 
 OwnMask = Literal["video", "group", "none"]
 
-# Enough keys to tell a collapse, few enough for a cheap eigendecomposition.
-_KEYS_MEASURED = 1024
+# Enough keys to detect a collapse, few enough for a cheap eigendecomposition.
+_DIAGNOSED_KEYS = 1024
 
 
 class QueuedObjective(Objective):
-    """A pair of heads, a queue and the mask of a query's own video.
+    """A pair of heads, a queue of negatives, and the mask of a query's own video."""
 
-    Attributes:
-        keys_per_video: keys that a video adds to the queue each time that it is seen.
-        queue: the negatives.
-    """
-
-    keys_per_video: int
+    keys_per_video: int  # added to the queue each time that a video is seen
     queue: KeyQueue
 
     def __init__(
@@ -81,7 +76,7 @@ class QueuedObjective(Objective):
 
     @torch.no_grad()
     def diagnostics(self, step: int) -> Mapping[str, Tensor]:
-        newest = self.queue.newest(_KEYS_MEASURED)
+        newest = self.queue.newest(_DIAGNOSED_KEYS)
         return {
             "queue_fill": self.queue.fill,
             "queue_age": self.queue.age(step),
@@ -91,7 +86,7 @@ class QueuedObjective(Objective):
 
 
 def contrast_metrics(contrast: Contrast, temperature: float) -> dict[str, Tensor]:
-    """Return the measures of a contrastive loss, with similarities as cosines."""
+    """Return the metrics of a contrastive loss, with similarities as cosines."""
     hit = contrast.positive > contrast.hardest[:, None]
     return {
         "top1": hit.float().mean(),

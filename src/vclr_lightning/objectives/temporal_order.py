@@ -1,4 +1,4 @@
-"""Temporal-order loss: tell whether the frames of two tuples are in their order."""
+"""Temporal-order loss: predict whether the frames of two tuples are shuffled."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from vclr_lightning.functional.order import (
     order_loss,
 )
 from vclr_lightning.objectives.base import Objective
-from vclr_lightning.objectives.heads import projection_heads
-from vclr_lightning.objectives.segments import check_num_segments, check_tuple
+from vclr_lightning.objectives.heads import (
+    check_num_segments,
+    check_tuple,
+    projection_heads,
+)
 
 
 class TemporalOrder(Objective):
     """Classify which of two tuples has its frames shuffled (Section 3.3 of the paper).
 
-    A shuffle is a permutation of the clips' features: it costs no encoding. With one segment
-    there is no order: the objective is disabled and builds no parameters.
+    A shuffle permutes the clips' features, so it needs no extra encoding. With one segment the
+    objective is disabled and has no parameters.
 
     Args:
         num_features: features of the backbone.

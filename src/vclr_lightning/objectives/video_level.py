@@ -14,26 +14,26 @@ from vclr_lightning.core.queue import QueueInit
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.contrastive import unit
 from vclr_lightning.functional.embedding import average
+from vclr_lightning.objectives.heads import check_num_segments, check_tuple
 from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
-from vclr_lightning.objectives.segments import check_num_segments, check_tuple
 
 
 class VideoLevel(QueuedObjective):
-    """Pull two independently drawn tuples of a video together (Section 3.2 of the paper).
+    """Contrast two independently drawn tuples of a video (Section 3.2 of the paper).
 
-    The features of a tuple's clips are brought to one by the consensus, before the head.
+    The consensus combines the features of a tuple's clips before the head.
 
     Args:
         num_features: features of the backbone.
         num_segments: clips in a tuple.
         embedding_dim: size of the embedding.
         temperature: divides every similarity.
-        queue_size: length of the queue.
-        consensus: ``(B, S, F)`` to ``(B, F)``; a module is trained, its copy follows by momentum.
-        own_mask: leave keys of the query's own ``"video"`` or ``"group"`` out of its negatives,
-            or ``"none"``.
-        queue_init: what the queue starts from, ``"unit"`` or ``"uniform"``.
-        seed: of the queue's start.
+        queue_size: number of keys in the queue.
+        consensus: ``(B, S, F)`` to ``(B, F)``; a module is trained and has a momentum copy.
+        own_mask: exclude keys of the query's own ``"video"`` or ``"group"`` from its negatives, or
+            ``"none"``.
+        queue_init: initial keys, ``"unit"`` or ``"uniform"``.
+        seed: of the initial keys.
 
     Raises:
         UserError: a value is out of range, or the data gives tuples of another length.
@@ -74,7 +74,7 @@ class VideoLevel(QueuedObjective):
         self.key_consensus = (
             momentum_copy(consensus) if isinstance(consensus, nn.Module) else consensus
         )
-        # In the checkpoint, so that a run of another number of segments can't continue it.
+        # In the checkpoint, so that a run with another number of segments cannot resume it.
         self.register_buffer("segments", torch.tensor(num_segments))
 
     def requests(self) -> Mapping[str, Request]:

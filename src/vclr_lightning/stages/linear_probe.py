@@ -10,9 +10,9 @@ import torch
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.evaluation.cross_validation import Probe, Search
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probes import PROBES
-from vclr_lightning.evaluation.probing import Probe, Search
 from vclr_lightning.results import Column, Result, Table, percent, present
 from vclr_lightning.stages.shared.classification import accuracies, classification_content
 from vclr_lightning.stages.shared.labelled import (

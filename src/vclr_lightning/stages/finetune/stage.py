@@ -19,7 +19,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
 from vclr_lightning.evaluation.probe_result import ProbeResult
-from vclr_lightning.modules.finetune import FinetuneModule
+from vclr_lightning.modules.finetuning import FinetuneModule
 from vclr_lightning.results import Result, percent, present
 from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
 from vclr_lightning.stages.pretrain import pretrain

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.activations import capturing
+from vclr_lightning.evaluation.layers import layer_gradients
 from vclr_lightning.functional.embedding import average
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
 from vclr_lightning.functional.precision import full
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import pixels_of, through
-from vclr_lightning.modules.finetune import FinetuneModule
+from vclr_lightning.modules.finetuning import FinetuneModule
 
 SHUFFLED = ("neither", "anchor", "positive", "both")
 """Which tuple of the order prediction is shuffled; by the label of each case."""
@@ -157,7 +157,7 @@ def explain(
         ``clips``: ``(tuples, S, C, T, H, W)`` uint8; ``order``: ``(tuples, S)``;
         result ``(tuples, S, h, w)``, or ``(tuples, S, t, h, w)`` of a network of clips
     """
-    with torch.enable_grad(), capturing(layer, name) as captured:
+    with torch.enable_grad(), layer_gradients(layer, name) as captured:
         heat = grad_cam(*captured(target.scores(clips, order)[outcome]))
     count = clips.shape[0] * clips.shape[1]
     if len(heat) != count:

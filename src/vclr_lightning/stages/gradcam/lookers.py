@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.activations import last_stage
-from vclr_lightning.evaluation.layers import find_layer
+from vclr_lightning.evaluation.layers import find_layer, last_stage
 from vclr_lightning.evaluation.neighbour_tables import class_name
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint

@@ -15,7 +15,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.modules.measuring import check_precision
+from vclr_lightning.modules.metric_averaging import check_precision
 
 _HYDRA = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # By annotation. Most classes of Lightning and torch have annotations that no validator can resolve.

@@ -14,7 +14,7 @@ from vclr_lightning.core.reading import plain_values
 from vclr_lightning.core.saved import load_dict
 from vclr_lightning.models import load_backbone
 from vclr_lightning.models.checkpoints import finetuned_options, read_checkpoint
-from vclr_lightning.modules.finetune import FinetuneModule
+from vclr_lightning.modules.finetuning import FinetuneModule
 
 _KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std")
 

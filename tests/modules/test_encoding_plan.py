@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Request
-from vclr_lightning.modules.plan import Forward, Source, plan_encodings
+from vclr_lightning.modules.encoding_plan import ClipSource, Forward, plan_encodings
 from vclr_lightning.objectives.inter_frame import frame_requests
 
 FRAME = frame_requests()
@@ -75,7 +75,7 @@ def test_a_selection_from_a_whole_view_is_taken_after_encoding() -> None:
     plan = plan_encodings({"inter": FRAME, "video": TUPLE})
     read = plan.reads["inter", "query"]
     assert read.rows == "x1"
-    assert plan.forwards[read.forward].sources[read.sources[0]] == Source(("anchor",))
+    assert plan.forwards[read.forward].sources[read.sources[0]] == ClipSource(("anchor",))
     others = plan.reads["inter", "others"]  # no key request reads the whole anchor view
     assert others.rows is None
     assert plan.forwards[others.forward].sources[others.sources[0]].rows == "others"
@@ -109,7 +109,7 @@ def test_without_a_momentum_encoder() -> None:
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (Request("teacher", ("anchor",)), "a.b asks for the encoder 'teacher'"),
+        (Request("teacher", ("anchor",)), "a.b requests the encoder 'teacher'"),
         (Request("key", ()), "a.b names no view"),
     ],
 )
@@ -148,7 +148,7 @@ def test_every_request_finds_its_clips_and_no_view_is_encoded_twice(
         assert forward.encoder == request.encoder
         sources = [forward.sources[i] for i in read.sources]
         if read.rows is None and request.rows is not None:
-            assert sources == [Source(request.views, request.rows)]
+            assert sources == [ClipSource(request.views, request.rows)]
         else:
             assert [source.views for source in sources] == [(view,) for view in request.views]
             assert all(source.rows is None for source in sources)

@@ -1,16 +1,20 @@
-"""Groups of parameters that an optimizer treats each in its own way."""
+"""Optimizers: parameter groups with their own settings, and schedules stepped by step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.schedules import SchedulerFactory
+
 Scales = Mapping[str, tuple[float, float]]
 
-# Of each group: factors of learning rate and weight decay.
 TSM_SCALES: Scales = {
     "weights": (1, 1),
     "biases": (2, 0),
@@ -18,11 +22,13 @@ TSM_SCALES: Scales = {
     "classifier weight": (5, 1),
     "classifier bias": (10, 0),
 }
+"""Factors of learning rate and weight decay of each parameter group."""
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def tsm_groups(backbone: nn.Module, classifier: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Return the parameters to train by the groups of TSM's recipe; empty ones are left out.
+    """Return the trainable parameters in the non-empty groups of TSM's recipe.
 
     Example:
         >>> backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
@@ -48,10 +54,10 @@ def grouped_optimizer(
     *,
     scales: Scales = TSM_SCALES,
 ) -> Optimizer:
-    """Build an optimizer whose groups have their own share of learning rate and weight decay.
+    """Build an optimizer with scaled learning rate and weight decay for each group.
 
     Args:
-        build: takes groups of parameters, such as ``partial(SGD, lr=0.1)``.
+        build: takes parameter groups, such as ``partial(SGD, lr=0.1)``.
         groups: parameters by name.
         scales: factors of learning rate and weight decay, by name.
 
@@ -69,3 +75,32 @@ def grouped_optimizer(
         group["lr"] *= rate
         group["weight_decay"] *= decay
     return optimizer
+
+
+def with_schedule(
+    optimizer: Optimizer, scheduler: SchedulerFactory | None, module: LightningModule
+) -> Any:
+    """Return the result of ``configure_optimizers`` with a schedule that every step advances."""
+    if scheduler is None:
+        return optimizer
+    steps_per_epoch, epochs = run_length(module.trainer)
+    schedule = scheduler(optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def run_length(trainer: Trainer) -> tuple[int, float]:
+    """Return the optimizer steps of an epoch, and the length of the run in epochs.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    trainer.fit_loop.setup_data()
+    total = trainer.estimated_stepping_batches
+    batches = trainer.num_training_batches
+    if math.isinf(total) or math.isinf(batches):
+        raise UserError(
+            "a learning-rate schedule needs the length of the run; set trainer.max_epochs or "
+            "trainer.max_steps, and trainer.limit_train_batches for data of unknown length"
+        )
+    steps = max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+    return steps, total / steps

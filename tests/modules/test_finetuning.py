@@ -17,7 +17,7 @@ from vclr_lightning.functional.pixels import normalize
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules import FinetuneModule
-from vclr_lightning.modules.parameter_groups import tsm_groups
+from vclr_lightning.modules.optimization import tsm_groups
 
 
 def module_of(**options: Any) -> FinetuneModule:
@@ -63,7 +63,7 @@ def test_a_network_in_evaluation_mode_is_trained_unless_frozen(frozen: bool) -> 
 
 def test_a_network_that_would_stay_as_it_is_is_refused_unless_frozen() -> None:
     backbone = TinyBackbone(width=8, stages=2).requires_grad_(False)
-    with pytest.raises(UserError, match=r"TinyBackbone takes a gradient.*or give frozen=True"):
+    with pytest.raises(UserError, match=r"TinyBackbone requires a gradient.*or give frozen=True"):
         module_of(backbone=backbone)
     module_of(backbone=backbone, frozen=True)
 

@@ -1,4 +1,4 @@
-"""The LightningModule of training with labels."""
+"""The LightningModule of finetuning with labels."""
 
 from __future__ import annotations
 
@@ -21,48 +21,44 @@ from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
 from vclr_lightning.modules.key_batchnorm import running_statistics
-from vclr_lightning.modules.measuring import MeasuringModule
-from vclr_lightning.modules.parameter_groups import grouped_optimizer, tsm_groups
-from vclr_lightning.modules.trainer_checks import (
-    check_trainable,
-    run_length,
-    warn_of_slow_statistics,
-)
+from vclr_lightning.modules.metric_averaging import MetricAveragingModule
+from vclr_lightning.modules.optimization import grouped_optimizer, tsm_groups, with_schedule
+from vclr_lightning.modules.trainer_checks import check_trainable, warn_of_slow_statistics
 
 Head = Literal["tsn", "tsm"]
 INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
 
 
-class FinetuneModule(MeasuringModule):
+class FinetuneModule(MetricAveragingModule):
     """Train a classifier of videos on a pretrained backbone (Section 4.2 of the paper).
 
     ``"tsn"``: the features of a video's frames (or clips) are averaged, then dropout and a linear
     classifier. ``"tsm"``: channels are shifted between frames within the network
-    (:class:`~vclr_lightning.models.tsm.TemporalShift`), dropout and the classifier see each
-    frame, and their scores are averaged; parameters are optimized in the groups of
-    :data:`~vclr_lightning.modules.parameter_groups.TSM_SCALES`.
+    (:class:`~vclr_lightning.models.tsm.TemporalShift`), dropout and classifier are applied to each
+    frame, and the scores are averaged; parameters are optimized in the groups of
+    :data:`~vclr_lightning.modules.optimization.TSM_SCALES`.
 
     Args:
-        backbone: the network; of clips only for ``"tsn"``.
-        num_classes: of the classifier.
+        backbone: the network; ``"tsm"`` needs a 2D one.
+        num_classes: number of classes.
         optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.01)``.
         scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
             each optimizer step. ``None`` for a constant learning rate.
         head: ``"tsn"`` or ``"tsm"``.
-        dropout: chance that a feature is dropped before the classifier.
-        frozen: train the classifier alone; the backbone stays as it is, BatchNorm and all.
-        init_std: standard deviation of the classifier's first weights; ``None``: 0.01, and 0.001 of
-            ``"tsm"``. Its biases begin at 0.
-        shift_divisions: of ``"tsm"``: 8 shifts an eighth of the channels each way.
-        mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
-        std: of each channel; likewise.
-        channels_last: keep pictures and weights in the channels-last memory format.
-        class_names: of the classes, as far as they have any.
+        dropout: probability of dropping a feature before the classifier.
+        frozen: train the classifier alone; the backbone, BatchNorm included, does not change.
+        init_std: standard deviation of the classifier's initial weights; ``None``: 0.01 for
+            ``"tsn"`` and 0.001 for ``"tsm"``. Biases start at 0.
+        shift_divisions: for ``"tsm"``: 8 shifts an eighth of the channels each way.
+        mean: pixel mean of each channel, in 0 to 1; ``None`` for the backbone's.
+        std: pixel standard deviation of each channel; likewise.
+        channels_last: keep images and weights in the channels-last memory format.
+        class_names: names of the classes, if known.
         seed: of every random number drawn in training.
 
     Attributes:
-        query_encoder: the backbone, under the name that all modules of this package give to what
-            they train, so that other stages find it in a checkpoint.
+        query_encoder: the backbone, under the name common to all modules, so that other stages
+            find it in a checkpoint.
         classifier: the linear classifier.
 
     Shape:
@@ -128,11 +124,11 @@ class FinetuneModule(MeasuringModule):
 
     @property
     def required_views(self) -> frozenset[str]:
-        """Names of the views that training reads."""
+        """Names of the views that training needs."""
         return frozenset({"segments"})
 
     def train(self, mode: bool = True) -> FinetuneModule:
-        """Turn to training, a frozen backbone excepted."""
+        """Set the training mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.query_encoder.eval()
@@ -151,9 +147,9 @@ class FinetuneModule(MeasuringModule):
         return logits
 
     def scores(self, views: Tensor) -> Tensor:
-        """Return the scores of test videos, averaged over their views; one view at a time.
+        """Return the class scores of test videos, computed view by view and averaged.
 
-        Logits are averaged for TSN, probabilities for TSM.
+        TSN averages logits, TSM probabilities.
 
         Shape:
             ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
@@ -166,8 +162,8 @@ class FinetuneModule(MeasuringModule):
         """Return the cross-entropy of the labels."""
         logits = self(batch["views"]["segments"]).float()
         loss = cross_entropy(logits, batch["label"])
-        right = (logits.argmax(dim=1) == batch["label"]).float().mean()
-        values = {"train/loss": loss, "train/top1": right}
+        accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
+        values = {"train/loss": loss, "train/top1": accuracy}
         self.log_means(values, videos=len(logits), shown=values)
         return loss
 
@@ -177,18 +173,11 @@ class FinetuneModule(MeasuringModule):
             optimizer = grouped_optimizer(self._optimizer, groups)
         else:
             optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        if self._scheduler is None:
-            return optimizer
-        steps_per_epoch, epochs = run_length(self.trainer)
-        scheduler = self._scheduler(optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_schedule(optimizer, self._scheduler, self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        # The same on every rank: one that tests, or continues, has no statistics of its own.
+        # Keep the statistics equal on all ranks, as evaluation and checkpoints assume.
         if not self.frozen:
             distributed.average_in_place(running_statistics(self.query_encoder))
 
@@ -215,9 +204,9 @@ class FinetuneModule(MeasuringModule):
         )
 
     def on_train_start(self) -> None:
-        self.train()  # Lightning has warned by now of what is not in training mode
+        self.train()  # after Lightning has warned about modules in evaluation mode
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout repeats after a resume by itself.
+        # Makes dropout the same after resuming.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))

@@ -1,45 +1,38 @@
-"""What all probes have in common: rows, searches by cross-validation, scores."""
+"""The interface of a probe, and the search of its settings by cross-validation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
-from vclr_lightning.evaluation.measures import standardized
 from vclr_lightning.evaluation.settings import check_count
+from vclr_lightning.functional.embedding import standardized
 from vclr_lightning.functional.folds import group_folds
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Training videos as a probe takes them.
+class ProbeData:
+    """Training videos of a probe."""
 
-    Attributes:
-        features: ``(N, F)``.
-        targets: ``(N,)``, columns of the scores.
-        groups: ``(N,)``; those of one group stay on one side of every fold.
-        classes: number of columns.
-    """
+    features: Tensor  # (N, F)
+    targets: Tensor  # (N,), columns of the scores
+    groups: Tensor  # (N,); no group is split between folds
+    classes: int  # number of columns
 
-    features: Tensor
-    targets: Tensor
-    groups: Tensor
-    classes: int
-
-    def select(self, keep: Tensor) -> Rows:
+    def select(self, keep: Tensor) -> ProbeData:
         """Return the rows where ``keep`` ``(N,)`` is true."""
-        return Rows(self.features[keep], self.targets[keep], self.groups[keep], self.classes)
+        return ProbeData(self.features[keep], self.targets[keep], self.groups[keep], self.classes)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One setting of a search, and its top-1 accuracy on each held-out fold."""
+class SearchPoint:
+    """A value in a search, and its top-1 accuracy on each held-out fold."""
 
     value: float
     folds: tuple[float, ...]
@@ -52,7 +45,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Search:
-    """Settings compared by cross-validation on training videos.
+    """Values of a setting compared by cross-validation on training videos.
 
     Attributes:
         name: of the setting, such as ``"C"``.
@@ -61,79 +54,66 @@ class Search:
     """
 
     name: str
-    tried: tuple[Tried, ...]
+    tried: tuple[SearchPoint, ...]
     held_out: tuple[int, ...]
 
     @property
-    def best(self) -> Tried:
-        """The best on average; of equally good ones the first."""
+    def best(self) -> SearchPoint:
+        """The first with the best mean accuracy."""
         return max(self.tried, key=lambda one: one.mean)
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What a probe says of test videos.
+class ProbeScores:
+    """Class scores of test videos by a fitted probe."""
 
-    Attributes:
-        scores: ``(M, classes)``.
-        settings: in words.
-        search: how they were chosen, if they were.
-    """
-
-    scores: Tensor
-    settings: str
-    search: Search | None = None
+    scores: Tensor  # (M, classes)
+    settings: str  # in words
+    search: Search | None = None  # how they were chosen, if by cross-validation
 
 
 class Probe(ABC):
     """Fits a classifier to frozen features, and scores others."""
 
     def check(self, targets: Tensor, groups: Tensor) -> None:
-        """Tell what is wrong before there are features.
-
-        Args:
-            targets: classes of the training videos.
-            groups: of the training videos.
-
-        Shape:
-            both ``(N,)``
+        """Check the settings against classes and groups of the training videos, both ``(N,)``.
 
         Raises:
-            UserError: a setting cannot be had here, or not with these videos.
+            UserError: a setting is impossible on this machine or with these videos.
         """
         check_device(getattr(self, "device", None))
 
     @abstractmethod
-    def score(self, train: Rows, test: Tensor, *, show: bool = True) -> Scored:
-        """Fit to ``train`` and score ``test`` ``(M, F)``, whose labels it never sees.
+    def score(self, train: ProbeData, test: Tensor, *, show: bool = True) -> ProbeScores:
+        """Fit to ``train`` and score ``test`` ``(M, F)``.
 
         Raises:
             UserError: a setting is impossible, or nothing can be fitted.
         """
 
 
-Accuracies = Callable[[Rows, Rows, Sequence[float]], Sequence[float]]
-"""Fits to the first rows with each value; returns the top-1 accuracies on the second."""
+Accuracies = Callable[[ProbeData, ProbeData, Sequence[float]], Sequence[float]]
+"""Fits to the first data with each value; returns the top-1 accuracies on the second."""
 
 
 def cross_validate(
     name: str,
     values: Sequence[float],
     accuracies: Accuracies,
-    train: Rows,
+    train: ProbeData,
     *,
     folds: int,
     seed: int = 0,
     show: bool = True,
 ) -> Search:
-    """Measure settings on folds of the training videos that keep groups whole.
+    """Compare values of a setting on folds of the training videos that keep groups whole.
 
     Args:
         name: of the setting.
-        values: to try.
+        values: to compare.
         accuracies: of all values on one fold.
-        train: videos to deal to the folds.
-        folds: how many.
+        train: videos to assign to the folds.
+        folds: number of folds.
         seed: of the folds.
         show: show a progress bar.
 
@@ -147,15 +127,17 @@ def cross_validate(
     ]
     return Search(
         name=name,
-        tried=tuple(Tried(value, tuple(one[j] for one in found)) for j, value in enumerate(values)),
+        tried=tuple(
+            SearchPoint(value, tuple(one[j] for one in found)) for j, value in enumerate(values)
+        ),
         held_out=tuple(int((fold == i).sum()) for i in range(folds)),
     )
 
 
 def prepared(
-    train: Rows, test: Tensor, standardize: bool, device: str | None
-) -> tuple[Rows, Tensor]:
-    """Return training rows and test features in float32, standardized and moved if asked for.
+    train: ProbeData, test: Tensor, standardize: bool, device: str | None
+) -> tuple[ProbeData, Tensor]:
+    """Return training data and test features in float32, optionally standardized and moved.
 
     Raises:
         UserError: the device cannot be used.
@@ -164,18 +146,14 @@ def prepared(
     if standardize:
         known, unseen = standardized(known, unseen)
     if device is None:
-        return Rows(known, train.targets, train.groups, train.classes), unseen
+        return replace(train, features=known), unseen
     check_device(device)
     known, unseen, targets = (x.to(device) for x in (known, unseen, train.targets))
-    return Rows(known, targets, train.groups, train.classes), unseen
+    return replace(train, features=known, targets=targets), unseen
 
 
 def check_device(device: str | None) -> None:
-    """Refuse a device that there is not.
-
-    Raises:
-        UserError: see above.
-    """
+    """Raise a :class:`UserError` for a device that is not available."""
     if device is None:
         return
     try:
@@ -185,10 +163,6 @@ def check_device(device: str | None) -> None:
 
 
 def check_folds(folds: int, seed: int) -> None:
-    """Refuse settings of a search that are out of range.
-
-    Raises:
-        UserError: see above.
-    """
+    """Raise a :class:`UserError` for settings of a search that are out of range."""
     check_count("folds", folds, least=2)
     check_count("seed", seed, least=0)

@@ -456,7 +456,7 @@ def test_a_network_that_would_stay_as_it_is_is_refused(
     make_module: Make, make_network: Any
 ) -> None:
     network = make_network().requires_grad_(False)
-    with pytest.raises(UserError, match=r"backbone Network takes a gradient.*requires_grad_"):
+    with pytest.raises(UserError, match=r"backbone Network requires a gradient.*requires_grad_"):
         make_module(backbone=network)
     network.conv.bias.requires_grad_(True)
     make_module(backbone=network)
@@ -473,7 +473,7 @@ def test_single_frames_for_a_network_of_clips_are_refused(make_module: Make) -> 
 
 def test_pictures_without_a_time_axis_are_told_from_clips(make_module: Make) -> None:
     pictures = torch.zeros(2, 3, 12, 12, dtype=torch.uint8)
-    with pytest.raises(UserError, match=r"have only \(3, 12, 12\): unsqueeze\(2\)"):
+    with pytest.raises(UserError, match=r"have \(3, 12, 12\): unsqueeze\(2\)"):
         make_module().encode(pictures)
     assert make_module().encode(pictures.unsqueeze(2)).shape == (2, 6)
 
@@ -526,7 +526,7 @@ def test_an_objective_that_gives_no_loss_is_named(
             return change(super().forward(features, batch))
 
     module = make_module(objectives={"mine": Giving})
-    with pytest.raises(TypeError, match=r"Giving \(mine\) gives no ObjectiveOutput"):
+    with pytest.raises(TypeError, match=r"Giving \(mine\) must return an ObjectiveOutput"):
         module.training_step(make_batch(range(4)), 0)
 
 
@@ -607,7 +607,7 @@ def test_clips_of_several_frames(make_module: Make, make_batch: MakeBatch) -> No
     for channels_last in (False, True):
         module = make_module(backbone=Clips, channels_last=channels_last)
         assert module.training_step(batch, 0)["loss"].isfinite()
-    with pytest.raises(UserError, match=r"single pictures.*clips of 4 frames.*frames_per_clip=1"):
+    with pytest.raises(UserError, match=r"single frames.*clips of 4 frames.*frames_per_clip=1"):
         make_module().training_step(batch, 0)
 
 
@@ -659,7 +659,7 @@ def test_queues_that_will_hold_a_video_s_older_keys_are_warned_of(
     module: Any = make_module(objectives={"video": video})
     with caplog.at_level(logging.WARNING, logger="vclr_lightning"):
         fit(module, batches, **options)
-    said = [f"The queue of 'video' will hold {warned} what one pass"] if warned else []
+    said = [f"The queue of 'video' will hold {warned} those of one pass"] if warned else []
     assert [message.partition(" over")[0] for message in caplog.messages] == said
     ids = module.objectives["video"].queue.ids
     if "limit_train_batches" not in options:  # this loader does not shuffle

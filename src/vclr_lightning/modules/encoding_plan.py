@@ -1,4 +1,4 @@
-"""What to encode, so that every clip goes through each encoder at most once."""
+"""Plan which clips to encode, so that every clip goes through each encoder at most once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Request
 
 ENCODERS = ("key", "query")
-"""In the order they run: the key encoder first, while no activations are kept for a gradient."""
+"""In the order they run: the key encoder first, before activations are kept for the gradient."""
 
 
 @dataclass(frozen=True)
-class Source:
+class ClipSource:
     """Clips that are encoded: all of some views, or one named selection of them."""
 
     views: tuple[str, ...]
@@ -22,44 +22,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Forward:
-    """One BatchNorm batch of an encoder: all clips of its sources; or, ``apart``, one of each clip.
+    """One BatchNorm batch of an encoder, of all clips of its sources."""
 
-    Attributes:
-        encoder: ``"query"`` or ``"key"``.
-        name: of the BatchNorm batch, by which its shuffle is drawn.
-        sources: what is encoded, in order.
-        apart: whether every clip is a BatchNorm batch of its own, over the videos.
-        features: whether pooled features are wanted.
-        maps: whether maps before pooling are wanted.
-    """
-
-    encoder: str
-    name: str
-    sources: tuple[Source, ...]
-    apart: bool = False
-    features: bool = True
-    maps: bool = False
+    encoder: str  # "query" or "key"
+    name: str  # of the BatchNorm batch, by which its shuffle is drawn
+    sources: tuple[ClipSource, ...]
+    apart: bool = False  # every clip is a BatchNorm batch of its own, over the videos
+    features: bool = True  # whether pooled features are requested
+    maps: bool = False  # whether maps before pooling are requested
 
 
 @dataclass(frozen=True)
 class Read:
-    """Where a request finds its features.
+    """Where the features of a request are."""
 
-    Attributes:
-        forward: position in :attr:`Plan.forwards`.
-        sources: positions in that forward's sources, concatenated.
-        rows: name of the selection made after encoding, if any.
-        pooled: whether it reads pooled features or maps.
-    """
-
-    forward: int
-    sources: tuple[int, ...]
-    rows: str | None
-    pooled: bool
+    forward: int  # position in EncodingPlan.forwards
+    sources: tuple[int, ...]  # positions in that forward's sources, concatenated
+    rows: str | None  # name of the selection after encoding, if any
+    pooled: bool  # pooled features, or maps
 
 
 @dataclass(frozen=True)
-class Plan:
+class EncodingPlan:
     """All forwards of a step, and where each (objective, request) reads."""
 
     forwards: tuple[Forward, ...]
@@ -73,23 +57,23 @@ class Plan:
         )
 
     def uses(self, encoder: str) -> bool:
-        """Whether anything goes through ``encoder``."""
+        """Return whether anything goes through ``encoder``."""
         return any(forward.encoder == encoder for forward in self.forwards)
 
 
 def plan_encodings(
     requests: Mapping[str, Mapping[str, Request]], *, share_encodings: bool = True
-) -> Plan:
+) -> EncodingPlan:
     """Plan the union of the objectives' requests.
 
-    A view that is wanted whole is encoded whole, and selections are taken from its features.
-    Otherwise only the selected clips are encoded; selections of different names are taken to be
+    A view requested as a whole is encoded as a whole, and selections are taken from its features.
+    Otherwise only the selected clips are encoded; selections of different names are assumed to be
     different clips.
 
     Args:
         requests: by objective, then by the request's name.
         share_encodings: all clips of an encoder are one BatchNorm batch; otherwise those of each
-            request, as the released code has it. Equal requests are encoded once even so.
+            request are, as in the released code. Equal requests are encoded once in either case.
 
     Raises:
         UserError: a request names an unknown encoder, or no view.
@@ -99,7 +83,7 @@ def plan_encodings(
         >>> tuple_ = Request("query", ("anchor",))
         >>> plan = plan_encodings({"inter": {"query": x1}, "video": {"query": tuple_}})
         >>> [forward.sources for forward in plan.forwards]
-        [(Source(views=('anchor',), rows=None),)]
+        [(ClipSource(views=('anchor',), rows=None),)]
         >>> plan.reads["inter", "query"].rows
         'x1'
     """
@@ -123,7 +107,7 @@ def plan_encodings(
                 encoder, batch_name, sources, apart, features=True in pooled, maps=False in pooled
             )
         )
-    return Plan(tuple(forwards), reads)
+    return EncodingPlan(tuple(forwards), reads)
 
 
 def _name(request: Request) -> str:
@@ -133,13 +117,13 @@ def _name(request: Request) -> str:
 def _check(request: Request, where: str) -> None:
     if request.encoder not in ENCODERS:
         raise UserError(
-            f"{where} asks for the encoder {request.encoder!r}; there are 'query' and 'key'"
+            f"{where} requests the encoder {request.encoder!r}; there are 'query' and 'key'"
         )
     if not request.views:
         raise UserError(f"{where} names no view to read")
 
 
-def _sources(requests: Iterable[Request]) -> tuple[Source, ...]:
+def _sources(requests: Iterable[Request]) -> tuple[ClipSource, ...]:
     requests = list(requests)
     whole = {view: None for request in requests if request.rows is None for view in request.views}
     # A selection that touches a whole view is taken after encoding, so the rest is needed too.
@@ -150,16 +134,16 @@ def _sources(requests: Iterable[Request]) -> tuple[Source, ...]:
         whole |= missing
         growing = bool(missing)
     selected = {
-        Source(request.views, request.rows): None
+        ClipSource(request.views, request.rows): None
         for request in requests
         if request.rows is not None and request.views[0] not in whole
     }
-    return (*(Source((view,)) for view in whole), *selected)
+    return (*(ClipSource((view,)) for view in whole), *selected)
 
 
-def _read(request: Request, sources: tuple[Source, ...], *, forward: int) -> Read:
-    selection = Source(request.views, request.rows)
+def _read(request: Request, sources: tuple[ClipSource, ...], *, forward: int) -> Read:
+    selection = ClipSource(request.views, request.rows)
     if request.rows is not None and selection in sources:
         return Read(forward, (sources.index(selection),), None, request.pooled)
-    whole = tuple(sources.index(Source((view,))) for view in request.views)
+    whole = tuple(sources.index(ClipSource((view,))) for view in request.views)
     return Read(forward, whole, request.rows, request.pooled)

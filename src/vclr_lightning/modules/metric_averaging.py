@@ -1,4 +1,4 @@
-"""What training measures, logged as averages since the last line of the logs."""
+"""A LightningModule that logs its training metrics as averages since the last log line."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from vclr_lightning.core.errors import UserError
 _KEY = "measured"  # in a checkpoint
 
 
-class MeasuringModule(LightningModule):
-    """Averages what its training steps measure, until the trainer logs or the epoch ends.
+class MetricAveragingModule(LightningModule):
+    """Averages the metrics of its training steps until the trainer logs or the epoch ends.
 
-    Averages are over steps, over micro-batches by their videos, and over ranks. Their sums stay on
-    the device, so that no step waits for it, and go into the checkpoint, so that a run continued
-    between two lines logs the same.
+    Averages are over steps, over micro-batches weighted by their videos, and over ranks. Sums stay
+    on the device, so no step waits for it, and go into the checkpoint, so a run that continues
+    between two log lines logs the same.
 
     Attributes:
-        small_steps: whose steps are too small for weights in half precision, if any are.
+        small_steps: whose steps are too small for half-precision weights, if any.
     """
 
     small_steps: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__()
-        self._sums: dict[tuple[str, ...], Tensor] = {}  # (n,) of the values of these names
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # (n,) sums of the metrics of these names
         self._videos: dict[tuple[str, ...], int] = {}
         self._shown: Collection[str] = ()
         self._loaded: list[dict[str, Any]] = []
@@ -39,15 +39,15 @@ class MeasuringModule(LightningModule):
     def log_means(
         self, values: Mapping[str, Tensor], *, videos: int, shown: Collection[str] = ()
     ) -> bool:
-        """Take a micro-batch's scalars; return whether this step is logged, and if so, log.
+        """Add a micro-batch's metrics; log if this step is logged, and return whether it is.
 
         Args:
             values: means over the micro-batch's videos.
-            videos: of this rank's micro-batch.
+            videos: number of videos in this rank's micro-batch.
             shown: names for the progress bar.
         """
         trainer: Any = self._trainer
-        if trainer is None or not trainer.log_every_n_steps:  # a loop of one's own; no logs
+        if trainer is None or not trainer.log_every_n_steps:  # a custom training loop, or no logs
             return False
         names, self._shown = tuple(values), tuple(shown)
         new = _stacked(values)
@@ -76,13 +76,13 @@ class MeasuringModule(LightningModule):
         self._sums, self._videos = {}, {}
 
     def log_state(self, values: Mapping[str, Tensor]) -> None:
-        """Log what describes the moment, the mean over the ranks."""
+        """Log momentary values, averaged over the ranks."""
         if values:
             means = distributed.average(_stacked(values))
             self.log_dict(dict(zip(values, means.unbind(), strict=True)))
 
     def _rows(self) -> dict[tuple[str, ...], Tensor]:
-        """The sums and, behind them, the videos."""
+        """Return the sums, followed by the number of videos."""
         return {
             names: torch.cat([sums, sums.new_tensor([self._videos[names]])])
             for names, sums in self._sums.items()
@@ -118,14 +118,10 @@ def _stacked(values: Mapping[str, Tensor]) -> Tensor:
 
 
 def check_precision(module: object, precision: object) -> None:
-    """Refuse weights in half precision for a kind of module that they do not train.
-
-    Args:
-        module: the class, with or without ``small_steps``.
-        precision: of the trainer.
+    """Refuse half-precision weights for a class of modules whose ``small_steps`` they would lose.
 
     Raises:
-        UserError: see above.
+        UserError: the trainer's precision is 16-true or bf16-true.
     """
     whose = getattr(module, "small_steps", "")
     if whose and str(precision) in ("16-true", "bf16-true"):

@@ -1,4 +1,4 @@
-"""Pretraining: query and momentum encoder, and any mixture of objectives."""
+"""The LightningModule of pretraining: query and momentum encoder, and any mixture of objectives."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from vclr_lightning.modules.encoding import (
     pixels_of,
     through,
 )
+from vclr_lightning.modules.encoding_plan import Forward, plan_encodings
 from vclr_lightning.modules.key_batchnorm import (
     KeyBatchNorm,
     check_key_options,
@@ -34,50 +35,48 @@ from vclr_lightning.modules.key_batchnorm import (
     resolve_mode,
     running_statistics,
 )
-from vclr_lightning.modules.measuring import MeasuringModule
-from vclr_lightning.modules.mixture import build_objectives
-from vclr_lightning.modules.pending import PendingKeys
-from vclr_lightning.modules.plan import Forward, plan_encodings
+from vclr_lightning.modules.metric_averaging import MetricAveragingModule
+from vclr_lightning.modules.mixture import PendingKeys, build_objectives
+from vclr_lightning.modules.optimization import with_schedule
 from vclr_lightning.modules.trainer_checks import (
     check_trainable,
     check_trainer,
-    run_length,
     warn_of_long_queues,
     warn_of_slow_statistics,
 )
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
 
-class PretrainModule(MeasuringModule):
+class PretrainModule(MetricAveragingModule):
     """Train a backbone by a weighted sum of objectives (Section 3.4 of the paper).
 
-    The objectives say what they read; the union is planned once, and every clip goes through each
-    encoder at most once. The key encoder is a copy of the backbone that follows it by momentum.
-    Queues and momentum encoder change only in an optimizer step that really happened, with the
-    keys of all ranks and accumulated micro-batches in the order of the global batch.
+    The objectives request clips; the union is planned once, and every clip goes through each
+    encoder at most once. The key encoder is a momentum copy of the backbone. Queues and momentum
+    encoder change only in an optimizer step that was not skipped, with the keys of all ranks and
+    accumulated micro-batches in the order of the global batch.
 
     Args:
         backbone: the network to train; see :class:`~vclr_lightning.models.backbone.Backbone`.
-        objectives: factories by name; the name tells several of one class apart.
+        objectives: factories by name; a class may appear under several names.
         optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.1)``.
-        weights: of the losses, by name; 1 where left out. A loss of weight 0 is never built, and
-            nothing that only it reads is decoded or encoded.
+        weights: of the losses, by name; 1 by default. An objective of weight 0 is not built, and
+            clips that only it requests are neither decoded nor encoded.
         scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
             each optimizer step. ``None`` for a constant learning rate.
         momentum: of the key encoder.
         key_batchnorm: which keys BatchNorm normalises together: ``"shuffle"`` videos over ranks,
-            ``"split"`` into groups normalised apart, ``"sync"`` over all ranks (CUDA only),
+            ``"split"`` into groups normalised separately, ``"sync"`` over all ranks (CUDA only),
             ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.
         batchnorm_groups: number of groups of ``"split"``.
         share_encodings: encode a frame once for all objectives, all frames of an encoder as one
             BatchNorm batch. Otherwise as the released code: x1 by itself and the tuple by itself
             through the query encoder; its second view, x2, x3 and the tuple one after another
-            through the key encoder, each a BatchNorm batch with a shuffle of its own.
+            through the key encoder, each a BatchNorm batch with its own shuffle.
         key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
-            chunk apart. ``None`` for all at once.
-        mean: of each channel, of values in 0 to 1; ``None`` for what the backbone wants.
-        std: of each channel; likewise.
-        channels_last: keep pictures and weights in the channels-last memory format. (In it, PyTorch
+            chunk separately. ``None`` for all at once.
+        mean: pixel mean of each channel, in 0 to 1; ``None`` for the backbone's.
+        std: pixel standard deviation of each channel; likewise.
+        channels_last: keep images and weights in the channels-last memory format. (In it, PyTorch
             2.14 on a CPU crashes in convolutions of only 4 channels.)
         compile: compile both encoders with ``torch.compile``.
         seed: of every random number drawn in training.
@@ -132,7 +131,7 @@ class PretrainModule(MeasuringModule):
             {name: objective.requests() for name, objective in built.objectives.items()},
             share_encodings=share_encodings,
         )
-        # One that was loaded comes in evaluation mode.
+        # A loaded backbone is in evaluation mode.
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format).train()
         self.key_encoder: nn.Module | None = None
         if self.plan.uses("key"):
@@ -154,7 +153,7 @@ class PretrainModule(MeasuringModule):
 
     @property
     def required_views(self) -> frozenset[str]:
-        """Names of the views that training reads; the data need not hold others."""
+        """Names of the views that training needs; the data module decodes no others."""
         return self.plan.views
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -167,7 +166,7 @@ class PretrainModule(MeasuringModule):
             return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)
 
     def reset_key_encoder(self) -> None:
-        """Make the key side a copy of the query side again, after loading weights into that."""
+        """Copy the query side to the key side, after loading weights into the query side."""
         for query, key in self._momentum_pairs():
             copy_state(query, key)
 
@@ -183,7 +182,7 @@ class PretrainModule(MeasuringModule):
         for name, out in outputs.items():
             if not isinstance(out, ObjectiveOutput) or out.loss.ndim:
                 kind = type(self.objectives[name]).__qualname__
-                raise TypeError(f"{kind} ({name}) gives no ObjectiveOutput with one number as loss")
+                raise TypeError(f"{kind} ({name}) must return an ObjectiveOutput of scalar loss")
         loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
         total = loss.sum()
         self._pending.add(outputs)
@@ -196,20 +195,13 @@ class PretrainModule(MeasuringModule):
         except (TypeError, ValueError) as error:
             raise UserError(f"the optimizer cannot be set up: {error}; check optim") from error
         optimizer.register_step_post_hook(self._after_step)
-        if self._scheduler is None:
-            return optimizer
-        steps_per_epoch, epochs = run_length(self.trainer)
-        scheduler = self._scheduler(optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_schedule(optimizer, self._scheduler, self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        # The same on every rank: one that measures, or continues, has no statistics of its own.
+        # Keep the statistics equal on all ranks, as evaluation and checkpoints assume.
         distributed.average_in_place(running_statistics(self.query_encoder, self.key_encoder))
-        # After a step that the gradient scaler skipped these are still there.
+        # Still there if the gradient scaler skipped the step.
         self._pending.drop()
 
     def _after_step(self, optimizer: Optimizer, *_unused: Any) -> None:
@@ -235,7 +227,7 @@ class PretrainModule(MeasuringModule):
         record_network(checkpoint, self.query_encoder)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Whatever draws from the global generator (dropout) repeats after a resume by itself.
+        # Makes whatever draws from the global generator (dropout) the same after resuming.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))
         if batch_idx == 0 and self.current_epoch == 0 and self._trainer is not None:
@@ -268,8 +260,8 @@ class PretrainModule(MeasuringModule):
     def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput], videos: int) -> None:
         values = {"train/loss": total}
         for name, output in outputs.items():
-            measured = {"loss": output.loss, **output.metrics}
-            values |= {f"train/{name}/{key}": value for key, value in measured.items()}
+            metrics = {"loss": output.loss, **output.metrics}
+            values |= {f"train/{name}/{key}": value for key, value in metrics.items()}
         if self.log_means(values, videos=videos, shown=["train/loss"]):
             for name, objective in self._objectives():
                 state = objective.diagnostics(self.global_step)
