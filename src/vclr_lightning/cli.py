@@ -13,7 +13,7 @@ from typing import NoReturn
 from vclr_lightning import __version__
 from vclr_lightning.app.explain import report_error
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.launcher import check_numbers
+from vclr_lightning.core.launcher import check_rank_variables
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
 # name: (what it does, module with `add_arguments(parser)` and `run(args)`)
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vclr``; return 0, 2 (user's mistake), 1 (fault of code) or 128 + signal."""
     try:
         with stopped_by_signals("the same command continues"):
-            check_numbers(os.environ)
+            check_rank_variables(os.environ)
             _dispatch(sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
     except StopRequested as stop:

@@ -60,11 +60,11 @@ def main() -> None:
         print(_USAGE.format(groups=_groups()), end="")  # Hydra's own help takes seconds
         return
     from vclr_lightning.core import processes
-    from vclr_lightning.core.launcher import check_numbers
+    from vclr_lightning.core.launcher import check_rank_variables
     from vclr_lightning.core.stopping import stopped_by_signals
 
     with _errors_reported():
-        check_numbers(os.environ)
+        check_rank_variables(os.environ)
     processes.follow_parent()
     with stopped_by_signals("the same command continues", leader=processes.leader):
         _run_hydra()

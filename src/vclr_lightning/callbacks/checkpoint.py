@@ -43,8 +43,8 @@ class ResumableCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between two saves within an epoch.
         min_minutes: least time between two saves; ``None``: such that they take at most 2 % of the
             time, by the duration of the last one, but never more than half an hour.
-        background: copy the state to the host and write it during training. ``None``: where the
-            module is on an accelerator; on the CPU the copy would cost memory and gain little.
+        background: copy the state to the host and write it during training; ``None``: on
+            accelerators only, since a copy on the CPU costs memory and gains little.
         monitor: name of the logged metric that selects ``best.ckpt``; ``None`` for no such file.
         mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
         metadata: plain values to keep in the checkpoint under ``"metadata"``.
@@ -102,9 +102,8 @@ class ResumableCheckpoint(Checkpoint):
 
     @property
     def best_model_path(self) -> str:
-        """The best checkpoint, or ``""`` where there is none; used by ``ckpt_path="best"``."""
-        best = self.directory / BEST
-        return str(best) if best.exists() else ""
+        """The best checkpoint or ``""``, for ``ckpt_path="best"``."""
+        return str(self._files.best) if self._files.best.exists() else ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._files.clear()
@@ -120,8 +119,7 @@ class ResumableCheckpoint(Checkpoint):
                 if callable(rewind := getattr(sink, "rewind", None)):
                     rewind(self._logged_steps)
         restore_loader_positions(trainer)
-        if self._random_states is not None:
-            states = self._random_states
+        if (states := self._random_states) is not None:
             set_random_state(states[trainer.global_rank % len(states)])
             self._random_states = None
 
@@ -145,8 +143,8 @@ class ResumableCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Before the next batch is fetched: the position counts consumed batches, not prefetched.
-        loader = trainer.fit_loop._combined_loader
-        self._loader_states = loader._state_dicts() if loader is not None else None
+        if (loader := trainer.fit_loop._combined_loader) is not None:
+            self._loader_states = loader._state_dicts()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._due = True
@@ -169,9 +167,7 @@ class ResumableCheckpoint(Checkpoint):
     def save(self, trainer: Trainer, *, wait: bool = True) -> None:
         """Save now; only from an ``on_train_batch_start`` hook, between two optimizer steps.
 
-        Args:
-            trainer: of the run.
-            wait: return when the checkpoint is on the disk.
+        With ``wait``, return when the checkpoint is on the disk.
         """
         if self._loader_states is not None and trainer.global_step > self.saved_step:
             self._save(trainer, "batch", wait=wait)

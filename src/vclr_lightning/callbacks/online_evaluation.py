@@ -32,17 +32,15 @@ class OnlineEvaluation(Callback):
     label. Beside them their chance levels ``val/instance_chance`` and ``val/knn_chance``.
 
     Works with any LightningModule that can encode frames, and any data module with the loaders
-    below; each rank encodes its part. The module's training modes and the global random generators
-    are left as they were.
+    below; each rank encodes its part. Training modes and global random generators are restored.
 
     Args:
         every_n_epochs: epochs between two evaluations.
         instance: evaluate instance retrieval.
         knn: evaluate k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
         gallery: split of the neighbours: ``"train"``, or ``"val"`` without the video's own group.
-        gallery_videos: number of videos of ``"train"`` to use, drawn once by ``seed``; ``None`` for
-            all. Every evaluation decodes them.
-        val_videos: number of held-out videos to use, drawn once by ``seed``; ``None`` for all.
+        gallery_videos, val_videos: number of videos of the gallery ``"train"`` and of ``"val"`` to
+            use, drawn once by ``seed``; ``None`` for all. Every evaluation decodes them.
         seed: of the drawn videos.
         encode: frames to features; by default the module's method ``encode``.
         views: the two draws to compare.
@@ -97,7 +95,6 @@ class OnlineEvaluation(Callback):
         ):
             if number is not None and number < least:
                 raise UserError(f"{name}={number} of the evaluation must be {least} or more")
-        first, second = views
         self.every_n_epochs = every_n_epochs
         self.instance = instance
         self.knn = knn
@@ -105,7 +102,7 @@ class OnlineEvaluation(Callback):
         self.limits = {"train": gallery_videos, "val": val_videos}
         self.seed = seed
         self.encode = encode
-        self.views = (str(first), str(second))
+        self.views = (str(views[0]), str(views[1]))
         self.chunk = chunk
         self.show = show
         self._pairs: Iterable[Batch] | None = None
@@ -186,17 +183,11 @@ class OnlineEvaluation(Callback):
     def _knn(self, encode: Encode, device: torch.device, show: bool) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}
         for split, loader in self._frames.items():
-            own, problem = [], None
+            own, problem, title = [], None, f"features, {split}"
+            options: dict[str, Any] = {"device": device, "chunk": self.chunk, "show": show}
             try:
-                features = extract_features(
-                    encode,
-                    loader,
-                    segments=1,
-                    device=device,
-                    chunk=self.chunk,
-                    show=show,
-                    description=f"features, {split}",
-                ).labelled()
+                every = extract_features(encode, loader, segments=1, description=title, **options)
+                features = every.labelled()
                 own = [features.mean, features.label, features.group_id]
             except UserError as error:  # the others may still have videos
                 problem = str(error)
@@ -208,12 +199,12 @@ class OnlineEvaluation(Callback):
             if problem is not None and not (isinstance(loader, Sized) and len(loader) == 0):
                 logger.warning("online evaluation, %s, rank %d: %s", split, rank(), problem)
         (queries, labels, groups), (gallery, *of_gallery) = found["val"], found[self.gallery]
-        options: dict[str, Any] = {"query_labels": labels, "gallery_labels": of_gallery[0]}
+        facts: dict[str, Any] = {"query_labels": labels, "gallery_labels": of_gallery[0]}
         if self.gallery == "val":
-            options |= {"query_groups": groups, "gallery_groups": of_gallery[1]}
+            facts |= {"query_groups": groups, "gallery_groups": of_gallery[1]}
         return {
-            "val/knn_r1": knn_accuracy(queries, gallery, **options),
-            "val/knn_chance": chance_recall(**options, ks=(1,))[1],
+            "val/knn_r1": knn_accuracy(queries, gallery, **facts),
+            "val/knn_chance": chance_recall(**facts, ks=(1,))[1],
         }
 
     def _encode_of(self, pl_module: LightningModule) -> Encode:
@@ -250,8 +241,7 @@ def _loader_of(data: Any, name: str) -> Callable[..., Any]:
 
 def _gather(own: list[Tensor]) -> list[Tensor]:
     """Concatenate each tensor over the ranks, in their order; a rank may have none."""
-    ranks = [parts for parts in gather_objects(own) if parts]
-    if not ranks:
+    if not (ranks := [parts for parts in gather_objects(own) if parts]):
         raise UserError("none of the held-out videos can be used: they cannot be read")
     return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
 

@@ -43,7 +43,7 @@ class Launch:
     rank: int
 
 
-def check_numbers(environment: Mapping[str, str]) -> None:
+def check_rank_variables(environment: Mapping[str, str]) -> None:
     """Raise ``UserError`` for ranks that are no numbers: importing Lightning would fail."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         _number(environment, name, 0)
