@@ -31,7 +31,7 @@ from benchmarks.timing import Comparison, compare, report
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.manifest.shard_paths import shard_place
 from vclr_lightning.data.readers import PyAVReader, ShardReader
-from vclr_lightning.data.readers.sources import InMemory
+from vclr_lightning.data.readers.opening import InMemory
 from vclr_lightning.data.shards import pack
 
 FILES, OURS, LITDATA, WEBDATASET = "plain files", "vclr shard", "litdata", "WebDataset"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.data.readers import PyAVReader, opening
-from vclr_lightning.data.readers.parameter_sets import (
+from vclr_lightning.data.readers.bitstream import (
     ParameterSet,
     parameter_sets,
 )

@@ -15,7 +15,7 @@ import pytest
 
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, probe
-from vclr_lightning.data.readers.sources import FilePart, InMemory
+from vclr_lightning.data.readers.opening import FilePart, InMemory
 
 Make = Callable[..., Path]
 Plain = Callable[[Path], list[Any]]

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vclr_lightning.data.readers import PyAVReader, TableStore
+from vclr_lightning.data.readers.opening import FilePart, InMemory, WholeFile
 from vclr_lightning.data.readers.packets import GroupIndex
-from vclr_lightning.data.readers.sources import FilePart, InMemory, WholeFile
 
 X264 = {"preset": "ultrafast", "g": "12"}
 KINDS: dict[str, dict[str, Any]] = {

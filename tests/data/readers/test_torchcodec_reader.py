@@ -18,7 +18,7 @@ from benchmarks import lent_ffmpeg
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader, TorchcodecReader
-from vclr_lightning.data.readers.sources import FilePart, InMemory
+from vclr_lightning.data.readers.opening import FilePart, InMemory
 from vclr_lightning.data.readers.torchcodec import TorchcodecVideo
 
 LACK = lent_ffmpeg.missing()

@@ -1,9 +1,10 @@
-"""What codec headers and packets contain that containers omit or get wrong."""
+"""What the bytes of codec headers and packets say that containers omit or get wrong."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ _SETS = {
     "h264": frozenset(byte for byte in range(128) if byte & 31 in (7, 8)),
     "hevc": frozenset(byte for byte in range(128) if byte >> 1 in (32, 33, 34)),
 }
+
+# Profiles of H.264 whose parameter sets start with chroma format and bit depths.
+_HIGH = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
+_OWN_SHAPE = 255  # of aspect_ratio_idc: two numbers follow
 
 # Codecs whose every keyframe stands for itself.
 _SELF_CONTAINED = frozenset(
@@ -42,13 +47,7 @@ def may_start_within(codec: str) -> bool:
 
 
 def is_clean_entry(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Return whether decoding from this keyframe gives what decoding from the first packet gives.
-
-    Args:
-        codec: FFmpeg's name of the codec.
-        packet: the keyframe's bytes.
-        extradata: the stream's header, empty where there is none.
-    """
+    """Return whether decoding from this keyframe equals decoding from the first packet."""
     if codec == "h264":
         return starts_anew(packet, extradata) or _recovers(packet, extradata)
     if codec in _NEEDED:
@@ -57,10 +56,10 @@ def is_clean_entry(codec: str, packet: bytes, extradata: bytes) -> bool:
 
 
 def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
-    """Return whether frames that no other refers to may be left out without changing the rest.
+    """Return whether skipping frames to which no other refers leaves the rest unchanged.
 
-    AV1 loses others with them. A layered HEVC stream marks frames that higher layers do refer to,
-    so only one whose header promises a single layer qualifies.
+    Not in AV1. A layered HEVC stream marks frames to which higher layers do refer, so its header
+    must promise a single layer.
     """
     if codec == "hevc":
         return len(extradata) > 21 and extradata[0] == 1 and (extradata[21] >> 3) & 7 == 1
@@ -76,15 +75,10 @@ def length_prefix(codec: str, extradata: bytes) -> int:
 
 
 class UnitCheck:
-    """Looks over the NAL units of H.264 and HEVC packets that are stored with their lengths.
+    """Checks the NAL units of H.264 and HEVC packets that are stored with their lengths.
 
-    Where units do not follow each other to the end of a packet, it is damaged, and no frame comes
-    of it. One with parameter sets that are not in the header changes what later packets mean, so
-    none of these can be decoded without it.
-
-    Args:
-        codec: FFmpeg's name of the codec.
-        extradata: the stream's header.
+    If units do not follow each other to the end of a packet, it is damaged and gives no frame. One
+    with parameter sets that are not in the header changes the meaning of all later packets.
 
     Example:
         >>> check = UnitCheck("h264", b"\\1abc\\3")
@@ -117,15 +111,14 @@ class UnitCheck:
 
 
 def starts_anew(packet: bytes, extradata: bytes) -> bool:
-    """Return whether an H.264 packet is an IDR picture, which makes the decoder forget the rest."""
-    kinds = (unit[0] & 0x1F for unit in _h264_units(packet, extradata) if unit)
-    return next((kind == _IDR for kind in kinds if kind in (_SLICE, _IDR)), False)
+    """Return whether an H.264 packet is an IDR picture, which resets the decoder."""
+    kinds = (kind for kind, _ in _h264_units(packet, extradata) if kind in (_SLICE, _IDR))
+    return next(kinds, None) == _IDR
 
 
 def _recovers(packet: bytes, extradata: bytes) -> bool:
     """Whether an H.264 packet promises, before its picture, that decoding may start with it."""
-    for unit in _h264_units(packet, extradata):
-        kind = unit[0] & 0x1F if unit else 0
+    for kind, unit in _h264_units(packet, extradata):
         if kind == _SEI and _recovers_exactly(unit):
             return True
         if kind == _SLICE:
@@ -133,27 +126,24 @@ def _recovers(packet: bytes, extradata: bytes) -> bool:
     return False
 
 
-def _h264_units(packet: bytes, extradata: bytes) -> Iterator[bytes]:
-    """Yield the NAL units of a packet, length-prefixed or separated by start codes."""
-    if width := length_prefix("h264", extradata):
-        at = 0
-        while at + width <= len(packet):
-            length = int.from_bytes(packet[at : at + width], "big")
-            yield packet[at + width : at + width + length]
-            at += width + length
-        return
-    at = packet.find(_START)
+def _h264_units(packet: bytes, extradata: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and bytes of each NAL unit, length-prefixed or separated by start codes."""
+    width, at = length_prefix("h264", extradata), 0
+    while width and at + width <= len(packet):
+        begin, at = at + width, at + width + int.from_bytes(packet[at : at + width], "big")
+        yield packet[begin] & 0x1F if begin < min(at, len(packet)) else 0, packet[begin:at]
+    at = -1 if width else packet.find(_START)
     while at >= 0:
-        end = packet.find(_START, at + 3)
-        yield packet[at + 3 : end if end >= 0 else None]
-        at = end
+        begin, at = at + 3, packet.find(_START, at + 3)
+        unit = packet[begin : at if at >= 0 else None]
+        yield unit[0] & 0x1F if unit else 0, unit
 
 
 def _recovers_exactly(unit: bytes) -> bool:
     """Whether an SEI unit promises that decoding from here is exact from this very picture on.
 
-    Only a recovery point of zero frames with ``exact_match_flag`` does (H.264, D.2.8); a stream
-    refreshed bit by bit has keyframes from which the picture only builds up.
+    Only a recovery point of zero frames with ``exact_match_flag`` does (H.264, D.2.8); after other
+    recovery points the picture builds up gradually.
     """
     data = unit[1:].replace(b"\x00\x00\x03", b"\x00\x00")
     at = 0
@@ -172,3 +162,101 @@ def _recovers_exactly(unit: bytes) -> bool:
             return data[at] >> 6 == 0b11  # ue(0), then the flag
         at += length
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSet:
+    """An H.264 sequence parameter set (7.3.2.1.1), as far as it matters here.
+
+    Attributes:
+        order: ``pic_order_cnt_type``; 2 if frames are shown in decoding order (8.2.1.3).
+        colours: whether it contains the range or the space of colours.
+    """
+
+    order: int
+    colours: bool
+
+    @property
+    def as_decoded(self) -> bool:
+        """Whether frames are shown in decoding order."""
+        return self.order == 2
+
+
+def parameter_sets(extradata: bytes) -> list[ParameterSet] | None:
+    """Return the sets of an ``avcC`` box, ``None`` if there is none or one cannot be parsed.
+
+    Example:
+        >>> parameter_sets(b"") is None
+        True
+    """
+    count = extradata[5] & 31 if len(extradata) > 6 and extradata[0] == 1 else 0
+    at, found = 6, []
+    for _ in range(count):
+        length = int.from_bytes(extradata[at : at + 2], "big")
+        unit = extradata[at + 2 : at + 2 + length]
+        try:
+            found.append(_parameter_set(unit))
+        except (IndexError, ValueError):
+            return None
+        at += 2 + length
+    return found or None
+
+
+def _parameter_set(unit: bytes) -> ParameterSet:
+    data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
+    bits = _Bits(data[4:])
+    bits.skip(1)  # seq_parameter_set_id
+    if data[1] in _HIGH:
+        bits.take(bits.number() == 3)  # chroma_format_idc; separate_colour_plane_flag
+        bits.skip(2)  # bit depths
+        bits.take(1)
+        if bits.take(1):  # scaling matrices, which no encoder in wide use writes
+            raise ValueError
+    bits.skip(1)  # log2_max_frame_num_minus4
+    order = bits.number()
+    if order == 0:
+        bits.skip(1)  # log2_max_pic_order_cnt_lsb_minus4
+    elif order == 1:
+        bits.take(1)
+        bits.skip(2)
+        bits.skip(bits.number())
+    bits.skip(1)  # max_num_ref_frames
+    bits.take(1)
+    bits.skip(2)  # width, height
+    if not bits.take(1):  # frame_mbs_only_flag
+        bits.take(1)
+    bits.take(1)
+    if bits.take(1):  # frame_cropping_flag
+        bits.skip(4)
+    if not bits.take(1):  # vui_parameters_present_flag
+        return ParameterSet(order, colours=False)
+    if bits.take(1) and bits.take(8) == _OWN_SHAPE:
+        bits.take(32)
+    if bits.take(1):  # overscan_info_present_flag
+        bits.take(1)
+    return ParameterSet(order, colours=bool(bits.take(1)))  # video_signal_type_present_flag
+
+
+class _Bits:
+    """Reads bits and Exp-Golomb codes (9.1); past the end raises :class:`IndexError`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = "".join(f"{byte:08b}" for byte in data[:64])
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        if self._at + count > len(self._bits):
+            raise IndexError
+        taken = self._bits[self._at : self._at + count]
+        self._at += count
+        return int(taken, 2) if taken else 0
+
+    def number(self) -> int:
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)
+
+    def skip(self, codes: int) -> None:
+        for _ in range(codes):
+            self.number()

@@ -1,17 +1,18 @@
-"""Open the video stream of a file or of another source, and close it in any case."""
+"""Where a video lies (a file, a part of a file, memory), and how its stream is opened."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import av
 
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.readers.sources import ByteSource, as_source
 from vclr_lightning.data.readers.structure import ENCRYPTED, why_unreadable
 
 if TYPE_CHECKING:
@@ -28,6 +29,102 @@ _DRM = frozenset(("ASF_Protection_Type", "encryption"))
 
 # FFmpeg decodes the first packets of a file, even where its header contains all they could say.
 _UNPROBED = {"codec_whitelist": "none", "probesize": "4096"}
+
+
+class ByteSource(Protocol):
+    """Where the bytes of a video are."""
+
+    def target(self) -> str | IO[bytes]:
+        """Return what FFmpeg opens: a file name, a URL or a stream."""
+        ...
+
+    def opened(self) -> IO[bytes]:
+        """Return the bytes as a seekable file; may raise :class:`OSError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFile:
+    """A video that is a file of its own."""
+
+    path: Path
+
+    def target(self) -> str:
+        return str(self.path.absolute())  # in which FFmpeg sees no protocol before a colon
+
+    def opened(self) -> IO[bytes]:
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A video that is ``size`` bytes of a file, such as a shard, from position ``start`` on.
+
+    Example:
+        >>> FilePart(Path("/data/000000.tar"), 512, 100).target()
+        'subfile,,start,512,end,612,,:/data/000000.tar'
+    """
+
+    file: Path
+    start: int
+    size: int
+
+    def target(self) -> str:
+        end = self.start + self.size
+        return f"subfile,,start,{self.start},end,{end},,:{self.file.absolute()}"
+
+    def opened(self) -> IO[bytes]:
+        return io.BufferedReader(_PartOfFile(self))
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A video in memory."""
+
+    content: bytes = field(repr=False)
+
+    def target(self) -> IO[bytes]:
+        return io.BytesIO(self.content)
+
+    opened = target
+
+
+class _PartOfFile(io.RawIOBase):
+    """The bytes of a part; closes the file with itself."""
+
+    def __init__(self, part: FilePart) -> None:
+        self._file = part.file.open("rb", buffering=0)
+        self._start, self._end = part.start, part.start + part.size
+        self._file.seek(part.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = max(0, self._end - self._file.tell())
+        return self._file.readinto(memoryview(buffer)[:left])
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = (self._start, self._file.tell(), self._end)[whence]
+        return self._file.seek(max(self._start, origin + offset)) - self._start
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def as_source(source: str | Path | ByteSource) -> ByteSource:
+    """Return a path as a source, and a source unchanged."""
+    return WholeFile(Path(source)) if isinstance(source, str | Path) else source
+
+
+def head(source: ByteSource, size: int) -> bytes:
+    """Return the first bytes; may raise :class:`OSError`."""
+    with source.opened() as file:
+        return file.read(size)
 
 
 @contextmanager

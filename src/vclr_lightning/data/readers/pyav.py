@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.readers.opening import ByteSource, as_source
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
-from vclr_lightning.data.readers.sources import ByteSource, as_source
 from vclr_lightning.data.readers.table_store import TableStore
 from vclr_lightning.data.readers.video import PyAVVideo
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.data.readers.decoding import PictureMaker
-    from vclr_lightning.data.readers.sources import ByteSource
+    from vclr_lightning.data.readers.opening import ByteSource
 
 MAX_DAMAGED = 0.1
 """Default share of damaged frames above which a video is rejected."""

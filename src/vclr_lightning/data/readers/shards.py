@@ -9,8 +9,8 @@ from typing import Protocol
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.manifest.shard_paths import shard_place
 from vclr_lightning.data.protocols import OpenVideo, TransientError, VideoError
+from vclr_lightning.data.readers.opening import ByteSource, FilePart, InMemory
 from vclr_lightning.data.readers.pyav import PyAVReader
-from vclr_lightning.data.readers.sources import ByteSource, FilePart, InMemory
 
 
 class SourceReader(Protocol):

@@ -12,8 +12,8 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.data.readers.opening import ByteSource, FilePart, WholeFile
 from vclr_lightning.data.readers.packets import GroupIndex, PacketTable
-from vclr_lightning.data.readers.sources import ByteSource, FilePart, WholeFile
 
 _FORM = "3"  # changes when tables of an earlier version would not be made now
 _LEAST = 4096  # packets; the table of a shorter video is read as fast as it is found

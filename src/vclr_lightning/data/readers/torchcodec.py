@@ -13,9 +13,8 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError, checked_indices
-from vclr_lightning.data.readers.opening import unreadable
+from vclr_lightning.data.readers.opening import ByteSource, as_source, head, unreadable
 from vclr_lightning.data.readers.pyav import PyAVReader
-from vclr_lightning.data.readers.sources import ByteSource, as_source, head
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError, checked_indices
+from vclr_lightning.data.readers.bitstream import parameter_sets
 from vclr_lightning.data.readers.decoding import ContradictionError, PictureMaker, StretchDecoder
 from vclr_lightning.data.readers.indexed import IndexedReader
-from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.opening import head, open_stream
 from vclr_lightning.data.readers.packets import (
     GroupIndex,
     PacketTable,
@@ -19,15 +20,13 @@ from vclr_lightning.data.readers.packets import (
     read_table,
     stream_doubts,
 )
-from vclr_lightning.data.readers.parameter_sets import parameter_sets
 from vclr_lightning.data.readers.planned import PlannedReader
 from vclr_lightning.data.readers.sequential import frame_times, read_sequentially, read_timestamps
-from vclr_lightning.data.readers.sources import head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vclr_lightning.data.readers.sources import ByteSource
+    from vclr_lightning.data.readers.opening import ByteSource
     from vclr_lightning.data.readers.table_store import TableStore
 
 

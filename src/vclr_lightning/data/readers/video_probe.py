@@ -10,7 +10,7 @@ import numpy as np
 
 from vclr_lightning.data.protocols import FRAME_SLACK, LEAST_SHARE, VideoError
 from vclr_lightning.data.readers.decoding import PictureMaker
-from vclr_lightning.data.readers.opening import open_stream
+from vclr_lightning.data.readers.opening import WholeFile, open_stream
 from vclr_lightning.data.readers.packets import PacketTable, read_table, stream_doubts
 from vclr_lightning.data.readers.sequential import (
     MAX_DAMAGED,
@@ -18,7 +18,6 @@ from vclr_lightning.data.readers.sequential import (
     check_share,
     stamped_times,
 )
-from vclr_lightning.data.readers.sources import WholeFile
 from vclr_lightning.data.readers.structure import ENCRYPTED, is_encrypted, promised_size
 
 if TYPE_CHECKING:
