@@ -89,13 +89,13 @@ def _run_hydra() -> None:
     import hydra
 
     from vclr_lightning.app.sweep import check_sweep, sweep_shown
-    from vclr_lightning.core.overrides import readable
+    from vclr_lightning.core.overrides import quote_overrides
 
     logging.raiseExceptions = False  # a full disk that refuses a line of the log is no traceback
     os.environ[_CHOICE] = str(int(_TRACEBACKS))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     with _errors_reported(), _failure_sent(), sweep_shown(tracebacks=_TRACEBACKS):
-        sys.argv[1:] = readable(sys.argv[1:])
+        sys.argv[1:] = quote_overrides(sys.argv[1:])
         check_sweep(sys.argv[1:])
         hydra.main(
             version_base="1.3", config_path="pkg://vclr_lightning.conf", config_name="config"

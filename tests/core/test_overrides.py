@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import QuotedString
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vclr_lightning.core.overrides import quoted, readable, typed
+from vclr_lightning.core.overrides import hydra_value, quote_overrides, shell_override
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="$"))
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -31,7 +31,7 @@ def _plain(value: object) -> object:
 @example("/a/b-c_1.txt")
 @given(VALUES)
 def test_every_value_arrives_as_it_is(value: object) -> None:
-    read = OverridesParser.create().parse_override(f"key={quoted(value)}")
+    read = OverridesParser.create().parse_override(f"key={hydra_value(value)}")
     assert _plain(read.value()) == value
 
 
@@ -39,14 +39,14 @@ def test_every_value_arrives_as_it_is(value: object) -> None:
     "path", ["/a/Vidéos", "/Zwei Ordner/é", "/a=b", "/clips (1)/x", "/ビデオ", "C:/x;y", "/100%"]
 )
 def test_paths_need_no_quotes(path: str) -> None:
-    (argument,) = readable([f"data.root={path}"])
+    (argument,) = quote_overrides([f"data.root={path}"])
     read = OverridesParser.create().parse_override(argument)
     assert (read.key_or_group, _plain(read.value())) == ("data.root", path)
 
 
 @given(TEXT)
 def test_what_is_put_into_quotes_is_what_was_typed(value: str) -> None:
-    (argument,) = readable([f"key={value}"])
+    (argument,) = quote_overrides([f"key={value}"])
     if argument != f"key={value}":
         assert _plain(OverridesParser.create().parse_override(argument).value()) == value
 
@@ -56,10 +56,10 @@ def test_what_is_put_into_quotes_is_what_was_typed(value: str) -> None:
     ["-m", "--cfg", "key=1,2", "key=[é, a]", "key='é", "key=${é}", "key", "~key", "+a=b"],
 )
 def test_what_may_mean_something_else_stays(argument: str) -> None:
-    assert readable([argument]) == [argument]
+    assert quote_overrides([argument]) == [argument]
 
 
 @given(TEXT.filter(bool) | TEXT.map("/{}".format))
 def test_what_is_shown_can_be_typed(value: str) -> None:
-    (argument,) = readable(shlex.split(typed("data.manifest", value)))
+    (argument,) = quote_overrides(shlex.split(shell_override("data.manifest", value)))
     assert _plain(OverridesParser.create().parse_override(argument).value()) == value

@@ -17,14 +17,14 @@ from vclr_lightning.app.sweep_table import Job, read_jobs, record_job
 from vclr_lightning.core import reading
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import (
+    parse_with_checksum,
     plain_values,
     read_json,
     read_numbers,
     read_record,
     read_rows,
     read_text,
-    sealed,
-    unsealed,
+    with_checksum,
     write_record,
 )
 from vclr_lightning.data.datasets.kinetics import read_kinetics
@@ -49,12 +49,12 @@ def test_a_record_is_what_was_written_or_damaged(
     content: dict[str, Any], indent: int | None, data: st.DataObject
 ) -> None:
     content.pop("checksum", None)
-    text = sealed(json.dumps(content, indent=indent))
-    assert unsealed(text, "a") == content
+    text = with_checksum(json.dumps(content, indent=indent))
+    assert parse_with_checksum(text, "a") == content
     place = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.characters(codec="ascii"))
     try:
-        found = unsealed(text[:place] + other + text[place + 1 :], "a")
+        found = parse_with_checksum(text[:place] + other + text[place + 1 :], "a")
     except UserError:
         return
     found.pop("checksun", None)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vclr_lightning import cli, train
 from vclr_lightning.core import screen
-from vclr_lightning.core.overrides import typed
+from vclr_lightning.core.overrides import shell_override
 from vclr_lightning.core.screen import PlainTable, progress_bar, show, track
 from vclr_lightning.models import TinyBackbone, export_backbone, load_initial_weights
 
@@ -88,7 +88,7 @@ def test_commands_show_folders_of_any_name(
     said = "".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "".join(str(weights).split()) in said
     given = {"ckpt": weights, "data.manifest": manifest, "features.folder": folder.parent / "f[/]"}
-    words = [shlex.split(typed(key, value))[0] for key, value in given.items()]
+    words = [shlex.split(shell_override(key, value))[0] for key, value in given.items()]
     small = ("image_size=32", "trainer=cpu", "data.num_workers=0", "features.num_frames=2")
     command("stage=features", *words, *small, f"run_dir={tmp_path}/run")
     said = "".join(capsys.readouterr().out.replace("│", "").split())

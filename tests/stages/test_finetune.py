@@ -38,7 +38,7 @@ from vclr_lightning.models import (
 )
 from vclr_lightning.modules import FinetuneModule
 from vclr_lightning.stages.shared.finetuned import load_finetuned
-from vclr_lightning.stages.shared.network import ScoredBackbone, finished_network, network_of
+from vclr_lightning.stages.shared.network import BackboneClassifier, network_of, pretrained_network
 
 Main = Callable[..., SimpleNamespace]
 
@@ -296,20 +296,20 @@ def test_scores_of_its_classes_are_a_layer_s_output(
     ckpt = Path("outputs/finetune/tsn/last.ckpt")
     classifier = load_finetuned(ckpt)
     frames = torch.randint(256, (5, 3, 1, 32, 32), dtype=torch.uint8)
-    network = finished_network(ckpt, layer="classifier")
+    network = pretrained_network(ckpt, layer="classifier")
     encode = frame_encoder(network, layer="classifier")
     views = frames[:, None, None]  # one frame each
     assert torch.allclose(encode(frames), classifier.scores(views), atol=1e-5)
     done = main(*taken, "module.head=tsm", "name=tsm", common=common)
     assert done.code == 0, done.err
     with pytest.raises(UserError, match="TSM classifier, which has no scores of single frames"):
-        finished_network("outputs/finetune/tsm/last.ckpt", layer="classifier")
+        pretrained_network("outputs/finetune/tsm/last.ckpt", layer="classifier")
     for file in ("last.ckpt", "last.backbone.safetensors"):
-        finished_network(f"outputs/finetune/tsm/{file}")
+        pretrained_network(f"outputs/finetune/tsm/{file}")
         assert "WARNING" in (said := capfd.readouterr().out)
         assert "was trained by TSM, with channels shifted between frames" in said
     with pytest.raises(UserError, match="no layer 'classifier'"):
-        find_layer(finished_network(weights), "classifier")
+        find_layer(pretrained_network(weights), "classifier")
 
 
 def test_the_network_of_weights_that_do_not_say_is_a_resnet(weights: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_checkpoint_of_lightning_s_own_says_how_its_classifier_is_built(tmp_pa
 def test_scores_are_of_pictures_as_the_network_was_trained_on_them() -> None:
     net = TinyBackbone(width=8)
     net.pixel_mean = net.pixel_std = (0.5, 0.5, 0.5)
-    scored = ScoredBackbone(net, torch.nn.Linear(64, 3)).eval()
+    scored = BackboneClassifier(net, torch.nn.Linear(64, 3)).eval()
     frames = torch.randint(256, (2, 3, 1, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         expected = scored.classifier(net.eval()((frames[:, :, 0] / 255 - 0.5) / 0.5))

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning.app.configuration import resolved, with_debug, with_network
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.overrides import readable
+from vclr_lightning.core.overrides import quote_overrides
 from vclr_lightning.core.screen import notices_once
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _one_process(
     from vclr_lightning.data.loading.epochs import micro_batch_size
     from vclr_lightning.stages.shared.trainer import count_processes
 
-    words = readable(overrides)
+    words = quote_overrides(overrides)
     if config_dir is not None:
         if not config_dir.is_dir():
             raise UserError(f"--config-dir {config_dir} is no folder")

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from vclr_lightning.core.errors import CodeFault, UserError, causes, disk_trouble, harmless
+from vclr_lightning.core.errors import CodeFault, UserError, causes, disk_failure, escape_controls
 
 _PLUS = ("experiment", "preset", "profiler", "suite")
 
@@ -23,7 +23,7 @@ def report_error(error: BaseException) -> int | None:
         status, text = 1, error.report()
     if text is None:
         return None
-    print(f"error: {harmless(text)}", file=sys.stderr)
+    print(f"error: {escape_controls(text)}", file=sys.stderr)
     return status
 
 
@@ -40,7 +40,7 @@ def explain(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, UserError):
             return _one_line(str(cause))
-    if trouble := disk_trouble(error, full=True):
+    if trouble := disk_failure(error, full=True):
         return f"cannot write: {trouble}; make room, and give the same command again"
     for cause in chain:
         module, name = type(cause).__module__, type(cause).__name__

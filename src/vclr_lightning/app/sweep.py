@@ -29,7 +29,7 @@ from vclr_lightning.app.sweep_table import (
     write_table,
 )
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.overrides import quoted
+from vclr_lightning.core.overrides import hydra_value
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.core.reading import read_numbers
 from vclr_lightning.core.screen import PlainTable, show
@@ -214,6 +214,6 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
     """
     from vclr_lightning.app.resolvers import run_name
 
-    overrides = [*HydraConfig.get().overrides.task, f"name={quoted(run_name(cfg.name))}"]
+    overrides = [*HydraConfig.get().overrides.task, f"name={hydra_value(run_name(cfg.name))}"]
     run_command([sys.executable, "-m", "vclr_lightning.train", *overrides])
     return read_numbers(Path(cfg.run_dir) / "result.json")

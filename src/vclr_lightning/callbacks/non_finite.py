@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vclr_lightning.core.distributed import gather_objects, max_over_ranks
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.overrides import typed
+from vclr_lightning.core.overrides import shell_override
 
 _SHOWN = 5
 
@@ -129,7 +129,7 @@ class NonFiniteGuard(Callback):
         how = "with a lower learning rate, or without what is broken"
         if not last.exists():
             return f"begin a new run {how}"
-        begin = f"name=NEW {typed('init', last)}"
+        begin = f"name=NEW {shell_override('init', last)}"
         return f"the last checkpoint is intact: begin a new run {how}, from it ({begin})"
 
 

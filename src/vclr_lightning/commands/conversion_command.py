@@ -52,7 +52,7 @@ def run_conversion(
         UserError: arguments are out of range or contradict each other, or too many files failed.
     """
     from vclr_lightning.core.errors import UserError
-    from vclr_lightning.core.overrides import typed
+    from vclr_lightning.core.overrides import shell_override
     from vclr_lightning.core.screen import show
     from vclr_lightning.data.manifest import Manifest
 
@@ -63,7 +63,7 @@ def run_conversion(
     if args.root is not None and args.source.is_dir():
         raise UserError("--root belongs to a manifest; a folder of videos is its own root")
     result = convert(args.source if args.root is None else Manifest.load(args.source, args.root))
-    override = typed("data.manifest", result.manifest.file)
+    override = shell_override("data.manifest", result.manifest.file)
     show(result.table(), *result.notices(), f"train with: {override}")
     failed = len(result.failed)
     files = failed + result.done

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the set, and say where its labelled videos are."""
-    from vclr_lightning.core.overrides import typed
+    from vclr_lightning.core.overrides import shell_override
     from vclr_lightning.data.synthetic import generate
 
     videos = generate(
@@ -32,5 +32,5 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         progress=True,
     )
-    root = typed("data.root", videos)
+    root = shell_override("data.root", videos)
     print(f"train on them with: python -m vclr_lightning.train +experiment=demo {root}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
-from vclr_lightning.core.foreign import CHANGED, CUT, what_it_is
+from vclr_lightning.core.foreign import CHANGED, CUT, foreign_format
 from vclr_lightning.core.reading import parse_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if other := what_it_is(path):
+    if other := foreign_format(path):
         raise UserError(f"{path} {other}")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -97,7 +97,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
-def disk_trouble(error: BaseException, *, full: bool = False) -> str:
+def disk_failure(error: BaseException, *, full: bool = False) -> str:
     """Return how a disk failed, in the system's words; empty where no disk is to blame.
 
     Libraries wrap failed writes in errors of their own, so the causes count.
@@ -107,7 +107,7 @@ def disk_trouble(error: BaseException, *, full: bool = False) -> str:
         full: look for a full disk only, not for one that refuses writes for another reason.
 
     Example:
-        >>> disk_trouble(OSError(errno.ENOSPC, "no room")), disk_trouble(ValueError("no number"))
+        >>> disk_failure(OSError(errno.ENOSPC, "no room")), disk_failure(ValueError("no number"))
         ('No space left on device', '')
     """
     numbers = _FULL if full else _FULL | _REFUSED
@@ -115,11 +115,11 @@ def disk_trouble(error: BaseException, *, full: bool = False) -> str:
     return next((os.strerror(number) for number in found if number in numbers), "")
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Escape the control codes of terminals, which a file name may contain.
 
     Example:
-        >>> print(harmless("a" + chr(27) + "[2Jb.mp4"))
+        >>> print(escape_controls("a" + chr(27) + "[2Jb.mp4"))
         a\\x1b[2Jb.mp4
     """
     return text.translate(_CONTROLS)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from vclr_lightning.core.errors import UserError, disk_trouble
+from vclr_lightning.core.errors import UserError, disk_failure
 
 _PIECE = 1 << 22  # bytes
 _THREADS = 16
@@ -57,7 +57,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         plain = (error.strerror or str(error)) if isinstance(error, OSError) else ""
-        if reason := plain or disk_trouble(error):
+        if reason := plain or disk_failure(error):
             raise UserError(f"cannot write {file}: {reason}") from error
         raise
 

@@ -59,14 +59,14 @@ def kind_of(head: bytes) -> str | None:
     return TEXT if _LETTERS.fullmatch(head) and head and not head.startswith(b"YUV4MPEG2") else None
 
 
-def what_it_is(path: Path) -> str | None:
+def foreign_format(path: Path) -> str | None:
     """Return what a file is, and what to do, where it is surely none of PyTorch or safetensors.
 
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "resnet50.pth"
         >>> _ = file.write_text("<html>404: not found</html>")
-        >>> what_it_is(file)
+        >>> foreign_format(file)
         'is an HTML page, as a failed download leaves; get the file again'
     """
     if path.is_dir():

@@ -13,11 +13,11 @@ _SYNTAX = re.compile(r"[\"',{}\[\]]|\$\{")  # a list, a sweep, an interpolation 
 _PATH = re.compile(r"/([^\\]*[^\\\s])?")  # Hydra reads it unquoted as it is
 
 
-def quoted(value: Any) -> str:
+def hydra_value(value: Any) -> str:
     """Return a value in the syntax of Hydra's command line.
 
     Example:
-        >>> quoted("it's"), quoted(None), quoted([1, "a b"]), quoted(True)
+        >>> hydra_value("it's"), hydra_value(None), hydra_value([1, "a b"]), hydra_value(True)
         ("'it\\\\'s'", 'null', "[1,'a b']", 'true')
     """
     if value is None:
@@ -25,9 +25,9 @@ def quoted(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{hydra_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(quoted, value)) + "]"
+        return "[" + ",".join(map(hydra_value, value)) + "]"
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL:
             return value
@@ -37,25 +37,25 @@ def quoted(value: Any) -> str:
     return str(value)
 
 
-def typed(key: str, value: object) -> str:
-    """Return an override as a user types it into a shell, for commands that use :func:`readable`.
+def shell_override(key: str, value: object) -> str:
+    """Return an override as typed into a shell, for commands that use :func:`quote_overrides`.
 
     Example:
-        >>> print(typed("data.root", "/videos"), typed("data.root", "/my vidéos"))
+        >>> print(shell_override("data.root", "/videos"), shell_override("data.root", "/my vidéos"))
         data.root=/videos 'data.root=/my vidéos'
     """
     text = str(value)
     plain = _PATH.fullmatch(text) and not _SYNTAX.search(text)
-    return shlex.quote(f"{key}={text if plain else quoted(text)}")
+    return shlex.quote(f"{key}={text if plain else hydra_value(text)}")
 
 
-def readable(arguments: Iterable[str]) -> list[str]:
+def quote_overrides(arguments: Iterable[str]) -> list[str]:
     """Quote values that Hydra cannot read otherwise, such as many paths.
 
     Values with quotes, commas, brackets or interpolations are left alone: they may be meant so.
 
     Example:
-        >>> readable(["-m", "data.root=/Vidéos/a=b (1)", "num_segments=2,3", "seed=1"])
+        >>> quote_overrides(["-m", "data.root=/Vidéos/a=b (1)", "num_segments=2,3", "seed=1"])
         ['-m', "data.root='/Vidéos/a=b (1)'", 'num_segments=2,3', 'seed=1']
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -69,6 +69,6 @@ def readable(arguments: Iterable[str]) -> list[str]:
             try:
                 parser.parse_override(argument)
             except HydraException:
-                argument = f"{key}={quoted(value)}"
+                argument = f"{key}={hydra_value(value)}"
         found.append(argument)
     return found

@@ -185,7 +185,7 @@ def write_record(file: Path, content: Mapping[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     with replacing(file) as sink:
-        sink.write(sealed(json.dumps(content, indent=1)).encode())
+        sink.write(with_checksum(json.dumps(content, indent=1)).encode())
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
@@ -196,7 +196,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return plain_values(unsealed(read_text(file), file), file, most=_RECORD)
+        return plain_values(parse_with_checksum(read_text(file), file), file, most=_RECORD)
     except UserError as error:
         logger.warning("%s; it is made anew", error)
         return None
@@ -208,11 +208,11 @@ def read_numbers(file: Path) -> dict[str, float]:
     return {name: value for name, value in content.items() if isinstance(value, int | float)}
 
 
-def sealed(text: str) -> str:
+def with_checksum(text: str) -> str:
     """Return the JSON of a mapping with a checksum as its last value.
 
     Example:
-        >>> sealed('{"a": 1}')
+        >>> with_checksum('{"a": 1}')
         '{"a": 1, "checksum": 2057863684}'
     """
     body = text.rstrip()[:-1].rstrip()
@@ -220,8 +220,8 @@ def sealed(text: str) -> str:
     return f'{body}{comma} "checksum": {zlib.crc32(body.encode())}}}'
 
 
-def unsealed(text: str, where: str | Path) -> dict[str, Any]:
-    """Return the values of a text of :func:`sealed`.
+def parse_with_checksum(text: str, where: str | Path) -> dict[str, Any]:
+    """Return the values of a text of :func:`with_checksum`.
 
     Args:
         text: to parse.
@@ -231,7 +231,7 @@ def unsealed(text: str, where: str | Path) -> dict[str, Any]:
         UserError: it is damaged.
 
     Example:
-        >>> unsealed(sealed('{"a": 1}'), "a.json")
+        >>> parse_with_checksum(with_checksum('{"a": 1}'), "a.json")
         {'a': 1}
     """
     content = parse_json(text, where)

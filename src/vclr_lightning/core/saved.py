@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.foreign import CHANGED, CUT, what_it_is
+from vclr_lightning.core.foreign import CHANGED, CUT, foreign_format
 
 _PICKLE = 64 << 20  # bytes; 100,000 tensors need 15 MB
 _DEPTH, _VALUES = 500, 10**7  # of one value in a pickle
@@ -46,7 +46,7 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
     Raises:
         UserError: it is another kind of file, damaged, contains code, or less than it declares.
     """
-    if other := what_it_is(path):
+    if other := foreign_format(path):
         raise UserError(f"{path} {other}")
     names: set[str] = set()
     archive = False

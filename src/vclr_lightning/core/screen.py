@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vclr_lightning.core.errors import harmless
+from vclr_lightning.core.errors import escape_controls
 
 _LINE_EVERY = 10.0  # seconds between lines where standard error is no terminal
 _shown: ContextVar[set[str] | None] = ContextVar("shown", default=None)
@@ -42,7 +42,7 @@ class PlainTable(Table):
     """
 
     def __init__(self, *headers: str, title: str | None = None, **options: Any) -> None:
-        shown = None if title is None else Text(harmless(title), style="table.title")
+        shown = None if title is None else Text(escape_controls(title), style="table.title")
         super().__init__(title=shown, **options)
         for header in headers:
             self.add_column(header)
@@ -57,12 +57,12 @@ class PlainTable(Table):
 
 
 def _text(cell: Any) -> Any:
-    return Text(harmless(cell)) if isinstance(cell, str) else cell
+    return Text(escape_controls(cell)) if isinstance(cell, str) else cell
 
 
 class _PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(harmless(text), **options)
+        return super().render_str(escape_controls(text), **options)
 
 
 def screen(**options: Any) -> Console:

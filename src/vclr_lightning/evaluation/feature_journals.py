@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.reading import sealed, unsealed
+from vclr_lightning.core.reading import parse_with_checksum, with_checksum
 from vclr_lightning.evaluation.features import FACTS
 from vclr_lightning.evaluation.store import FEATURES, FeatureStore
 
@@ -103,7 +103,7 @@ class FeatureJournal:
         }
         try:
             self._features.write(content)
-            self._lines.write(sealed(json.dumps(line)) + "\n")
+            self._lines.write(with_checksum(json.dumps(line)) + "\n")
             self._lines.flush()
         except OSError as error:
             raise UserError(f"cannot write {self._lines.name}: {error.strerror}") from error
@@ -126,7 +126,7 @@ def read_journals(folder: Path) -> Batches:
         content = np.memmap(file, mode="r") if size else np.zeros(0, np.uint8)
         for line in journal.read_bytes().decode("ascii", "replace").splitlines():
             try:
-                entry = unsealed(line, journal)
+                entry = parse_with_checksum(line, journal)
                 end = offset + entry["bytes"]
                 if end > size or zlib.crc32(content[offset:end].tobytes()) != entry["crc"]:
                     break

@@ -13,7 +13,7 @@ from torch import Tensor
 from vclr_lightning.core.arrays import map_array, map_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
-from vclr_lightning.core.reading import read_text, unsealed
+from vclr_lightning.core.reading import parse_with_checksum, read_text
 from vclr_lightning.evaluation.features import FACTS, FeatureSet, segment_means
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class FeatureStore:
         if not file.is_file():
             raise UserError(f"{folder} holds no features; extract them with stage=features")
         try:
-            about = unsealed(read_text(file), file)
+            about = parse_with_checksum(read_text(file), file)
             store = cls(folder, about)
             wanted = about["format"], tuple(about["shape"]), about["videos"]
             rows, _ = map_arrow(folder / ROWS, title="table of videos", verify=verify)

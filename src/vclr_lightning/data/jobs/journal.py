@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.reading import sealed, unsealed
+from vclr_lightning.core.reading import parse_with_checksum, with_checksum
 from vclr_lightning.core.screen import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -126,10 +126,10 @@ class FileJournal:
                 continued = bool(self.read())
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._sink = io.FileIO(self._file, "a" if continued else "w")
-                # The line break ends a torn line.
-                _write(self._sink, "\n" if continued else sealed(json.dumps(self._key)) + "\n")
+                head = "" if continued else with_checksum(json.dumps(self._key))
+                _write(self._sink, head + "\n")  # the line break ends a torn line
             fields = {name: getattr(result, name) for name in FileResult.__slots__}
-            _write(self._sink, sealed(json.dumps(fields)) + "\n")
+            _write(self._sink, with_checksum(json.dumps(fields)) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._file}: {error.strerror}") from error
 
@@ -159,7 +159,7 @@ def _write(sink: io.FileIO, line: str) -> None:
 
 def _parsed(line: str, file: Path) -> dict[str, Any]:
     try:
-        return unsealed(line, file)
+        return parse_with_checksum(line, file)
     except UserError:  # torn when its run was killed, or damaged
         return {}
 

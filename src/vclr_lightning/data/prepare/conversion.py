@@ -9,7 +9,7 @@ from pathlib import Path
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers
 from vclr_lightning.core.locks import locked
-from vclr_lightning.core.reading import read_text, unsealed, write_record
+from vclr_lightning.core.reading import parse_with_checksum, read_text, write_record
 from vclr_lightning.data.indexing.indexer import index_videos
 from vclr_lightning.data.indexing.source import VideoSource
 from vclr_lightning.data.jobs import Rejected
@@ -79,7 +79,7 @@ def _claim(out: Path, root: Path, settings: Mapping[str, object], *, mark: str) 
     clear_leftovers(file.parent)
     settings = {"root": str(outer), **settings}
     try:
-        known = unsealed(read_text(file), file) if file.is_file() else None
+        known = parse_with_checksum(read_text(file), file) if file.is_file() else None
     except UserError as error:
         raise UserError(
             f"{error}, so that it is not known how the videos in {out} were made; delete that "

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from vclr_lightning.core.errors import UserError, disk_trouble
+from vclr_lightning.core.errors import UserError, disk_failure
 from vclr_lightning.data.protocols import VideoError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def writing(file: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(file)
     except (OSError, av.FFmpegError) as error:
-        if said := disk_trouble(error):
+        if said := disk_failure(error):
             raise UserError(f"cannot write {file}: {said}") from error
         raise VideoError(f"cannot be encoded: {error}") from error
     finally:

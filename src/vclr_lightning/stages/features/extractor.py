@@ -39,7 +39,7 @@ from vclr_lightning.stages.features.provenance import (
     videos_of,
 )
 from vclr_lightning.stages.shared.hardware import Hardware
-from vclr_lightning.stages.shared.network import finished_network, weights_digest
+from vclr_lightning.stages.shared.network import pretrained_network, weights_digest
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import VideoTable
@@ -115,7 +115,7 @@ class FeatureExtractor:
         if chunk < 1:
             raise UserError(f"chunk={chunk} must be at least 1")
         self.data = data
-        self.backbone = finished_network(
+        self.backbone = pretrained_network(
             weights, backbone, layer=layer, untrained=untrained, prefix=prefix
         )
         self.weights = f"{weights}, untrained" if untrained else str(weights)

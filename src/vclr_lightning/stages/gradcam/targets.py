@@ -21,7 +21,7 @@ from vclr_lightning.stages.gradcam.explained import (
     TupleSimilarity,
 )
 from vclr_lightning.stages.shared.finetuned import load_finetuned
-from vclr_lightning.stages.shared.network import finished_network
+from vclr_lightning.stages.shared.network import pretrained_network
 from vclr_lightning.stages.shared.run_config import config_value, run_config
 
 logger = logging.getLogger(__name__)
@@ -87,8 +87,8 @@ def build_target(
             return ClassScores(module)
         return TupleSimilarity(module.query_encoder, module.shift)
     if untrained and str(of).lower() != "none":
-        return TupleSimilarity(finished_network(of, network, untrained=True))
-    network = finished_network(weights, network)
+        return TupleSimilarity(pretrained_network(of, network, untrained=True))
+    network = pretrained_network(weights, network)
     if target == "similarity" or checkpoint is None:
         return TupleSimilarity(network)
     return _order(network, checkpoint)

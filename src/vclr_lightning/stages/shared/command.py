@@ -11,7 +11,7 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import VARIABLES
-from vclr_lightning.core.overrides import quoted
+from vclr_lightning.core.overrides import hydra_value
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.core.reading import read_numbers, read_record, write_record
 from vclr_lightning.evaluation.outcomes import Measured
@@ -69,8 +69,8 @@ class Command:
             for group, option in self._choices.items()
             if group not in named
         ]
-        values = [f"{key}={quoted(value)}" for key, value in self._values.items()]
-        return [*choices, *self._given, *values, f"run_dir={quoted(str(directory))}"]
+        values = [f"{key}={hydra_value(value)}" for key, value in self._values.items()]
+        return [*choices, *self._given, *values, f"run_dir={hydra_value(str(directory))}"]
 
     def __call__(self, *, directory: str | Path) -> Measured:
         """Run or continue the command in the folder ``directory``.

@@ -31,7 +31,7 @@ CLASSIFIER = "classifier"
 """Layer name of a finetuned network that selects its class scores."""
 
 
-class ScoredBackbone(nn.Module):
+class BackboneClassifier(nn.Module):
     """A network and a classifier of its features: ``(N, ...)`` to ``(N, classes)``.
 
     Args:
@@ -51,7 +51,7 @@ class ScoredBackbone(nn.Module):
         return scores
 
 
-def finished_network(
+def pretrained_network(
     weights: str | Path,
     backbone: nn.Module | None = None,
     *,
@@ -115,7 +115,7 @@ def finished_network(
     return network
 
 
-def _scored(weights: str | Path, backbone: nn.Module | None) -> ScoredBackbone:
+def _scored(weights: str | Path, backbone: nn.Module | None) -> BackboneClassifier:
     classifier = load_finetuned(weights, backbone)
     if classifier.shift is not None:
         raise UserError(
@@ -123,7 +123,7 @@ def _scored(weights: str | Path, backbone: nn.Module | None) -> ScoredBackbone:
             "module.head=tsn, or leave features.layer out"
         )
     logger.info("weights: %s, scores of %d classes", weights, classifier.classifier.out_features)
-    return ScoredBackbone(classifier.query_encoder, classifier.classifier).eval()
+    return BackboneClassifier(classifier.query_encoder, classifier.classifier).eval()
 
 
 def network_of(
@@ -136,7 +136,7 @@ def network_of(
     """Return the network of a file's weights with random weights, to train.
 
     Args:
-        weights: a file as in :func:`finished_network`; ``None`` or ``"none"`` for none.
+        weights: a file as in :func:`pretrained_network`; ``None`` or ``"none"`` for none.
         name, small_stem, zero_init_residual: of the ResNet where there is no file, or where the
             file does not describe its network. Values other than the defaults win over the file.
 

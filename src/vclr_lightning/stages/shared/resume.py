@@ -13,7 +13,7 @@ from vclr_lightning.callbacks.checkpoint import LAST
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
-from vclr_lightning.core.overrides import typed
+from vclr_lightning.core.overrides import shell_override
 from vclr_lightning.core.saved import load_dict
 from vclr_lightning.stages.shared.run_config import (
     checkpoint_config,
@@ -96,13 +96,13 @@ def check_same_run(
     if not saved:
         raise UserError(
             f"{checkpoint} is no checkpoint of a run of this package; to start from its weights"
-            f" give {typed('init', checkpoint)}"
+            f" give {shell_override('init', checkpoint)}"
         )
     was, now = (config_value(node, "stage.name") for node in (saved, config))
     if was != now:
         raise UserError(
             f"{checkpoint} is of stage={was}, which stage={now} does not continue; to "
-            f"start from its weights give {typed('init', checkpoint)}"
+            f"start from its weights give {shell_override('init', checkpoint)}"
         )
     found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
     for key, was, now in (d for d in found if d[0] in ROUNDING and is_rank_zero()):
