@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     """Index the videos and print the result."""
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.core.screen import show
-    from vclr_lightning.data.indexing import VideoSource, index_videos
+    from vclr_lightning.data.indexing import ListingSource, index_videos
     from vclr_lightning.data.manifest.manifest_file import is_manifest
     from vclr_lightning.data.manifest.summary import leaks
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--workers {args.workers} must be at least 1")
     if args.out is not None and args.out.exists() and not is_manifest(args.out):
         raise UserError(f"--out {args.out} exists and is no manifest; give another file")
-    source = VideoSource(
+    source = ListingSource(
         root=args.root.absolute(),
         lists=_lists(args.lists),
         kinetics=args.kinetics,

@@ -6,14 +6,15 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import av
-import torch
-from torch import Tensor
 
 from vclr_lightning.core.errors import CodeFault, UserError, causes
 from vclr_lightning.data.protocols import FrameCountChangedError, TransientError, VideoError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -88,6 +89,7 @@ def described(value: object) -> str:
     """Describe a value by its type, and its shape and dtype if it has any.
 
     Example:
+        >>> import torch
         >>> described(None), described(torch.zeros((2, 3)))
         ('NoneType', 'Tensor (2, 3) of float32')
     """
@@ -98,7 +100,9 @@ def described(value: object) -> str:
 
 def picture(value: object, *shape: int) -> Tensor:
     """Return a transform's result; raise :class:`TypeError` unless it is uint8 of this shape."""
-    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.shape != shape:
+    import torch  # not above: processes that only probe or re-encode files start without it
+
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.uint8 or value.shape != shape:
         raise TypeError(f"it gives {described(value)}, not a tensor {shape} of uint8")
     return value
 

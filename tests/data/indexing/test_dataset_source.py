@@ -10,7 +10,7 @@ import pytest
 
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing import VideoSource, ensure_manifest, index_videos
+from vclr_lightning.data.indexing import ListingSource, ensure_manifest, index_videos
 from vclr_lightning.data.jobs.rejects import read_rejects
 from vclr_lightning.data.manifest import Manifest, Span
 from vclr_lightning.stages.shared.data import video_data
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_said(
 
 def test_clips_of_one_file_open_it_once(anet: tuple[Path, Path], tmp_path: Path) -> None:
     root, lists = anet
-    source = VideoSource(root=root, dataset="activitynet", annotations=lists)
+    source = ListingSource(root=root, dataset="activitynet", annotations=lists)
     out = tmp_path / "m.arrow"
     done = index_videos(source.listing(show=False), root=root, out=out, show=False, workers=1)
     assert done.probed == 2
@@ -172,4 +172,4 @@ def test_none_of_the_videos_is_there(ucf: tuple[Path, Path], write_video: WriteV
     root, lists = ucf
     other = write_video(root.parent / "other" / "x.mp4").parent
     with pytest.raises(UserError, match=r"none of the 4 listed videos is in .*: no such video"):
-        VideoSource(root=other, dataset="ucf101", annotations=lists).listing(show=False)
+        ListingSource(root=other, dataset="ucf101", annotations=lists).listing(show=False)

@@ -161,12 +161,12 @@ def test_home_folders(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 _RANK = """
 import sys
-from vclr_lightning.data.indexing import VideoSource, ensure_manifest
-listing = VideoSource.listing
+from vclr_lightning.data.indexing import ListingSource, ensure_manifest
+listing = ListingSource.listing
 def counted(source, **options):
     print("looked")
     return listing(source, **options)
-VideoSource.listing = counted
+ListingSource.listing = counted
 print(ensure_manifest(sys.argv[1], cache_dir=sys.argv[2], workers=1, show=False).fingerprint)
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing import Indexed, VideoSource, index_videos
+from vclr_lightning.data.indexing import Indexed, ListingSource, index_videos
 from vclr_lightning.data.manifest import Manifest, changed_files, summarise
 from vclr_lightning.data.manifest.summary import leaks
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path, write_video: WriteVideo) -> Path:
 
 
 def index(root: Path, out: Path, **options: object) -> Indexed:
-    source = VideoSource(root=root, frames=options.get("frames"))  # type: ignore[arg-type]
+    source = ListingSource(root=root, frames=options.get("frames"))  # type: ignore[arg-type]
     listing = source.listing(show=False)
     return index_videos(listing, root=root, out=out, show=False, **options)  # type: ignore[arg-type]
 
@@ -248,9 +248,10 @@ def test_folders_of_frames(root: Path, tmp_path: Path) -> None:
 _RUN = """
 import sys
 from pathlib import Path
-from vclr_lightning.data.indexing import VideoSource, index_videos
+from vclr_lightning.data.indexing import ListingSource, index_videos
 root, out = map(Path, sys.argv[1:])
-index_videos(VideoSource(root=root).listing(show=False), root=root, out=out, workers=1, show=False)
+listing = ListingSource(root=root).listing(show=False)
+index_videos(listing, root=root, out=out, workers=1, show=False)
 """
 
 

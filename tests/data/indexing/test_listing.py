@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.indexing.listing import Entry, listing_of_folder, with_groups
+from vclr_lightning.data.indexing.listing import listing_of_folder, with_groups
 from vclr_lightning.data.indexing.video_files import Found
+from vclr_lightning.data.manifest import Row
 
 
 def listed(*paths: str, **options: bool | str) -> list[tuple[str, str | None]]:
@@ -47,7 +48,7 @@ def test_a_class_that_is_called_test_is_a_class() -> None:
 
 
 def groups(*paths: str, regex: str | None = None) -> list[str]:
-    return [entry.group for entry in with_groups([Entry(path=path) for path in paths], regex)]
+    return [entry.group for entry in with_groups([Row(path=path) for path in paths], regex)]
 
 
 def test_names_that_say_so() -> None:
@@ -71,7 +72,7 @@ def test_regex_on_the_path_without_suffix() -> None:
 
 
 def test_known_groups_are_kept_unless_overridden() -> None:
-    entries = [Entry(path="a1.mp4", group="source")]
+    entries = [Row(path="a1.mp4", group="source")]
     assert with_groups(entries)[0].group == "source"
     assert with_groups(entries, r"\d")[0].group == "1"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.lists import (
-    Line,
+    ListLine,
     labels_of_numbers,
     listing_of_lists,
     parse_line,
@@ -19,21 +19,21 @@ from vclr_lightning.data.indexing.lists import (
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("a.mp4 3", Line("a.mp4", None, 3)),
-        ("a.mp4 120 3", Line("a.mp4", 120, 3)),
-        ("a.mp4", Line("a.mp4", None, None)),
-        ("  c/a.avi 2 \r", Line("c/a.avi", None, 2)),
-        ("my dir/take 2.AVI 5", Line("my dir/take 2.AVI", None, 5)),
-        ("v.mp4.mkv 1", Line("v.mp4.mkv", None, 1)),
-        ("v.mp4 b.avi 1", Line("v.mp4 b.avi", None, 1)),
-        ("frames/v1 127 4", Line("frames/v1", 127, 4)),
-        ("frames/v1 4", Line("frames/v1", None, 4)),
-        ("frames/v1", Line("frames/v1", None, None)),
-        ("frames/take 2\t127 4", Line("frames/take 2", 127, 4)),
-        ("a.mp4 -1", Line("a.mp4", None, None)),
+        ("a.mp4 3", ListLine("a.mp4", None, 3)),
+        ("a.mp4 120 3", ListLine("a.mp4", 120, 3)),
+        ("a.mp4", ListLine("a.mp4", None, None)),
+        ("  c/a.avi 2 \r", ListLine("c/a.avi", None, 2)),
+        ("my dir/take 2.AVI 5", ListLine("my dir/take 2.AVI", None, 5)),
+        ("v.mp4.mkv 1", ListLine("v.mp4.mkv", None, 1)),
+        ("v.mp4 b.avi 1", ListLine("v.mp4 b.avi", None, 1)),
+        ("frames/v1 127 4", ListLine("frames/v1", 127, 4)),
+        ("frames/v1 4", ListLine("frames/v1", None, 4)),
+        ("frames/v1", ListLine("frames/v1", None, None)),
+        ("frames/take 2\t127 4", ListLine("frames/take 2", 127, 4)),
+        ("a.mp4 -1", ListLine("a.mp4", None, None)),
     ],
 )
-def test_forms_of_a_line(line: str, expected: Line) -> None:
+def test_forms_of_a_line(line: str, expected: ListLine) -> None:
     assert parse_line(line) == expected
 
 
@@ -50,7 +50,7 @@ paths = st.lists(words, min_size=1, max_size=3).map(" ".join).map(lambda path: p
 @given(paths, st.integers(0), st.none() | st.integers(0))
 def test_what_is_written_is_read(path: str, label: int, frames: int | None) -> None:
     line = f"{path} {label}" if frames is None else f"{path} {frames} {label}"
-    assert parse_line(line) == Line(path, frames, label)
+    assert parse_line(line) == ListLine(path, frames, label)
 
 
 def test_files_as_they_are_found(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vclr_lightning.data.indexing import VideoSource, ensure_manifest, index_videos
+from vclr_lightning.data.indexing import ListingSource, ensure_manifest, index_videos
 from vclr_lightning.data.indexing.lists import listing_of_lists, read_list
 
 DATA = Path(os.environ.get("VCLR_TEST_DATA", ""))
@@ -44,7 +44,10 @@ def test_ut_interaction_by_folder_and_by_lists(tmp_path: Path) -> None:
 def test_every_file_is_a_row_or_rejected_with_a_reason(name: str, tmp_path: Path) -> None:
     root = DATA / name
     done = index_videos(
-        VideoSource(root=root).listing(show=False), root=root, out=tmp_path / "m.arrow", show=False
+        ListingSource(root=root).listing(show=False),
+        root=root,
+        out=tmp_path / "m.arrow",
+        show=False,
     )
     manifest = done.manifest
     rows = {manifest.path(i).name for i in range(len(manifest))}

@@ -7,9 +7,10 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from vclr_lightning.data.indexing.listing import SPLIT_NAMES, Entry, Listing
+from vclr_lightning.data.indexing.listing import SPLIT_NAMES, Listing
 from vclr_lightning.data.indexing.video_files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.jobs.rejects import Rejected
+from vclr_lightning.data.manifest.schema import Row
 
 if TYPE_CHECKING:
     from vclr_lightning.data.datasets.official import Named, Official
@@ -34,7 +35,7 @@ def match(official: Official, found: Found) -> Listing:
     for path in found.paths:
         by_stem[same_name(stem_of(path))].append(path)
     loose = _loose_names(official, by_stem) if official.loose else {}
-    entries: list[Entry] = []
+    entries: list[Row] = []
     rejected = list(official.rejected)
     taken: set[tuple[object, ...]] = set()
     for named in official.videos:
@@ -55,7 +56,7 @@ def match(official: Official, found: Found) -> Listing:
             continue
         taken.add(place)
         entries.append(
-            Entry(
+            Row(
                 path=path,
                 split=named.split,
                 label=named.label,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets.official import find_file, need_file, read_lines
-from vclr_lightning.data.indexing.listing import Entry, Listing
+from vclr_lightning.data.indexing.listing import Listing
 from vclr_lightning.data.indexing.video_files import Found, is_video_name, same_name
 from vclr_lightning.data.jobs.rejects import Rejected
+from vclr_lightning.data.manifest.schema import Row
 
 VIEWS = ("plain", "offset")
 _CLASSES = 100_000  # at most, without a label map
@@ -40,7 +41,7 @@ def listing_of_mmaction2(
         raise UserError("offsets count frames, so view=offset needs the frames' template")
     names = _label_map(folder)
     here = {same_name(path): path for path in found.paths}
-    entries: dict[tuple[str, float | None, float | None], Entry] = {}
+    entries: dict[tuple[str, float | None, float | None], Row] = {}
     rejected, numbers = [], set()
     for split, file in _lists(folder, split_number, frames).items():
         for number, line in read_lines(file):
@@ -54,7 +55,7 @@ def listing_of_mmaction2(
             elif place in entries:
                 rejected.append(Rejected(path, f"listed again by {file.name}, line {number}"))
             else:
-                entries[place] = Entry(path=real, split=split, label=label, start=start, end=end)
+                entries[place] = Row(path=real, split=split, label=label, start=start, end=end)
             numbers.add(label)
     if not names and max(numbers) > _CLASSES:
         raise UserError(f"the lists in {folder} have class {max(numbers)}, but no label map")

@@ -2,6 +2,6 @@
 
 from vclr_lightning.data.indexing.ensure import ensure_manifest
 from vclr_lightning.data.indexing.indexer import Indexed, index_videos
-from vclr_lightning.data.indexing.source import VideoSource
+from vclr_lightning.data.indexing.source import ListingSource
 
-__all__ = ["Indexed", "VideoSource", "ensure_manifest", "index_videos"]
+__all__ = ["Indexed", "ListingSource", "ensure_manifest", "index_videos"]

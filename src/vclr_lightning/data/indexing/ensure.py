@@ -17,7 +17,7 @@ from vclr_lightning.core.locks import locked
 from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.core.screen import notice
 from vclr_lightning.data.indexing.indexer import index_videos
-from vclr_lightning.data.indexing.source import VideoSource
+from vclr_lightning.data.indexing.source import ListingSource
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED
 
@@ -117,7 +117,7 @@ def ensure_manifest(
         prepared = (packed.parent / PREPARED).is_dir() and not late
         if stored.info.shards or prepared:
             return _sound(stored, max_damaged, show)
-    source = VideoSource(
+    source = ListingSource(
         root=_path(root),
         lists=listed,
         kinetics=tuple(map(_path, files)),
@@ -166,7 +166,7 @@ def _path(path: PathLike) -> Path:
     return Path(path).expanduser().absolute()  # no shell expands the ~ of `data.root=~/videos`
 
 
-def _key(source: VideoSource, *, decode: bool, max_damaged: float) -> str:
+def _key(source: ListingSource, *, decode: bool, max_damaged: float) -> str:
     lists = {split: [str(file) for file in files] for split, files in source.lists.items()}
     kinetics = [str(file) for file in source.kinetics]
     rest: list[object] = [source.with_classes, source.group_regex, source.frames, decode]

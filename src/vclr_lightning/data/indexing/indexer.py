@@ -14,8 +14,13 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import locked
-from vclr_lightning.data.indexing.listing import Listing
-from vclr_lightning.data.indexing.manifest_rows import one_group_per_file, rows_of
+from vclr_lightning.data.indexing.listing import Listing, one_group_per_file
+from vclr_lightning.data.indexing.probe_results import (
+    earlier_results,
+    is_current,
+    probed_rows,
+    still_valid,
+)
 from vclr_lightning.data.jobs import (
     Answer,
     FileJournal,
@@ -23,16 +28,14 @@ from vclr_lightning.data.jobs import (
     LocalProcesses,
     Rejected,
     cores,
-    read_rejects,
     reasons_of,
     rejects_file,
     run_job,
     stat_files,
     write_rejects,
 )
-from vclr_lightning.data.manifest import Info, Manifest, Row, Summary, summarise, write_manifest
-from vclr_lightning.data.manifest.manifest_file import read_manifest
-from vclr_lightning.data.manifest.schema import PROBED, SCHEMA_VERSION, fingerprint
+from vclr_lightning.data.manifest import Info, Manifest, Summary, summarise, write_manifest
+from vclr_lightning.data.manifest.schema import SCHEMA_VERSION
 from vclr_lightning.data.readers import ImageFolderReader, probe
 from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 
@@ -137,7 +140,7 @@ def index_videos(
     with locked(out, show=show):
         if fresh:
             journal.remove()
-        known = {} if fresh else _earlier_results(out, root, **settings)
+        known = {} if fresh else earlier_results(out, root, **settings)
         known.update(journal.read())
         paths = list(dict.fromkeys(entry.path for entry in listing.entries))
         folders = frames is not None
@@ -146,7 +149,7 @@ def index_videos(
             results, probed = run_job(
                 partial(probe_file, root=root, **settings),
                 {str(root / file.path): file for file in files},
-                known=lambda now: now if now.reason else _still_valid(known.get(now.path), now),
+                known=lambda now: now if now.reason else still_valid(known.get(now.path), now),
                 finish=finish,
                 executor=executor,
                 default=partial(LocalProcesses, workers, calls_per_process=_PER_PROCESS),
@@ -154,7 +157,7 @@ def index_videos(
                 failures="rejected",
                 show=show,
             )
-        rows, outside = rows_of(one_group_per_file(root, listing.entries, results), results)
+        rows, outside = probed_rows(one_group_per_file(root, listing.entries, results), results)
         split_of = {entry.path: entry.split for entry in listing.entries}
         failed = [
             Rejected(r.path, r.reason, r.size, r.mtime_ns, split_of[r.path], r.ctime_ns)
@@ -178,7 +181,7 @@ def index_videos(
             max_damaged=max_damaged,
             source=source,
         )
-        if probed or not _is_current(out, rows, info):
+        if probed or not is_current(out, rows, info):
             write_manifest(out, rows, info)
         journal.remove()
     return Indexed(
@@ -213,47 +216,3 @@ def probe_file(
             "codec": Path(frames).suffix.removeprefix("."),
             "keyframe_interval": 1,
         }
-
-
-def _earlier_results(
-    file: Path, root: Path, *, frames: str | None, decode: bool, max_damaged: float
-) -> dict[str, FileResult]:
-    """Return the results of an earlier, finished run by path, if it had the same settings."""
-    try:
-        columns, info = read_manifest(file)
-    except UserError as error:
-        if file.exists():
-            logger.warning("%s; the videos are indexed anew", error)
-        return {}
-    made = info.root.absolute(), info.frames, info.decoded, info.max_damaged, info.schema
-    if made != (root, frames, decode, max_damaged, SCHEMA_VERSION):
-        return {}
-    known = {
-        r.path: FileResult(r.path, r.size, r.mtime_ns, r.ctime_ns, reason=r.reason)
-        for r in read_rejects(rejects_file(file))
-        if r.size >= 0
-    }
-    lists = (columns[name].to_pylist() for name in ("path", "size", "mtime_ns", *PROBED))
-    for path, size, mtime_ns, *values in zip(*lists, strict=True):
-        probed = dict(zip(PROBED, values, strict=True))
-        known[path] = FileResult(path, size, mtime_ns, values=probed)
-    return known
-
-
-def _still_valid(known: FileResult | None, now: FileResult) -> FileResult | None:
-    if known is None or not known.unchanged(now):
-        return None
-    if known.reason and (now.ctime_ns < 0 or known.ctime_ns != now.ctime_ns):
-        return None  # it may have been repaired, and given its old time again
-    return known
-
-
-def _is_current(out: Path, rows: Sequence[Row], info: Info) -> bool:
-    try:
-        old = Manifest.load(out, check_root=False)
-    except UserError:
-        return False
-    if old.info != replace(info, fingerprint=old.fingerprint):
-        return False
-    ordered = sorted(rows, key=lambda row: row.order)
-    return fingerprint(ordered, info.classes) == old.fingerprint

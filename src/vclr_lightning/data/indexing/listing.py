@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.video_files import Found, same_name
+from vclr_lightning.data.jobs.journal import FileResult
 from vclr_lightning.data.jobs.rejects import Rejected
-from vclr_lightning.data.manifest.schema import Span
+from vclr_lightning.data.manifest.schema import Row
 
 _SPLITS = {
     "train": ("train", "training", "train_256"),
@@ -28,37 +31,13 @@ _KNOWN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A video that a source names, or a clip inside of a longer video.
-
-    Attributes:
-        path: relative to the root, with ``/``.
-        split: such as ``train``.
-        label: position in the listing's classes, -1 for none.
-        name: the video's id, where it is not the file's stem.
-        group: where the source knows it.
-        start: where a clip begins, in seconds (of a folder of frames, in frames).
-        end: where it ends; both ``None`` for the whole file.
-        spans: what is annotated within the video.
-    """
-
-    path: str
-    split: str = "train"
-    label: int = -1
-    name: str = ""
-    group: str = ""
-    start: float | None = None
-    end: float | None = None
-    spans: tuple[Span, ...] = ()
-
-
 @dataclass(kw_only=True)
 class Listing:
     """All that one source names.
 
     Attributes:
-        entries: the videos, each path once, or clips of them, each window once.
+        entries: rows of the videos, each path once, or of clips, each window once, with what the
+            source knows of them; a name or group that it does not know is empty.
         classes: class names.
         rejected: what the source names but cannot be used.
         others: files in the folder whose names are not those of videos, counted by suffix.
@@ -66,7 +45,7 @@ class Listing:
         left_out: what is left out on purpose, counted by reason.
     """
 
-    entries: list[Entry]
+    entries: list[Row]
     classes: tuple[str, ...] = ()
     rejected: list[Rejected] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
@@ -92,7 +71,7 @@ def listing_of_folder(found: Found, *, with_classes: bool = True, split: str = "
     folders = [same_name(name[0]) if name and with_classes else None for name in names]
     classes, labels = labels_of_names(folders)
     entries = [
-        Entry(path=path, split=SPLIT_NAMES[part[0]] if splits else split, label=label)
+        Row(path=path, split=SPLIT_NAMES[part[0]] if splits else split, label=label)
         for path, part, label in zip(found.paths, parts, labels, strict=True)
     ]
     return Listing(entries=entries, classes=classes)
@@ -110,7 +89,7 @@ def labels_of_names(names: Sequence[str | None]) -> tuple[tuple[str, ...], list[
     return classes, [-1 if name is None else codes[name] for name in names]
 
 
-def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entry]:
+def with_groups(entries: Sequence[Row], regex: str | None = None) -> list[Row]:
     """Give each entry the group of its source, where its name contains it.
 
     Args:
@@ -123,9 +102,9 @@ def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entr
         UserError: ``regex`` is no regular expression, or matches no video at all.
 
     Example:
-        >>> [e.group for e in with_groups([Entry(path="Run/v_Run_g07_c03.avi")])]
+        >>> [e.group for e in with_groups([Row(path="Run/v_Run_g07_c03.avi")])]
         ['v_Run_g07']
-        >>> [e.group for e in with_groups([Entry(path="kick/set1_seq08_id2.avi")], r"set.*seq\\d+")]
+        >>> [e.group for e in with_groups([Row(path="kick/set1_seq08_id2.avi")], r"set.*seq\\d+")]
         ['set1_seq08']
     """
     if regex is None:
@@ -140,6 +119,25 @@ def with_groups(entries: Sequence[Entry], regex: str | None = None) -> list[Entr
         path = entries[0].path if entries else ""
         raise UserError(f"the group regex {regex!r} matches no video, for example not {path!r}")
     return grouped
+
+
+def one_group_per_file(
+    root: Path, entries: Sequence[Row], results: Sequence[FileResult]
+) -> Sequence[Row]:
+    """Give all names of a file, by links, one group, lest it is on two sides of a split."""
+    alike: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for result in results:
+        if result.values is not None:
+            alike[result.size, result.mtime_ns].append(result.path)
+    first: dict[tuple[int, int], str] = {}
+    source: dict[str, str] = {}
+    for path in sorted(path for paths in alike.values() if len(paths) > 1 for path in paths):
+        with suppress(OSError):
+            stat = os.stat(root / path)
+            source[path] = first.setdefault((stat.st_dev, stat.st_ino), path)
+    if len(first) == len(source):
+        return entries
+    return [e if e.group else _with_group(e, source.get(e.path, "")) for e in entries]
 
 
 def known_source(path: str) -> tuple[str, str]:
@@ -169,7 +167,7 @@ def group_pattern(regex: str) -> re.Pattern[str]:
         raise UserError(f"the group regex {regex!r} is no regular expression: {error}") from error
 
 
-def _with_group(entry: Entry, group: str) -> Entry:
+def _with_group(entry: Row, group: str) -> Row:
     # `dataclasses.replace` takes seconds for a quarter of a million entries.
-    values = {name: getattr(entry, name) for name in Entry.__slots__}
-    return Entry(**values | {"group": group})
+    values = {name: getattr(entry, name) for name in Row.__slots__}
+    return Row(**values | {"group": group})

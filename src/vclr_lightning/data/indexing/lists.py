@@ -11,9 +11,10 @@ from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_text
-from vclr_lightning.data.indexing.listing import Entry, Listing, labels_of_names
+from vclr_lightning.data.indexing.listing import Listing, labels_of_names
 from vclr_lightning.data.indexing.video_files import VIDEO_SUFFIXES, same_name
 from vclr_lightning.data.jobs.rejects import Rejected
+from vclr_lightning.data.manifest.schema import Row
 
 _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _FILE = re.compile(rf"(?P<path>.*\.(?:{_SUFFIX}))(?:\s+(?P<rest>\S.*))?", re.IGNORECASE)
@@ -21,7 +22,7 @@ _FOLDER = re.compile(r"(?P<path>\S.*?)(?P<rest>(?:\s+-?\d+){0,2})")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ListLine:
     """One line of a list file; the frame count is the list's word, and not relied upon."""
 
     path: str
@@ -29,7 +30,7 @@ class Line:
     label: int | None
 
 
-def parse_line(line: str) -> Line:
+def parse_line(line: str) -> ListLine:
     """Read ``path``, ``path label`` or ``path frames label``.
 
     The path may hold spaces: it ends with its last video suffix, or at a tab, or else where the one
@@ -40,7 +41,7 @@ def parse_line(line: str) -> Line:
 
     Example:
         >>> parse_line("my videos/take 2.avi 120 7")
-        Line(path='my videos/take 2.avi', frames=120, label=7)
+        ListLine(path='my videos/take 2.avi', frames=120, label=7)
     """
     line = line.strip()
     if "\t" in line:
@@ -57,10 +58,10 @@ def parse_line(line: str) -> Line:
         )
     frames = int(numbers[0]) if len(numbers) == 2 else None
     label = int(numbers[-1]) if numbers and int(numbers[-1]) >= 0 else None
-    return Line(path.strip(), frames, label)
+    return ListLine(path.strip(), frames, label)
 
 
-def read_list(file: Path) -> list[tuple[int, Line]]:
+def read_list(file: Path) -> list[tuple[int, ListLine]]:
     """Return the lines of a list file with their numbers, blank ones left out.
 
     Raises:
@@ -108,7 +109,7 @@ def listing_of_lists(
         folders = [same_name(os.path.basename(os.path.dirname(p))) or None for p in first]
         classes, labels = labels_of_numbers([label for _, label in first.values()], folders)
     entries = [
-        Entry(path=path, split=split, label=label)
+        Row(path=path, split=split, label=label)
         for (path, (split, _)), label in zip(first.items(), labels, strict=True)
     ]
     return Listing(entries=entries, classes=classes, rejected=rejected)

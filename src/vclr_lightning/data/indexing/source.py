@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSource:
+class ListingSource:
     """Names videos, without opening them.
 
     Attributes:
@@ -140,7 +140,7 @@ class VideoSource:
         """Return how the videos are listed, in one line.
 
         Example:
-            >>> VideoSource(root=Path("/"), kinetics=[Path("k400_train.csv")]).describe()
+            >>> ListingSource(root=Path("/"), kinetics=[Path("k400_train.csv")]).describe()
             'Kinetics k400_train.csv'
         """
         if self.lists:

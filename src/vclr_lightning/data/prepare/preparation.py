@@ -28,7 +28,7 @@ from vclr_lightning.data.jobs import (
 )
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.manifest.schema import PROBED
-from vclr_lightning.data.prepare.conversion import converting
+from vclr_lightning.data.prepare.converting import converting
 from vclr_lightning.data.prepare.prepared import Prepared, read_cost
 from vclr_lightning.data.prepare.transcode import Recipe, transcode
 from vclr_lightning.data.prepare.video_writer import remove_partial

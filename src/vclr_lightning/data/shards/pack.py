@@ -25,7 +25,7 @@ from vclr_lightning.data.jobs import (
 )
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.manifest.shard_paths import stored_path
-from vclr_lightning.data.prepare.conversion import converting
+from vclr_lightning.data.prepare.converting import converting
 from vclr_lightning.data.shards.shard_writer import Shard, fill_shards, write_shard
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from vclr_lightning.core.files import clear_leftovers
 from vclr_lightning.core.locks import locked
 from vclr_lightning.core.reading import parse_with_checksum, read_text, write_record
 from vclr_lightning.data.indexing.indexer import index_videos
-from vclr_lightning.data.indexing.source import VideoSource
+from vclr_lightning.data.indexing.source import ListingSource
 from vclr_lightning.data.jobs import Rejected
 from vclr_lightning.data.manifest import Manifest
 
@@ -58,7 +58,7 @@ def converting(
             yield source, ()
             return
         indexed = index_videos(
-            VideoSource(root=source).listing(show=show),
+            ListingSource(root=source).listing(show=show),
             root=source,
             out=out / mark / "source.arrow",
             workers=workers,
