@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.localization.snippets import read_snippets
+from vclr_lightning.data.localization.snippet_files import read_snippets
 from vclr_lightning.data.manifest import Info, Manifest, Row, Span, summarise, write_manifest
 from vclr_lightning.evaluation.feature_journals import FeatureJournal, read_journals
 from vclr_lightning.evaluation.store import FeatureStore

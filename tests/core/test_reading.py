@@ -33,7 +33,7 @@ from vclr_lightning.data.datasets.untrimmed import read_activitynet
 from vclr_lightning.data.indexing.video_files import Found
 from vclr_lightning.data.jobs.journal import FileJournal, FileResult
 from vclr_lightning.data.localization.annotations import read_annotations
-from vclr_lightning.data.localization.snippets import read_snippets
+from vclr_lightning.data.localization.snippet_files import read_snippets
 from vclr_lightning.data.readers.image_folder import frame_pattern
 from vclr_lightning.report.runs import read_run
 

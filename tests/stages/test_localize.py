@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from vclr_lightning import train
-from vclr_lightning.data.localization.snippets import read_snippets
+from vclr_lightning.data.localization.snippet_files import read_snippets
 from vclr_lightning.data.synthetic import generate
 
 Main = Callable[..., SimpleNamespace]

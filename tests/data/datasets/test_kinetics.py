@@ -10,7 +10,7 @@ from vclr_lightning.data.datasets.kinetics import (
     read_kinetics,
     read_kinetics_folder,
 )
-from vclr_lightning.data.datasets.matching import match
+from vclr_lightning.data.datasets.match_videos import match
 from vclr_lightning.data.datasets.registry import without_classes
 from vclr_lightning.data.indexing.listing import Listing
 from vclr_lightning.data.indexing.video_files import Found

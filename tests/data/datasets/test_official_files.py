@@ -18,7 +18,7 @@ from vclr_lightning.data.datasets import (
     wanted_of,
 )
 from vclr_lightning.data.datasets.kinetics import read_kinetics
-from vclr_lightning.data.datasets.matching import match
+from vclr_lightning.data.datasets.match_videos import match
 from vclr_lightning.data.indexing.video_files import Found
 
 

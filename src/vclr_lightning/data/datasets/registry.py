@@ -10,7 +10,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.datasets import hacs, mmaction2
 from vclr_lightning.data.datasets.hacs import read_hacs
 from vclr_lightning.data.datasets.kinetics import read_kinetics_folder
-from vclr_lightning.data.datasets.matching import match
+from vclr_lightning.data.datasets.match_videos import match
 from vclr_lightning.data.datasets.mmaction2 import listing_of_mmaction2
 from vclr_lightning.data.datasets.trimmed import (
     read_hmdb51,

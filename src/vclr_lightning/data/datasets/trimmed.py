@@ -9,7 +9,7 @@ from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_json
-from vclr_lightning.data.datasets.matching import stem_of
+from vclr_lightning.data.datasets.match_videos import stem_of
 from vclr_lightning.data.datasets.official import (
     Named,
     Official,

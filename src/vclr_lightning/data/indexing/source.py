@@ -76,7 +76,7 @@ class ListingSource:
         """
         # This package and that of the data sets import parts of each other.
         from vclr_lightning.data.datasets.kinetics import read_kinetics
-        from vclr_lightning.data.datasets.matching import match
+        from vclr_lightning.data.datasets.match_videos import match
         from vclr_lightning.data.datasets.registry import listing_of_dataset, without_classes
 
         clips = read_kinetics(*self.kinetics)

@@ -7,7 +7,7 @@ from vclr_lightning.data.localization.annotations import (
     read_annotations,
 )
 from vclr_lightning.data.localization.positions import LocalizationData, PositionSet, place
-from vclr_lightning.data.localization.snippets import SnippetFiles, SnippetSet, SnippetSource
+from vclr_lightning.data.localization.snippet_files import SnippetFiles, SnippetSet, SnippetSource
 
 __all__ = [
     "AnnotatedVideo",

@@ -19,7 +19,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.epochs import EpochBatches
 from vclr_lightning.data.loading.loader import EpochLoader
 from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut
-from vclr_lightning.data.localization.snippets import SnippetSet
+from vclr_lightning.data.localization.snippet_files import SnippetSet
 from vclr_lightning.functional.bmn_losses import bmn_labels
 from vclr_lightning.functional.boundary_matching import resample_snippets
 

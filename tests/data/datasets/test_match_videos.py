@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vclr_lightning.data.datasets.matching import match
+from vclr_lightning.data.datasets.match_videos import match
 from vclr_lightning.data.datasets.official import Named, Official
 from vclr_lightning.data.indexing.video_files import Found
 
