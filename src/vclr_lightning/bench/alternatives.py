@@ -55,65 +55,23 @@ def measure_alternatives(
 ) -> tuple[list[Setup], dict[str, str]]:
     """Measure other ways to augment and re-encoded files on the same samples, in turns.
 
-    Args:
-        parts: of the run.
-        build: the run with other settings.
-        sample: what its samples cost.
-        step: what its steps take.
-        augment: ``data.augment`` of the run.
-        seconds: that the whole benchmark may take; this takes a part of them.
-        report: receives what is being measured.
-
     Returns:
         What was measured, the least effort first; and what was not, with reasons.
     """
     rows = list(dict.fromkeys(row for _, row in sample.keys))
     as_is = _Candidate(name="as it is", dataset=parts.dataset(), step=step.per_video)
-    skipped: dict[str, str] = {}
-
-    def compare(candidates: Sequence[_Candidate], rows: Sequence[int]) -> list[Setup]:
-        if not candidates:
-            return []
-        report("what would help")
-        datasets = {c.name: c.dataset.__getitem__ for c in [as_is, *candidates]}
-        spent = compare_samples(datasets, rows, seconds=0.1 * seconds)
-        manifest = str(getattr(as_is.dataset.manifest, "file", "MANIFEST"))
-        shares = {name: cpu / spent[as_is.name] for name, cpu in spent.items()}
-        differing = sample.cpu - sample.phases["collate"]
-        return [
-            Setup(
-                name=c.name,
-                worker=sample.wall - differing * (1 - shares[c.name]),
-                step=c.step,
-                lines=c.lines(manifest),
-                cheaper=1 / shares[c.name],
-                bytes_ratio=c.bytes_ratio,
-            )
-            for c in candidates
-        ]
-
     augmented: list[_Candidate] = []
+    skipped: dict[str, str] = {}
     for name in ("opencv", "device"):
-        override = f"data.augment={name}"
         if name == augment:
             continue
+        report(f"data.augment={name}")
         try:
-            other = build({"data.num_workers": 0, "data.augment": name})
-            dataset, per_video = other.dataset(), step.per_video
-            if name == "device":
-                report("steps that augment on the device")
-                data = OneBatch(
-                    other.data, batch_of([dataset[0, r] for r in rows[:_COMPARED]], step.videos)
-                )
-                found = training_cost(other, videos=step.videos, seconds=0.1 * seconds, data=data)
-                per_video = found.per_video if found else per_video
+            augmented.append(_augmented(name, build, step, rows[:_COMPARED], seconds=0.1 * seconds))
         except UserError as error:
-            skipped[override] = str(error)
-            continue
-        augmented.append(
-            _Candidate(name=override, dataset=dataset, step=per_video, override=override)
-        )
-    setups = compare(augmented, rows[:_COMPARED])
+            skipped[f"data.augment={name}"] = str(error)
+    report("what would help: augmentation")
+    setups = _compare([as_is, *augmented], rows[:_COMPARED], sample, seconds=0.1 * seconds)
     try:
         sources = choose_sources(parts.data.train, rows, seconds=0.5 * seconds)
     except UserError as error:
@@ -138,8 +96,50 @@ def measure_alternatives(
                 )
                 for c in ([as_is] if encoded else [as_is, *augmented])
             ]
-        setups += compare(encoded, [source.row for source in sources])
+        report("what would help: re-encoded videos")
+        rows = [source.row for source in sources]
+        setups += _compare([as_is, *encoded], rows, sample, seconds=0.1 * seconds)
     return setups, skipped
+
+
+def _augmented(
+    name: str, build: Build, step: TrainingCost, rows: Sequence[int], *, seconds: float
+) -> _Candidate:
+    """Augment otherwise; on the device, steps are measured anew."""
+    parts = build({"data.num_workers": 0, "data.augment": name})
+    dataset, per_video = parts.dataset(), step.per_video
+    if name == "device":
+        data = OneBatch(parts.data, batch_of([dataset[0, row] for row in rows], step.videos))
+        found = training_cost(parts, videos=step.videos, seconds=seconds, data=data)
+        per_video = found.per_video if found else per_video
+    override = f"data.augment={name}"
+    return _Candidate(name=override, dataset=dataset, step=per_video, override=override)
+
+
+def _compare(
+    candidates: Sequence[_Candidate], rows: Sequence[int], sample: SampleCost, *, seconds: float
+) -> list[Setup]:
+    """Measure candidates relative to the first one, of which ``sample`` is the cost."""
+    if len(candidates) < 2:
+        return []
+    datasets = {c.name: c.dataset.__getitem__ for c in candidates}
+    spent = compare_samples(datasets, rows, seconds=seconds)
+    manifest = str(getattr(candidates[0].dataset.manifest, "file", "MANIFEST"))
+    differing = sample.cpu - sample.phases["collate"]
+    setups = []
+    for c in candidates[1:]:
+        share = spent[c.name] / spent[candidates[0].name]
+        setups.append(
+            Setup(
+                name=c.name,
+                worker=sample.wall - differing * (1 - share),
+                step=c.step,
+                lines=c.lines(manifest),
+                cheaper=1 / share,
+                bytes_ratio=c.bytes_ratio,
+            )
+        )
+    return setups
 
 
 def compare_samples(
@@ -150,15 +150,8 @@ def compare_samples(
 ) -> dict[str, float]:
     """Return the CPU time that each dataset takes for the same samples, in turns, in one thread.
 
-    A round makes one sample of each row with each dataset, each round beginning with another one.
-
-    Args:
-        datasets: make a sample of a key ``(epoch, row)``.
-        rows: of the samples.
-        seconds: to measure for; two rounds at least.
-
-    Raises:
-        UserError: a sample cannot be made.
+    A round makes one sample of each row with each dataset, each round beginning with another one;
+    there are at least two.
     """
     least, most = _ROUNDS
     spent = dict.fromkeys(datasets, 0.0)

@@ -41,12 +41,8 @@ class VideoToEncode:
 def choose_sources(
     table: VideoTable, rows: Sequence[int], *, seconds: float
 ) -> list[VideoToEncode]:
-    """Return up to three videos among ``rows`` that take about the median time to re-encode.
-
-    Args:
-        table: of the videos.
-        rows: to choose from.
-        seconds: that re-encoding them in every way may take.
+    """Return up to three videos among ``rows`` that take about the median time to re-encode, and
+    not more than ``seconds`` in all ways together.
 
     Raises:
         UserError: none is a video file, or even one would take too long.

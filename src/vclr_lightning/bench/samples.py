@@ -83,14 +83,7 @@ def sample_cost(
     seconds: float,
     batch: int,
 ) -> SampleCost:
-    """Make samples as a worker does until the time is up, at least eight.
-
-    Args:
-        dataset: of training.
-        keys: which samples; the first is a warm-up.
-        seconds: to measure for.
-        batch: samples that are collated together.
-    """
+    """Make the samples of ``keys`` as a worker does until the time is up, at least eight."""
     spent: dict[str, float] = defaultdict(float)
     profile = Profile(time.process_time)
     timed = dataset.replaced(
@@ -170,13 +163,8 @@ class TimedTransform:
 
 
 class TimedReader:
-    """A reader that adds its CPU time to ``spent["open"]`` and ``spent["read"]``.
-
-    Args:
-        reader: any.
-        spent: CPU seconds by phase.
-        profile: of what happens in ``read``, if wanted.
-    """
+    """A reader that adds its CPU time to ``spent["open"]`` and ``spent["read"]``, and profiles the
+    latter if wanted."""
 
     def __init__(
         self, reader: VideoReader, spent: dict[str, float], profile: Profile | None = None

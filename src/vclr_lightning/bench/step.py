@@ -59,7 +59,7 @@ def training_cost(
     warmup: int = _WARMUP,
     data: LightningDataModule | None = None,
 ) -> TrainingCost | None:
-    """Train as Lightning would, for at least three batches.
+    """Train on micro-batches of ``videos`` for so many seconds, at least three batches.
 
     Args:
         parts: of the run.
@@ -69,7 +69,7 @@ def training_cost(
         data: instead of the run's, such as :class:`OneBatch`.
 
     Returns:
-        The cost; ``None`` where the run ends before there is enough to measure.
+        ``None`` where the run ends before there is enough to measure.
     """
     timer = _StepTimer(warmup, seconds)
     trainer = parts.trainer(callbacks=[timer], loggers=[], directory=None)
@@ -92,17 +92,8 @@ def training_cost(
 
 
 def step_cost(parts: Parts, samples: Sequence[Any], *, batch: int, seconds: float) -> TrainingCost:
-    """Train on a batch in memory; on 8 videos where three whole batches would take too long.
-
-    Args:
-        parts: of the run.
-        samples: of the batch; repeated where there are fewer.
-        batch: videos of one process's micro-batch.
-        seconds: to measure for; too long is three times as long.
-
-    Raises:
-        UserError: the trainer ends too early.
-    """
+    """Train on one batch in memory; on 8 videos where three whole batches would take more than
+    three times ``seconds``."""
 
     def measure(videos: int, seconds: float) -> TrainingCost:
         data = OneBatch(parts.data, batch_of(samples, videos))
