@@ -1,0 +1,145 @@
+"""The package's layout: unique names, files of a readable length, none for a single caller."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "vclr_lightning"
+CONF = Path(__file__).parents[1] / "conf"
+LONGEST = 250  # lines
+SHORTEST = 60  # lines, with a single importer
+
+# Short files with a single importer, and why they stay.
+LOADED_LAZILY = {"train.py", "cli.py"} | {
+    f"commands/{path.name}" for path in (SOURCE / "commands").glob("*.py")
+}
+
+# Not met yet. Entries are only ever removed.
+LONG = {
+    "data/jobs/executors.py",
+    "data/loading/datamodule.py",
+    "data/loading/dataset.py",
+    "data/manifest/manifest.py",
+    "data/readers/bitstream.py",
+    "data/readers/opening.py",
+    "evaluation/store.py",
+    "functional/contrastive.py",
+    "modules/encoding.py",
+    "modules/pretraining.py",
+    "results/figures.py",
+    "results/value.py",
+    "stages/features/extractor.py",
+    "stages/finetune/stage.py",
+    "stages/retrieval/stage.py",
+    "stages/shared/labelled.py",
+}
+SHORT = {
+    "results/terminal.py",
+    "stages/shared/later.py",
+    "stages/shared/rejected.py",
+}
+SHARED_FILE_NAMES = {"neighbours.py", "page.py", "results.py"}
+SHARED_CLASS_NAMES = {"Pictures", "Proposal", "Recipe", "Sample", "Timeline"}
+
+
+@cache
+def files() -> dict[str, tuple[int, ast.Module]]:
+    """Return the number of lines and the syntax tree of each file."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        text = path.read_text()
+        found[str(path.relative_to(SOURCE))] = len(text.splitlines()), ast.parse(text)
+    return found
+
+
+def imports(file: str, tree: ast.Module) -> Iterator[str]:
+    """Yield the dotted names that a file imports from the package, also inside functions."""
+    package = ["vclr_lightning", *Path(file).parent.parts]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*parents, node.module] if node.module else parents)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def configured() -> set[str]:
+    """Return the dotted names that configurations use as `_target_` and the like."""
+    words = " ".join(path.read_text() for path in CONF.rglob("*.yaml")).replace(",", " ").split()
+    return {word.strip("\"'{}[]") for word in words if "vclr_lightning." in word}
+
+
+def importers() -> dict[str, set[str]]:
+    """Return the files and configurations that use each file, directly or through its package."""
+    modules = {
+        ".".join(["vclr_lightning", *Path(f).with_suffix("").parts]): f
+        for f in files()
+        if Path(f).name != "__init__.py"
+    }
+    exported: dict[str, str] = {}  # dotted name of what a package re-exports: the file it is in
+    for file, (_, tree) in files().items():
+        if Path(file).name == "__init__.py":
+            package = ".".join(["vclr_lightning", *Path(file).parent.parts])
+            for name in imports(file, tree):
+                module, _, attribute = name.rpartition(".")
+                if module in modules:
+                    exported[f"{package}.{attribute}"] = modules[module]
+    found: dict[str, set[str]] = defaultdict(set)
+    names = [(f, n) for f, (_, tree) in files().items() for n in imports(f, tree)]
+    names += [(f"conf: {name}", name) for name in configured()]
+    for file, name in names:
+        module = name.rpartition(".")[0]
+        target = modules.get(name) or modules.get(module) or exported.get(name)
+        if target is not None and target != file and Path(file).name != "__init__.py":
+            found[target].add(file)
+    return found
+
+
+def twice(names: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: places for name, places in names.items() if len(places) > 1}
+
+
+def test_no_file_name_occurs_twice() -> None:
+    names: dict[str, list[str]] = defaultdict(list)
+    for file in files():
+        if Path(file).name not in ("__init__.py", "stage.py"):
+            names[Path(file).name].append(file)
+    shared = twice(names)
+    assert shared.keys() <= SHARED_FILE_NAMES, {
+        key: shared[key] for key in shared.keys() - SHARED_FILE_NAMES
+    }
+
+
+def test_no_class_name_occurs_twice() -> None:
+    names: dict[str, list[str]] = defaultdict(list)
+    for file, (_, tree) in files().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                names[node.name.lstrip("_")].append(file)
+    shared = twice(names)
+    assert shared.keys() <= SHARED_CLASS_NAMES, {
+        key: shared[key] for key in shared.keys() - SHARED_CLASS_NAMES
+    }
+
+
+def test_no_file_is_long() -> None:
+    long = {file: lines for file, (lines, _) in files().items() if lines > LONGEST}
+    assert long.keys() <= LONG, {key: long[key] for key in long.keys() - LONG}
+
+
+def test_no_short_file_has_a_single_importer() -> None:
+    known = importers()
+    short = {
+        file: known[file]
+        for file, (lines, _) in files().items()
+        if lines < SHORTEST
+        and len(known[file]) < 2
+        and Path(file).name != "__init__.py"
+        and file not in LOADED_LAZILY
+    }
+    assert short.keys() <= SHORT, {key: short[key] for key in short.keys() - SHORT}
