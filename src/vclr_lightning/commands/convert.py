@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the file, and print what it holds."""
     from vclr_lightning.core.errors import UserError
     from vclr_lightning.core.screen import show
-    from vclr_lightning.models.conversion import convert_checkpoint
+    from vclr_lightning.models.convert_weights import convert_checkpoint
 
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another name or add --overwrite")

@@ -32,8 +32,7 @@ def frame_encoder(
         layer: name of the layer whose output to return, averaged over positions if it is a map;
             ``None`` for the network's own features.
 
-    Shape:
-        The function takes ``(M, C, T, H, W)`` uint8 and returns ``(M, F)``.
+    Shape: The function takes ``(M, C, T, H, W)`` uint8 and returns ``(M, F)``.
 
     Raises:
         UserError: there is no such layer.

@@ -67,8 +67,7 @@ def segment_means(features: Tensor, segments: int) -> Tensor:
     Frame j of m belongs to part floor(j segments / m). With fewer frames than parts, an empty part
     takes the frame in its middle.
 
-    Shape:
-        ``(m, F)`` to ``(segments, F)``; m at least 1
+    Shape: ``(m, F)`` to ``(segments, F)``; m at least 1
 
     Example:
         >>> segment_means(torch.arange(6.0)[:, None], 3)[:, 0].tolist()
@@ -112,8 +111,7 @@ def extract_features(
         show: show a progress bar.
         description: of the bar.
 
-    Shape:
-        - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
+    Shape: - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
 
     Raises:
         UserError: no video could be read.
@@ -162,7 +160,9 @@ def extract_each(
     Raises:
         UserError: no video could be read.
     """
-    videos: dict[str, list[_Video]] = {name: [] for name in encoders}
+    means: dict[str, list[Tensor]] = {name: [] for name in encoders}
+    parts: dict[str, list[Tensor]] = {name: [] for name in encoders}
+    frames: dict[str, list[Tensor]] = {name: [] for name in encoders}
     facts: dict[str, list[Tensor]] = {name: [] for name in FACTS}
     rejected: list[Rejection] = []
     for batch in track(loader, description, show=show):
@@ -172,26 +172,21 @@ def extract_each(
         for name, values in facts.items():
             values.append(batch[name].cpu())  # type: ignore[literal-required]
         for name, of_each in encode_batch(encoders, batch, device=device, chunk=chunk).items():
-            videos[name] += [
-                _Video(
-                    mean=video.mean(dim=0).cpu(),
-                    segments=segment_means(video, segments).cpu(),
-                    frames=video.cpu() if keep_frames else None,
-                )
-                for video in of_each
-            ]
+            means[name] += [video.mean(dim=0).cpu() for video in of_each]
+            parts[name] += [segment_means(video, segments).cpu() for video in of_each]
+            frames[name] += [video.cpu() for video in of_each if keep_frames]
     if not facts["index"]:
         example = f"; the first, {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
         raise UserError(f"none of the {len(rejected)} videos can be read{example}")
     return {
         name: FeatureSet(
-            mean=torch.stack([video.mean for video in encoded]),
-            segments=torch.stack([video.segments for video in encoded]),
+            mean=torch.stack(means[name]),
+            segments=torch.stack(parts[name]),
             **{fact: torch.cat(values) for fact, values in facts.items()},
-            frames=tuple(video.frames for video in encoded if video.frames is not None),
+            frames=tuple(frames[name]),
             rejected=rejected,
         )
-        for name, encoded in videos.items()
+        for name in encoders
     }
 
 
@@ -212,10 +207,3 @@ def encode_batch(
         features = torch.cat([encode(part).float() for part in torch.split(frames, sizes)])
         encoded[name] = torch.split(features, counts)
     return encoded
-
-
-@dataclass(frozen=True)
-class _Video:
-    mean: Tensor  # (F,)
-    segments: Tensor  # (S, F)
-    frames: Tensor | None  # (m, F)

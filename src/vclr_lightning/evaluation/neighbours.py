@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,36 +15,19 @@ from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
 from vclr_lightning.functional.nearest_neighbours import cosine_neighbours, exact_similarities
 from vclr_lightning.functional.retrieval import KS, chance_recall, largest
 
+if TYPE_CHECKING:
+    from vclr_lightning.evaluation.features import FeatureSet
+    from vclr_lightning.evaluation.store import FeatureStore
+
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "exact": cosine_neighbours,
     "faiss": faiss_neighbours,
 }
 
 
-class Features(Protocol):
-    """Features of N videos: a ``FeatureStore`` or a ``FeatureSet``."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def mean(self) -> Tensor:
-        """``(N, F)``, averaged over a video."""
-        ...
-
-    @property
-    def label(self) -> Tensor:
-        """``(N,)``"""
-        ...
-
-    @property
-    def group_id(self) -> Tensor:
-        """``(N,)``"""
-        ...
-
-
 def search(
-    train: Features,
-    test: Features,
+    train: FeatureSet | FeatureStore,
+    test: FeatureSet | FeatureStore,
     *,
     ks: Sequence[int] = KS,
     backend: str = "exact",
@@ -120,7 +103,7 @@ def check_options(*, ks: Sequence[int], backend: str, leave_group_out: bool) -> 
             raise UserError("backend=faiss cannot leave groups out; take backend=exact")
 
 
-def _labelled(features: Features, what: str) -> tuple[Tensor, Tensor, Tensor]:
+def _labelled(features: FeatureSet | FeatureStore, what: str) -> tuple[Tensor, Tensor, Tensor]:
     keep = features.label >= 0
     if not bool(keep.any()):
         raise UserError(

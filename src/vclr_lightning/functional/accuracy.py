@@ -12,8 +12,7 @@ def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
     A target outside the columns (a class without training samples) counts as wrong, and so does
     one with a score of minus infinity, such as a class without votes.
 
-    Shape:
-        - scores: ``(N, classes)``; targets: ``(N,)`` column indices, -1 for none
+    Shape: - scores: ``(N, classes)``; targets: ``(N,)`` column indices, -1 for none
 
     Example:
         >>> scores = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.4, 0.1]])
@@ -29,8 +28,7 @@ def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
 def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:
     """Accuracy averaged over the classes present in ``targets``.
 
-    Shape:
-        - predicted, targets: ``(N,)``
+    Shape: - predicted, targets: ``(N,)``
 
     Example:
         >>> mean_class_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 2]))

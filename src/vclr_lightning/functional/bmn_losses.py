@@ -67,8 +67,7 @@ def weighted_logistic(scores: Tensor, labels: Tensor, *, threshold: float = 0.5)
     Positives are labels above ``threshold``. With ``r`` the entries per positive, clamped to 1.05
     and 21, positives weigh ``r / 2`` and negatives ``r / (2 (r - 1))``.
 
-    Shape:
-        ``scores`` (probabilities), ``labels``: the same shape; returns a scalar.
+    Shape: ``scores`` (probabilities), ``labels``: the same shape; returns a scalar.
 
     Example:
         >>> loss = weighted_logistic(torch.tensor([0.9, 0.1]), torch.tensor([1.0, 0.0]))
@@ -121,8 +120,7 @@ def regression_weights(
 def regression_loss(scores: Tensor, iou: Tensor, weights: Tensor) -> Tensor:
     """Half the sum of squared weighted errors over the sum of the weights.
 
-    Shape:
-        ``scores``, ``iou``, ``weights``: the same shape; returns a scalar.
+    Shape: ``scores``, ``iou``, ``weights``: the same shape; returns a scalar.
 
     Example:
         >>> one = torch.ones(2, 2)
@@ -138,8 +136,7 @@ def classification_loss(
 ) -> Tensor:
     """Weighted logistic loss over the valid cells, positive where the IoU exceeds ``threshold``.
 
-    Shape:
-        ``scores``, ``iou``: ``(B, T, T)``; ``valid``: ``(T, T)``; returns a scalar.
+    Shape: ``scores``, ``iou``: ``(B, T, T)``; ``valid``: ``(T, T)``; returns a scalar.
 
     Example:
         >>> scores = torch.full((1, 2, 2), 0.5)

@@ -18,8 +18,7 @@ def resample_snippets(features: Tensor, positions: int = 100) -> Tensor:
     1e-4 + (i + j / 3) a, j = 0, 1, 2; a single snippet is repeated. This is the input of temporal
     action localization (Section 4.4 of the paper).
 
-    Shape:
-        ``(m, F)``, m at least 1, to ``(positions, F)``
+    Shape: ``(m, F)``, m at least 1, to ``(positions, F)``
 
     Example:
         >>> [f"{x:.3f}" for x in resample_snippets(torch.tensor([[0.0], [6.0]]), 3)[:, 0]]
@@ -53,8 +52,7 @@ def sample_positions(
     A proposal from ``s``, ``L = d + 1`` long, is sampled evenly from ``s - ratio L`` to
     ``s + d + ratio L``, both included, at ``samples`` times ``points``.
 
-    Shape:
-        ``start``, ``duration``: ``(cells,)``; returns ``(cells, samples, points)`` float64.
+    Shape: ``start``, ``duration``: ``(cells,)``; returns ``(cells, samples, points)`` float64.
 
     Example:
         >>> s, d = torch.tensor([2]), torch.tensor([1])

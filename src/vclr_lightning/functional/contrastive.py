@@ -51,8 +51,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, *, temperature:
 
     Training computes the same by :func:`queue_nce`, without holding ``B x K`` logits.
 
-    Shape:
-        ``query``, ``positive``: ``(B, D)``; ``negatives``: ``(K, D)``; returns a scalar.
+    Shape: ``query``, ``positive``: ``(B, D)``; ``negatives``: ``(K, D)``; returns a scalar.
 
     Example:
         >>> query, negatives = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, -1.0]])
@@ -216,8 +215,7 @@ def intra_nce(
         form: ``"joint"``: one softmax over the positive and all negatives (the paper);
             ``"pairwise"``: one softmax per negative, averaged (the released code).
 
-    Shape:
-        ``query``, ``positive``: ``(B, D)``; ``negatives``: ``(B, N, D)``.
+    Shape: ``query``, ``positive``: ``(B, D)``; ``negatives``: ``(B, N, D)``.
 
     Raises:
         UserError: ``form`` is neither.

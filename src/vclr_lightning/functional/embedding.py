@@ -102,8 +102,7 @@ def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
     Computed in double precision, some rows at a time; returned in the dtype of each.
 
-    Shape:
-        - train: ``(N, F)``; test: ``(M, F)``
+    Shape: - train: ``(N, F)``; test: ``(M, F)``
 
     Example:
         >>> standardized(torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0]]))[1]

@@ -24,8 +24,7 @@ def group_folds(labels: Tensor, groups: Tensor, *, folds: int, seed: int = 0) ->
         folds: number of folds.
         seed: of the order of groups of equal size.
 
-    Shape:
-        - labels, groups: ``(N,)``; returns ``(N,)`` int64 in ``0 .. folds - 1``
+    Shape: - labels, groups: ``(N,)``; returns ``(N,)`` int64 in ``0 .. folds - 1``
 
     Raises:
         UserError: there are fewer than two folds, or fewer groups than folds.

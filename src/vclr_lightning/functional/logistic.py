@@ -54,8 +54,7 @@ def fit_logistic(
         seed: of the order of the rows.
         progress: wraps the range of epochs, such as a progress bar.
 
-    Shape:
-        - features: ``(N, F)``; targets: ``(N,)`` in ``0 .. num_classes - 1``
+    Shape: - features: ``(N, F)``; targets: ``(N,)`` in ``0 .. num_classes - 1``
 
     Example:
         >>> x, y = torch.eye(4), torch.tensor([0, 1, 0, 1])

@@ -187,8 +187,7 @@ def divisors(rows: Tensor, what: str) -> tuple[Tensor, Tensor]:
     The divisor is 1, or the row's largest magnitude where its norm is extreme; 1 / norm is 0 for
     rows of zeros. ``what`` names the rows in a message.
 
-    Shape:
-        ``(N, F)`` to ``(N,)`` and ``(N,)``
+    Shape: ``(N, F)`` to ``(N,)`` and ``(N,)``
 
     Raises:
         UserError: a value is not finite.

@@ -35,8 +35,7 @@ def sample_shuffle(
         rng: source of randomness.
         exclude_reversal: whether the exact reversal is excluded from three positions on.
 
-    Shape:
-        Returns ``(size,)`` int64.
+    Shape: Returns ``(size,)`` int64.
 
     Example:
         >>> sample_shuffle(2, np.random.default_rng(0))
@@ -75,8 +74,7 @@ def normalize_tuple(x: Tensor, over: TupleNorm) -> Tensor:
         over: ``"channels"``: each frame's vector has norm 1 (the paper); ``"frames"``: each
             channel has norm 1 over the frames (the released code).
 
-    Shape:
-        ``(B, S, D)`` to ``(B, S, D)``.
+    Shape: ``(B, S, D)`` to ``(B, S, D)``.
 
     Raises:
         UserError: ``over`` is neither.
@@ -95,8 +93,7 @@ def normalize_tuple(x: Tensor, over: TupleNorm) -> Tensor:
 def join_tuples(query: Tensor, key: Tensor, query_order: Tensor, key_order: Tensor) -> Tensor:
     """Concatenate the frames of both tuples, each in its own, possibly shuffled, order.
 
-    Shape:
-        ``query``, ``key``: ``(B, S, D)``; orders: ``(B, S)``; result ``(B, 2 S D)``.
+    Shape: ``query``, ``key``: ``(B, S, D)``; orders: ``(B, S)``; result ``(B, 2 S D)``.
 
     Example:
         >>> a, b = torch.tensor([[[1], [2]]]), torch.tensor([[[3], [4]]])
@@ -109,8 +106,7 @@ def join_tuples(query: Tensor, key: Tensor, query_order: Tensor, key_order: Tens
 def order_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy over the four cases, in at least float32 (Section 3.3).
 
-    Shape:
-        ``logits``: ``(B, 4)``; ``label``: ``(B,)`` int64.
+    Shape: ``logits``: ``(B, 4)``; ``label``: ``(B,)`` int64.
 
     Example:
         >>> f"{order_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item():.4f}"  # log 4

@@ -17,8 +17,7 @@ THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 def temporal_iou(a: Floats, b: Floats) -> Floats:
     """Return the temporal intersection over union (tIoU) of every pair; 0 for two empty ones.
 
-    Shape:
-        ``a``: ``(n, 2)``; ``b``: ``(m, 2)``, start and end; returns ``(n, m)``.
+    Shape: ``a``: ``(n, 2)``; ``b``: ``(m, 2)``, start and end; returns ``(n, m)``.
 
     Example:
         >>> temporal_iou(np.array([[0.0, 2.0]]), np.array([[1.0, 2.0], [5.0, 6.0]])).tolist()
@@ -32,8 +31,7 @@ def temporal_iou(a: Floats, b: Floats) -> Floats:
 def covered_share(a: Floats, b: Floats) -> Floats:
     """Return the share of each ``a`` that each ``b`` covers.
 
-    Shape:
-        ``a``: ``(n, 2)``, none of them empty; ``b``: ``(m, 2)``; returns ``(n, m)``.
+    Shape: ``a``: ``(n, 2)``, none of them empty; ``b``: ``(m, 2)``; returns ``(n, m)``.
 
     Example:
         >>> covered_share(np.array([[0.0, 4.0]]), np.array([[1.0, 9.0]])).tolist()
@@ -133,8 +131,7 @@ def soft_nms(
 def random_proposals(rng: np.random.Generator, number: int) -> Floats:
     """Draw ``number`` segments uniformly, the chance level of proposals.
 
-    Shape:
-        returns ``(number, 3)``: start, end and score, each within 0 to 1; highest score first.
+    Shape: returns ``(number, 3)``: start, end and score, each within 0 to 1; highest score first.
 
     Example:
         >>> random_proposals(np.random.default_rng(0), 2).round(2).tolist()
@@ -176,8 +173,7 @@ def average_recall(
         thresholds: tIoU from which a true segment counts as found.
         max_number: largest average number, at least 1.
 
-    Shape:
-        ``proposals[v]``: ``(n_v, 3)``; ``truths[v]``: ``(g_v, 2)``.
+    Shape: ``proposals[v]``: ``(n_v, 3)``; ``truths[v]``: ``(g_v, 2)``.
 
     Raises:
         ValueError: no true segment, no proposal, or lists of different lengths.

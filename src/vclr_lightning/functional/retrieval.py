@@ -141,8 +141,7 @@ def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 512) -> float
     queries the other; the result is the mean over both directions. The chance level is ``1 / N``,
     which constant features reach too.
 
-    Shape:
-        - first, second: ``(N, F)``
+    Shape: - first, second: ``(N, F)``
 
     Example:
         >>> first = torch.eye(3)

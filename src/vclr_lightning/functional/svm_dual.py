@@ -151,8 +151,7 @@ def solve_products(products: Tensor, allowed: Tensor, guess: Tensor, *, cost: fl
         guess: entries that are likely to be positive.
         cost: C.
 
-    Shape:
-        - products: ``(c, m, m)``; allowed, guess: ``(c, m)``; returns ``(c, m)``
+    Shape: - products: ``(c, m, m)``; allowed, guess: ``(c, m)``; returns ``(c, m)``
 
     Example:
         >>> products = torch.tensor([[[1.5, 3.0], [3.0, 8.5]]], dtype=torch.float64)

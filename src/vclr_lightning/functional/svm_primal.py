@@ -133,8 +133,7 @@ def hinge_step(a: Tensor, b: Tensor, slack: Tensor, move: Tensor, cost: float) -
     Minimises the primal objective, where a is the product of weights and step, b the squared norm
     of the step, and a row's slack 1 - y w.x falls by ``move`` per unit of step.
 
-    Shape:
-        - a, b: ``(c,)``; slack, move: ``(N, c)``; returns the step lengths ``(c,)``
+    Shape: - a, b: ``(c,)``; slack, move: ``(N, c)``; returns the step lengths ``(c,)``
 
     Example:
         >>> one = torch.ones(1, dtype=torch.float64)

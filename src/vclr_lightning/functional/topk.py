@@ -54,8 +54,7 @@ def merge_top(best: Tensor, values: Tensor, first: int) -> Tensor:
         values: float32, of later columns; minus infinity is never taken.
         first: index of the block's first column.
 
-    Shape:
-        - best: ``(B, k)``; values: ``(B, W)``; returns ``(B, k)``, descending.
+    Shape: - best: ``(B, k)``; values: ``(B, W)``; returns ``(B, k)``, descending.
 
     Example:
         >>> best = merge_top(no_keys(1, 2), torch.tensor([[0.1, 0.9, 0.3]]), 0)

@@ -127,8 +127,7 @@ class BMN(nn.Module):
         hidden_3d: channels after the boundary-matching layer.
         samples: samples along a proposal.
 
-    Shape:
-        ``(B, num_features, T)`` to a :class:`BMNOutput`.
+    Shape: ``(B, num_features, T)`` to a :class:`BMNOutput`.
 
     Raises:
         UserError: features have another number of channels or positions, or channels are not

@@ -18,7 +18,7 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
-from vclr_lightning.models.matching import find_backbone
+from vclr_lightning.models.match_weights import find_backbone
 from vclr_lightning.models.network_spec import (
     BACKBONES,
     build_backbone,

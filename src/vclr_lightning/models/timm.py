@@ -33,8 +33,7 @@ class TimmBackbone(WrappedBackbone):
         image_size: height and width of the images that the network was built for or, where it
             takes any, of timm's configuration.
 
-    Shape:
-        - input: ``(N, 3, H, W)``; output: ``(N, F)``
+    Shape: - input: ``(N, 3, H, W)``; output: ``(N, F)``
 
     Raises:
         UserError: timm is not installed or has no such network, or the network cannot be built

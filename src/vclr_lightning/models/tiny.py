@@ -27,8 +27,7 @@ class TinyBackbone(Backbone):
         stages: number of residual blocks.
         norm: ``"batch"``, or ``"group"`` for a network without batch statistics.
 
-    Shape:
-        - input: ``(N, 3, H, W)``; output: ``(N, F)``
+    Shape: - input: ``(N, 3, H, W)``; output: ``(N, F)``
 
     Raises:
         UserError: a value is out of range.

@@ -51,8 +51,7 @@ class TorchvisionResNet(_Torchvision):
             about 96 px.
         zero_init_residual: initialise the last norm layer of every residual branch to zero.
 
-    Shape:
-        - input: ``(N, 3, H, W)``; output: ``(N, F)``; F is 512 or 2048
+    Shape: - input: ``(N, 3, H, W)``; output: ``(N, F)``; F is 512 or 2048
 
     Raises:
         UserError: there is no such network.
@@ -97,8 +96,7 @@ class TorchvisionVideo(_Torchvision):
             lag thousands of steps behind the weights of a network trained from scratch.
         bn_eps: of BatchNorm; trained weights depend on it, and torchvision's for S3D need 0.001.
 
-    Shape:
-        - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
+    Shape: - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
 
     Raises:
         UserError: there is no such network.

@@ -23,8 +23,7 @@ def temporal_shift(x: Tensor, num_frames: int, *, divisions: int = 8) -> Tensor:
         num_frames: S, of each video.
         divisions: 8 shifts an eighth of the channels each way.
 
-    Shape:
-        ``(B * S, C, ...)``, the result is of the same shape
+    Shape: ``(B * S, C, ...)``, the result is of the same shape
 
     Example:
         >>> x = torch.tensor([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]])

@@ -16,7 +16,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
-from vclr_lightning.models.matching import find_backbone, shape_problem
+from vclr_lightning.models.match_weights import find_backbone, shape_problem
 from vclr_lightning.models.network_spec import (
     BACKBONES,
     describe_spec,

@@ -165,8 +165,7 @@ def encoded(
     ``chunk`` is the number of clips per forward of the encoder. Features are bit-equal whether or
     not maps are requested too.
 
-    Shape:
-        ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)`` and ``(B, n, F, ...)``.
+    Shape: ``(B, n, C, T, H, W)`` uint8 to ``(B, n, F)`` and ``(B, n, F, ...)``.
     """
     dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
     flat = clips.flatten(0, 1)

@@ -61,8 +61,7 @@ class FinetuneModule(MetricAveragingModule):
             find it in a checkpoint.
         classifier: the linear classifier.
 
-    Shape:
-        ``(B, S, C, T, H, W)`` uint8 to ``(B, num_classes)``.
+    Shape: ``(B, S, C, T, H, W)`` uint8 to ``(B, num_classes)``.
 
     Raises:
         UserError: a value is out of range or unknown.
@@ -151,8 +150,7 @@ class FinetuneModule(MetricAveragingModule):
 
         TSN averages logits, TSM probabilities.
 
-        Shape:
-            ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
+        Shape: ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
         """
         with evaluation_mode(self), torch.no_grad():
             logits = torch.stack([self(view) for view in views.unbind(1)], dim=1).float()

@@ -102,8 +102,7 @@ def encode_apart(
 ) -> Mapping[str, Tensor]:
     """Encode the keys of a batch by ``mode`` (resolved), and return them in their order.
 
-    Shape:
-        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    Shape: ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
     """
     if mode == "split":
         return split_videos(clips, encode, groups=groups, rng=rng)
@@ -124,8 +123,7 @@ def split_videos(
             cannot normalise.
         rng: of the permutation, on the CPU.
 
-    Shape:
-        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    Shape: ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
     """
     groups = min(groups, len(clips) if clips.shape[1] > 1 else len(clips) // 2)
     if groups <= 1:
@@ -147,8 +145,7 @@ def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Ma
         encode: encodes clips as one BatchNorm batch.
         rng: of the shuffle, on the CPU, in the same state on every rank.
 
-    Shape:
-        ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
+    Shape: ``(B, n, C, T, H, W)`` to ``(B, n, F, ...)``.
     """
     rank, world = distributed.rank(), distributed.world_size()
     routes = shuffle_routes(len(clips), world, rng)  # (world, B)
@@ -166,8 +163,7 @@ def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Ma
 def shuffle_routes(videos: int, world_size: int, rng: torch.Generator) -> Tensor:
     """Draw the rank that each rank's videos go to, balanced in both directions.
 
-    Shape:
-        ``(world_size, videos)`` int64.
+    Shape: ``(world_size, videos)`` int64.
 
     Example:
         >>> routes = shuffle_routes(4, 2, torch.Generator().manual_seed(0))

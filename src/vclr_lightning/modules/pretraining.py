@@ -159,8 +159,7 @@ class PretrainModule(MetricAveragingModule):
     def encode(self, frames: Tensor) -> Tensor:
         """Return the trained backbone's features, in evaluation mode and without gradient.
 
-        Shape:
-            ``(M, C, T, H, W)`` uint8 to ``(M, F)``.
+        Shape: ``(M, C, T, H, W)`` uint8 to ``(M, F)``.
         """
         with evaluation_mode(self.query_encoder), torch.no_grad():
             return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)

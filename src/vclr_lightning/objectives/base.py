@@ -30,8 +30,7 @@ class Objective(nn.Module):
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         """Return the loss of one micro-batch.
 
-        Shape:
-            ``features[name]``: ``(B, r, F)``, or ``(B, r, F, ...)`` for maps.
+        Shape: ``features[name]``: ``(B, r, F)``, or ``(B, r, F, ...)`` for maps.
         """
         raise NotImplementedError
 
@@ -40,8 +39,7 @@ class Objective(nn.Module):
 
         The global batch covers all ranks and accumulated micro-batches of the step.
 
-        Shape:
-            ``pending[name]``: ``(B_global, ...)``.
+        Shape: ``pending[name]``: ``(B_global, ...)``.
         """
 
     def diagnostics(self, step: int) -> Mapping[str, Tensor]:

@@ -15,8 +15,7 @@ def projection_head(num_features: int, embedding_dim: int) -> nn.Sequential:
 
     The embedding is not normalised; that is part of each loss.
 
-    Shape:
-        ``(..., F)`` to ``(..., D)``.
+    Shape: ``(..., F)`` to ``(..., D)``.
 
     Raises:
         UserError: a size is not positive.

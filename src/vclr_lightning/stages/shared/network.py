@@ -17,7 +17,7 @@ from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backb
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.export import check_spec, unknown_network
-from vclr_lightning.models.matching import find_backbone
+from vclr_lightning.models.match_weights import find_backbone
 from vclr_lightning.models.network_spec import known_spec, trusted_spec, weight_shapes
 from vclr_lightning.models.weights import group_names
 from vclr_lightning.stages.shared.finetuned import is_finetuned, load_finetuned

@@ -25,7 +25,7 @@ from vclr_lightning.models import (
     export_backbone,
     load_backbone,
 )
-from vclr_lightning.models.conversion import convert_checkpoint, mmaction_names
+from vclr_lightning.models.convert_weights import convert_checkpoint, mmaction_names
 from vclr_lightning.models.torchvision import RESNETS, VIDEO_NETWORKS
 from vclr_lightning.modules import FinetuneModule
 
