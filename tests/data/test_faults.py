@@ -147,9 +147,9 @@ def test_a_fault_of_a_reader_is_no_broken_video(
 
 
 READ: dict[str, Callable[[list[Any]], Any]] = {
-    "gives NoneType as a frame": lambda frames: [None for _ in frames],
-    "it gives 6$": lambda frames: frames[1:],
-    "it gives 8$": lambda frames: frames + frames[:1],
+    "returns NoneType as a frame": lambda frames: [None for _ in frames],
+    "it returns 6$": lambda frames: frames[1:],
+    "it returns 8$": lambda frames: frames + frames[:1],
     "not iterable": lambda frames: None,
     "of float32 as a frame": lambda frames: [f.astype(np.float32) / 255 for f in frames],
     "of uint8 as a frame, not": lambda frames: [f.transpose(2, 0, 1) for f in frames],
@@ -229,7 +229,7 @@ def test_pictures_of_no_use_are_the_transforms_fault(manifest: Manifest, how: st
         with pytest.raises(CodeFault, match=how) as info:
             dataset[key]
         assert str(info.value).startswith(f"Made ({__file__}:")
-        assert f" fails on {manifest.path(3)}: TypeError: it gives " in str(info.value)
+        assert f" fails on {manifest.path(3)}: TypeError: it returns " in str(info.value)
 
 
 class Drawing(TupleSampler):

@@ -103,7 +103,7 @@ def picture(value: object, *shape: int) -> Tensor:
     import torch  # not above: processes that only probe or re-encode files start without it
 
     if not isinstance(value, torch.Tensor) or value.dtype != torch.uint8 or value.shape != shape:
-        raise TypeError(f"it gives {described(value)}, not a tensor {shape} of uint8")
+        raise TypeError(f"it returns {described(value)}, not a tensor {shape} of uint8")
     return value
 
 

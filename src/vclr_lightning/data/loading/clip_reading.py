@@ -133,12 +133,12 @@ def _read(video: OpenVideo, indices: NDArray[np.int64]) -> list[NDArray[np.uint8
     """Read frames and check what the reader returns, so that its bugs are reported as such."""
     frames = list(video.read(indices))
     if len(frames) != len(indices):
-        raise ValueError(f"of {len(indices)} frames to read it gives {len(frames)}")
+        raise ValueError(f"of {len(indices)} frames to read it returns {len(frames)}")
     for frame in frames:
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
-            raise TypeError(f"it gives {described(frame)} as a frame, not (H, W, 3) of uint8")
+            raise TypeError(f"it returns {described(frame)} as a frame, not (H, W, 3) of uint8")
         if not frame.size:
-            raise ValueError(f"it gives {described(frame)} as a frame, which is empty")
+            raise ValueError(f"it returns {described(frame)} as a frame, which is empty")
     return frames
 
 

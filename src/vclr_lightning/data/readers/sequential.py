@@ -43,29 +43,29 @@ class SequentialDecoder:
     Args:
         container: an open file, no packet of which has been read.
         stream: its video stream.
-        noticing: whether to count frames that are damaged and yet decode: packets that the
+        count_damage: whether to count frames that are damaged and yet decode: packets that the
             container marks as damaged or for which the decoder reports an error, and frames that
             the decoder marks.
     """
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, *, noticing: bool = False
+        self, container: InputContainer, stream: VideoStream, *, count_damage: bool = False
     ) -> None:
         self._container = container
         self._stream = stream
-        self._noticing = noticing
+        self._counts_damage = count_damage
         self._sent = self._lost = self._suspect = self._marked = 0
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         level = av.logging.get_level()
-        if self._noticing and level is None:
+        if self._counts_damage and level is None:
             av.logging.set_level(av.logging.PANIC)  # without a level, errors are not even counted
         try:
             for packet in self._packets():
                 yield from self._decode(packet)
             yield from self._decode(None)
         finally:
-            if self._noticing:
+            if self._counts_damage:
                 av.logging.set_level(level)
 
     @property
@@ -76,7 +76,7 @@ class SequentialDecoder:
     def refuse_damage(self, limit: float = MAX_DAMAGED) -> None:
         """Raise :class:`VideoError` if more than a share ``limit`` of the frames was damaged."""
         if self.damaged > limit:
-            how = "are damaged" if self._noticing else "do not decode"
+            how = "are damaged" if self._counts_damage else "do not decode"
             number = round(self.damaged * self._sent)
             raise VideoError(f"damaged: {number} of {self._sent} packets {how}")
 
@@ -88,13 +88,13 @@ class SequentialDecoder:
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         self._sent += packet is not None
-        errors = self._noticing and av.logging.get_last_error()[0]
+        errors = self._counts_damage and av.logging.get_last_error()[0]
         try:
             frames = self._stream.codec_context.decode(packet)
         except av.FFmpegError:
             self._lost += packet is not None
             return []
-        if self._noticing:
+        if self._counts_damage:
             self._marked += sum(frame.is_corrupt for frame in frames)
             if packet is not None:
                 reported = av.logging.get_last_error()[0] > errors

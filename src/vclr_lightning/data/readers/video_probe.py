@@ -89,7 +89,7 @@ def probe(path: Path, *, decode: bool = False, max_damaged: float = MAX_DAMAGED)
         doubts = stream_doubts(table, container.format.name, stream)
         timestamps: list[int | None] | None = None
         with open_stream(source, watched=True) as (watched, frames_of):
-            decoder = SequentialDecoder(watched, frames_of, noticing=decode)
+            decoder = SequentialDecoder(watched, frames_of, count_damage=decode)
             frames = iter(decoder)
             first = next(frames, None)
             if first is None:
