@@ -30,14 +30,9 @@ class Collate:
     """Makes a batch of samples by :func:`collate`; in a worker, in shared memory.
 
     Torch would move the batch to shared memory in a thread, which can only print that there is no
-    room, and the batch would never arrive. If a sample is a :class:`Failure`, or there is no room,
-    the batch is a failure.
-
-    Args:
-        ahead: batches loaded ahead by all workers together.
-
-    Attributes:
-        free: bytes of shared memory before the first batch.
+    room, and the batch would never arrive. If a sample is a :class:`Failure`, or there is no room
+    for the ``ahead`` batches that all workers load ahead, the batch is a failure. ``free`` is the
+    number of bytes of shared memory before the first batch.
     """
 
     def __init__(self, ahead: int) -> None:

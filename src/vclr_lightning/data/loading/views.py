@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vclr_lightning.core.errors import UserError
@@ -28,6 +28,9 @@ class ViewPlan:
         samplers: at least one.
         needed: names of the views to read; ``None`` for all.
 
+    Attributes:
+        specs: the views that are read, in the order of the samplers, without views of 0 clips.
+
     Raises:
         UserError: there is no sampler; two samplers disagree on a view, or use the same name for
             rows or orders; no sampler yields a needed view; a sampler's draw does not have the
@@ -46,24 +49,49 @@ class ViewPlan:
         if not samplers:
             raise UserError("samplers is empty; give at least one, such as TupleSampler()")
         self._samplers: list[Sampler] = []
+        self._shapes: list[dict[str, tuple[int, ...]]] = []
+        specs: dict[str, ViewSpec] = {}
+        owners: dict[tuple[str, str], str] = {}
         for sampler in samplers:
             if sampler not in self._samplers:
                 self._samplers.append(sampler)
-        specs = _merge_specs(self._samplers)
+                self._add(sampler, specs, owners)
         names = set(specs) if needed is None else set(needed)
         if missing := sorted(names - set(specs)):
             raise UserError(
                 f"no sampler yields the view {', '.join(missing)}; "
                 f"the samplers yield {', '.join(sorted(specs))}"
             )
-        self._specs = {name: spec for name, spec in specs.items() if name in names and spec.clips}
-        self._shapes: list[dict[str, tuple[int, ...]]] = []
-        self._check_draws()
+        self.specs = {name: spec for name, spec in specs.items() if name in names and spec.clips}
 
-    @property
-    def specs(self) -> Mapping[str, ViewSpec]:
-        """The views that are read, in the order of the samplers, without views of 0 clips."""
-        return self._specs
+    def _add(
+        self, sampler: Sampler, specs: dict[str, ViewSpec], owners: dict[tuple[str, str], str]
+    ) -> None:
+        """Check a sampler against itself and earlier ones."""
+        name = type(sampler).__name__
+        with blaming(sampler):
+            drawn = sampler(64, numpy_generator(0))
+            self._shapes.append(_shapes(drawn))
+        for view, spec in sampler.views.items():
+            owner = owners.setdefault(("views", view), name)
+            if specs.setdefault(view, spec) != spec:
+                raise UserError(
+                    f"{owner} yields the view {view} as {specs[view]} and {name} as {spec}; "
+                    "rename one, or make them equal"
+                )
+            shape = drawn.frame_indices[view].shape if view in drawn.frame_indices else None
+            if shape != (spec.clips, spec.frames):
+                raise UserError(
+                    f"{name} declares the view {view} of shape {(spec.clips, spec.frames)}, "
+                    f"but draws {shape}; make its views and its draw agree"
+                )
+        for kind, key in [*(("rows", x) for x in drawn.rows), *(("order", x) for x in drawn.order)]:
+            if (kind, key) in owners:
+                raise UserError(
+                    f"{owners[kind, key]} and {name} both yield {kind} named {key!r}; "
+                    "rename one, or give equal samplers"
+                )
+            owners[kind, key] = name
 
     def draw(self, num_frames: int, *keys: Key) -> Draw:
         """Draw the views of a video of ``num_frames`` frames with random numbers from ``keys``.
@@ -90,49 +118,10 @@ class ViewPlan:
             rows.update(drawn.rows)
             order.update(drawn.order)
         return Draw(
-            frame_indices={name: indices[name] for name in self._specs}, rows=rows, order=order
+            frame_indices={name: indices[name] for name in self.specs}, rows=rows, order=order
         )
-
-    def _check_draws(self) -> None:
-        rows: dict[str, str] = {}
-        order: dict[str, str] = {}
-        for sampler in self._samplers:
-            name = type(sampler).__name__
-            with blaming(sampler):
-                drawn = sampler(64, numpy_generator(0))
-                self._shapes.append(_shapes(drawn))
-            for view, spec in sampler.views.items():
-                shape = drawn.frame_indices[view].shape if view in drawn.frame_indices else None
-                if shape != (spec.clips, spec.frames):
-                    raise UserError(
-                        f"{name} declares the view {view} of shape {(spec.clips, spec.frames)}, "
-                        f"but draws {shape}; make its views and its draw agree"
-                    )
-            for kind, known, names in (("rows", rows, drawn.rows), ("order", order, drawn.order)):
-                for key in names:
-                    if key in known:
-                        raise UserError(
-                            f"{known[key]} and {name} both yield {kind} named {key!r}; "
-                            "rename one, or give equal samplers"
-                        )
-                    known[key] = name
 
 
 def _shapes(drawn: Draw) -> dict[str, tuple[int, ...]]:
     parts = {"frame_indices": drawn.frame_indices, "rows": drawn.rows, "order": drawn.order}
     return {f"{kind} {name}": x.shape for kind, part in parts.items() for name, x in part.items()}
-
-
-def _merge_specs(samplers: Sequence[Sampler]) -> dict[str, ViewSpec]:
-    specs: dict[str, ViewSpec] = {}
-    owner: dict[str, str] = {}
-    for sampler in samplers:
-        name = type(sampler).__name__
-        for view, spec in sampler.views.items():
-            if specs.setdefault(view, spec) != spec:
-                raise UserError(
-                    f"{owner[view]} yields the view {view} as {specs[view]} and {name} as {spec}; "
-                    "rename one, or make them equal"
-                )
-            owner.setdefault(view, name)
-    return specs

@@ -57,8 +57,7 @@ class StretchDecoder:
     Args:
         stream: a video stream, no packet of which has been decoded.
         picture: converts a frame to an array.
-        skip_unreferenced: whether to leave out unwanted frames to which no other refers; exact
-            with one decoding thread.
+        skip_unreferenced: skip unwanted frames to which no other refers; exact with one thread.
         count_known: whether the number of frames is known from decoding.
     """
 
@@ -108,14 +107,9 @@ class StretchDecoder:
     def decode(
         self, stretches: Sequence[Stretch], *, since: int | None = None
     ) -> dict[int, NDArray[np.uint8]]:
-        """Decode stretches, given in order of presentation, with a decoder that was flushed.
+        """Decode stretches in order of presentation, after a seek, and return pictures by key.
 
-        Args:
-            stretches: what to decode.
-            since: ignore frames shown before; they belong to packets outside the stretches.
-
-        Returns:
-            The wanted pictures, by key.
+        Frames shown before ``since`` belong to packets outside the stretches and are ignored.
 
         Raises:
             ContradictionError: a frame is damaged, is missing, or comes in another order.

@@ -31,16 +31,8 @@ class IndexedReader:
     its keyframe, a group's frame indices are the positions of its packets. An open group is a
     contradiction, which the packet table resolves.
 
-    Args:
-        container: an open file.
-        stream: its video stream.
-        index: the stream's index.
-        decoder: of this stream.
-        timestamps_in_doubt: whether frames are reordered and the container's presentation times
-            may be decoding times. Then a group whose times rise is a contradiction, too.
-
-    Attributes:
-        index: see above.
+    ``timestamps_in_doubt``: frames are reordered, and the container's presentation times may be
+    decoding times. Then a group whose times rise is a contradiction, too.
     """
 
     def __init__(
@@ -65,11 +57,7 @@ class IndexedReader:
         self._delay = max(0, (stream.start_time or 0) - index.times[0])
 
     def read(self, frame_indices: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-        """Return frames by index.
-
-        Raises:
-            ContradictionError: the file contradicts its index, or the index does not suffice.
-        """
+        """Return frames by index; raise :class:`ContradictionError` if that is impossible."""
         groups: dict[range, list[int]] = {}
         for i in sorted(frame_indices):
             groups.setdefault(self.index.group(i), []).append(i)

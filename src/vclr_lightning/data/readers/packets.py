@@ -178,7 +178,7 @@ def timestamp_doubt(
     Args:
         table: the stream's packets.
         container: FFmpeg's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
-        codec: FFmpeg's name of the codec.
+        codec: FFmpeg's name of it.
         reorders: whether the decoder shows frames in another order than it decodes them.
         tagged: whether the stream has a four-character code of its codec. In Matroska this marks
             streams copied from an AVI, with AVI's times.
@@ -206,12 +206,7 @@ def timestamp_doubt(
 
 
 def count_doubt(table: PacketTable, *, promised: int) -> str | None:
-    """Return why the number of frames may differ from the table's, or ``None``.
-
-    Args:
-        table: the stream's packets.
-        promised: frames by the container's header; 0 if it does not say.
-    """
+    """Return why the number of frames may differ from the table's and the header's, or ``None``."""
     if not table.intact:
         return "the file is damaged"
     if promised and promised != len(table):

@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRun:
-    """Packets to decode one after another, from a keyframe to the last target.
-
-    Attributes:
-        start: position of the packet to start at.
-        targets: sorted positions of the packets whose frames are wanted.
-    """
+    """Packets to decode one after another, from ``start`` to the last of the sorted ``targets``."""
 
     start: int
     targets: tuple[int, ...]
@@ -49,7 +44,7 @@ def serving_entry(target: int, entries: Sequence[int], pts: Sequence[int]) -> in
 
     Args:
         target: position of a packet.
-        entries: sorted positions at which decoding may start; the first packet always may.
+        entries: sorted positions at which decoding may start, besides the first packet.
         pts: presentation time of each packet, ``(P,)``.
 
     Example:
@@ -68,14 +63,8 @@ def plan_runs(
 ) -> list[DecodeRun]:
     """Return the runs that together decode ``targets`` and as few packets as possible.
 
-    Args:
-        targets: positions of packets, in any order, repeats allowed.
-        entries: sorted positions at which decoding may start; the first packet always may.
-        pts: presentation time of each packet, ``(P,)``.
-
-    Returns:
-        Runs in the order of the file. No target needs the packets between two of them, so seeking
-        to the second one's start saves decoding them.
+    Arguments as of :func:`serving_entry`. Runs are in the order of the file; no target needs the
+    packets between two of them.
 
     Example:
         >>> plan_runs([1, 7, 8], [0, 3, 6], range(9))
@@ -96,14 +85,7 @@ class _UncleanEntryError(Exception):
 
 
 class PlannedReader:
-    """Reads frames of one open stream by its packet table.
-
-    Args:
-        container: an open file.
-        stream: its video stream.
-        table: the stream's packets.
-        decoder: of this stream.
-    """
+    """Reads frames of one open stream by its packet table."""
 
     def __init__(
         self,
@@ -124,11 +106,7 @@ class PlannedReader:
         self._entries: list[int] = [key for key in keys if key > 0]
 
     def read(self, frame_indices: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-        """Return frames by index.
-
-        Raises:
-            ContradictionError: the file contradicts its table.
-        """
+        """Return frames by index; raise :class:`ContradictionError` if that is impossible."""
         index_of = {int(self._positions[i]): i for i in frame_indices}
         found: dict[int, NDArray[np.uint8]] = {}
         while missing := [p for p, i in index_of.items() if i not in found]:

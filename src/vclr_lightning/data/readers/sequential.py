@@ -35,17 +35,12 @@ def check_share(max_damaged: float) -> None:
 
 
 class SequentialDecoder:
-    """Yields every frame that decodes, in order of presentation.
+    """Yields every frame that decodes of a newly opened stream, in order of presentation.
 
     A damaged packet costs its own frame only; where the container itself breaks off, the frames
-    still in the decoder are the last.
-
-    Args:
-        container: an open file, no packet of which has been read.
-        stream: its video stream.
-        count_damage: whether to count frames that are damaged and yet decode: packets that the
-            container marks as damaged or for which the decoder reports an error, and frames that
-            the decoder marks.
+    still in the decoder are the last. ``count_damage`` also counts frames that are damaged and yet
+    decode: packets that the container marks or for which the decoder reports an error, and frames
+    that the decoder marks.
     """
 
     def __init__(
@@ -107,13 +102,8 @@ def read_timestamps(
 ) -> list[int | None]:
     """Return the presentation time of every frame that decodes, in the stream's unit.
 
-    Args:
-        source: the video.
-        thread_count: threads of the decoder.
-        max_damaged: share of the frames that may not decode.
-
     Raises:
-        VideoError: the video cannot be read, or more of it is damaged.
+        VideoError: the video cannot be read, or more than ``max_damaged`` of it does not decode.
     """
     with open_stream(source, thread_count=thread_count, watched=True) as (container, stream):
         decoder = SequentialDecoder(container, stream)
@@ -131,22 +121,14 @@ def read_sequentially(
     thread_count: int = 1,
     max_damaged: float = MAX_DAMAGED,
 ) -> tuple[dict[int, NDArray[np.uint8]], int | None]:
-    """Decode from the start and keep the frames of the ``wanted`` indices.
-
-    Args:
-        source: the video.
-        wanted: frame indices.
-        picture: converts a frame to an array.
-        to_end: whether to go on past the last wanted frame, to count all.
-        thread_count: threads of the decoder.
-        max_damaged: share of the frames that may not decode.
+    """Decode from the start and convert the frames of the ``wanted`` indices.
 
     Returns:
         The frames by index, without those past the end of the video; and the number of frames of
-        the video, or ``None`` if decoding stopped before its end.
+        the video, or ``None`` if decoding stopped before its end, as it may unless ``to_end``.
 
     Raises:
-        VideoError: the video cannot be read, or more of it is damaged.
+        VideoError: the video cannot be read, or more than ``max_damaged`` of it does not decode.
     """
     last = max(wanted, default=-1)
     found: dict[int, NDArray[np.uint8]] = {}
@@ -168,15 +150,8 @@ def stamped_times(timestamps: Sequence[int | None], unit: float) -> NDArray[np.f
     """Return when frames are shown by their own presentation times, in seconds from the first.
 
     Missing times are interpolated. Where the clock restarts, as in concatenated files, it is
-    continued; where the container stored decoding times, frames take them in order.
-
-    Args:
-        timestamps: of each frame, in order of presentation.
-        unit: in seconds.
-
-    Returns:
-        Rising times, ``(len(timestamps),)``, or ``None`` if more than a tenth of the frames has
-        no time of its own.
+    continued; where the container stored decoding times, frames take them in order. ``None`` if
+    more than a tenth of the frames has no time of its own.
 
     Example:
         >>> stamped_times([100, 102, 105, 0, 2], 0.1)  # the clock restarts
@@ -212,11 +187,8 @@ def frame_times(
     not those of ``num_frames`` frames, those of the decoded frames; if these have none either,
     evenly spaced times by the stream's average rate.
 
-    Args:
-        source: the video.
-        num_frames: frames that decode, at least 1.
-        timestamps: presentation times of the decoded frames, if known.
-        decoding: arguments of :func:`read_timestamps`, if not.
+    ``timestamps`` are those of the decoded frames, if known; ``decoding`` are arguments of
+    :func:`read_timestamps`, if not.
 
     Raises:
         VideoError: the stream has neither times nor a rate.

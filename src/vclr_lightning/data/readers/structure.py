@@ -23,11 +23,7 @@ _TS = 188  # bytes of a packet of MPEG-TS
 
 
 def promised_size(file: IO[bytes]) -> int | None:
-    """Return the file's size in bytes by its own headers, ``None`` if they don't say.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the file's size in bytes by its own headers, ``None`` if they don't say."""
     file.seek(0)
     first = file.read(_HEAD) + bytes(_PAD)
     if first[4:8] in _BOXES:
@@ -46,11 +42,7 @@ def promised_size(file: IO[bytes]) -> int | None:
 
 
 def is_encrypted(file: IO[bytes]) -> bool:
-    """Return whether the index of an MP4 says that its video is encrypted.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return whether the index of an MP4 says that its video is encrypted."""
     file.seek(0)
     return file.read(8)[4:] in _BOXES and _is_locked(_index(file))
 
@@ -60,11 +52,7 @@ def _is_locked(index: bytes) -> bool:
 
 
 def why_unreadable(file: IO[bytes]) -> str | None:
-    """Return why FFmpeg cannot open a file, as far as its bytes show.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return why FFmpeg cannot open a file, as far as its bytes show."""
     first = file.read(_HEAD)
     if not first:
         return "empty file"

@@ -45,13 +45,10 @@ def blur_taps(sigma: float) -> list[int]:
 
 
 def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
-    """Blur each plane, padded by its mirror image, in which the edge pixels repeat.
+    """Blur planes ``(C, H, W)`` int16 of 0..255, padded by their mirror image with repeated edges.
 
-    PIL repeats the edge pixels before every box, which is the same for narrow boxes.
-
-    Shape:
-        - planes: ``(C, H, W)`` int16 with values 0..255; the result, a view into a larger array,
-          is like it
+    PIL repeats the edge pixels before every box, which is the same for narrow boxes. The result is
+    a view into a larger array.
 
     Example:
         >>> int(gaussian_blur(np.full((1, 8, 8), 77, np.int16), 2.0).max())
