@@ -1,4 +1,4 @@
-"""Make labelled synthetic videos, in which only what happens over time tells the class."""
+"""Make labelled synthetic videos, whose class only the motion over time determines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", type=int, default=50, help="held-out videos of each action")
     parser.add_argument("--untrimmed", type=int, default=16, help="videos with known action spans")
     parser.add_argument("--size", type=int, default=48, help="height and width in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other videos")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other videos")
     parser.add_argument("--workers", type=int, help="processes (default: the cores there are)")
 
 

@@ -1,4 +1,4 @@
-"""Features kept in a folder: mapped into memory, with whose they are and where they come from."""
+"""Features of videos in a folder, mapped into memory, with labels, ids and provenance."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FORMAT = 1
 
 
 class FeatureStore:
-    """Features of N videos in a folder, made by a feature extractor; nothing can be changed.
+    """Features of N videos in a folder, written by a feature extractor; read-only.
 
     Three forms: ``mean``, the average over a video's frames; ``frames``, each of its n frames;
     ``ragged``, each of its snippets, whose number differs from video to video.
 
     Args:
         folder: see :meth:`open`, which checks it first.
-        about: what the folder says of itself.
-        keep: positions of the rows to take; ``None`` for all.
+        about: content of the folder's description.
+        keep: positions of the selected rows; ``None`` for all.
 
     Attributes:
         folder: where the files are.
@@ -120,7 +120,7 @@ class FeatureStore:
         return torch.stack([self.video(i).mean(dim=0) for i in range(len(self))])
 
     def video(self, i: int) -> Tensor:
-        """Return what is kept of video ``i``, in order: ``(m, F)``, m = ``count[i]``.
+        """Return the features of video ``i``, in order: ``(m, F)``, m = ``count[i]``.
 
         In the form ``mean`` m is 1.
         """
@@ -194,13 +194,13 @@ class FeatureStore:
         return FeatureStore(self.folder, self._about, keep=rows[keep])
 
     def feature_set(self, segments: int = 1) -> FeatureSet:
-        """Return the same in memory, as the measures take it.
+        """Return the features in memory, as the metrics expect them.
 
         Args:
-            segments: parts of a video whose average is kept apart; past 1 the frames are needed.
+            segments: parts of a video that are averaged separately; more than 1 needs the frames.
 
         Raises:
-            UserError: parts are wanted, but the frames were averaged when they were extracted.
+            UserError: several parts, but the frames were averaged when they were extracted.
         """
         if segments > 1 and self.form == "mean":
             raise UserError(
@@ -244,7 +244,7 @@ class FeatureStore:
 
 
 def _check(about: Mapping[str, Any], rows: Any, features: Tensor) -> None:
-    """Raise ``ValueError`` where files that can be read hold what :func:`assemble` never writes."""
+    """Raise ``ValueError`` if readable files contain what the extraction never writes."""
     import pyarrow as pa
 
     columns = [(name, pa.int64()) for name in (*FACTS, "count")]

@@ -124,7 +124,7 @@ def with_groups(entries: Sequence[Row], regex: str | None = None) -> list[Row]:
 def one_group_per_file(
     root: Path, entries: Sequence[Row], results: Sequence[FileResult]
 ) -> Sequence[Row]:
-    """Give all names of a file, by links, one group, lest it is on two sides of a split."""
+    """Put all names of a file, by links, into one group, so that no split separates them."""
     alike: dict[tuple[int, int], list[str]] = defaultdict(list)
     for result in results:
         if result.values is not None:

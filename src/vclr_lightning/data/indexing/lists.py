@@ -23,7 +23,7 @@ _FOLDER = re.compile(r"(?P<path>\S.*?)(?P<rest>(?:\s+-?\d+){0,2})")
 
 @dataclass(frozen=True, slots=True)
 class ListLine:
-    """One line of a list file; the frame count is the list's word, and not relied upon."""
+    """One line of a list file; the frame count is not relied upon."""
 
     path: str
     frames: int | None
@@ -33,8 +33,8 @@ class ListLine:
 def parse_line(line: str) -> ListLine:
     """Read ``path``, ``path label`` or ``path frames label``.
 
-    The path may hold spaces: it ends with its last video suffix, or at a tab, or else where the one
-    or two numbers at the end of the line begin. A negative label is none.
+    The path may contain spaces: it ends with its last video suffix, or at a tab, or else before the
+    one or two numbers at the end of the line. A negative label counts as none.
 
     Raises:
         UserError: what follows the path is not one or two integers.
@@ -62,7 +62,7 @@ def parse_line(line: str) -> ListLine:
 
 
 def read_list(file: Path) -> list[tuple[int, ListLine]]:
-    """Return the lines of a list file with their numbers, blank ones left out.
+    """Return the lines of a list file that are not blank, with their numbers.
 
     Raises:
         UserError: the file cannot be read, is empty, or has a line of another form.
@@ -82,7 +82,7 @@ def read_list(file: Path) -> list[tuple[int, ListLine]]:
 def listing_of_lists(
     lists: Mapping[str, Sequence[Path]], root: Path, *, with_classes: bool = True
 ) -> Listing:
-    """Turn list files into entries, whether their files exist or not.
+    """Read list files; the videos need not exist.
 
     Args:
         lists: the files of each split.
@@ -120,9 +120,9 @@ def labels_of_numbers(
 ) -> tuple[tuple[str, ...], list[int]]:
     """Name the numbered classes of list files by their folders.
 
-    Where number and folder determine each other, a class bears its folder's name, and a video
-    without number that lies in such a folder gets its class too (UCF101's test lists); otherwise
-    the number is the name. Without any numbers, folders are the classes. Classes are in the order
+    If numbers and folders correspond one to one, classes take the folders' names, and a video
+    without number in such a folder gets its class too (UCF101's test lists); otherwise the number
+    is the name. Without any numbers, folders are the classes. Classes are in the order
     of the numbers.
 
     Example:
@@ -156,7 +156,7 @@ def _relative(path: str, root: Path) -> str | None:
 
 
 def _on_disk(root: Path, path: str) -> str:
-    """Return a path as its folders spell it, where letters and accents are taken apart or not."""
+    """Return a path in the spelling of its folders, which may store accents separately."""
     here = ""
     for part in path.split("/"):
         spelt = (part, same_name(part), unicodedata.normalize("NFD", part))

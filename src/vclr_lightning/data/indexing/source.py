@@ -1,4 +1,4 @@
-"""Where the videos of a manifest come from: folder, lists, or a data set's official files."""
+"""The source of a manifest: a folder, lists, or a data set's official files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ListingSource:
-    """Names videos, without opening them.
+    """A source of videos, which lists them without opening them.
 
     Attributes:
-        root: the folder that all videos are below.
+        root: the folder that contains all videos.
         lists: list files by split; without them and ``kinetics``, all videos of the folder.
         kinetics: official CSV files.
-        dataset: name of a data set whose official files say what the videos are.
+        dataset: name of a data set whose official files list the videos.
         annotations: the folder of these files.
         split_number: of the data set's divisions into training and test set, from 1.
-        view: what rows are, for a data set that can be several things.
+        view: what rows are, for a data set that offers several kinds.
         with_classes: whether labels are wanted; of a folder, its subfolders.
         split: of the videos of a folder that is not divided into splits.
         group_regex: what to search in a path to find the video's group.

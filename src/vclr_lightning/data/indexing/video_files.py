@@ -21,16 +21,15 @@ _SUFFIXES = """
 """
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
-# Kinds of video that are not taken: pictures without a header, what FFmpeg cannot decode, and small
-# copies of other files.
-_NOT_TAKEN = {
+# Unsupported kinds of video: without a header, not decoded by FFmpeg, or small copies of others.
+_UNSUPPORTED = {
     *(".yuv", ".rgb", ".avif", ".heics", ".webp", ".braw", ".crm", ".r3d", ".swf"),
     *(".insv", ".lrv"),
 }
 
 _LISTED = 4096  # entries of a folder
 
-# Folders that systems and archives make for themselves, beside hidden ones.
+# Folders of operating systems and archives.
 _SYSTEM = {
     *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
     *("__macosx", "network trash folder", "temporary items"),
@@ -40,13 +39,13 @@ _SYSTEM = {
 
 @dataclass
 class Found:
-    """What there is below a root.
+    """The videos below a root.
 
     Attributes:
         paths: videos, sorted, relative to the root.
-        others: files that are no videos by their name, counted by suffix.
+        others: files whose names are not those of videos, counted by suffix.
         rejected: folders that cannot be listed.
-        left_out: videos by their name that are not taken, counted by why.
+        left_out: unsupported kinds of video, counted by reason.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -56,7 +55,7 @@ class Found:
 
 
 def is_video_name(name: str) -> bool:
-    """Return whether a file is a video by its name; hidden files are none.
+    """Return whether a name is that of a video; hidden files do not count.
 
     Example:
         >>> is_video_name("a.MP4"), is_video_name("._a.mp4"), is_video_name("a.txt")
@@ -66,7 +65,7 @@ def is_video_name(name: str) -> bool:
 
 
 def same_name(name: str) -> str:
-    """Return one spelling of names that look alike: macOS takes letters and their accents apart.
+    """Return one spelling of names that look alike: macOS stores letters and accents separately.
 
     Example:
         >>> same_name("cafe\\u0301") == same_name("caf\\u00e9")
@@ -78,15 +77,14 @@ def same_name(name: str) -> str:
 def find_videos(
     root: Path, *, frames: str | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Found:
-    """Walk ``root``, links followed; hidden folders and those of the system are left out.
+    """Search ``root``, following links; hidden folders and those of the system are skipped.
 
-    A folder that is reached by several names is there under each of them; a link back to a folder
-    above is not followed.
+    A folder with several names appears under each; a link to a parent folder is not followed.
 
     Args:
         root: an existing folder.
-        frames: template of extracted frames; then each folder that directly holds such files is a
-            video.
+        frames: template of extracted frames; then each folder that directly contains such
+            files is a video.
         progress: called with the number of videos found so far, once per folder and every few
             thousand of its entries.
 
@@ -125,7 +123,7 @@ def find_videos(
         for name in rest:
             suffix = os.path.splitext(name)[1].lower()
             found.others[suffix or name] += 1
-            if pattern is None and suffix in _NOT_TAKEN:
+            if pattern is None and suffix in _UNSUPPORTED:
                 found.left_out[f"{suffix} file, a kind of video that is not read"] += 1
         progress(len(found.paths))
     found.paths.sort()
@@ -135,7 +133,7 @@ def find_videos(
 def _listing(
     folder: Path, below: str, found: Found, progress: Callable[[int], None]
 ) -> tuple[list[str], list[str]]:
-    """Return the folders and files of a folder, hidden ones and the system's own left out."""
+    """Return the subfolders and files of a folder, without hidden ones and those of the system."""
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(folder) as entries:

@@ -64,7 +64,7 @@ class SerialExecutor(Executor):
     def submit(
         self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Future[Result]:
-        """Return a future that is done; what ends a process passes."""
+        """Return a finished future; only what ends a process is raised here."""
         future: Future[Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -219,7 +219,7 @@ class _WorkerProcess:
     def _receive(
         self, process: subprocess.Popen[bytes], pipe: Connection, limit: float
     ) -> tuple[bool, Any]:
-        """Return whether a step succeeded, and its result or error."""
+        """Return whether the call (or its import) succeeded, and its result or error."""
         waited = stopped = 0.0
         # Polls, not a deadline: it would have passed where this process itself was stopped.
         while not pipe.poll(_POLL):

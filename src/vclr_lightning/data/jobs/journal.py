@@ -51,7 +51,7 @@ class FileResult:
 def stat_files(
     root: Path, paths: Sequence[str], *, folders: bool, workers: int, show: bool
 ) -> list[FileResult]:
-    """Return size and time of each file (or folder of frames), or the reason why there is none.
+    """Return size and time of each file (or folder of frames), or the reason why it is unusable.
 
     Threads overlap the round trips of a network file system.
     """

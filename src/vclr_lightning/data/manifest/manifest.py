@@ -19,8 +19,8 @@ from vclr_lightning.data.manifest.selection import RowSelection, hold_out_groups
 class Manifest:
     """A manifest file, or a selection of its rows; made by :meth:`load`.
 
-    Nothing is held per row but one bit where rows were selected, so a data worker's private
-    memory does not grow with the number of videos; pickled, it is the file's path and that
+    The file is mapped, and a selection takes one bit per row, so the private memory of a data
+    worker hardly grows with the number of videos; pickled, it is the file's path and the
     selection. Positions ``i`` run over the selection, in the order of the file.
     """
 
@@ -48,7 +48,7 @@ class Manifest:
 
         Args:
             file: written by ``vclr index`` or :func:`write_manifest`.
-            root: the folder of the videos, where it has moved since.
+            root: the folder of the videos, if it has moved since.
             check_root: refuse a root that does not exist.
 
         Raises:
@@ -93,7 +93,7 @@ class Manifest:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; 0 where no video has a label."""
+        """Number of classes; 0 without labels."""
         return len(self.classes)
 
     @property
@@ -134,7 +134,7 @@ class Manifest:
         return int(self.value("label", i))
 
     def num_frames(self, i: int) -> int | None:
-        """Return how many frames of video ``i``'s file decode, where that is known to be right."""
+        """Return how many frames of video ``i``'s file decode, if that is known exactly."""
         return int(self.value("num_frames", i)) if self.value("exact", i) else None
 
     def window(self, i: int) -> tuple[float, float] | None:
@@ -146,7 +146,7 @@ class Manifest:
         return None if start is None else (float(start), float(self.value("end", i)))
 
     def spans(self, i: int) -> tuple[Span, ...]:
-        """Return what is annotated within video ``i``, in order of time."""
+        """Return the annotated segments of video ``i``, in order of time."""
         spans = self.value("spans", i) or ()
         return tuple(Span(**span) for span in spans)
 
@@ -216,8 +216,8 @@ class Manifest:
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of this selection as an array; NaN where a number is unknown.
 
-        Columns of words give codes, positions in :meth:`words`, -1 where unknown; the column
-        ``spans`` gives how many each video has.
+        Columns of words contain codes, positions in :meth:`words`, -1 where unknown; the column
+        ``spans`` contains the number of spans.
         """
         array = self._columns[name]
         values: NDArray[Any]

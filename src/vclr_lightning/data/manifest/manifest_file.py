@@ -40,8 +40,8 @@ def write_manifest(file: Path, rows: Iterable[Row], info: Info) -> Path:
         ``file``.
 
     Raises:
-        UserError: there are no rows, a path leads out of the root, a video or a clip of one comes
-            twice, a label has no class, a window or span is none, or the file cannot be written.
+        UserError: there are no rows, a path leads out of the root, a video or clip occurs twice,
+            a label has no class, a window is invalid, or the file cannot be written.
     """
     import pyarrow as pa
 
@@ -144,7 +144,7 @@ def read_manifest(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Arra
         )
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     for field in arrow_schema():
-        if field.name not in columns:  # an older form lacks it
+        if field.name not in columns:  # added by a later version
             columns[field.name] = pa.nulls(len(batch), field.type)
     info = Info.from_json(header, file)
     if verify and (wrong := _never_written(columns, info, sealed)):
@@ -153,7 +153,7 @@ def read_manifest(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Arra
 
 
 def is_manifest(file: Path) -> bool:
-    """Return whether a file begins as a manifest does, a damaged one or of another version too."""
+    """Return whether a file begins like a manifest, possibly damaged or of another version."""
     with suppress(OSError), file.open("rb") as source:
         return source.read(len(_MAGIC)) == _MAGIC
     return False
@@ -163,7 +163,7 @@ def _never_written(columns: Mapping[str, pa.Array], info: Info, sealed: bool) ->
     """Return what in the columns this package never writes; nothing if all is well."""
     import pyarrow.compute as pc
 
-    # Others would read or write what is named there.
+    # Whoever opens such a path would read or write outside.
     outside = pc.index(pc.match_substring_regex(columns["path"], OUTSIDE), True).as_py()
     if outside >= 0:
         name = columns["path"][outside].as_py()
@@ -183,7 +183,7 @@ def _never_written(columns: Mapping[str, pa.Array], info: Info, sealed: bool) ->
     whole = columns["end"].is_null().to_numpy(zero_copy_only=False)
     if (windows == whole).any() or not np.all((start >= 0) & (start < end) | ~windows):
         return "a clip does not begin before it ends"
-    # Times may have been whole numbers when they were hashed, which a column does not tell.
+    # The hash of a time that was an integer differs, which a column of floats cannot reproduce.
     if sealed or windows.any() or len(spans):
         return ""
     names = ("path", "name", "group", "split", "label")

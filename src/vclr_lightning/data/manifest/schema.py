@@ -1,4 +1,4 @@
-"""What a row and a file of the manifest hold."""
+"""The columns and the header of a manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OUTSIDE = r"^/|^$|\x00|(?:^|/)\.\.(?:/|$)"
 
 
 class Span(NamedTuple):
-    """An annotated stretch of a video.
+    """An annotated segment of a video.
 
     Attributes:
         start: seconds from the video's first frame; of a folder of frames, frames.
@@ -68,14 +68,14 @@ class Row:
         height: pixels, as displayed.
         codec: such as ``h264``.
         keyframe_interval: frames between keyframes.
-        damaged: share of the frames that are damaged or lost, where the video was decoded to find
+        damaged: share of the frames that are damaged or lost, if the video was decoded to find
             out.
         size: bytes of the file.
         mtime_ns: time of the file's last change, nanoseconds.
         start: where the clip begins, in seconds from the file's first frame (of a folder of
             frames, in frames); ``None`` with ``end`` for the whole file.
         end: where it ends.
-        spans: what is annotated within the video, for localisation.
+        spans: annotated segments, for localisation.
     """
 
     path: str
@@ -100,14 +100,14 @@ class Row:
 
     @property
     def place(self) -> tuple[str, float, float, int]:
-        """What no other row has: the file, and of a clip its window and label."""
+        """The key of a row: the file, and for a clip its window and label."""
         if self.start is None or self.end is None:
             return self.path, -1.0, -1.0, -1
         return self.path, self.start, self.end, self.label
 
     @property
     def order(self) -> tuple[str, tuple[str, float, float, int]]:
-        """What rows of a manifest are sorted by."""
+        """The sort key of rows in a manifest."""
         return self.split, self.place
 
     @property
@@ -123,7 +123,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a manifest says about itself as a whole.
+    """The header of a manifest.
 
     Attributes:
         root: the folder that paths are relative to.
@@ -136,7 +136,7 @@ class Info:
         shards: whether the videos are stored in shards, as ``vclr shard`` writes them.
         package: version of this package that wrote it.
         fingerprint: hash of paths, ids, groups, labels, splits and classes; set by the writer.
-        schema: form of the file.
+        schema: version of the file format.
     """
 
     root: Path
@@ -184,7 +184,7 @@ def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
     """Return the columns, in order. Label is -1, and probed values are null, where unknown.
 
     Args:
-        version: of the form; 2 has no damage, 1 no windows and no spans either.
+        version: of the file format; 2 has no damage, 1 no windows and no spans either.
     """
     import pyarrow as pa
 
@@ -215,10 +215,10 @@ def arrow_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
 
 
 def fingerprint(rows: Iterable[Row], classes: Sequence[str]) -> str:
-    """Return a hash of what a run depends on: not of sizes, times and probed values."""
+    """Return a hash of what a run depends on; sizes, times and probed values do not count."""
     fields = []
     for r in rows:
-        # What a row lacks is left out, so that manifests of whole videos keep their hash.
+        # Missing windows and spans are left out, so that manifests of whole videos keep their hash.
         more = (r.start, r.end, r.spans) if r.start is not None or r.spans else ()
         fields.append((r.path, r.video_name, r.group_name, r.split, r.label, *more))
     return hashlib.sha256(json.dumps([list(classes), fields]).encode()).hexdigest()[:32]

@@ -14,8 +14,8 @@ _BLOCK = 512  # rows between two stored counts: a look-up unpacks one block
 class RowSelection:
     """The rows where ``mask`` is true, in order.
 
-    Held as packed bits and one count per block, so that sending it to a data worker costs
-    0.13 bytes per row of the manifest, and looking one up costs the same wherever it lies.
+    Packed bits and one count per block: 0.13 bytes per row of the manifest when sent to a data
+    worker, and a look-up in constant time.
 
     Args:
         mask: ``(rows,)`` bool.
@@ -52,10 +52,10 @@ class RowSelection:
 
 
 def hold_out_groups(groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose about ``share`` of the videos, so that no group is torn apart.
+    """Choose about ``share`` of the videos, without splitting a group.
 
     Groups are taken in an order drawn from ``seed`` until the number of videos is as close to
-    ``share`` of them as it gets; at least one group is taken and at least one is left.
+    ``share`` of them as possible; at least one group is taken and at least one is left.
 
     Args:
         groups: ``(videos,)`` code of each video's group.

@@ -1,4 +1,4 @@
-"""Where in a shard a video lies, as the path of its row says."""
+"""Paths of videos in shards, which contain their position in the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _STORED = re.compile(r"(.*?)(\d{6,}\.tar)/(\d{13})-(\d+)/.")
 
 
 class ShardPlace(NamedTuple):
-    """A stretch of a shard.
+    """The part of a shard that is a video.
 
     Attributes:
-        folder: of the shard, as far as the path names it.
+        folder: of the shard, as far as the path contains it.
         shard: name of the shard.
         start: position of the video's first byte.
         size: bytes.
@@ -26,7 +26,7 @@ class ShardPlace(NamedTuple):
 
 
 def shard_name(number: int) -> str:
-    """Return what a shard is called.
+    """Return the file name of a shard.
 
     Example:
         >>> shard_name(12)
@@ -38,7 +38,7 @@ def shard_name(number: int) -> str:
 def stored_path(shard: str, start: int, size: int, path: str) -> str:
     """Return the path of a row whose video is stored in a shard.
 
-    Paths sort as their videos lie in the shards.
+    Paths sort in the order of the videos in the shards.
 
     Args:
         shard: its name.
@@ -54,7 +54,7 @@ def stored_path(shard: str, start: int, size: int, path: str) -> str:
 
 
 def shard_place(path: Path | str) -> ShardPlace | None:
-    """Return where a video is stored, or ``None`` for a path that is not of a shard.
+    """Return where a video is stored, or ``None`` if the path is not in a shard.
 
     Example:
         >>> shard_place("/data/000012.tar/0000000000512-190233/run/a.mp4")

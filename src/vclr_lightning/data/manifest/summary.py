@@ -28,7 +28,7 @@ class Summary:
         splits: videos by split.
         classes: class names in the manifest.
         labelled: videos with a label.
-        groups: different groups.
+        groups: number of groups.
         hours: sum of the known durations; ``None`` where none is known.
         bytes: sum of the file sizes; ``None`` for folders of frames.
         exact: videos whose frame count is known to be right.
@@ -36,7 +36,7 @@ class Summary:
         sizes: videos by ``WIDTHxHEIGHT``, most frequent first.
         codecs: videos by codec, most frequent first.
         keyframes: least, median and greatest number of frames between keyframes, or ``None``.
-        files: different files.
+        files: number of files.
         clips: rows that are a part of their file.
         spans: annotated spans within videos.
         damaged: videos some frames of which are known to be damaged.
@@ -63,7 +63,7 @@ class Summary:
     untrained: Mapping[str, int]
 
     def untrained_notice(self) -> str:
-        """Return one line on the classes that training has no video of, if there are any."""
+        """Return one line on the classes without a training video, if there are any."""
         if not self.untrained:
             return ""
         return (
@@ -100,7 +100,7 @@ class Summary:
 
 
 def summarise(manifest: Manifest) -> Summary:
-    """Count what ``manifest`` holds."""
+    """Count videos, classes, groups and so on of ``manifest``."""
     width, height = manifest.column("width"), manifest.column("height")
     durations = manifest.column("duration").astype(np.float64)
     windows = manifest.column("end").astype(np.float64) - manifest.column("start")
@@ -132,7 +132,7 @@ def summarise(manifest: Manifest) -> Summary:
 def changed_files(manifest: Manifest) -> dict[str, str]:
     """Return ``missing``, ``size`` or ``time`` for each file that differs, by relative path.
 
-    Of a shard, only whether it is there as far as the video goes.
+    For a video in a shard, only whether the shard is long enough.
     """
     found: dict[str, str] = {}
     sizes, times = manifest.column("size"), manifest.column("mtime_ns")
@@ -158,7 +158,7 @@ def changed_files(manifest: Manifest) -> dict[str, str]:
 
 
 def leaks(manifest: Manifest) -> list[str]:
-    """Return a line on each split whose videos are of groups that the split ``train`` has, too."""
+    """Return a line on each split that shares groups with the split ``train``."""
     splits, groups = manifest.words("split"), manifest.group_ids
     codes = manifest.column("split")
     if "train" not in manifest.splits:
@@ -187,7 +187,7 @@ def _first_of_file(manifest: Manifest) -> NDArray[np.int64]:
 
 
 def _untrained(manifest: Manifest) -> dict[str, int]:
-    """Count labelled videos of other splits whose class ``train`` has none of."""
+    """Count the labelled videos of other splits whose class has no video in ``train``."""
     if "train" not in manifest.splits:
         return {}
     labels = manifest.labels

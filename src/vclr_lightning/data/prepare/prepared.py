@@ -28,12 +28,12 @@ _BUDGET = 30.0  # seconds after which no further video is begun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadCost:
-    """CPU time of opening a video and reading 3 + 3 of its frames: medians over videos.
+    """CPU time of opening a video and reading 3 + 3 of its frames, median over videos.
 
     Attributes:
         before: seconds, of the source.
         after: seconds, of the prepared file.
-        videos: how many were measured.
+        videos: number measured.
     """
 
     before: float
@@ -119,14 +119,14 @@ class Prepared:
 
 
 def read_cost(pairs: Sequence[tuple[Path, Path, int]], *, show: bool = True) -> ReadCost | None:
-    """Measure a sample of the videos, source and result in turns, the same frames of both.
+    """Measure a sample of the videos: the same frames of source and result, alternately.
 
     Args:
         pairs: source, result and number of frames of each video.
         show: whether to show progress.
 
     Returns:
-        The cost, or ``None`` where no source can be read any more.
+        The cost, or ``None`` if no source can be read any more.
     """
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(pairs))[:_SAMPLE]
@@ -154,7 +154,7 @@ def read_cost(pairs: Sequence[tuple[Path, Path, int]], *, show: bool = True) -> 
 
 
 def _draw(rng: np.random.Generator, num_frames: int) -> NDArray[np.int64]:
-    """One frame of each third of the video, twice."""
+    """Draw one frame of each third of the video, twice."""
     bounds = np.linspace(0, num_frames, 4)
     return np.floor(rng.uniform(bounds[:-1], bounds[1:], (2, 3))).astype(np.int64).ravel()
 

@@ -32,7 +32,7 @@ _USUAL_RATE = Fraction(25)  # frames per second of files that do not contain it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a prepared video is like: H.264 without B-frames, keyframes at even distances.
+    """How to encode: H.264 without B-frames, with keyframes at regular intervals.
 
     Attributes:
         short_edge: pixels to which the shorter side is reduced; smaller videos keep their size.
@@ -85,26 +85,26 @@ class Recipe:
 
 
 class _TimesError(Exception):
-    """The frames have no times of their own that rise."""
+    """The frames have no increasing timestamps."""
 
 
 def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
-    """Write ``source`` anew as the MP4 file ``out``, which appears only when it is complete.
+    """Re-encode ``source`` as the MP4 file ``out``, which appears only when it is complete.
 
     The result is decoded to its end and has as many frames as decode from the source, shown at
-    their own times, so that a variable frame rate stays one; frames without any are equally far
-    apart, at the stream's average rate. Sound is left out.
+    their own times, also at a variable frame rate; frames without timestamps are spaced
+    evenly at the stream's average rate. Sound is left out.
 
     Args:
         source: a video file.
-        out: of a folder that need not exist.
+        out: its folder need not exist.
         recipe: how to encode.
 
     Returns:
-        What is found in ``out``.
+        What probing ``out`` found.
 
     Raises:
-        VideoError: the source cannot be read, or the result is not as it should be.
+        VideoError: the source cannot be read, or the result has another number of frames.
         UserError: the folder cannot be written to, or is full.
     """
     looked = probe(source)
@@ -121,7 +121,7 @@ def transcode(source: Path, out: Path, recipe: Recipe) -> VideoProbe:
 
 
 def _clock(source: Path) -> tuple[Fraction, Sequence[int]]:
-    """Return a unit of time, and when each frame is shown, rising, of a file that has none."""
+    """Return a time unit and increasing timestamps for the frames of a file without usable ones."""
     stamps = read_timestamps(source)
     with open_stream(source) as (_, stream):
         times = stamped_times(stamps, 1.0) if stream.time_base else None
@@ -144,7 +144,7 @@ def _write(
     recipe: Recipe,
     clock: tuple[Fraction, Sequence[int]] | None,
 ) -> int:
-    """Encode all frames, by a clock or else at their own times, and return how many there are."""
+    """Encode all frames, at the clock's times or their own, and return their number."""
     scale = _Scaler(*size)
     options = x264_options(crf=recipe.crf, keyframe_every=recipe.keyframe_every)
     index_first = {"movflags": "faststart"}

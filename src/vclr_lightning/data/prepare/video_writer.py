@@ -1,4 +1,4 @@
-"""Write frames as H.264, in a file that is whole or not there at all."""
+"""Write frames as H.264, to a file that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PARTIAL = ".part"  # suffix of files that are being written
 
 
 def x264_options(*, crf: int, keyframe_every: int) -> dict[str, str]:
-    """Return the options by which the same frames give the same bytes, on any processor.
+    """Return options with which the same frames give the same bytes, on any processor.
 
-    No B-frames, and keyframes at even distances. The macroblock tree is left out: with AVX-512 its
-    choices depend on what happens to lie in memory, and with keyframes this close it gains nothing
+    No B-frames, and keyframes at regular intervals. The macroblock tree is off: with AVX-512 its
+    decisions depend on uninitialised memory, and with keyframes this close it gains nothing
     (12 real clips, short edge 256, a keyframe every 8 frames: 12 % more bytes at 0.4 dB more; at
     equal PSNR equally many).
 
@@ -55,7 +55,7 @@ class Encoder:
 
     Args:
         container: the file, open for writing.
-        first: the first frame, already of its final size, whose colour description holds for all.
+        first: the first frame, already of its final size, whose colour description applies to all.
         options: of x264, see :func:`x264_options`.
         time_base: unit of the frames' times, seconds.
         rate: frames per second, to which the encoder fits its effort.
@@ -79,12 +79,12 @@ class Encoder:
         self._stream = stream
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Encode a frame, which carries its time."""
+        """Encode a frame, which has its timestamp."""
         frame.pict_type = PictureType.NONE  # or it would be a keyframe again
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
+        """Write the frames that are still in the encoder."""
         self._container.mux(self._stream.encode())
 
 
@@ -124,11 +124,11 @@ def write_video(
 def writing(file: Path) -> Iterator[Path]:
     """Yield the path of a file to write, which becomes ``file`` when the block ends without error.
 
-    A kill leaves a hidden file with the suffix ``.part``.
+    After a kill, a hidden file with the suffix ``.part`` remains.
 
     Raises:
         UserError: the folder cannot be written to, or is full.
-        VideoError: the encoder refuses.
+        VideoError: the frames cannot be encoded.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -146,6 +146,6 @@ def writing(file: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete what runs that were killed left half written in ``folder``."""
+    """Delete the partial files that killed runs left in ``folder``."""
     for file in folder.glob(f".*{PARTIAL}"):
         file.unlink(missing_ok=True)

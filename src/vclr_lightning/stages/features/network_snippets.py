@@ -78,7 +78,7 @@ class NetworkSnippets:
         return SnippetSet(read, False, missing, provenance)
 
     def _places(self, wanted: Set[str]) -> dict[str, dict[int, str]]:
-        """Return, by split and row, which annotated videos are where."""
+        """Return the names of the annotated videos by split and row."""
         places: dict[str, dict[int, str]] = {}
         files: dict[str, Path] = {}
         for split in self.features.splits:
@@ -100,7 +100,7 @@ class NetworkSnippets:
 
 
 def _name(table: object, row: int) -> str:
-    """The video's id; files of ActivityNet put ``v_`` before it."""
+    """Return the video's id, which files of ActivityNet prefix with ``v_``."""
     name = str(table.name(row)) if isinstance(table, Manifest) else ""
     # Ids on YouTube have 11 characters, and may begin with v_ themselves.
     return name[2:] if name.startswith("v_") and len(name) == 13 else name
