@@ -204,7 +204,7 @@ def test_an_unreadable_video_is_listed_and_counted(
         (["ckpt={run}/last.ckpt", "trainer=gpu"], ["accelerator=gpu"]),
         (["ckpt={run}/last.ckpt", "trainer.precision=8"], ["precision=8"]),
         (["ckpt={run}/last.ckpt", "image_size=x"], ["image_size='x'"]),
-        (["ckpt=foreign.pth"], ["foreign.pth", "give the prefix of its names"]),
+        (["ckpt=foreign.pth"], ["foreign.pth", "give the prefix of the backbone's names"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
