@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,18 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader
 
 from conftest import Network, build_batch, build_module
+from vclr_lightning.core.distributed import gather_with_gradient
+from vclr_lightning.core.distributed import rank as own_rank
 from vclr_lightning.core.random import torch_generator
+from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.modules.encoding import Pixels, encoded
 from vclr_lightning.modules.key_batchnorm import shuffle_videos
+from vclr_lightning.objectives.base import Objective
 
 GLOBAL_BATCH, STEPS = 8, 5
 
@@ -38,6 +44,36 @@ class Losses(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self.values.append({name: float(v) for name, v in trainer.callback_metrics.items()})
+
+
+class TwoViews(Objective):
+    """SimCLR on two tuples, with gradient on both sides and negatives from the whole batch."""
+
+    def __init__(self, *, num_features: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(num_features, 4)
+
+    def requests(self) -> Mapping[str, Request]:
+        return {name: Request("query", (name,)) for name in ("anchor", "positive")}
+
+    def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
+        views = [normalize(self.head(features[name].mean(1)), dim=1) for name in self.requests()]
+        target = torch.arange(len(views[0])) + own_rank() * len(views[0])
+        losses = [
+            cross_entropy(one @ gather_with_gradient(other).T / 0.1, target)
+            for one, other in (views, reversed(views))
+        ]
+        return ObjectiveOutput(torch.stack(losses).sum())
+
+
+def documented() -> type[Objective]:
+    """Return the objective with negatives from the batch that the documentation shows."""
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    return names["InBatchVideo"]
 
 
 def my_batches(rank: int, world: int, accumulate: int) -> list[Any]:
@@ -128,6 +164,9 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     for size in (1, 2, 4):
         launch(f"world{size}", size, train, folder)
+    in_batch = {"two_views": TwoViews, "documented": documented()}
+    for size in (1, 2):
+        launch(f"in_batch{size}", size, partial(train, objectives=in_batch), folder)
     launch("accumulated", 2, partial(train, accumulate=2), folder)
     launch("batchnorm", 2, partial(train, norm=True), folder)
     launch("shuffle", 2, shuffle, folder)

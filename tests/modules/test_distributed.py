@@ -73,6 +73,20 @@ def test_the_state_is_the_same_on_every_rank(
             assert torch.equal(other[name], value), name
 
 
+def test_losses_within_a_batch_are_those_of_one_process(
+    runs: dict[str, list[dict[str, Any]]],
+) -> None:
+    (alone,) = runs["in_batch1"]
+    for rank in runs["in_batch2"]:
+        for ours, single in zip(rank["losses"][1:], alone["losses"][1:], strict=True):
+            assert ours == pytest.approx(single, abs=1e-6)
+            for loss in ("two_views", "documented"):
+                name = f"train/{loss}/loss"
+                assert ours[name] == pytest.approx(single[name], abs=1e-9)
+        for name, value in alone["state"].items():  # after five steps, so gradients are equal too
+            torch.testing.assert_close(rank["state"][name], value, msg=name, atol=1e-9, rtol=0.0)
+
+
 def video_at(videos: Tensor, wanted: Tensor) -> list[int]:
     return [i for i, video in enumerate(videos) if torch.equal(video, wanted)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -55,6 +55,39 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """Concatenate the ranks' tensors as :func:`gather` does, with gradient.
+
+    For losses that compare the videos of a batch with each other: each rank computes the loss of
+    its own rows against those of all ranks. DDP averages the ranks' gradients, and the sum over
+    all losses that read a row flows back into it, so the gradient is that of one process with the
+    whole batch. Labels of own rows start at ``rank() * len(x)``.
+
+    Shape:
+        ``(n, ...)``, the same on every rank, to ``(world_size * n, ...)``.
+
+    Example:
+        >>> x = torch.ones(2, 3, requires_grad=True)
+        >>> gather_with_gradient(x).sum().backward()
+        >>> x.grad.sum()
+        tensor(6.)
+    """
+    return x if world_size() == 1 else cast(Tensor, _Gather.apply(x))
+
+
+class _Gather(torch.autograd.Function):
+    # torch.distributed.nn.functional.all_gather returns wrong gradients with gloo.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
 
 
 @torch.no_grad()
