@@ -1,1 +1,1 @@
-"""What the speed claims are measured with."""
+"""Benchmarks of the speed claims."""

@@ -1,11 +1,11 @@
-"""The augmentation of pretraining against torchvision's on PIL pictures, one core.
+"""The augmentation of pretraining against torchvision's on PIL images, one core.
 
     python -m benchmarks.augmentation
 
-Both draw their own parameters from the same law and turn decoded frames, ``(H, W, 3)`` uint8
+Both draw parameters from the same distribution and turn decoded frames, ``(H, W, 3)`` uint8
 arrays, into uint8 tensors; with OpenCV also into normalised float tensors, as torchvision's recipe
-does. Then the worker's part where the device does the rest, against all of it in the worker. A
-round is a block of pictures.
+does. Then the worker's part of augmentation on the device, against all of it in the worker. A round
+is a block of images.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _begun(frame: NDArray[np.uint8], size: int) -> Callable[[], object]:
 
 
 def torchvision(size: int, *, floats: bool) -> Callable[[Image.Image], torch.Tensor]:
-    """The recipe of MoCo v2 as it is published, on PIL pictures."""
+    """The published recipe of MoCo v2 on PIL images."""
 
     def blur(image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
@@ -90,7 +90,7 @@ def _normalized(run: Callable[[], torch.Tensor]) -> Callable[[], object]:
 
 def measure(repeats: int, pictures: int) -> dict[str, Comparison]:
     """Measure every case, ``pictures`` in each of ``repeats`` rounds."""
-    np.ones(2**24, dtype=np.uint8)  # as batches do in a data worker: memory freed is kept
+    np.ones(2**24, dtype=np.uint8)  # keeps freed memory, as a data worker's batches do
 
     def block(run: Callable[[], object]) -> Callable[[int], object]:
         return lambda _: [run() for _ in range(pictures)]

@@ -1,13 +1,13 @@
-"""What reading sparse frames costs, against decoding everything and against torchcodec.
+"""Reading sparse frames against decoding everything and against torchcodec.
 
     python -m benchmarks.decode
 
 Clips of 10 s, 340x256, 30 fps, H.264, with a keyframe every 250 frames (g250), every 12 (g12) and
 on every frame (intra). A call draws 3 + 3 frames, one of each third of the clip, twice; opening the
-file and learning where its packets are count. Decoding everything converts to RGB only the frames
-drawn. All decode in one thread. ``VCLR_TEST_DATA`` names a folder of real clips; without it the
-content is synthetic: textures that move over each other, with grain. Ratios depend on the content:
-the more of a clip's bytes lie in frames that no other refers to, the more there is to leave out.
+file and locating its packets count. Decoding everything converts only the drawn frames to RGB. All
+decode in one thread. ``VCLR_TEST_DATA`` names a folder of real clips; without it the content is
+synthetic: moving textures with grain. Ratios depend on the content: the larger the share of a
+clip's bytes in frames that no other frame refers to, the more can be skipped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import av
 import numpy as np
 from rich.console import Console
 
-from benchmarks import lent_ffmpeg
+from benchmarks import pyav_ffmpeg
 from benchmarks.timing import Comparison, compare, report
 from vclr_lightning.data.readers import PyAVReader
 
@@ -168,9 +168,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=21, help="rounds that count")
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
-    lack = lent_ffmpeg.missing()
+    lack = pyav_ffmpeg.missing()
     if lack is not None:
-        status = lent_ffmpeg.run_again("benchmarks.decode", arguments)
+        status = pyav_ffmpeg.run_again("benchmarks.decode", arguments)
         if status is not None:
             return status
         Console().print(f"{lack}: the comparison with it is left out")

@@ -2,10 +2,10 @@
 
 Baselines, in the same run and on the same input:
 
-- ``dense``: every proposal's 32 samples by a 100 x 320,000 matrix, then a Conv3d over them; the
-  other layers, weights and losses are the same. Outputs must agree within 1e-5. What counts of the
-  memory is by how much the largest resident size of a process that takes a training step exceeds
-  that of one that only builds networks and input.
+- ``dense``: every proposal's 32 samples by a 100 x 320,000 matrix, then a Conv3d over them; other
+  layers, weights and losses are the same. Outputs must agree within 1e-5. Memory is the peak
+  resident size of a process that takes a training step, less that of one that only builds networks
+  and input.
 - ``loops``: over videos, tIoU thresholds and numbers of proposals, as ActivityNet's toolkit does.
 """
 

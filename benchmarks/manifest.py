@@ -1,12 +1,12 @@
-"""How long a large manifest takes to load and to go through, and what it costs a data worker.
+"""Loading and iterating a large manifest: time, and memory of a data worker.
 
     python -m benchmarks.manifest
 
 Baseline: the same rows as a list of Python tuples, sent to the worker as data sets usually send
-theirs. Memory is what a spawned process holds for itself alone (``Private_Dirty``): pages of the
-mapped file are not in it, since all processes share them. The index work of an epoch is what the
-training process does for its samples, their order and their batches; beside it torch's own samplers
-over the list. Looking up rows is the workers', who share it.
+theirs. Memory is what a spawned process does not share (``Private_Dirty``), so without the pages of
+the mapped file. The index work of an epoch is what the training process does for the order of its
+samples and batches, compared with torch's own samplers over the list. Rows are looked up by the
+workers.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def read_list(videos: list[tuple[object, ...]], i: int) -> object:
 
 def in_worker(data: bytes, read: Callable[[object, int], object]) -> tuple[float, float, float]:
     """Return the MB that holding the videos, reading few and reading all of them adds."""
-    read_manifest(pickle.loads(_warm.pop()), 0)  # what imports cost is no matter here
-    for k in range(400_000):  # nor how far pathlib fills Python's table of interned names, once
+    read_manifest(pickle.loads(_warm.pop()), 0)  # imports do not count
+    for k in range(400_000):  # nor Python's table of interned names, which pathlib fills
         Path(f"made/{k}/up")
     start = private_megabytes()
     videos = pickle.loads(data)
@@ -141,7 +141,7 @@ def epochs(data: bytes, prepare: Callable[[bytes], Callable[[int], None]]) -> tu
     run = prepare(data)
     for k in range(400_000):  # as above
         Path(f"made/{k}/up")
-    run(0)  # what imports and the first touch cost is no matter here
+    run(0)  # imports and first use do not count
     before, seconds = private_megabytes(), []
     for epoch in range(1, EPOCHS + 1):
         started = time.perf_counter()

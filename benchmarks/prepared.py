@@ -3,8 +3,8 @@
     python -m benchmarks.prepared
 
 Clips of 10 s, 30 fps, H.264 with a keyframe every 250 frames, 340x256 and 1280x720, with the
-content of `benchmarks.decode`, are prepared by `vclr prepare`'s own function: short edge 256, a
-keyframe every 8 frames, and once with keyframes alone. A call draws 3 + 3 frames, one of each third
+content of `benchmarks.decode`, are prepared as by `vclr prepare`: short edge 256, a keyframe every
+8 frames, and once with keyframes alone. A call draws 3 + 3 frames, one of each third
 of the clip, twice, and brings each to 224 pixels by the augmentation of pretraining, in one thread.
 """
 
@@ -62,7 +62,7 @@ def _sample(path: Path) -> Callable[[int], object]:
 def measure(repeats: int) -> dict[str, Comparison]:
     """Prepare both clips and measure them."""
     found: dict[str, Comparison] = {}
-    np.ones(2**24, dtype=np.uint8)  # as batches do in a data worker: memory freed is kept
+    np.ones(2**24, dtype=np.uint8)  # keeps freed memory, as a data worker's batches do
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small = make_clips(folder)["g250"]

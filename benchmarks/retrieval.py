@@ -3,10 +3,10 @@
 The sizes are those of UCF101, split 1: 3,783 test videos look for the 50 nearest of 9,537 training
 videos, by 2,048 features each. Baselines, in the same run and on the same features:
 
-- ``matrix product``: ``queries @ gallery.T`` of features that are of unit length already;
-- memory: all cosine distances and their argsort, as many evaluations do it. What counts is by how
-  much the largest resident size of a process of its own exceeds that of one that only loads the
-  features. The limit is a tenth of what the two matrices hold, not of what sorting them takes.
+- ``matrix product``: ``queries @ gallery.T`` of features that are already normalised;
+- memory: all cosine distances and their argsort, as in many evaluations. Measured is the peak
+  resident size of a separate process, less that of one that only loads the features. The limit is a
+  tenth of the two matrices' size, not of what sorting them takes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def run_case(case: str, folder: Path) -> None:
         torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("queries", "gallery")
     )
     for warm_up in (full_sort, partial(cosine_neighbours, k=K)):
-        warm_up(queries[:64], gallery[:64])  # the code itself is to count nowhere
+        warm_up(queries[:64], gallery[:64])  # code does not count
     if case == OURS:
         cosine_neighbours(queries, gallery, K)
     elif case == SORTED:

@@ -1,13 +1,13 @@
-"""A sample end to end, from videos and from extracted pictures: read 3 + 3 frames, augment them.
+"""A sample end to end, from videos and from extracted frames: read 3 + 3 frames, augment them.
 
     python -m benchmarks.sample
 
 Clips with the content of `benchmarks.decode`, 10 s of 340x256 in x264's own quality (crf 23), with
 a keyframe every 12 frames (g12) and with keyframes alone (intra), against the same frames as JPEG
-files, which PIL opens and torchvision augments. A sample of ours is one of `VideoDataset`: frames
-are drawn, the file is opened and read, each frame is brought to 224 pixels with a draw of its own,
-and the views are stacked. Both end as normalised floats, though ours are normalised on the device
-in training; where the device does the rest, what it does is left out. All in one thread.
+files, which PIL opens and torchvision augments. Ours is a sample of `VideoDataset`: frames are
+drawn, the file is opened and read, each frame is augmented to 224 pixels with its own draw, and the
+views are stacked. Both end as normalised floats, although ours are normalised on the device in
+training; what the device does is left out. All in one thread.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _from_video(clip: Path, augment: Augment) -> Callable[[int], object]:
 def measure(repeats: int) -> dict[str, Comparison]:
     """Measure both clips."""
     found: dict[str, Comparison] = {}
-    np.ones(2**24, dtype=np.uint8)  # as batches do in a data worker: memory freed is kept
+    np.ones(2**24, dtype=np.uint8)  # keeps freed memory, as a data worker's batches do
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = make_clips(folder, quality=CRF)

@@ -4,10 +4,10 @@
 
 Copies of one video (10 s, 340x256, 30 fps, H.264, a keyframe every 12 frames, and keyframes alone)
 are stored in each form. A call draws a video and 3 + 3 of its frames by their indices, and decodes
-them with the same reader. WebDataset cannot be asked for a row; it gives the next video in its own
-order, from a buffer that it shuffles. The second table has what does not show in CPU time: bytes on
-the disk, bytes that a fresh worker fetches from a store for its first video, and by how much its
-private memory grows while it reads 200 videos.
+them with the same reader. WebDataset has no access by row; it yields the next video in its own
+order, from a shuffle buffer. The second table shows what CPU time does not: bytes on the disk,
+bytes that a new worker fetches from a store for its first video, and the growth of its private
+memory while it reads 200 videos.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _private() -> int:
 
 
 def _growth(begin: Callable[[], Read], answer: Any) -> None:
-    PyAVReader()  # what all of them import counts for none
+    PyAVReader()  # common imports do not count
     before = _private()
     read = begin()
     for number in range(READS):
@@ -175,7 +175,7 @@ def _facts(folder: Path, begun: dict[str, Callable[[], Read]], title: str) -> Ta
 def measure(repeats: int, videos: int) -> dict[str, Comparison]:
     """Store and read both kinds of video."""
     found: dict[str, Comparison] = {}
-    np.ones(2**24, dtype=np.uint8)  # as batches do in a data worker: memory freed is kept
+    np.ones(2**24, dtype=np.uint8)  # keeps freed memory, as a data worker's batches do
     with tempfile.TemporaryDirectory() as name:
         clips = make_clips(Path(name))
         for kind in KINDS:

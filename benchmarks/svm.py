@@ -1,15 +1,16 @@
-"""The linear machine of all classes at once against LIBLINEAR, in time and objective.
+"""The linear SVM of all classes at once against LIBLINEAR, in time and objective.
 
 The size is that of UCF101's split 1 with a ResNet-50: 9,537 videos, 2,048 features, 101 classes.
-The features are made: a video is its class, its source (25 a class) and itself, in 64 directions of
-falling spread that are mixed into all features, with noise of each feature's own, ReLU, and the
-average over four frames. So they are positive, correlated and clustered by class and source.
+The features are synthetic: a video is the sum of its class, its source (25 per class) and itself,
+in 64 directions of decreasing variance that are mixed into all features, with independent noise,
+ReLU, and an average over four frames. So they are positive, correlated and clustered by class and
+source.
 
-The baseline is LIBLINEAR's ``-s 2 -c 1`` as scikit-learn carries it, without a bias, at LIBLINEAR's
-own default tolerance (0.01); it solves the classes one after another on one core, once. What is
-compared is time on the wall, ours a median, so other work on the machine disturbs it; the time of
-all threads is beside it. At that tolerance LIBLINEAR stops above the minimum; ours has to be below
-it for every class, and within 1e-4 of the true minimum, which its duality gap proves.
+The baseline is scikit-learn's LIBLINEAR, ``-s 2 -c 1`` without a bias at the default tolerance
+(0.01), which solves the classes one after another on one core, once. Compared is wall time, ours a
+median, so other work on the machine affects it; the time of all threads is shown, too. At that
+tolerance LIBLINEAR stops above the minimum; ours must be below LIBLINEAR's for every class, and
+within 1e-4 of the true minimum, as proven by its duality gap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Compare what things cost, in turns within one run.
+"""Compare costs in turns within one run.
 
-A round runs every case once, in an order that changes from round to round, on the same input. Costs
-are CPU time, so that a busy machine disturbs less; a ratio is one of medians over the rounds, with
+A round runs every case once on the same input, in an order that changes from round to round. Costs
+are CPU times, which a busy machine affects less; ratios are those of medians over the rounds, with
 an interval from resampling whole rounds.
 """
 
@@ -28,7 +28,7 @@ VECTORS = torch.backends.cpu.get_cpu_capability()
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as much the baseline costs, with the bounds of its 95 % interval."""
+    """Cost of the baseline relative to a case, with its 95 % interval."""
 
     value: float
     low: float
@@ -69,7 +69,7 @@ class Comparison:
         return (ratio.low if self.bounded else ratio.value) >= least
 
     def table(self, title: str) -> Table:
-        """Return the figures, for the terminal."""
+        """Return the results as a table."""
         table = Table(title=title, title_justify="left")
         table.add_column("case")
         table.add_column("median ms", justify="right")
@@ -107,17 +107,17 @@ def compare(
     """Run the cases in turns and compare their costs.
 
     Args:
-        cases: called with the number of the call, so that all cases can work on the same inputs;
+        cases: called with the number of the call, so that all cases have the same inputs;
             calls of the warm-up have negative numbers.
         baseline: the case that the others are measured against.
         repeats: rounds that count.
         targets: the least ratio, cost of the baseline over cost of the case, by case.
         bounded: whether the lower bound of the 95 % interval must reach the targets.
-        calls: how often a case is called in a round, 1 by default; what counts is the mean. A short
-            case that is called once pays for the caches that a long one has emptied.
+        calls: calls of a case per round, 1 by default, of which the mean counts. A single call of a
+            short case would pay for caches that a long one has emptied.
         warmup: rounds before those that count.
         clock: gives seconds; by default CPU time of all threads of this process.
-        label: says in the progress bar what is measured.
+        label: of the progress bar.
     """
     unknown = ({baseline} | set(targets or {})) - set(cases)
     if unknown:
@@ -153,7 +153,7 @@ def compare(
 
 
 def cpu_name() -> str:
-    """Return the processor's name and kind, without which no figure means much."""
+    """Return the processor's name and kind."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -161,7 +161,7 @@ def cpu_name() -> str:
 
 
 def report(comparisons: Mapping[str, Comparison]) -> int:
-    """Print a table each and what was missed; return the exit status, 1 where a target was."""
+    """Print the tables and the missed targets; return the exit status, 1 if there are any."""
     console = Console()
     console.print(f"processor: {cpu_name()}")
     for title, comparison in comparisons.items():

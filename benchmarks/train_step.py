@@ -1,12 +1,12 @@
-"""A training step against the same step as the released code does it, one core.
+"""A training step against the same step in the released code's way, one core.
 
     python -m benchmarks.train_step
 
-Both train a ResNet-18 by all four losses on the same batch: forward, backward, SGD, momentum
-encoder and queues. The baseline encodes the anchor frame once more than the tuple it is part of,
-clones each queue before it is multiplied, writes all logits of every pair out, and updates the
-momentum encoder parameter by parameter. Before measuring, both are checked to compute the same
-loss. Lastly one step is watched for its largest allocation.
+Both train a ResNet-18 with all four losses on the same batch: forward, backward, SGD, momentum
+encoder and queues. The baseline encodes the anchor frame again in addition to its tuple, clones
+each queue before the product, materialises all logits, and updates the momentum encoder parameter
+by parameter. First both are checked to compute the same loss; finally the largest allocation of a
+step is recorded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEGMENTS, DIM, TEMPERATURE, MOMENTUM = 3, 128, 0.1, 0.999
 
 
 def make_batch(videos: int, size: int, seed: int) -> Batch:
-    """Random pictures; x1 is the first frame of every tuple."""
+    """Random frames; x1 is the first frame of every tuple."""
     rng = torch.Generator().manual_seed(seed)
 
     def pictures(n: int) -> Tensor:
@@ -179,7 +179,7 @@ def check_same_losses() -> None:
 
 
 class LargestAllocation(TorchDispatchMode):
-    """Remembers the largest tensor that an operation put into memory of its own."""
+    """Records the largest tensor that an operation allocates."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,9 +2,9 @@
 
     python -m benchmarks.trainer_overhead
 
-Two copies of one module take turns on the same batch: the data loader that feeds the trainer runs
-one step of the bare loop before it hands each batch over, so both see the same machine at the same
-time. A trainer step is the time from handing a batch over to being asked for the next one.
+Two copies of one module take turns on the same batch: the trainer's data loader runs one step of
+the bare loop before it yields each batch, so both see the same machine at the same time. A trainer
+step is the time from yielding a batch until the next one is requested.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _batch(batch: int, size: int, index: int):
 
 
 class _BareLoop:
-    """The loop a person would write by hand around the module's own methods."""
+    """The loop that one would write by hand around the module's methods."""
 
     def __init__(self, module) -> None:
         self.module = module.train()
@@ -122,7 +122,7 @@ def measure(*, steps: int, batch: int, size: int) -> tuple[np.ndarray, np.ndarra
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     bare_module = _module(size)
-    bare_module.log = bare_module.log_dict = lambda *_, **__: None  # there is no trainer to log to
+    bare_module.log = bare_module.log_dict = lambda *_, **__: None  # without a trainer
     turns = _TakingTurns(_BareLoop(bare_module), steps, batch, size)
     trainer = pl.Trainer(
         max_epochs=1,

@@ -1,10 +1,10 @@
-"""What a few frames of a long video cost: against those of a short one, and reading on until there.
+"""A few frames of a long video against those of a short one, and against decoding up to them.
 
     python -m benchmarks.untrimmed
 
 Videos of 10 seconds and of `--minutes`, 160x120, 25 fps, H.264 with a keyframe every 50 frames, as
-MP4 and Matroska. A call draws 6 frames anywhere, in one thread; opening the file counts. The packet
-table of a long video is kept where it was read once, as training keeps it in its cache folder.
+MP4 and Matroska. A call draws 6 random frames in one thread; opening the file counts. The packet
+table of a long video is kept once it was read, as training keeps it in its cache folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sweep ends in one table, whatever becomes of its jobs."""
+"""A sweep ends in one table, however its jobs end."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 
 class Clock:
-    """Time that passes only when somebody works."""
+    """Time that passes only when a case runs."""
 
     def __init__(self) -> None:
         self.now = 0.0

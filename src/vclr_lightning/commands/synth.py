@@ -1,4 +1,4 @@
-"""Make labelled synthetic videos, whose class only the motion over time determines."""
+"""Make labelled synthetic videos, whose class shows only in what happens over time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--untrimmed", type=int, default=16, help="videos with known action spans")
     parser.add_argument("--size", type=int, default=48, help="height and width in pixels")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other videos")
-    parser.add_argument("--workers", type=int, help="processes (default: the cores there are)")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the set, and say where its labelled videos are."""
+    """Write the set, and print where its labelled videos are."""
     from vclr_lightning.core.overrides import shell_override
     from vclr_lightning.data.synthetic import generate
 

@@ -64,7 +64,7 @@ def test_hmdb51(folder: Path, number: int) -> None:
     assert official.classes == names(folder / "mmaction2" / "hmdb51_label_map.txt")
     of_class = Counter((v.split, v.label) for v in official.videos if v.split != "unused")
     assert set(of_class.values()) == {70, 30}
-    assert not any(v.group == v.stems[0] for v in official.videos)  # each name tells its source
+    assert not any(v.group == v.stems[0] for v in official.videos)  # each name contains its source
     listing = match(official, complete(official))
     assert (len(listing.entries), listing.rejected, listing.unlisted) == (6766, [], 0)
 

@@ -14,25 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import lent_ffmpeg
+from benchmarks import pyav_ffmpeg
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.protocols import FrameCountChangedError, VideoError
 from vclr_lightning.data.readers import PyAVReader, TorchcodecReader
 from vclr_lightning.data.readers.opening import FilePart, InMemory
 from vclr_lightning.data.readers.torchcodec import TorchcodecVideo
 
-LACK = lent_ffmpeg.missing()
+LACK = pyav_ffmpeg.missing()
 X264 = {"preset": "ultrafast", "g": "12"}
 needs_ffmpeg = pytest.mark.skipif(LACK is not None, reason=f"{LACK}")
 
 
 @pytest.mark.skipif(LACK is None, reason="torchcodec can be loaded")
 def test_these_tests_run_on_the_libraries_of_pyav() -> None:
-    with lent_ffmpeg.environment() as lent:
-        if lent is None:
-            pytest.skip(f"{LACK}, and those of PyAV cannot be lent")
+    with pyav_ffmpeg.environment() as env:
+        if env is None:
+            pytest.skip(f"{LACK}, and those of PyAV cannot be used")
         command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-        done = subprocess.run(command, env=lent, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed

@@ -1,4 +1,4 @@
-"""The synthetic videos: deterministic, readable, and told apart by nothing but their action."""
+"""Synthetic videos: deterministic, readable, and distinguished by their action alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Run torchcodec where no FFmpeg is installed, on the libraries that PyAV's wheel brings along.
+"""Run torchcodec without an installed FFmpeg, on the libraries in PyAV's wheel.
 
-torchcodec asks for ``libavcodec.so.62`` and its like; in the wheel these have names of their own. A
-folder of links gives them the names asked for, and the linker finds it if it is on its path when a
-process starts. Both then run the same FFmpeg, which makes for a fair match.
+torchcodec loads ``libavcodec.so.62`` and the like; in the wheel these have other names. A folder of
+links provides the expected names, which the linker finds if it is on its path when a process
+starts. Both then run the same FFmpeg, for a fair comparison.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import av
 
-_MARK = "VCLR_BENCH_LENT_FFMPEG"
+_MARK = "VCLR_BENCH_PYAV_FFMPEG"
 
 
 def missing() -> str | None:
@@ -56,9 +56,9 @@ def environment() -> Iterator[dict[str, str] | None]:
 
 def run_again(module: str, arguments: list[str]) -> int | None:
     """Run ``module`` in a process that finds PyAV's FFmpeg; ``None`` if that cannot help."""
-    with environment() as lent:
-        if lent is None:
+    with environment() as env:
+        if env is None:
             return None
         return subprocess.run(
-            [sys.executable, "-m", module, *arguments], env=lent, check=False
+            [sys.executable, "-m", module, *arguments], env=env, check=False
         ).returncode
