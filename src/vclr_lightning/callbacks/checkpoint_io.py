@@ -40,19 +40,11 @@ class CheckpointFiles:
     """The newest and the best checkpoint of a run, written at once or in the background.
 
     Every rank has to call the same methods at the same points. The first one writes; all raise what
-    fails there.
-
-    Args:
-        last: file of the newest.
-        best: file of the best.
-        min_minutes: least time from one save to the next; ``None``: such that saves take at most
-            2 % of the time, by the duration of the last one, but never more than half an hour.
+    fails there. ``min_minutes`` is that of
+    :class:`~vclr_lightning.callbacks.checkpoint.ResumableCheckpoint`.
 
     Attributes:
         writing: whether a write has begun that has not been waited for.
-
-    Raises:
-        UserError: ``min_minutes`` is out of range, or a file cannot be written.
     """
 
     def __init__(self, *, last: Path, best: Path, min_minutes: float | None) -> None:
@@ -95,11 +87,7 @@ class CheckpointFiles:
     ) -> None:
         """Write the newest checkpoint, and the best one if it is another.
 
-        Args:
-            checkpoint: the newest.
-            io: writes a file.
-            is_best: whether it is the best one, too.
-            background: copy it, and return before it is written.
+        In the ``background``, it is copied and written later.
         """
         self.writing = True
         if is_rank_zero():
@@ -186,11 +174,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``, whole or not at all.
-
-        Raises:
-            UserError: it cannot be written; the file before is intact.
-        """
+        """Write ``checkpoint`` to ``path``, whole or not at all."""
         try:
             with replacing(Path(path)) as file:
                 torch.save(checkpoint, file)
@@ -202,12 +186,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load ``path`` onto the CPU, to continue from.
-
-        Raises:
-            UserError: the file is missing or damaged, or a part of a checkpoint is missing or of
-                another type.
-        """
+        """Load ``path`` onto the CPU, to continue from; raises ``UserError`` if it is not whole."""
         checkpoint = load_dict(Path(path))
         for name, kind in _PARTS.items():
             if not isinstance(value := checkpoint.get(name), kind):

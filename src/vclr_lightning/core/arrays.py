@@ -127,14 +127,11 @@ def write_arrow(sink: IO[bytes], batch: pa.RecordBatch) -> None:
 def map_arrow(file: Path, *, title: str, verify: bool = True) -> tuple[pa.RecordBatch, bool]:
     """Return the memory-mapped batch of an Arrow file, and whether the file has a checksum.
 
-    Args:
-        file: written by :func:`write_arrow`, or by another program.
-        title: what the file should be, for the message.
-        verify: compare the checksum, if any, and validate every value: a damaged offset would
-            crash the process later.
+    With ``verify``, the checksum, if any, is compared and every value validated: a damaged offset
+    would crash the process later.
 
     Raises:
-        UserError: it cannot be read, is damaged, or does not hold exactly one batch.
+        UserError: it cannot be read, is no ``title``, damaged, or does not hold exactly one batch.
     """
     import pyarrow as pa
 

@@ -115,12 +115,7 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def exchange(x: Tensor, *, send: Sequence[int], receive: Sequence[int]) -> Tensor:
-    """Send consecutive rows of ``x`` to the ranks, and return the rows received, by rank.
-
-    Args:
-        x: rows for rank 0, then for rank 1, and so on.
-        send: number of rows for each rank.
-        receive: number of rows from each rank.
+    """Send ``send[r]`` consecutive rows of ``x`` to each rank r; return ``receive[r]`` from each.
 
     Shape:
         ``(sum(send), ...)`` to ``(sum(receive), ...)``.

@@ -100,11 +100,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def disk_failure(error: BaseException, *, full: bool = False) -> str:
     """Return how a disk failed, in the system's words; empty where no disk is to blame.
 
-    Libraries wrap failed writes in errors of their own, so the causes count.
-
-    Args:
-        error: raised while a file was written.
-        full: look for a full disk only, not for one that refuses writes for another reason.
+    Libraries wrap failed writes in errors of their own, so the causes count. With ``full``, look
+    for a full disk only, not for one that refuses writes for another reason.
 
     Example:
         >>> disk_failure(OSError(errno.ENOSPC, "no room")), disk_failure(ValueError("no number"))

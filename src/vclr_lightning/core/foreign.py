@@ -39,10 +39,7 @@ _TENSORFLOW = re.compile(r".*\.(data-\d+-of-\d+|index|meta|pb|tflite)")
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return what a file is, and what to do, where it can be neither a video nor weights.
-
-    Args:
-        head: its first :data:`HEAD` bytes.
+    """Return what a file with these first :data:`HEAD` bytes is, if neither a video nor weights.
 
     Example:
         >>> kind_of(b"<!DOCTYPE html><title>404</title>")

@@ -26,11 +26,7 @@ RUN_LOCK = ".lock"
 
 @contextmanager
 def locked(file: Path, *, show: bool = True) -> Iterator[None]:
-    """Wait until no other process writes ``file``, and lock it within the block.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
+    """Wait until no other process writes ``file``, and lock it within the block."""
     with _hold(file.with_suffix(".lock"), wait=True, waiting_for=quote(str(file)) if show else ""):
         yield
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -24,32 +24,19 @@ def momentum_copy(module: M) -> M:
 
 
 @torch.no_grad()
-def copy_state(query: nn.Module, key: nn.Module) -> None:
-    """Copy parameters and buffers of ``query`` into ``key``, in place."""
-    key.load_state_dict(query.state_dict())
+def momentum_update(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> None:
+    """Set ``key <- momentum * key + (1 - momentum) * query`` in place for all (query, key) modules.
 
-
-def paired_parameters(
-    pairs: Iterable[tuple[nn.Module, nn.Module]],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parameters of all (query, key) module pairs as two aligned lists."""
-    modules = list(pairs)
-    query = [p.detach() for followed, _ in modules for p in followed.parameters()]
-    key = [p.detach() for _, follower in modules for p in follower.parameters()]
-    return query, key
-
-
-@torch.no_grad()
-def momentum_update(query: Sequence[Tensor], key: Sequence[Tensor], momentum: float) -> None:
-    """Set ``key <- momentum * key + (1 - momentum) * query`` in place, all tensors at once.
-
-    Parameters only: buffers, such as BatchNorm's statistics, stay the key encoder's own.
+    Parameters only, all at once: buffers, such as BatchNorm's statistics, stay the key encoder's.
 
     Example:
-        >>> key = [torch.zeros(2)]
-        >>> momentum_update([torch.ones(2)], key, 0.75)
-        >>> key[0].tolist()
-        [0.25, 0.25]
+        >>> query, key = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> momentum_update([(query, key)], 0.0)
+        >>> bool((query.weight == key.weight).all())
+        True
     """
-    if key:
-        torch._foreach_lerp_(list(key), list(query), 1 - momentum)
+    modules = list(pairs)
+    queries: list[Tensor] = [p for query, _ in modules for p in query.parameters()]
+    keys: list[Tensor] = [p for _, key in modules for p in key.parameters()]
+    if keys:
+        torch._foreach_lerp_(keys, queries, 1 - momentum)

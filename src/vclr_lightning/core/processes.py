@@ -29,9 +29,6 @@ def end_with_parent(parent: int) -> None:
     It would otherwise run for hours, or wait for others until a timeout, and keep its device's
     memory. Linux only; elsewhere nothing happens. The kernel watches the thread that started the
     process: that has to last as long as the process is needed.
-
-    Args:
-        parent: number of the process that started this one, which may have ended by now.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -61,8 +58,7 @@ def follow_parent() -> None:
 def end_with_creator(*, from_main_thread: bool) -> None:
     """End a process of ``multiprocessing`` with the one that created it, however that ends.
 
-    Args:
-        from_main_thread: whether that one's main thread did, which lasts as long as the process.
+    A creating thread that is not the main one may end before its process.
     """
     creator = multiprocessing.parent_process()
     assert creator is not None
@@ -88,10 +84,7 @@ def is_stopped(process: int) -> bool:
 
 
 def how_ended(status: int) -> str:
-    """Describe how a process ended that did not report it.
-
-    Args:
-        status: as of :mod:`subprocess`: negative for signals.
+    """Describe how a process ended, by its status as in :mod:`subprocess`.
 
     Example:
         >>> how_ended(3), how_ended(-9)
@@ -123,11 +116,7 @@ def ended_from_outside(status: int) -> bool:
 
 
 def run_command(command: Sequence[str], *, without: Collection[str] = ()) -> None:
-    """Run a command to its end, and forward signals to it.
-
-    Args:
-        command: program and arguments.
-        without: variables to leave out of its environment.
+    """Run a command to its end, ``without`` some variables, and forward signals to it.
 
     Raises:
         UserError: the command failed; with its reason, where it used :func:`report_failure`.

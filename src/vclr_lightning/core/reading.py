@@ -71,11 +71,7 @@ def read_text(file: Path, *, most: int = _TEXT) -> str:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """Return the content of a JSON text.
-
-    Args:
-        text: to parse.
-        where: the text's origin, for the message.
+    """Return the content of a JSON text from the place ``where``.
 
     Raises:
         UserError: it is no JSON, or is nested too deeply.
@@ -148,13 +144,9 @@ def plain_values(
 ) -> dict[str, Any]:
     """Return a copy of the text, numbers, lists and mappings in ``content``, without the rest.
 
-    Args:
-        content: of a foreign file, in which values may be nested or shared.
-        where: its origin, for the message.
-        most: allowed number of values; by default that of a configuration.
-
     Raises:
-        UserError: there are more values, or they are nested too deeply.
+        UserError: the content of the foreign file ``where`` has more than ``most`` values (by
+            default those of a configuration), or they are nested too deeply.
 
     Example:
         >>> plain_values({"a": (1, "${oc.env:HOME}"), "b": object()}, "a.ckpt")
@@ -179,11 +171,7 @@ def plain_values(
 
 
 def write_record(file: Path, content: Mapping[str, Any]) -> None:
-    """Write values with a checksum, for a later run of this package.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write values with a checksum, for a later run of this package."""
     with replacing(file) as sink:
         sink.write(with_checksum(json.dumps(content, indent=1)).encode())
 
@@ -221,11 +209,7 @@ def with_checksum(text: str) -> str:
 
 
 def parse_with_checksum(text: str, where: str | Path) -> dict[str, Any]:
-    """Return the values of a text of :func:`with_checksum`.
-
-    Args:
-        text: to parse.
-        where: its origin, for the message.
+    """Return the values of a text of :func:`with_checksum` from the place ``where``.
 
     Raises:
         UserError: it is damaged.

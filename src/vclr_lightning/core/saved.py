@@ -37,11 +37,9 @@ class _NotPlainError(ValueError):
 
 
 def load_torch(path: Path, *, mapped: bool = False) -> Any:
-    """Load plain values and tensors onto the CPU.
+    """Load the plain values and tensors of a file of ``torch.save`` onto the CPU.
 
-    Args:
-        path: written by ``torch.save``.
-        mapped: map tensors into memory instead of reading and verifying them.
+    With ``mapped``, tensors are mapped into memory instead of being read and verified.
 
     Raises:
         UserError: it is another kind of file, damaged, contains code, or less than it declares.

@@ -66,11 +66,7 @@ class _PlainConsole(Console):
 
 
 def screen(**options: Any) -> Console:
-    """Return a console that prints text literally: no markup, no emoji, no control codes.
-
-    Args:
-        options: of :class:`rich.console.Console`.
-    """
+    """Return a :class:`rich.console.Console` without markup, emoji and control codes."""
     return _PlainConsole(markup=False, emoji=False, highlight=False, **options)
 
 
@@ -127,12 +123,8 @@ def notice(text: str) -> None:
 def progress_bar(text: str, total: int | None = None, *, show: bool = True) -> Iterator[Update]:
     """Yield ``update(completed, note)``, which advances a bar on standard error.
 
-    Where that is a log and no terminal, a line is written every 10 seconds instead.
-
-    Args:
-        text: description of the work.
-        total: its amount; ``None`` where unknown.
-        show: whether to show anything.
+    Where that is a log and no terminal, a line is written every 10 seconds instead. The ``total``
+    is ``None`` where it is unknown.
     """
     from rich.progress import (
         BarColumn,

@@ -90,10 +90,9 @@ def stopped_by_signals(then: str, *, leader: int | None = None) -> Iterator[None
     """Raise :class:`StopRequested` on a signal within the block; a second one ends at once.
 
     Args:
-        then: what the user can do then, for the message.
-        leader: the process that started this one as its rank: the signal is forwarded to it, and it
-            ends both. If a rank ended by itself, its leader could be waiting for it without
-            handling signals.
+        then: advice in the message.
+        leader: the process that started this one as its rank; it gets the signal and ends both, as
+            it might wait for this rank without handling signals.
     """
 
     def stop(signum: int) -> None:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.momentum import copy_state, momentum_update, paired_parameters
+from vclr_lightning.core.momentum import momentum_update
 from vclr_lightning.core.random import seed_of, torch_generator
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
@@ -167,7 +167,7 @@ class PretrainModule(MetricAveragingModule):
     def reset_key_encoder(self) -> None:
         """Copy the query side to the key side, after loading weights into the query side."""
         for query, key in self._momentum_pairs():
-            copy_state(query, key)
+            key.load_state_dict(query.state_dict())
 
     # Training
 
@@ -207,7 +207,7 @@ class PretrainModule(MetricAveragingModule):
         found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
         if found_inf is not None and found_inf.item():
             return
-        momentum_update(*paired_parameters(self._momentum_pairs()), self.momentum)
+        momentum_update(self._momentum_pairs(), self.momentum)
         self._pending.commit(self._objectives(), self.global_step)
 
     def on_fit_start(self) -> None:

@@ -32,12 +32,7 @@ CLASSIFIER = "classifier"
 
 
 class BackboneClassifier(nn.Module):
-    """A network and a classifier of its features: ``(N, ...)`` to ``(N, classes)``.
-
-    Args:
-        net: the network.
-        classifier: linear.
-    """
+    """A network and a linear classifier of its features: ``(N, ...)`` to ``(N, classes)``."""
 
     def __init__(self, net: nn.Module, classifier: nn.Module) -> None:
         super().__init__()

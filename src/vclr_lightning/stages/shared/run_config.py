@@ -91,11 +91,7 @@ def config_count(config: Mapping[str, Any], key: str, default: int, ckpt: str | 
 
 
 def inherited_settings(config: Mapping[str, Any], ckpt: str | Path | None) -> dict[str, Any]:
-    """Return the values that ``config`` leaves open, from the run that wrote ``ckpt``.
-
-    Args:
-        config: has the keys of :data:`DEFAULTS`; ``None`` is open.
-        ckpt: a checkpoint or an export; a file of another program has no settings.
+    """Return the keys of :data:`DEFAULTS` that are ``None`` in ``config``, as in ``ckpt``'s run.
 
     Example:
         >>> config = {"image_size": None, "frames_per_clip": 8, "frame_stride": None}

@@ -141,12 +141,8 @@ def build_trainer(
 def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
     """Find this process's rank in the run, which decides whether it writes files.
 
-    Args:
-        trainer: arguments of :func:`build_trainer`.
-        alone: whether the run begins as one process.
-
-    Raises:
-        UserError: see :func:`~vclr_lightning.core.launcher.find_launch`.
+    See :func:`~vclr_lightning.core.launcher.find_launch`; ``trainer`` holds the arguments of
+    :func:`build_trainer`.
     """
     devices = count_processes(trainer.get("accelerator", "auto"), trainer.get("devices", 1))
     nodes = trainer.get("num_nodes", 1)
