@@ -21,8 +21,8 @@ from vclr_lightning.data.jobs import (
     FileResult,
     LocalProcesses,
     SerialExecutor,
-    executors,
     run_job,
+    worker_process,
 )
 
 probing = partial(probe_file, root=Path("/"), decode=False, max_damaged=0.1, frames=None)
@@ -50,7 +50,7 @@ def children(of: int | None = None) -> list[int]:
         try:
             parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
             mine = parent == (of or os.getpid())
-            if mine and b"jobs.executors" in (process / "cmdline").read_bytes():
+            if mine and b"jobs.worker_process" in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
         except OSError:  # it has ended meanwhile
             continue
@@ -99,7 +99,7 @@ def test_only_a_crash_is_the_file_s_fault(
     write_video: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(executors, "_STOPPED", 2.0)
+    monkeypatch.setattr(worker_process, "_STOPPED", 2.0)
     first, last = write_video(tmp_path / "a.mp4"), write_video(tmp_path / "c.mp4")
     pipe = tmp_path / "b.mp4"  # whoever reads a pipe waits, and can be killed meanwhile
     os.mkfifo(pipe)

@@ -1,11 +1,6 @@
 """One resumable job over many files, on the workers of any :mod:`concurrent.futures` executor."""
 
-from vclr_lightning.data.jobs.executors import (
-    LocalProcesses,
-    SerialExecutor,
-    WorkerLostError,
-    cores,
-)
+from vclr_lightning.data.jobs.executors import LocalProcesses, SerialExecutor, cores
 from vclr_lightning.data.jobs.job import Answer, run_job
 from vclr_lightning.data.jobs.journal import FileJournal, FileResult, stat_files
 from vclr_lightning.data.jobs.rejects import (
@@ -16,6 +11,7 @@ from vclr_lightning.data.jobs.rejects import (
     rejects_file,
     write_rejects,
 )
+from vclr_lightning.data.jobs.worker_process import WorkerLostError
 
 __all__ = [
     "Answer",

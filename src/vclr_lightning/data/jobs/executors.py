@@ -7,28 +7,13 @@ import os
 import pickle
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
-from vclr_lightning.core.processes import (
-    end_with_parent,
-    ended_from_outside,
-    how_ended,
-    is_stopped,
-)
 from vclr_lightning.core.stopping import SIGNALS
-
-TIME_LIMIT = 900.0  # seconds for one file, decoded to its end
-_CODE = "import sys; sys.path[:] = {!r}; from {} import serve; serve({}, {})"
-_ATTEMPTS = 3  # at a call whose process is ended from outside
-_POLL = 1.0  # seconds
-_STOPPED = 10.0  # seconds for which a process may be stopped
+from vclr_lightning.data.jobs.worker_process import TIME_LIMIT, WorkerProcess
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -39,18 +24,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class WorkerLostError(Exception):
-    """A worker process ended, or was ended, before it returned a result.
-
-    Attributes:
-        transient: whether something outside ended it, so that the same call may succeed later.
-    """
-
-    def __init__(self, how: str, *, transient: bool = False) -> None:
-        super().__init__(how)
-        self.transient = transient
 
 
 class SerialExecutor(Executor):
@@ -108,7 +81,7 @@ class LocalProcesses(Executor):
         )
         self._submitted = 0
         self._threads: list[threading.Thread] = []
-        self._processes: list[_WorkerProcess] = []
+        self._processes: list[WorkerProcess] = []
         self._shut = False
         self._killed = threading.Event()
 
@@ -123,8 +96,8 @@ class LocalProcesses(Executor):
         self._calls.put((future, pickle.dumps((fn, args, kwargs)), limit))
         started = len(self._threads)
         if started < self._workers and self._submitted >= started * self._calls_per_process:
-            self._processes.append(_WorkerProcess(self._killed))
-            # The kernel ends a process with the thread that started it, see `end_with_parent`.
+            self._processes.append(WorkerProcess(self._killed))
+            # The kernel ends a process with the thread that started it: `end_with_parent`.
             thread = threading.Thread(target=self._run, args=self._processes[-1:], daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -143,7 +116,7 @@ class LocalProcesses(Executor):
         for thread in self._threads if wait else ():
             thread.join()
 
-    def _run(self, process: _WorkerProcess) -> None:
+    def _run(self, process: WorkerProcess) -> None:
         # Processes that this thread starts ignore a signal to the process group.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with contextlib.closing(process):
@@ -157,115 +130,3 @@ class LocalProcesses(Executor):
                     future.set_result(process.call(content, limit))
                 except Exception as error:
                     future.set_exception(error)
-
-
-class _WorkerProcess:
-    """A process that is started with the first call, and again after it was lost."""
-
-    def __init__(self, killed: threading.Event) -> None:
-        self._killed = killed
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
-
-    def call(self, content: bytes, limit: float) -> Any:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return self._call(content, limit)
-            except WorkerLostError as lost:
-                self.close()
-                if not lost.transient or self._killed.is_set():
-                    raise
-                if attempt == _ATTEMPTS:
-                    how = f"the process that reads it {lost}, {attempt} times"
-                    raise WorkerLostError(how, transient=True) from lost
-        raise AssertionError
-
-    def _call(self, content: bytes, limit: float) -> Any:
-        is_new = self._process is None
-        process, pipe = self._start() if is_new else (self._process, self._pipe)
-        assert process is not None
-        assert pipe is not None
-        with contextlib.suppress(OSError):  # if it died, its answer says so
-            pipe.send_bytes(content)
-        try:
-            succeeded, result = self._receive(process, pipe, TIME_LIMIT)
-        except WorkerLostError as lost:
-            if is_new and not lost.transient:
-                raise RuntimeError(
-                    "a process that reads videos did not start; to see why, run: "
-                    f'{sys.executable} -c "import {__name__}"'
-                ) from lost
-            raise
-        if succeeded:  # the time of imports does not count
-            succeeded, result = self._receive(process, pipe, limit)
-        if not succeeded:
-            raise result
-        return result
-
-    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        pipe, end = Pipe()
-        with end:
-            code = _CODE.format(sys.path, __name__, end.fileno(), os.getpid())
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[end.fileno()],
-            )
-        self._pipe = pipe
-        return self._process, pipe
-
-    def _receive(
-        self, process: subprocess.Popen[bytes], pipe: Connection, limit: float
-    ) -> tuple[bool, Any]:
-        """Return whether the call (or its import) succeeded, and its result or error."""
-        waited = stopped = 0.0
-        # Polls, not a deadline: it would have passed where this process itself was stopped.
-        while not pipe.poll(_POLL):
-            waited += _POLL
-            stopped = stopped + _POLL if is_stopped(process.pid) else 0.0
-            if self._killed.is_set() or stopped >= _STOPPED:
-                raise WorkerLostError("was stopped (SIGSTOP)", transient=True)
-            if waited >= limit:
-                raise WorkerLostError(f"takes longer than {limit:g} s to read")
-        try:
-            content = pipe.recv_bytes()
-        except (EOFError, OSError):
-            code = process.wait()
-            if ended_from_outside(code):
-                raise WorkerLostError(how_ended(code), transient=True) from None
-            how = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise WorkerLostError(f"the decoder crashed ({how})") from None
-        answer: tuple[bool, Any] = pickle.loads(content)
-        return answer
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-        if self._pipe is not None:
-            self._pipe.close()
-
-
-def serve(descriptor: int, parent: int) -> None:
-    """Execute the calls that come through a pipe, as a process of :class:`LocalProcesses`."""
-    end_with_parent(parent)
-    pipe = Connection(descriptor)
-    while True:
-        try:
-            content = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            fn, args, kwargs = pickle.loads(content)
-            pipe.send((True, None))
-            answer = pickle.dumps((True, fn(*args, **kwargs)))
-        except Exception as error:
-            answer = pickle.dumps((False, error))
-        pipe.send_bytes(answer)

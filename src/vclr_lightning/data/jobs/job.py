@@ -14,7 +14,7 @@ import av
 from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.screen import progress_bar
 from vclr_lightning.data.faults import judged
-from vclr_lightning.data.jobs.executors import WorkerLostError
+from vclr_lightning.data.jobs.worker_process import WorkerLostError
 from vclr_lightning.data.protocols import VideoError
 
 _IN_FLIGHT = 1024  # calls that are submitted and not done

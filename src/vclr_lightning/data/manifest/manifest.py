@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ class Manifest:
         return manifest
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (self._file, self._root, self._rows, self._info.fingerprint)
+        expect = self._info.fingerprint
+        return partial(Manifest, self._file, root=self._root, rows=self._rows, expect=expect), ()
 
     def __len__(self) -> int:
         return len(self._columns["path"]) if self._rows is None else len(self._rows)
@@ -93,15 +95,12 @@ class Manifest:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 without labels."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of paths, windows, ids, groups, labels, splits, spans, classes and selection.
-
-        Not of file times.
-        """
+        """Hash of paths, windows, ids, groups, labels, splits, spans, classes and selection."""
         if self._rows is None:
             return self._info.fingerprint
         content = self._info.fingerprint.encode() + self._rows.tobytes()
@@ -232,7 +231,7 @@ class Manifest:
         return values if self._rows is None else values[self._rows.indices()]
 
     def words(self, name: str) -> list[str]:
-        """Return the sorted words of a column of words, such as ``codec`` or ``split``."""
+        """Return the sorted words of a column such as ``codec`` or ``split``."""
         return [str(word) for word in self._columns[name].dictionary.to_pylist()]
 
     def value(self, column: str, i: int) -> Any:
@@ -248,7 +247,3 @@ class Manifest:
             row = dict(zip(self._columns, values, strict=True))
             spans = tuple(Span(**span) for span in row.pop("spans") or ())
             yield Row(**row, spans=spans)
-
-
-def _restore(file: Path, root: Path, rows: RowSelection | None, fingerprint: str) -> Manifest:
-    return Manifest(file, root=root, rows=rows, expect=fingerprint)
