@@ -169,7 +169,7 @@ def _wait_for(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_says_how_to_go_on(root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_continue(root: Path, tmp_path: Path) -> None:
     for number in range(300):
         os.link(root / "run/s1_a.mp4", root / f"run/{number:03d}.mp4")
     out, journal = tmp_path / "m.arrow", tmp_path / "m.journal"
@@ -184,7 +184,7 @@ def test_ctrl_c_says_how_to_go_on(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("printer", ["print('x')", "import rich; rich.print('x')"])
-def test_a_reader_that_goes_away(tmp_path: Path, printer: str) -> None:
+def test_a_closed_pipe(tmp_path: Path, printer: str) -> None:
     (tmp_path / "talker.py").write_text(
         f"def add_arguments(parser): pass\ndef run(args):\n    {printer}\n"
     )

@@ -173,7 +173,7 @@ def refusal(cfg: DictConfig) -> str:
     return ""
 
 
-def test_an_experiment_of_one_s_own(tmp_path: Path) -> None:
+def test_your_own_experiment(tmp_path: Path) -> None:
     """In the present style, all values in one file; built on another; with a recipe for a stage."""
     folder = tmp_path / "experiment"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""What README and docs show is true: commands parse and compose, Python runs."""
+"""Commands in README and docs parse and compose, and their Python runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk ends every command with one sentence, and the same command then goes on."""
+"""A full disk ends every command with one sentence, and the same command then continues."""
 
 from __future__ import annotations
 

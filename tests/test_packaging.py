@@ -1,4 +1,4 @@
-"""The wheel carries everything, and runs from a place that has never seen the repository."""
+"""The wheel contains everything, and runs without the repository."""
 
 from __future__ import annotations
 

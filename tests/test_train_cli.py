@@ -179,7 +179,7 @@ def test_another_launcher_s_environment_is_recognised(
     assert not (tmp_path / "mine" / "config.yaml").exists()
 
 
-def test_a_session_of_slurm_runs_on_one_device(
+def test_a_slurm_session_runs_on_one_device(
     main: Main, monkeypatch: pytest.MonkeyPatch, video_folder: Path, tmp_path: Path
 ) -> None:
     for name, value in {"JOB_ID": "7", "NTASKS": "4", "PROCID": "0", "JOB_NAME": "x"}.items():
@@ -308,7 +308,7 @@ def trained(trained_once: Path, video_folder: Path, tmp_path: Path) -> list[str]
     return [*TINY, f"data.root={video_folder}", f"data.cache_dir={tmp_path}/index"]
 
 
-def test_a_run_leaves_what_it_promises(main: Main, trained: list[str], tmp_path: Path) -> None:
+def test_a_run_leaves_its_documented_files(main: Main, trained: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "outputs/pretrain/default"
     names = {path.name for path in folder.iterdir()}
     assert names >= {
@@ -361,7 +361,7 @@ def test_another_run_is_not_continued(
     assert (tmp_path / "outputs/pretrain/default/metrics.csv").read_bytes() == before
 
 
-def test_never_resuming_sets_the_old_run_aside(
+def test_never_resuming_moves_the_old_run_aside(
     main: Main, trained: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "outputs/pretrain/default"
@@ -501,7 +501,7 @@ def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
         ("run_dir=afile/x", "afile/x cannot be used: Not a directory"),
     ],
 )
-def test_values_that_cannot_be_are_told_in_one_sentence(
+def test_impossible_values_are_one_sentence(
     main: Main, video_folder: Path, tmp_path: Path, wrong: str, said: str
 ) -> None:
     (tmp_path / "afile").touch()

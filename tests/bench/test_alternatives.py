@@ -1,4 +1,4 @@
-"""Videos re-encoded in the place of their sources."""
+"""Alternatives that are measured: videos re-encoded in place of their sources."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_no_more_videos_than_there_is_time_for(table: Manifest) -> None:
         choose_sources(table, rows, seconds=cost)
 
 
-def test_pictures_cannot_be_encoded(tmp_path: Path, table: Manifest) -> None:
+def test_images_cannot_be_encoded(tmp_path: Path, table: Manifest) -> None:
     folders = SimpleNamespace(path=lambda row: tmp_path)
     with pytest.raises(UserError, match="none of the videos is a file that can be re-encoded"):
         choose_sources(folders, [0, 1], seconds=60)
 
 
-def test_cases_take_turns_on_the_same_samples() -> None:
+def test_datasets_take_turns_on_the_same_samples() -> None:
     calls: list[tuple[str, tuple[int, int]]] = []
     cases = {name: lambda key, name=name: calls.append((name, key)) for name in "ab"}
     spent = compare_samples(cases, [5, 7], seconds=0)

@@ -62,7 +62,7 @@ def test_phases_add_up_and_samples_stay_the_same(
         assert sample[name]["anchor"].equal(dataset[key][name]["anchor"])
 
 
-def test_bad_videos_are_noted(video_folder: Path, tmp_path: Path) -> None:
+def test_bad_videos_are_recorded(video_folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
     for file in sorted(video_folder.rglob("*.mp4"))[:4]:
@@ -73,7 +73,7 @@ def test_bad_videos_are_noted(video_folder: Path, tmp_path: Path) -> None:
     assert {item["reason"] for item in cost.rejected} == {"empty file"}
 
 
-def test_pictures_only_decode(tmp_path: Path) -> None:
+def test_images_only_decode(tmp_path: Path) -> None:
     folder = tmp_path / "frames" / "one"
     folder.mkdir(parents=True)
     for number in range(9):
@@ -84,7 +84,7 @@ def test_pictures_only_decode(tmp_path: Path) -> None:
     assert cost.phases["decode"] > 0
 
 
-def test_reading_divides_by_what_the_reader_does(video_folder: Path) -> None:
+def test_reading_is_split_by_library_calls(video_folder: Path) -> None:
     profile = Profile()
     reader = TimedReader(PyAVReader(), defaultdict(float), profile)
     file = next(video_folder.rglob("*.mp4"))

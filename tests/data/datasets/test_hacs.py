@@ -69,7 +69,7 @@ def test_a_short_line(write: Write) -> None:
         read_hacs(folder)
 
 
-def test_a_view_needs_its_own_file_alone(folder: Path) -> None:
+def test_a_view_needs_only_its_own_file(folder: Path) -> None:
     (folder / "HACS_clips_v1.1.1.csv").unlink()
     assert read_hacs(folder, view="segments").videos
     with pytest.raises(UserError, match=r"no HACS_clips\*\.csv among"):

@@ -9,7 +9,7 @@ from vclr_lightning.data.datasets.trimmed import source_of
 from .conftest import Write
 
 
-def test_ids_are_unused_train_and_test(write: Write) -> None:
+def test_0_1_and_2_are_unused_train_and_test(write: Write) -> None:
     write("kick_ball_test_split1.txt", "Goal_1_&_2_kick_ball_f_cm_np4_fr_med_0.avi 1 \n")
     write(
         "kick_test_split1.txt", "A_kick_h_nm_np1_le_bad_3.avi 0 \r\nA_kick_u_cm_np1_fr_med_0.avi 2"

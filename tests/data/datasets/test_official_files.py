@@ -1,4 +1,4 @@
-"""The files as their authors publish them, where VCLR_TEST_DATA names a folder of them."""
+"""The published official files, where VCLR_TEST_DATA names a folder of them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_an_empty_folder_and_a_wrong_one(name: str, tmp_path: Path) -> None:
         listing_of_dataset(name, wanted, Found([]))
 
 
-def test_seconds_mean_nothing_to_extracted_frames(write: Write) -> None:
+def test_extracted_frames_have_no_seconds(write: Write) -> None:
     segment = {"segment": [1.0, 2.0], "label": "x"}
     content = {"database": {"a": {"subset": "training", "annotations": [segment]}}}
     folder = write("activity_net.v1-3.min.json", content)

@@ -34,7 +34,7 @@ def test_labels_count_from_0_and_groups_are_of_a_class(folder: Path) -> None:
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "  \r\n", "\n\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_line_ends_are_of_no_account(folder: Path, write: Write, ends: str, last: bool) -> None:
+def test_line_ends_do_not_matter(folder: Path, write: Write, ends: str, last: bool) -> None:
     expected = read_ucf101(folder)
     for name, text in (("classInd", CLASSES), ("trainlist01", TRAIN), ("testlist01", TEST)):
         write(f"{name}.txt", ends.join(text.split("\r\n")).rstrip() + ends * last)
@@ -52,7 +52,7 @@ def test_line_ends_are_of_no_account(folder: Path, write: Write, ends: str, last
         ("testlist01.txt", "Swing/v_Swing_g25_c03.avi\n", "no class of .* is the folder of"),
     ],
 )
-def test_mistakes_are_said_with_their_place(
+def test_mistakes_name_file_and_line(
     folder: Path, write: Write, name: str, text: str, said: str
 ) -> None:
     write(name, text)
@@ -61,6 +61,6 @@ def test_mistakes_are_said_with_their_place(
     assert str(folder) in str(error.value)
 
 
-def test_a_missing_file_says_what_there_is(folder: Path) -> None:
+def test_a_missing_file_lists_what_exists(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no trainlist02\.txt among .* which holds classInd\.txt"):
         read_ucf101(folder, split_number=2)

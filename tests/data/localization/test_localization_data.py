@@ -1,4 +1,4 @@
-"""Annotations and features of others, as they are published, and what is wrong with them."""
+"""Published annotations and features, and mistakes in them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_files_of_another_form(tmp_path: Path, content: Any, sentence: str) -> N
         read_annotations(write(tmp_path / "a.json", content))
 
 
-def test_annotations_that_cannot_be_are_listed() -> None:
+def test_impossible_annotations_are_listed() -> None:
     wrong = video("a", (5, 2), (3, 3), (11, 12), (float("nan"), 2), (8, 12), (-1, 2), (1, 4))
     kept, left_out = checked([wrong, video("b", (1, 2), duration=float("nan"))])
     assert [v.name for v in kept] == ["a"]

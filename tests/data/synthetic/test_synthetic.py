@@ -59,7 +59,7 @@ def test_one_worker_starts_no_process(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not killed.exists()
 
 
-def test_what_is_there_is_kept_and_never_mixed_with_another_set(root: Path) -> None:
+def test_an_existing_set_is_kept_and_never_mixed_with_another(root: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.mp4")}
     generate(root, train=2, val=1, untrimmed=4, size=32)
     assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*.mp4")}
@@ -94,7 +94,7 @@ def test_every_state_is_part_of_four_actions() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("grow", "shrink"), ("split", "join")])
-def test_reversals_pass_through_the_same_pictures(one: str, other: str) -> None:
+def test_reversals_pass_through_the_same_frames(one: str, other: str) -> None:
     x, y = grid(24)
     shape = Shape(lobes=4, bump=0.2, turn=1.0)
     for progress in (0.0, 0.25, 0.5, 0.9, 1.0):
@@ -105,7 +105,7 @@ def test_reversals_pass_through_the_same_pictures(one: str, other: str) -> None:
         )
 
 
-def test_a_scene_does_not_tell_the_action() -> None:
+def test_a_scene_does_not_reveal_the_action() -> None:
     """With the same randomness, empty pictures of two actions are equal: only objects differ."""
     progress = draw_progress(np.random.default_rng(0), 12)
     pictures = {
@@ -118,7 +118,7 @@ def test_a_scene_does_not_tell_the_action() -> None:
     assert 0.05 < differing.mean() < 0.75
 
 
-def test_the_mean_color_of_a_video_does_not_tell_the_action() -> None:
+def test_the_mean_color_of_a_video_does_not_reveal_the_action() -> None:
     """A nearest neighbour by mean colour stays near chance (1 in 8)."""
     rng = np.random.default_rng(2)
     features, labels = [], []
