@@ -160,6 +160,14 @@ def test_a_single_run_writes_no_table(main: Main, video_folder: Path) -> None:
     assert not (FOLDER / ".jobs").exists()
 
 
+def test_a_single_run_that_fails_is_no_job(main: Main, video_folder: Path) -> None:
+    done = main(*TINY[1:], f"data.root={video_folder}", "batch_size=1000")
+    assert done.code == 2
+    assert "job" not in done.out + done.err
+    log = FOLDER / "train.log"
+    assert not log.exists() or "job" not in log.read_text()
+
+
 def test_jobs_of_an_earlier_sweep_are_forgotten(tmp_path: Path) -> None:
     for number in (10, 2):
         record_job(tmp_path, Job(number=number, overrides=["a=1"], folder="x"))

@@ -70,6 +70,8 @@ class SweepRecorder(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Record what the job measured or why it failed, and write the table so far."""
+        if self._folder is None or not _is_first():
+            return
         if job_return.status is JobStatus.COMPLETED:
             values = read_numbers(Path(config.run_dir) / "result.json")
             self._record(config, values=values, status="done")
@@ -83,8 +85,7 @@ class SweepRecorder(Callback):
                 logger.error("job %d failed: %s", config.hydra.job.num, reason)
             _free_memory(error)
             self._record(config, status="failed", reason=" ".join(reason.split()))
-        if self._folder is not None and _is_first():
-            write_table(self._folder)
+        write_table(self._folder)
 
     def _record(self, config: DictConfig, **values: Any) -> None:
         if self._folder is not None and _is_first():
