@@ -8,6 +8,7 @@ import pytest
 import wandb
 
 from vclr_lightning.loggers.wandb import WandbLogger
+from vclr_lightning.results import Chart, Charts, Result, Scalar, Table, log_result
 
 
 def _times_written(folder: Path, value: float) -> int:
@@ -66,3 +67,21 @@ def test_the_key_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     wandb.finish()
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or key.encode() not in file.read_bytes()
+
+
+def test_results_become_a_table_images_and_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    logger = WandbLogger(directory=tmp_path, offline=True)
+    chart = Chart(title="loss", lines={"loss": [(0, 1.0), (1, 0.5)]})
+    table = Table(title="Classes", columns=["class", "videos"], rows=[["run", 3]])
+    content = [table, Charts(title="Curves", charts=[chart])]
+    log_result(Result(title="", scalars=[Scalar("top1", 0.5)], content=content), [logger])
+    assert logger.experiment.summary["test/top1"] == 0.5
+    media = next((tmp_path / "wandb").glob("offline-run-*/files/media"))
+    wandb.finish()
+    assert [file.suffix for file in media.rglob("*.*")].count(".png") == 1
+    assert list(media.rglob("*.table.json"))
+    assert "could not log" not in caplog.text

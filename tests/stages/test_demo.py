@@ -88,7 +88,8 @@ def test_demo(video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"from {len(data.train)} videos without labels" in page
     for title in ("What the features find", "Training", "What the network saw"):
         assert f"<h2>{title}</h2>" in page
-    assert page.count('class="query"') == 3
-    assert page.count('class="sample"') == 4
-    assert len(re.findall('class="(?:ok|bad)"', page)) == 3 * 2 * 5
+    queries, tuples = (page[page.index(f'<div class="{name}">') :] for name in ("strips", "cards"))
+    assert queries.count('<div class="group">') == 3 + 4
+    assert tuples.count('<div class="group">') == 4
+    assert len(re.findall('class="(?:right|wrong)"', queries)) == 3 * 2 * 5
     assert "mean motion map" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.stages.evaluate import Evaluation, evaluate
-from vclr_lightning.stages.shared.later import later
+from vclr_lightning.core.screen import screen
+from vclr_lightning.results import Table
+from vclr_lightning.results.terminal import screen_table
+from vclr_lightning.stages.evaluate import Evaluation, deferred, evaluate
+from vclr_lightning.stages.shared.outcomes import Outcome, results_of
 
 
 def _run(directory: Path) -> dict[str, float]:
@@ -46,7 +50,7 @@ def test_numbers_of_all_and_one_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert content["version"] == __version__
     page = (tmp_path / "evaluation.html").read_text()
     assert "give data.roots.ucf101=..." in page
-    assert 'srcdoc="&lt;h1&gt;Pages &amp; &quot;quotes&quot;&lt;/h1&gt;"' in page
+    assert 'srcdoc="&lt;h1&gt;Pages &amp; &#34;quotes&#34;&lt;/h1&gt;"' in page
     assert "70.6" in capsys.readouterr().out
 
 
@@ -104,9 +108,9 @@ def test_an_untrained_network_is_evaluated_on_request(tmp_path: Path) -> None:
     assert row(True)["untrained"] == {"r1": 0.125}
 
 
-def test_later_builds_nothing_before_it_is_called() -> None:
+def test_deferred_parts_build_nothing_before_it_is_called() -> None:
     node = {"_target_": "builtins.dict", "_partial_": True, "a": {"_target_": "no.such.thing"}}
-    build = later(node)
+    build = deferred(node)
     with pytest.raises(Exception, match=r"no\.such"):
         build()
 
@@ -142,7 +146,7 @@ def test_how_many_videos_of_how_many_and_chance(tmp_path: Path) -> None:
     one = _evaluation(run=run, videos={"train": 9537, "test": 3783})
     assert evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None) == {"a/r1": 0.5}
     page = (tmp_path / "evaluation.html").read_text()
-    assert "train: 9 of 9,537 videos<br>test: 18 of 3,783 videos" in page
+    assert "train: 9 of 9,537 videos\ntest: 18 of 3,783 videos" in page
     assert "<td>25.0</td>" in page
 
 
@@ -155,5 +159,69 @@ def test_links_of_an_evaluation_s_page_lead_from_its_own_folder(tmp_path: Path) 
     one = _evaluation(run=run, pictures=True)
     assert evaluate(evaluations={"my films": one}, directory=tmp_path, ckpt=None) == {}
     page = (tmp_path / "evaluation.html").read_text()
-    assert "&lt;base href=&quot;my%20films/&quot; target=&quot;_blank&quot;&gt;" in page
-    assert "<td>pictures</td>" in page
+    assert "&lt;base href=&#34;my%20films/&#34; target=&#34;_blank&#34;&gt;" in page
+    assert '<td class="words">pictures</td>' in page
+
+
+DONE = Outcome(
+    name="ucf101_retrieval",
+    stage="retrieval",
+    dataset="UCF101 split 1",
+    values={"r1": 0.25, "r5": 0.5},
+    untrained={"r1": 0.125},
+    paper={"r1": 70.6},
+)
+NOT_RUN = Outcome(
+    name="k400",
+    stage="linear probe",
+    dataset="Kinetics-400",
+    status="not run",
+    reason="give data.roots.k400=...",
+    paper={"top1": 64.1},
+)
+
+
+def _table(*outcomes: Outcome) -> Table:
+    table = results_of(outcomes, "last.ckpt").content[0]
+    assert isinstance(table, Table)
+    return table
+
+
+def test_every_measure_has_a_line_with_its_references() -> None:
+    table = _table(DONE, NOT_RUN)
+    assert [head.name for head in table.heads][3:] == ["this network", "untrained", "paper"]
+    assert table.rows[0] == [
+        "retrieval",
+        "UCF101 split 1",
+        "R@1",
+        0.25,
+        0.125,
+        pytest.approx(0.706),
+    ]
+    assert table.rows[1] == ["", "", "R@5", 0.5, None, None]
+
+
+def test_what_was_not_run_shows_the_paper_and_the_reason() -> None:
+    table = _table(DONE, NOT_RUN)
+    reason = "Kinetics-400\nnot run: give data.roots.k400=..."
+    assert table.rows[2] == ["linear probe", reason, "top-1", None, None, pytest.approx(0.641)]
+    assert table.marks == ["", "", "soft"]
+    console = screen(width=80, file=(text := io.StringIO()))
+    console.print(screen_table(table))
+    assert "64.1" in text.getvalue()
+
+
+def test_columns_without_numbers_are_left_out() -> None:
+    plain = Outcome(name="a", stage="k-NN", dataset="mine", values={"top1": 0.5})
+    assert [head.name for head in _table(plain).heads][3:] == ["this network"]
+
+
+def test_every_note_appears_once_with_its_evaluations() -> None:
+    rows = [Outcome(name=n, stage="s", dataset="d", notes=["One."]) for n in "ab"]
+    assert results_of(rows, "last.ckpt").notes == ["a, b: One."]
+
+
+def test_outcomes_survive_json() -> None:
+    content = json.loads(json.dumps(results_of([DONE, NOT_RUN], "c").record))
+    assert content["evaluations"][0]["values"] == {"r1": 0.25, "r5": 0.5}
+    assert content["evaluations"][1]["reason"] == "give data.roots.k400=..."

@@ -26,10 +26,10 @@ from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.functional.pixels import normalize
 from vclr_lightning.models import TinyBackbone, WrappedBackbone, export_backbone
 from vclr_lightning.objectives.heads import projection_head
-from vclr_lightning.stages.gradcam.chosen_videos import choose_videos
-from vclr_lightning.stages.gradcam.explained import explain
+from vclr_lightning.stages.gradcam.heat_maps import explain_score
 from vclr_lightning.stages.gradcam.stage import gradcam
 from vclr_lightning.stages.gradcam.targets import build_target
+from vclr_lightning.stages.gradcam.videos import choose_videos
 
 TINY = [
     *("backbone=tiny", "backbone.width=8", "backbone.stages=2", "image_size=32", "epochs=1"),
@@ -203,7 +203,7 @@ def test_heat_of_the_similarity_sums_up_to_it(trained: SimpleNamespace) -> None:
     target = build_target("similarity", trained.order, of=trained.order)
     layer = find_layer(target.network, "blocks")
     order = torch.arange(3).expand(2, 3)
-    heat = explain(target, layer, "blocks", clips=CLIPS, order=order, outcome=0)
+    heat = explain_score(target, layer, "blocks", clips=CLIPS, order=order, outcome=0)
     with torch.no_grad():
         features = target.network(normalize(CLIPS.flatten(0, 1))[:, :, 0]).view(2, 3, -1).mean(1)
         cosine = torch.cosine_similarity(features[:1], features[1:])
@@ -218,7 +218,7 @@ def test_heat_of_a_class_is_the_class_map(trained: SimpleNamespace) -> None:
     target = build_target("class", trained.tsn, of=trained.tsn)
     layer = find_layer(target.network, "blocks")
     order = torch.arange(3)[None]
-    heat = explain(target, layer, "blocks", clips=CLIPS[:1], order=order, outcome=1)
+    heat = explain_score(target, layer, "blocks", clips=CLIPS[:1], order=order, outcome=1)
     weights = torch.load(trained.tsn, weights_only=True)["state_dict"]["classifier.weight"]
     with torch.no_grad():
         maps = target.network.forward_map(normalize(CLIPS[0])[:, :, 0])
@@ -232,7 +232,7 @@ def test_heat_of_the_order_is_that_of_its_logit(trained: SimpleNamespace) -> Non
     saved = torch.load(trained.order, weights_only=True)["state_dict"]
     order = torch.tensor([[2, 0, 1], [0, 1, 2]])
     layer = find_layer(target.network, "blocks")
-    heat = explain(target, layer, "blocks", clips=CLIPS, order=order, outcome=1)
+    heat = explain_score(target, layer, "blocks", clips=CLIPS, order=order, outcome=1)
     pictures = normalize(CLIPS.flatten(0, 1))[:, :, 0]
     maps = target.network.forward_map(pictures).detach().requires_grad_()
     at = "objectives.order."

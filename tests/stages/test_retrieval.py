@@ -20,7 +20,7 @@ from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation.retrieval_result import Retrieval
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.stages.features.extractor import FeatureExtractor
-from vclr_lightning.stages.retrieval.pictures import choose
+from vclr_lightning.stages.retrieval.neighbour_pictures import choose
 from vclr_lightning.stages.retrieval.stage import retrieval
 from vclr_lightning.stages.shared.data import video_data
 

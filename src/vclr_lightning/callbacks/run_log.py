@@ -1,4 +1,4 @@
-"""What a run said, in its log file: the screen shows the same as bars and tables."""
+"""The log file of a run; the screen shows the same as bars and tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def note(text: str) -> None:
 
 
 def note_table(table: Any) -> None:
-    """Write what rich shows on the screen, see :func:`note`."""
+    """Write a table of rich, see :func:`note`."""
     from vclr_lightning.core.screen import screen
 
     content = io.StringIO()
@@ -53,14 +53,14 @@ class RunLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        facts = [
+        found = [
             f"{len(table)} videos {what}"
             for what, name in (("to train on", "train"), ("held out", "val"))
             if (table := getattr(data, name, None)) is not None
         ]
-        facts.append(f"{trainer.num_training_batches} batches an epoch")
-        facts.append(f"{trainer.max_epochs} epochs, {trainer.world_size} process(es)")
-        note("; ".join(facts))
+        found.append(f"{trainer.num_training_batches} batches an epoch")
+        found.append(f"{trainer.max_epochs} epochs, {trainer.world_size} process(es)")
+        note("; ".join(found))
         if trainer.global_step:
             note(f"continued after step {trainer.global_step}")
 
@@ -68,7 +68,7 @@ class RunLog(Callback):
         self._note_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._ended = True  # and noted when all others have logged
+        self._ended = True  # noted when all other callbacks have logged
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._note_epoch(trainer)

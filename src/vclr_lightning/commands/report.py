@@ -24,12 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page, and print the table if there is one."""
-    from vclr_lightning.core.screen import show, wrote
-    from vclr_lightning.report import write_report
-    from vclr_lightning.report.runs import content_of, read_run
+    from dataclasses import replace
 
-    content, frozen = content_of([read_run(folder) for folder in args.runs], title=args.title)
-    out = write_report(args.out or args.runs[0] / "curves.html", content, frozen=frozen)
-    if frozen is not None:
-        show(frozen.table())
-    wrote(out)
+    from vclr_lightning.results import present
+    from vclr_lightning.stages.shared.run_report import read_run, result_of_runs
+
+    out = args.out or args.runs[0] / "curves.html"
+    result = result_of_runs([read_run(folder) for folder in args.runs], title=args.title)
+    present(replace(result, page=out.name), out.parent)

@@ -1,16 +1,13 @@
-"""A table of what frozen features are worth."""
+"""Measures of frozen features by kind of features and seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vclr_lightning.core.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MEASURES = {
     "r1": "R@1",
@@ -103,28 +100,11 @@ class FrozenTable:
         except (KeyError, OverflowError, TypeError, ValueError, AttributeError) as error:
             raise UserError("these results hold no table of frozen features") from error
 
-    def table(self) -> Table:
-        """Return a table for the terminal."""
-        from vclr_lightning.core.screen import PlainTable
-
-        seeds = max(len(values) for row in self.rows for values in row.values.values())
-        spread = f"; mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-        table = PlainTable(
-            title=f"frozen features, % of {self.test_videos} unseen videos{spread}",
-            caption=f"in order: {self.segments} parts of a video behind each other, not averaged",
-        )
-        table.add_column("features", no_wrap=True)
-        for label in MEASURES.values():
-            table.add_column(label, justify="right")
-        for row in self.rows:
-            table.add_row(row.name, *(row.text(measure) for measure in MEASURES))
-        return table
-
 
 def merge_tables(tables: Sequence[FrozenTable]) -> FrozenTable:
     """Return one table of several runs that differ by their seed.
 
-    The values of a row stand side by side, unless they are the same in all runs (chance).
+    A row holds the values of all runs, or one value where they are all the same (chance).
 
     Raises:
         UserError: the runs were not measured on as many videos, or by the same features.

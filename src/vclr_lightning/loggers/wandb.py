@@ -18,23 +18,23 @@ from vclr_lightning.core.files import replacing
 
 
 class WandbLogger(LightningWandbLogger):
-    """Logs to one W&B run per folder, online or offline, and goes on with it on resume.
+    """Logs to one W&B run per folder, online or offline, and continues it on resume.
 
-    The run's id stands in ``wandb_id`` in the folder. Steps are W&B's own: what it already has of
-    a step is not sent again, so a run that was stopped and continued shows one history. Offline
-    needs no account; ``wandb sync`` uploads the folder later (with ``--append`` after a resume).
+    The run's id is stored in ``wandb_id`` in the folder. Steps that W&B already has are not sent
+    again, so a run that was stopped and continued shows one history. Offline needs no account;
+    ``wandb sync`` uploads the folder later (with ``--append`` after a resume).
 
     Args:
-        directory: the run's folder; W&B's files go below it.
+        directory: the run's folder, which W&B's files are written below.
         project: W&B project.
-        name: shown name of the run; by default the folder's name.
+        name: displayed name of the run; by default the folder's.
         offline: write files only.
         entity: user or team that the project belongs to.
-        group: runs shown together.
+        group: runs displayed together.
         tags: labels.
 
     Raises:
-        UserError: W&B cannot be started online, for want of an account or of a network.
+        UserError: W&B cannot be started online, without an account or a network.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class WandbLogger(LightningWandbLogger):
         group: str | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        folder = Path(directory).absolute()  # W&B's own process may stand elsewhere
+        folder = Path(directory).absolute()  # W&B's process may have another working directory
         self._marks = folder / "wandb_step"
         self._skip_through = -1
         super().__init__(
@@ -77,7 +77,7 @@ class WandbLogger(LightningWandbLogger):
                 run = wandb.init(**self._wandb_init, mode="offline" if self._offline else None)
             except (wandb.errors.UsageError, wandb.errors.CommError) as error:
                 raise UserError(
-                    "W&B cannot start: no account or no network; log in with `wandb login`, or take"
+                    "W&B cannot start: no account or no network; log in with `wandb login`, or use"
                     " logger.wandb.offline=true, or logger=csv"
                 ) from error
             self._experiment = run
@@ -95,9 +95,9 @@ class WandbLogger(LightningWandbLogger):
             self._marks.write_text(str(step))
 
     def _last_offline(self) -> int:
-        """The last step that earlier offline sessions surely have, which W&B does not tell.
+        """The last step that earlier offline sessions certainly have, which W&B does not report.
 
-        A step is written when the next one begins, so after a kill its last may be missing.
+        A step is written when the next one begins, so after a kill the last may be missing.
         """
         if not (self._offline and self._marks.exists()):
             return -1
@@ -109,7 +109,7 @@ def _run_id(path: Path) -> str:
     known = path.read_bytes().strip().decode(errors="replace") if path.exists() else ""
     if re.fullmatch(r"[\w.-]{1,128}", known):
         return known
-    run_id = secrets.token_hex(4)  # of a run that begins, or one whose file a power cut damaged
+    run_id = secrets.token_hex(4)  # of a new run, or of one whose file was damaged
     if is_rank_zero():
         with replacing(path) as file:
             file.write(f"{run_id}\n".encode())

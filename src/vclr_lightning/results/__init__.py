@@ -28,26 +28,23 @@ from vclr_lightning.results.artifacts import write_files, write_table
 from vclr_lightning.results.html import render, write_page
 from vclr_lightning.results.loggers import log_result
 from vclr_lightning.results.terminal import show_result
-from vclr_lightning.results.value import (
+from vclr_lightning.results.value import TITLES, Column, Result, Scalar, Table, percent
+from vclr_lightning.results.visuals import (
     Bars,
     Chart,
     Charts,
-    Column,
     ConfusionMatrix,
     Embedded,
     Picture,
     PictureGroup,
     Pictures,
     Proposal,
-    Result,
-    Scalar,
-    Table,
     Timeline,
     Timelines,
-    percent,
 )
 
 __all__ = [
+    "TITLES",
     "Bars",
     "Chart",
     "Charts",
@@ -67,6 +64,7 @@ __all__ = [
     "percent",
     "present",
     "render",
+    "save",
     "write_table",
 ]
 
@@ -74,17 +72,26 @@ logger = logging.getLogger(__name__)
 
 
 def present(result: Result, directory: str | Path) -> Result:
-    """Write a result's files and page into a folder, log its notes, print it, and return it.
+    """Save a result in a folder, log its notes, print it, and return it.
 
     Raises:
         UserError: a file cannot be written.
     """
-    directory = Path(directory)
-    write_files(result, directory)
-    page = write_page(result, directory) if result.page else None
+    save(result, directory)
     for note in filter(is_new, result.notes):
         logger.info("%s", note)
     show_result(result)
-    if page is not None:
-        wrote(page)
+    if result.page:
+        wrote(Path(directory) / result.page)
     return result
+
+
+def save(result: Result, directory: str | Path) -> None:
+    """Write a result's files and its page into a folder.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    write_files(result, Path(directory))
+    if result.page:
+        write_page(result, Path(directory))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.results.value import Chart
+from vclr_lightning.results.visuals import Chart
 
 logger = logging.getLogger(__name__)
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from vclr_lightning.results.curves import Curve
-from vclr_lightning.results.value import (
+from vclr_lightning.results.svg import COLOURS, Drawn, styled
+from vclr_lightning.results.visuals import (
     Bars,
     Chart,
     Charts,
@@ -26,24 +20,7 @@ from vclr_lightning.results.value import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
-# Names of the page's CSS variables; in an SVG they replace the colours.
-COLOURS = {
-    "ink": "#1d2327",
-    "soft": "#5d676e",
-    "faint": "#e3e5e3",
-    "paper": "#fdfdfb",
-    "right": "#1a7f4b",
-    "wrong": "#b83a3a",
-    **dict(
-        zip(
-            ("c0", "c1", "c2", "c3", "c4", "c5"),
-            ("#0f766e", "#98a1a6", "#b7791f", "#6d5bb0", "#b4536b", "#3b6fb6"),
-            strict=True,
-        )
-    ),
-}
 LINES = [COLOURS[f"c{i}"] for i in range(6)]
 NAMED = 40  # classes, up to which their names stand beside a confusion matrix
 NUMBERED = 25  # classes, up to which its cells show numbers
@@ -51,61 +28,18 @@ GOOD_IOU = 0.5  # from which a proposal is coloured
 _MANY = 60  # points of a curve, above which its moving average is drawn over it
 _DOTTED = 12  # points of a curve, up to which each is a dot
 _FAINTEST = 0.12  # opacity of a cell that counts any video
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text, in the page's font
-    "svg.hashsalt": "vclr",  # the same figure is the same file
-    "text.parse_math": False,  # names may hold a $
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.spines.bottom": False,
-    "axes.axisbelow": True,
-    "axes.labelcolor": COLOURS["soft"],
-    "axes.edgecolor": COLOURS["faint"],
-    "grid.color": COLOURS["faint"],
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["soft"],
-    "ytick.color": COLOURS["soft"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-}
-
-
-@dataclass
-class Drawn:
-    """A drawing and what pointing at its parts shows.
-
-    Attributes:
-        title: heading of the drawing; may be empty.
-        drawing: the figure of matplotlib.
-        tooltips: of each shape, by ``gid`` of the artist.
-        fixed: whether the drawing keeps its size on wide pages.
-    """
-
-    title: str
-    drawing: Drawing
-    tooltips: dict[str, list[str]] = field(default_factory=dict)
-    fixed: bool = False
-
-    def tip(self, artist: Any, *titles: str) -> None:
-        """Show a title for each shape of an artist."""
-        gid = f"tip{len(self.tooltips)}"
-        artist.set_gid(gid)
-        self.tooltips[gid] = list(titles)
 
 
 def draw(figure: Figure) -> list[Drawn]:
     """Return the drawings of a figure; without data, none.
 
     Example:
+        >>> from vclr_lightning.results.svg import svg
         >>> bars = Bars(groups={"R@1": {"VCLR": [0.5, 0.6]}}, chance={"R@1": 0.125})
         >>> "chance level: 12.5%" in svg(draw(bars)[0])
         True
     """
-    with _styled():
+    with styled():
         match figure:
             case Charts():
                 return [_chart(chart) for chart in figure.charts if any(map(_points, _of(chart)))]
@@ -115,53 +49,6 @@ def draw(figure: Figure) -> list[Drawn]:
                 return [_confusion(figure)]
             case Timelines():
                 return [_timeline(video) for video in figure.videos]
-
-
-def svg(drawn: Drawn) -> str:
-    """Return a drawing as an ``<svg>`` element for a page."""
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with _styled():
-        drawn.drawing.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = re.sub(r" font-family: [^;\"]*;?", "", file.getvalue())  # the page has its own
-    for name, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{name})")
-    used = {"", *re.findall(r"#([\w-]+)", text)}
-    root = ElementTree.fromstring(text)
-    for parent in list(root.iter()):
-        parent.tag = parent.tag.rpartition("}")[2]
-        parent.attrib = {key.rpartition("}")[2]: value for key, value in parent.attrib.items()}
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):  # it would style the page
-                parent.remove(child)
-        shapes = [child for child in parent if not child.tag.endswith("defs")]
-        for shape, title in zip(shapes, drawn.tooltips.get(parent.get("id", ""), ()), strict=False):
-            shape.insert(0, tip := ElementTree.Element("title"))
-            tip.text = title
-        if parent.get("id", "") not in used:
-            del parent.attrib["id"]
-    width, _ = (float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height"))
-    root.attrib |= {"role": "img", "aria-label": drawn.title}
-    if drawn.fixed:
-        root.set("style", f"max-width: {1.6 * width:.0f}px")
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def png(drawn: Drawn) -> bytes:
-    """Return a drawing as the content of a PNG file."""
-    file = io.BytesIO()
-    with _styled():
-        drawn.drawing.savefig(file, format="png", dpi=200, facecolor=COLOURS["paper"])
-    return file.getvalue()
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that matplotlib's font lacks, not the page's
-        yield
 
 
 def _blank(title: str, width: float, height: float, **options: Any) -> tuple[Drawn, Axes]:
@@ -181,7 +68,7 @@ def _points(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _chart(chart: Chart) -> Drawn:
-    from matplotlib.ticker import EngFormatter, PercentFormatter
+    from matplotlib.ticker import EngFormatter
 
     drawn, axes = _blank(chart.title, 320, 200)
     for (name, curve), colour in zip(
@@ -198,10 +85,11 @@ def _chart(chart: Chart) -> Drawn:
         if len(points) <= _DOTTED:
             dots = axes.scatter([x for x, _ in points], [y for _, y in points], color=colour, s=10)
             drawn.tip(dots, *(f"{name}, step {x:g}: {text(y)}" for x, y in points))
+    axes.margins(y=0.08)
     axes.set_xlim(left=0)
     if chart.percent:
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(lambda share, _: _percent(share))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(nbins=4)
     axes.grid(axis="y")
@@ -327,6 +215,3 @@ def _dashed(line: Any, *where: float) -> Any:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
-
-
-__all__: Sequence[str] = ("COLOURS", "Drawn", "draw", "png", "svg")

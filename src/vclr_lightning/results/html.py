@@ -6,16 +6,16 @@ import base64
 import io
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from vclr_lightning.core.files import replacing
-from vclr_lightning.results import figures
-from vclr_lightning.results.value import Embedded, Picture, Result, percent
+from vclr_lightning.results import figures, svg
+from vclr_lightning.results.value import Result, percent
+from vclr_lightning.results.visuals import Embedded, Picture
 
 if TYPE_CHECKING:
     import jinja2
-    from markupsafe import Markup
     from torch import Tensor
 
 _TALL = 30  # rows of a table, from which it scrolls
@@ -53,7 +53,7 @@ def _environment() -> jinja2.Environment:
     import jinja2
     from markupsafe import Markup
 
-    loader = jinja2.PackageLoader("vclr_lightning.results")
+    loader = jinja2.PackageLoader("vclr_lightning.results", "")
     found = jinja2.Environment(
         loader=loader,
         autoescape=True,
@@ -65,11 +65,10 @@ def _environment() -> jinja2.Environment:
     found.globals |= {
         "style": Markup(loader.get_source(found, "style.css")[0]),
         "draw": figures.draw,
-        "svg": lambda drawn: Markup(figures.svg(drawn)),
+        "svg": lambda drawn: Markup(svg.svg(drawn)),
         "sources": sources,
         "embedded": embedded,
         "tall": _TALL,
-        "words": _words,
     }
     return found
 
@@ -104,10 +103,3 @@ def embedded(item: Embedded, directory: Path) -> str:
     page = (directory / item.page).read_text("utf-8", errors="replace")
     folder = "/".join(map(quote, item.page.parent.parts))
     return page.replace("<title>", f'<base href="{folder}/" target="_blank">\n<title>', 1)
-
-
-def _words(rows: list[Any], column: int) -> Markup:
-    """Mark a column of text, which is aligned to the left."""
-    from markupsafe import Markup
-
-    return Markup(' class="words"' if any(isinstance(row[column], str) for row in rows) else "")

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vclr_lightning.results import figures
-from vclr_lightning.results.value import Embedded, Picture, Pictures, Result, Table
+from vclr_lightning.results import figures, svg
+from vclr_lightning.results.value import Result, Table
+from vclr_lightning.results.visuals import Embedded, Picture, Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _log_to_wandb(result: Result, sink: Any, numbers: Mapping[str, float]) -> No
             sink.log_image(key=key, images=images, caption=[p.tooltip or p.caption for p in found])
         elif not isinstance(item, Embedded):
             drawn = figures.draw(item)
-            images = [Image.open(io.BytesIO(figures.png(one))) for one in drawn]
+            images = [Image.open(io.BytesIO(svg.png(one))) for one in drawn]
             sink.log_image(key=key, images=images, caption=[one.title for one in drawn])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from vclr_lightning.core.screen import PlainTable, show
 from vclr_lightning.results.value import Result, Scalar, Table, percent
@@ -45,12 +46,14 @@ def screen_table(table: Table) -> PlainTable:
     if table.lowest and len(rows) > ROWS:
         title = f"{title}: the {ROWS} of {len(rows)} with the lowest {table.lowest}"
         rows = sorted(rows, key=lambda row: row[names.index(table.lowest)])[:ROWS]
-    shown = PlainTable(title=title or None, title_justify="left")
+    shown = PlainTable(title=title or None, title_justify="left", min_width=min(80, len(title)))
     kept = [i for i, column in enumerate(table.heads) if not column.wide]
     for i in kept:
-        words = any(isinstance(row[i], str) for row in rows)
         head = table.heads[i].title or names[i]
-        shown.add_column(head, justify="left" if words else "right", overflow="fold")
+        side: Literal["left", "right"] = "left" if table.wordy[i] else "right"
+        widest = max((len(table.heads[i].text(row[i])) for row in rows), default=0)
+        least = min(24, widest) if i == kept[0] else None
+        shown.add_column(head, justify=side, overflow="fold", min_width=least)
     for row in rows:
         shown.add_row(*(table.heads[i].text(row[i]) for i in kept))
     return shown

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
-from torch import Tensor
+from vclr_lightning.results.visuals import Embedded, Figure, Pictures
 
 TITLES = {
     "top1": "top-1",
@@ -70,6 +70,7 @@ class Column:
         title: on page and screen; the name by default.
         unit: ``"%"`` for shares, which are files' fractions and readers' percents.
         wide: left out on the screen, where it would not fit into 80 columns.
+        strong: printed bold on the page.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Column:
     _: KW_ONLY
     unit: Literal["", "%"] = ""
     wide: bool = False
+    strong: bool = False
 
     def text(self, value: Any) -> str:
         """Return a cell for a reader.
@@ -115,164 +117,20 @@ class Table:
     lowest: str = ""
     marks: Sequence[str] = ()
 
-    @property
+    @cached_property
     def heads(self) -> list[Column]:
         """The columns."""
         return [Column(one) if isinstance(one, str) else one for one in self.columns]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """Curves over one axis.
-
-    Attributes:
-        title: what is drawn.
-        lines: ``(x, y)`` pairs by name; a :class:`~vclr_lightning.results.curves.Curve` where there
-            are many.
-        chance: level to compare with.
-        percent: values are shares.
-    """
-
-    title: str
-    lines: Mapping[str, Iterable[tuple[float, float]]]
-    chance: float | None = None
-    percent: bool = False
+    @cached_property
+    def wordy(self) -> list[bool]:
+        """Whether each column holds words, which are aligned to the left."""
+        return [
+            any(isinstance(row[i], str) and any(map(str.isalpha, row[i])) for row in self.rows)
+            for i in range(len(self.columns))
+        ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Charts:
-    """Charts side by side."""
-
-    charts: Sequence[Chart]
-    title: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bars:
-    """Shares as bars, a group for each measure.
-
-    Attributes:
-        groups: values of each seed, by name of the bar, by measure. A bar ends at their mean.
-        chance: by measure.
-    """
-
-    groups: Mapping[str, Mapping[str, Sequence[float]]]
-    chance: Mapping[str, float] = field(default_factory=dict)
-    title: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfusionMatrix:
-    """A confusion matrix.
-
-    Attributes:
-        counts: ``(c, c)``, by true class (row) and predicted class (column).
-        classes: names.
-    """
-
-    counts: Tensor
-    classes: Sequence[str]
-    title: str = "Confusion matrix"
-    text: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A proposed segment of a video, in seconds; ``iou``: its largest tIoU with an annotation."""
-
-    start: float
-    end: float
-    score: float
-    iou: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeline:
-    """The annotated and the proposed segments of one video.
-
-    Attributes:
-        name: of the video.
-        duration: seconds.
-        truth: start and end in seconds, and class.
-        proposals: best first.
-    """
-
-    name: str
-    duration: float
-    truth: Sequence[tuple[float, float, str]]
-    proposals: Sequence[Proposal]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timelines:
-    """Timelines of some videos."""
-
-    videos: Sequence[Timeline]
-    title: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One or several frames with a caption.
-
-    Attributes:
-        frames: ``(n, 3, H, W)`` or ``(3, H, W)`` uint8; ``None`` where the video cannot be read.
-        caption: below the frames.
-        detail: beside the caption, such as a similarity.
-        tooltip: shown when pointed at.
-        correct: marks the picture as right or wrong.
-        badge: a number on the picture.
-        outlined: whether the picture has a frame.
-        link: file that the caption leads to, relative to the page.
-    """
-
-    frames: Tensor | None
-    caption: str = ""
-    detail: str = ""
-    tooltip: str = ""
-    correct: bool | None = None
-    badge: str = ""
-    outlined: bool = False
-    link: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureGroup:
-    """Rows of pictures that belong together, each with its label: text, or a picture."""
-
-    rows: Sequence[tuple[str | Picture, Sequence[Picture]]]
-    title: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Groups of pictures.
-
-    Attributes:
-        groups: such as a query and its neighbours.
-        layout: ``"neighbours"``: large ones beside a query; ``"strips"``: frames of videos;
-            ``"cards"``: small ones, groups side by side; ``"wide"``: one in a row, lossless.
-    """
-
-    groups: Sequence[PictureGroup]
-    title: str = ""
-    text: str = ""
-    layout: Literal["neighbours", "strips", "cards", "wide"] = "neighbours"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embedded:
-    """The page of another result, as a file below this one's folder."""
-
-    title: str
-    page: Path
-
-
-Figure = Charts | Bars | ConfusionMatrix | Timelines
 Content = Table | Figure | Pictures | Embedded
 
 

@@ -1,8 +1,7 @@
-"""Run what a suite names on the videos at hand, and put all numbers into one table."""
+"""Run the evaluations of a suite on the videos at hand, and put all numbers into one table."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +11,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from vclr_lightning import __version__
 from vclr_lightning.core.distributed import is_rank_zero
-from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
+from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.random import random_state, set_random_state
-from vclr_lightning.core.screen import notices_once, show, wrote
-from vclr_lightning.evaluation.outcomes import Outcome, Outcomes
-from vclr_lightning.report.evaluation import write_evaluation_page
+from vclr_lightning.core.screen import notices_once
+from vclr_lightning.results import Result, present, save
+from vclr_lightning.stages.shared.outcomes import Outcome, results_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +30,7 @@ class Evaluation:
     Attributes:
         stage: what it does, such as ``"linear probe"``.
         dataset: on which videos, for a reader.
-        run: does it; called with ``directory``, returns shares by measure.
+        run: called with ``directory``; returns a result, or shares by measure.
         untrained: the same of a network with random weights, to compare with.
         needs: what has to be given for it to run, by name; ``None`` where something is not.
         measures: of those that ``run`` returns, the ones to show; all where empty.
@@ -61,7 +58,7 @@ def evaluate(
     directory: str | Path,
     ckpt: str | Path | None,
     untrained: bool = False,
-) -> dict[str, float]:
+) -> Result:
     """Run every evaluation whose videos are at hand.
 
     One that cannot be run is left out and shown with its reason; the others are not lost.
@@ -83,30 +80,28 @@ def evaluate(
     chosen = {name: one for name, one in evaluations.items() if one is not None}
     if not chosen:
         raise UserError("there is nothing to evaluate; add +suite=paper")
-    rows = []
+    outcomes: list[Outcome] = []
     before = random_state()
     with notices_once():  # several read the same videos
         for name, one in chosen.items():
             set_random_state(before)  # for the same random network, whatever was run before
             logger.info("%s, %s", one.stage, one.dataset)
-            rows.append(_outcome(name, one, directory, untrained))
-            outcomes = Outcomes(rows, str(ckpt or "untrained"))
+            outcomes.append(_outcome(name, one, directory, untrained))
+            result = results_of(outcomes, str(ckpt or "untrained"))
             if is_rank_zero():  # whatever ends the next one, these are kept
-                page = _write(outcomes, directory)
+                save(result, directory)
     if is_rank_zero():
-        _print(outcomes, page)
+        present(result, directory)
     # What is done has a reason only where its untrained twin failed.
-    failed = [
-        row for row in rows if row.status == "failed" or (row.status == "done" and row.reason)
-    ]
+    failed = [one for one in outcomes if one.reason and one.status != "not run"]
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(rows)} evaluations failed; the first, {failed[0].name}: "
+            f"{len(failed)} of {len(outcomes)} evaluations failed; the first, {failed[0].name}: "
             f"{failed[0].reason}"
         )
-    if all(row.status == "not run" for row in rows):
-        raise UserError(f"none of the {len(rows)} evaluations can be run; {rows[0].reason}")
-    return outcomes.values()
+    if all(one.status == "not run" for one in outcomes):
+        raise UserError(f"none of the {len(outcomes)} evaluations can be run; {outcomes[0].reason}")
+    return result
 
 
 def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Outcome:
@@ -133,7 +128,7 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
             logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
     page = directory / name / one.page
     shown = {} if one.pictures else _shown(values, one.measures)
-    videos, left_out = _below(values, "videos"), _below(values, "left_out")
+    videos, left_out = _counts(values, "videos"), _counts(values, "left_out")
     whole = {split: videos[split] + number for split, number in left_out.items() if number}
     about["published"] = whole | dict(one.videos)
     return Outcome(
@@ -161,8 +156,8 @@ def _attempt(run: Run, directory: Path) -> tuple[Mapping[str, float] | None, str
         return None, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _below(values: Mapping[str, float], name: str) -> dict[str, int]:
-    """Counts ``SPLIT/name``, by split."""
+def _counts(values: Mapping[str, float], name: str) -> dict[str, int]:
+    """Return the counts ``SPLIT/name`` by split."""
     found = {key.partition("/"): value for key, value in values.items()}
     return {split: int(value) for (split, _, what), value in found.items() if what == name}
 
@@ -172,16 +167,40 @@ def _shown(values: Mapping[str, float], measures: Sequence[str]) -> dict[str, fl
     return {name: float(values[name]) for name in names if name in values}
 
 
-def _write(outcomes: Outcomes, directory: Path) -> Path:
-    content = {**outcomes.as_dict(), "version": __version__}
-    directory.mkdir(parents=True, exist_ok=True)
-    with replacing(directory / "evaluation.json") as sink:
-        sink.write(json.dumps(content, indent=1).encode())
-    return write_evaluation_page(directory / "evaluation.html", outcomes, directory=directory)
+def deferred(node: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Run:
+    """Return a function that builds what ``node`` describes when it is called, and calls it.
 
+    A configuration gives it ``_recursive_: false``, so that nothing below ``node`` is built with
+    the rest: an evaluation of several data sets opens each when its turn comes, and
+    does not ask for those that are not at hand.
 
-def _print(outcomes: Outcomes, page: Path) -> None:
-    # Whole, where the table had to break it.
-    reasons = [f"{row.name}: {row.reason}" for row in outcomes.rows if row.status == "not run"]
-    show(outcomes.table(), *reasons, *outcomes.remarks)
-    wrote(page)
+    Args:
+        node: what Hydra instantiates: a function with ``_partial_: true``.
+        changes: values to put into ``node`` first, by dotted key.
+
+    Raises:
+        UserError: from the function, if something below ``node`` finds a mistake.
+
+    Example:
+        >>> node = {"_target_": "builtins.dict", "_partial_": True, "a": {"b": 1, "c": 2}}
+        >>> deferred(node, {"a.b": 5})(d=3)
+        {'a': {'b': 5, 'c': 2}, 'd': 3}
+    """
+
+    def call(**arguments: Any) -> Any:
+        from hydra.errors import InstantiationException
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
+
+        plain = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
+        changed = OmegaConf.create(plain)
+        for key, value in (changes or {}).items():
+            OmegaConf.update(changed, key, value, merge=False)
+        try:
+            built = instantiate(changed, _convert_="all")
+        except InstantiationException as error:  # Hydra's, whatever a part has raised
+            mistakes = (cause for cause in causes(error) if isinstance(cause, UserError))
+            raise next(mistakes, error) from error
+        return built(**arguments)
+
+    return call

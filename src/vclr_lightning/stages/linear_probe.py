@@ -15,10 +15,10 @@ from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probes import PROBES
 from vclr_lightning.results import Column, Result, Table, percent, present
 from vclr_lightning.stages.shared.classification import accuracies, classification_content
+from vclr_lightning.stages.shared.feature_provenance import feature_provenance
 from vclr_lightning.stages.shared.labelled import (
     LabelledSplit,
     counts,
-    feature_provenance,
     labelled,
     labels_of,
     missing_classes_note,

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from torch import nn
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import replacing
-from vclr_lightning.core.screen import show, wrote
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.evaluation import (
     TRIVIAL,
     Encode,
+    FrozenTable,
     compare_features,
     extract_seeds,
     frame_encoder,
 )
 from vclr_lightning.modules import PretrainModule
+from vclr_lightning.results import Chart, Result, Scalar, present
+from vclr_lightning.results.curves import charts_of, read_metrics
 from vclr_lightning.stages.demo.held_out import held_out
-from vclr_lightning.stages.demo.page import write_demo_page
+from vclr_lightning.stages.demo.sample_pictures import query_pictures, tuple_pictures
 from vclr_lightning.stages.evaluate import Evaluation, evaluate
 from vclr_lightning.stages.pretrain import pretrain
+from vclr_lightning.stages.shared.run_report import (
+    frozen_content,
+    held_out_scalars,
+    run_settings,
+    training_content,
+)
+
+_ORDER_MARGIN = 0.05  # above chance, from which on the order counts as learned
 
 
 def demo(
@@ -40,8 +50,8 @@ def demo(
     evaluations: Mapping[str, Evaluation | None] | None = None,
     metadata: Mapping[str, Any] | None = None,
     **pretraining: Any,
-) -> dict[str, float]:
-    """Train as :func:`~vclr_lightning.stages.pretrain.pretrain` does, then measure.
+) -> Result:
+    """Train as :func:`~vclr_lightning.stages.pretrain.pretrain` does, then measure the features.
 
     Args:
         module: what to train.
@@ -70,11 +80,11 @@ def demo(
                 f"the demo measures features by labels, and the videos of split {split} have none; "
                 "index a folder with a subfolder for each class, or take stage=pretrain"
             )
-    values: dict[str, float] = dict(
-        pretrain(module=module, data=data, directory=directory, metadata=metadata, **pretraining)
+    trained = pretrain(
+        module=module, data=data, directory=directory, metadata=metadata, **pretraining
     )
     if not is_rank_zero():
-        return values
+        return trained
     data.trainer = None  # this process alone measures all videos
     random = [
         frame_encoder(network, mean=module.pixels.mean, std=module.pixels.std)
@@ -93,32 +103,77 @@ def demo(
     )
     frozen = compare_features(known, unseen, standardize=standardize)
     tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
-    show(frozen.table(), tasks.table())
-    results: dict[str, Any] = {
-        "frozen": frozen.as_dict(),
-        "held_out": tasks.as_dict(),
-        "last": values,
-        "version": (metadata or {}).get("version"),
-    }
-    with replacing(directory / "results.json") as sink:
-        sink.write(json.dumps(results, indent=1).encode())
     shown = [name for name in ("VCLR", "untrained") if name in encoders]
-    page = write_demo_page(
-        directory / "report.html",
-        data,
-        directory=directory,
-        train={name: known[name][0] for name in shown},
-        test={name: unseen[name][0] for name in shown},
-        views=module.required_views,
+    metrics = directory / "metrics.csv"
+    charts = charts_of(read_metrics(metrics)) if metrics.exists() else []
+    scalars = list(held_out_scalars(tasks))
+    result = present(
+        Result(
+            title=f"What a network learned from {frozen.train_videos} videos without labels",
+            summary=summary(frozen),
+            scalars=scalars,
+            content=[
+                *frozen_content(frozen),
+                query_pictures(
+                    data,
+                    {name: known[name][0] for name in shown},
+                    {name: unseen[name][0] for name in shown},
+                ),
+                *training_content(charts, text=" ".join(remarks(scalars, charts))),
+                *tuple_pictures(data, module.required_views),
+            ],
+            provenance=run_settings(directory),
+            provenance_title="The run",
+            file="results",
+            record={"frozen": frozen.as_dict(), "held_out": tasks, "last": dict(trained)},
+        ),
+        directory,
     )
-    wrote(page)
-    trained = frozen.row("VCLR").values
-    values |= {name: numbers[0] for name, numbers in trained.items()}
+    measures = {name: values[0] for name, values in frozen.row("VCLR").values.items()}
+    evaluated: Mapping[str, float] = {}
     if evaluations:
-        values |= evaluate(
+        evaluated = evaluate(
             evaluations=evaluations,
             directory=directory,
             ckpt=directory / "last.backbone.safetensors",
             untrained=True,
         )
-    return values
+    return replace(result, numbers={**trained, **measures, **evaluated})
+
+
+def summary(frozen: FrozenTable) -> str:
+    """Say in a sentence what the first row of a table reaches, beside the others.
+
+    Example:
+        >>> from vclr_lightning.evaluation import FrozenRow
+        >>> values = {"VCLR": 0.5, "chance": 0.125}
+        >>> rows = tuple(FrozenRow(name, {"probe_ordered": (v,)}) for name, v in values.items())
+        >>> summary(FrozenTable(rows, 80, 20, 3))
+        'A linear probe predicts the action of 20 unseen videos: 50% correct from the features of \
+VCLR, 12.5% at chance level.'
+    """
+    shares = {row.name: 100 * mean(row.values["probe_ordered"]) for row in frozen.rows}
+    first = next(iter(shares))
+    parts = [f"{shares[first]:.3g}% correct from the features of {first}"]
+    if "untrained" in shares:
+        parts.append(f"{shares['untrained']:.3g}% from those of the same network untrained")
+    parts.append(f"{shares['chance']:.3g}% at chance level")
+    return (
+        f"A linear probe predicts the action of {frozen.test_videos} unseen videos: "
+        f"{', '.join(parts)}."
+    )
+
+
+def remarks(scalars: Sequence[Scalar], charts: Sequence[Chart]) -> list[str]:
+    """Explain, a sentence each, what in a run's numbers and curves looks worse than it is."""
+    found = []
+    order = next((one for one in scalars if one.name == "order"), None)
+    if order is not None and order.value < (order.chance or 0) + _ORDER_MARGIN:
+        found.append("The order loss has not learned its task in the steps of this run.")
+    if any("loss" in chart.title for chart in charts):
+        found.append(
+            "A contrastive loss may rise while the features improve: as the learning rate falls, "
+            "the queue's older keys come from an encoder ever more like the present one, and are "
+            "no longer distinguished from the positive by their age."
+        )
+    return found

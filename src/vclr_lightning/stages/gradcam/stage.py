@@ -1,29 +1,33 @@
-"""Attention: where in a video's frames a network finds what raises a score (Grad-CAM)."""
+"""Attention: where in a video's frames a network finds evidence for a score (Grad-CAM)."""
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.files import replacing
 from vclr_lightning.core.screen import track
+from vclr_lightning.data.prepare.video_writer import write_video
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
-from vclr_lightning.stages.gradcam.chosen_videos import DataFactory, choose_videos
-from vclr_lightning.stages.gradcam.explaining import Explained, Plan, explain_video
-from vclr_lightning.stages.gradcam.lookers import Looker, lookers
-from vclr_lightning.stages.gradcam.page import write_attention_page, write_video_files
-from vclr_lightning.stages.gradcam.results import remarks, write_left_out, write_results
-from vclr_lightning.stages.gradcam.spread_frames import read_frames
+from vclr_lightning.results import Result, present, save
+from vclr_lightning.stages.gradcam.explained import ExplainedVideo, gradcam_result
+from vclr_lightning.stages.gradcam.heat_maps import heat_map, shuffled_orders
+from vclr_lightning.stages.gradcam.networks import Network, load_networks
+from vclr_lightning.stages.gradcam.sampled_frames import sample_frames
+from vclr_lightning.stages.gradcam.strips import video_film, video_strip
+from vclr_lightning.stages.gradcam.targets import SHUFFLED
+from vclr_lightning.stages.gradcam.videos import DataFactory, choose_videos
 from vclr_lightning.stages.shared.hardware import Hardware
 from vclr_lightning.stages.shared.run_config import config_count, run_config
 
 if TYPE_CHECKING:
     from torch import nn
-
-logger = logging.getLogger(__name__)
 
 
 def gradcam(
@@ -50,11 +54,11 @@ def gradcam(
     hardware: Hardware | None = None,
     seed: int = 0,
     show: bool = True,
-) -> dict[str, float]:
+) -> Result:
     """Show where one or several networks look in some videos (Grad-CAM).
 
-    Of every video ``num_frames`` x ``passes`` evenly spaced frames are looked at, one of each
-    segment in a pass. What is explained is a score that a checkpoint really gives: of a class by a
+    Of every video ``num_frames`` x ``passes`` evenly spaced frames are sampled, one of each segment
+    in a pass. What is explained is a score that a checkpoint really gives: of a class by a
     finetuned classifier, of the similarity of two tuples, or of the order prediction. Writes for
     each video a strip (PNG) of one pass and a film (MP4) of all, ``report.html``,
     ``gradcam.json`` and, where there are any, ``rejected.csv``.
@@ -108,76 +112,89 @@ def gradcam(
             raise UserError(f"{name}={value} of Grad-CAM must be {least} or more")
     if shuffled is not None and target != "order":
         raise UserError(f"shuffled={shuffled} is for target=order; leave it out, or give that")
+    shuffled = shuffled or SHUFFLED[0]
     hardware = hardware or Hardware()
     device = hardware.each[0]
-    found = lookers(ckpt, others, backbone=backbone, target=target, layer=layer, device=device)
-    plan = Plan(
-        segments=_segments(found, num_frames, ckpt),
-        passes=passes,
-        explain=explain,
-        shuffled=shuffled or "neither",
-        seed=seed,
+    networks = load_networks(
+        ckpt, others, backbone=backbone, target=target, layer=layer, device=device
     )
-    plan.check(found)
-    labelled = explain == "label" and found[0].kind == "class"
+    kind, tuples = networks[0].target.kind, networks[0].target.tuples
+    segments = _segments(networks, num_frames, ckpt)
+    _check_outcome(networks, explain, shuffled)
+    labelled = explain == "label" and kind == "class"
     chosen = choose_videos(
         videos, data=data, split=split, count=count, seed=seed, labelled=labelled
     )
     if labelled:
-        plan.check_labels(found, chosen)
+        for video in chosen:
+            for network in networks:
+                network.true_class(video)
     directory = Path(directory)
-    explained: list[Explained] = []
-    rejected: list[dict[str, str]] = []
+    explained: list[ExplainedVideo] = []
+    rejected: list[tuple[str, str, str]] = []
     for number, video in enumerate(track(chosen, "attention", show=show)):
         try:
-            frames = read_frames(
+            clips, pictures = sample_frames(
                 video,
                 transform=transform or EvalTransform(),
-                segments=plan.segments,
+                segments=segments,
                 passes=passes,
                 frames_per_clip=frames_per_clip,
                 stride=stride,
                 size=size,
             )
         except VideoError as error:
-            reason = " ".join(str(error).split())
-            rejected.append({"split": video.split, "path": str(video.path), "reason": reason})
+            rejected.append((video.split, str(video.path), " ".join(str(error).split())))
             continue
+        order = shuffled_orders(
+            shuffled, tuples=tuples, segments=segments, seed=seed, number=number
+        )
         with hardware.computing(device):
-            one = explain_video(number, video, frames, found, plan)
-        write_video_files(directory, one, fps=fps)
-        explained.append(one)
-    write_left_out(directory / "rejected.csv", rejected)
+            maps = [
+                heat_map(
+                    network,
+                    video,
+                    clips,
+                    order=order,
+                    explain=explain,
+                    shuffled=shuffled,
+                    size=size,
+                    device=device,
+                )
+                for network in networks
+            ]
+        stem = f"{number:02}-" + re.sub(r"[^\w.-]+", "_", video.name)[:80]
+        strip = video_strip(pictures, order, maps)
+        explained.append(ExplainedVideo(video, stem, maps, strip))
+        with replacing(directory / f"{stem}.png") as sink:
+            Image.fromarray(strip).save(sink, "PNG", optimize=True)
+        write_video(directory / f"{stem}.mp4", video_film(pictures, maps), fps=fps)
     if not explained:
         raise UserError(
-            f"none of the {len(chosen)} videos can be read; the first, {rejected[0]['path']}: "
-            f"{rejected[0]['reason']}"
+            f"none of the {len(chosen)} videos can be read; the first, {rejected[0][1]}: "
+            f"{rejected[0][2]}"
         )
-    notes = remarks(explained, rejected)
-    for note in notes:
-        logger.info("%s", note)
-    write_results(directory / "gradcam.json", explained, found, plan, notes)
-    page = write_attention_page(directory / "report.html", explained, found, plan, notes)
+    result = gradcam_result(explained, rejected, networks, segments, passes, shuffled)
     if show:
-        _print(explained, found, page)
-    return {"videos": len(explained), "rejected": len(rejected)}
+        return present(result, directory)
+    save(result, directory)
+    return result
 
 
-def _segments(found: Sequence[Looker], wanted: int | None, ckpt: str | Path) -> int:
-    """Return S, that all networks take.
+def _segments(networks: Sequence[Network], wanted: int | None, ckpt: str | Path) -> int:
+    """Return S, which all networks take.
 
     Raises:
         UserError: there is no such number.
     """
-    fixed = {one.name: one.target.segments for one in found if one.target.segments is not None}
+    fixed = {one.name: one.target.segments for one in networks if one.target.segments is not None}
     if len(set(fixed.values())) > 1:
         heads = ", ".join(f"{name} of {count}" for name, count in fixed.items())
         raise UserError(
             f"the order heads read tuples of different length ({heads}); compare checkpoints of "
             "one num_segments"
         )
-    if fixed:
-        name, count = next(iter(fixed.items()))
+    for name, count in fixed.items():
         if wanted is not None and wanted != count:
             raise UserError(
                 f"the order head of {name} reads tuples of {count} frames, not "
@@ -190,13 +207,19 @@ def _segments(found: Sequence[Looker], wanted: int | None, ckpt: str | Path) -> 
     return config_count(saved, "num_segments", 3, ckpt)
 
 
-def _print(explained: Sequence[Explained], found: Sequence[Looker], page: Path) -> None:
-    from vclr_lightning.core.screen import PlainTable, show, wrote
+def _check_outcome(networks: Sequence[Network], explain: str | int | None, shuffled: str) -> None:
+    """Refuse an outcome that a network does not predict.
 
-    table = PlainTable(title=f"attention, target {found[0].kind}", title_justify="left")
-    for column in ("video", *(one.name for one in found)):
-        table.add_column(column, overflow="fold")
-    for video in explained:
-        table.add_row(video.video.name, *(view.words for view in video.views))
-    show(table)
-    wrote(page)
+    Raises:
+        UserError: see above.
+    """
+    if shuffled not in SHUFFLED:
+        raise UserError(f"shuffled={shuffled} must be {', '.join(SHUFFLED)}")
+    for one in networks:
+        if one.target.kind == "similarity" and explain is not None:
+            raise UserError(
+                f"explain={explain} chooses a class or an order; target=similarity has one score "
+                "alone: leave it out"
+            )
+        if explain not in (None, "predicted", "label"):
+            one.outcome(str(explain))

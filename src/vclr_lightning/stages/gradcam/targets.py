@@ -1,25 +1,24 @@
-"""What a checkpoint can explain, by what is in it."""
+"""Scores whose evidence Grad-CAM locates, as far as a checkpoint really gives them."""
 
 from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.functional.order import TupleNorm
+from vclr_lightning.functional.embedding import average
+from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
+from vclr_lightning.functional.precision import full
 from vclr_lightning.models.checkpoints import QUERY_PREFIX, Checkpoint, read_checkpoint
-from vclr_lightning.modules.encoding import backbone_number
+from vclr_lightning.models.tsm import TemporalShift
+from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
+from vclr_lightning.modules.finetuning import FinetuneModule
 from vclr_lightning.objectives.heads import projection_head
-from vclr_lightning.stages.gradcam.explained import (
-    ClassScores,
-    OrderPrediction,
-    Target,
-    TupleSimilarity,
-)
 from vclr_lightning.stages.shared.finetuned import load_finetuned
 from vclr_lightning.stages.shared.network import pretrained_network
 from vclr_lightning.stages.shared.run_config import config_value, run_config
@@ -27,40 +26,162 @@ from vclr_lightning.stages.shared.run_config import config_value, run_config
 logger = logging.getLogger(__name__)
 
 TARGETS = ("class", "similarity", "order")
+SHUFFLED = ("neither", "anchor", "positive", "both")
+"""Which tuple of the order prediction is shuffled; by the label of each case."""
 
 
-def targets_of(checkpoint: Checkpoint | None) -> tuple[str, ...]:
-    """Return the names of the targets that a checkpoint, or ``None`` (no training), can give.
+class Target(nn.Module):
+    """Scores of some frames of a video, by a network with convolutional layers.
+
+    Attributes:
+        kind: one of :data:`TARGETS`.
+        network: the backbone.
+        tuples: how many tuples of frames the scores are of, 1 or 2.
+        segments: S, frames (or clips) of a tuple; ``None``: any number.
+        outcomes: what each score is for; empty where classes have no names.
+        num_outcomes: number of scores.
+    """
+
+    kind: str
+    network: nn.Module
+    tuples: int
+    segments: int | None
+    outcomes: Sequence[str]
+    num_outcomes: int
+
+    def scores(self, clips: Tensor, order: Tensor) -> Tensor:
+        """Return the scores of all outcomes, through which gradients flow.
+
+        Shape:
+            ``clips``: ``(tuples, S, C, T, H, W)`` uint8; ``order``: ``(tuples, S)``, in which the
+            frames of each tuple are taken; result ``(outcomes,)``
+        """
+        raise NotImplementedError
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return scores as a reader knows them: probabilities, or the cosine."""
+        return scores.softmax(dim=0)
+
+
+class ClassScores(Target):
+    """The logits of a finetuned classifier.
+
+    Args:
+        module: of a finetuning run, in evaluation mode.
+    """
+
+    kind, tuples, segments = "class", 1, None
+
+    def __init__(self, module: FinetuneModule) -> None:
+        super().__init__()
+        module.frozen = False  # else its features would come without gradients
+        self.module = module
+        self.network = module.query_encoder
+        self.outcomes = module.class_names
+        self.num_outcomes = module.classifier.out_features
+
+    def scores(self, clips: Tensor, order: Tensor) -> Tensor:
+        logits: Tensor = self.module(clips)
+        return full(logits[0])
+
+
+class TupleSimilarity(Target):
+    """The cosine similarity of two tuples' averaged features, which needs no labels.
+
+    The features' norms are held constant: what is differentiated is the inner product of unit
+    vectors. Then the heat of the last layer, before it is cut off at 0, is each position's
+    contribution to the similarity. The gradient of the cosine itself is orthogonal to the features,
+    and its map averages to 0 whatever the tuples show.
+
+    Args:
+        network: the backbone, in evaluation mode.
+        shift: of a network that was trained with temporal shifts.
+    """
+
+    kind, tuples, segments = "similarity", 2, None
+    outcomes, num_outcomes = ("similarity",), 1
+
+    def __init__(self, network: nn.Module, shift: TemporalShift | None = None) -> None:
+        super().__init__()
+        self.network, self.shift = network, shift
+        self.pixels = pixels_of(network)
+
+    def scores(self, clips: Tensor, order: Tensor) -> Tensor:
+        if self.shift is not None:
+            self.shift.num_frames = clips.shape[1]
+        features = average(full(through(self.network, clips, pixels=self.pixels)))  # (2, F)
+        anchor, positive = features / features.detach().norm(dim=1, keepdim=True).clamp_min(1e-12)
+        similarity: Tensor = (anchor * positive).sum()
+        return similarity[None]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return scores
+
+
+class OrderPrediction(Target):
+    """The order head of a pretraining run, on two tuples (Section 3.3 of the paper).
+
+    Both tuples go through the trained encoder and head; in training the second one goes through
+    their momentum copies.
+
+    Args:
+        network: the backbone, in evaluation mode.
+        head: embeds a frame's features, ``(..., F)`` to ``(..., D)``.
+        classifier: of both tuples' embeddings, ``2 S D`` values.
+        normalize: see :class:`~vclr_lightning.objectives.TemporalOrder`.
+    """
+
+    kind, tuples, outcomes, num_outcomes = "order", 2, SHUFFLED, len(SHUFFLED)
+
+    def __init__(
+        self, network: nn.Module, *, head: nn.Module, classifier: nn.Linear, normalize: TupleNorm
+    ) -> None:
+        super().__init__()
+        self.network, self.head, self.classifier = network, head, classifier
+        self.normalize: TupleNorm = normalize
+        last = list(head.parameters())[-1]
+        self.segments = classifier.in_features // (2 * len(last))
+        self.pixels = pixels_of(network)
+
+    def scores(self, clips: Tensor, order: Tensor) -> Tensor:
+        features = through(self.network, clips, pixels=self.pixels)  # (2, S, F)
+        anchor, positive = normalize_tuple(self.head(features), self.normalize)[:, None]
+        joined = join_tuples(anchor, positive, order[:1], order[1:])
+        logits: Tensor = self.classifier(joined)[0]
+        return full(logits)
+
+
+def targets_of(checkpoint: Checkpoint | None) -> list[str]:
+    """Return the names of the targets of a checkpoint, or of an untrained network (``None``).
 
     Example:
         >>> targets_of(None)
-        ('similarity',)
+        ['similarity']
     """
     found = ["similarity"]
     if checkpoint is None:
-        return tuple(found)
+        return found
     classifier = {"classifier.weight", "classifier.bias"}
     if checkpoint.prefix == QUERY_PREFIX and classifier <= checkpoint.tensors.keys():
         found.insert(0, "class")
     if _order_name(checkpoint) is not None:
         found.append("order")
-    return tuple(found)
+    return found
 
 
 def build_target(
     target: str | None, weights: str | Path, backbone: nn.Module | None = None, *, of: str | Path
 ) -> Target:
-    """Return what is to be explained, from a checkpoint.
+    """Return the target of a checkpoint.
 
     Args:
-        target: one of :data:`TARGETS`; ``None``: ``class`` where there is a classifier, else
-            ``similarity``.
+        target: ``None``: ``class`` where there is a classifier, else ``similarity``.
         weights: the file; ``"none"`` for random weights in the network of ``of``.
         backbone: the network to fill, which is copied; ``None`` for the one that the file is of.
         of: the run's first checkpoint.
 
     Raises:
-        UserError: there is no such target, or the checkpoint cannot give it.
+        UserError: there is no such target, or the checkpoint lacks it.
     """
     if target not in (None, *TARGETS):
         raise UserError(f"there is no target={target}; there are {', '.join(TARGETS)}")

@@ -1,108 +1,168 @@
-"""What a localisation came to: files, a table, a page."""
+"""Proposals of a trained localisation network, their recall, and the files that hold both."""
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.core.screen import PlainTable, show, wrote
-from vclr_lightning.data.localization import AnnotatedVideo, PositionSet
+from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.average_recall_metric import NUMBERS, AverageRecallAtAN
-from vclr_lightning.evaluation.outcomes import MEASURES
-from vclr_lightning.functional.proposals import random_proposals
-from vclr_lightning.stages.localize.page import write_localization_page
-from vclr_lightning.stages.localize.proposing import write_json, write_submission
+from vclr_lightning.functional.proposals import (
+    THRESHOLDS,
+    AverageRecall,
+    Floats,
+    candidate_proposals,
+    random_proposals,
+    soft_nms,
+    temporal_iou,
+)
+from vclr_lightning.results import Chart, Charts, Proposal, Result, Scalar, Timeline, Timelines
 
 if TYPE_CHECKING:
-    from vclr_lightning.functional.proposals import Floats
+    from torch import nn
 
-logger = logging.getLogger(__name__)
+    from vclr_lightning.data.localization import AnnotatedVideo, PositionSet
+    from vclr_lightning.stages.shared.hardware import Hardware
 
-_PROPOSALS = 100  # of a video, as many as a network's at most
-_DRAWS = 8
+_KEPT = 100  # proposals of a video
+_DRAWS = 8  # of segments at random
+_CURVES = (0.5, 0.75, 0.95)  # tIoU
 
 
-def write_results(
-    directory: Path,
-    tested: PositionSet,
-    proposals: Sequence[Floats],
-    notes: Sequence[str],
-    about: Mapping[str, Any],
+@torch.no_grad()
+def propose(
+    model: nn.Module,
+    videos: PositionSet,
     *,
-    pictures: int,
-    shown: int,
-    seed: int,
-) -> dict[str, float]:
-    """Write the files of a finished run, show its table, and return the measures.
+    hardware: Hardware,
+    batch_size: int = 16,
+    keep: int = _KEPT,
+    show: bool = False,
+) -> list[Floats]:
+    """Return the ranked proposals of every video, ``(n, 3)``: start and end in seconds, score.
 
     Args:
-        directory: the run's folder.
-        tested: videos with proposals.
-        proposals: of each.
-        notes: what a reader has to know of the numbers.
-        about: plain values to keep with the measures.
-        pictures: videos on the page, drawn by the seed.
-        shown: proposals of each.
-        seed: of the page, and of segments drawn at random.
+        model: a boundary-matching network.
+        videos: at the positions that it takes.
+        hardware: where it runs; the first of its devices.
+        batch_size: videos at a time.
+        keep: proposals of a video, at most.
+        show: show a progress bar.
+    """
+    device = hardware.each[0]
+    training = model.training
+    model.eval().to(device)
+    dtype = next(model.parameters()).dtype  # float64, trained so
+    found = []
+    starts = range(0, len(videos), batch_size)
+    for first in track(starts, "proposals", show=show):
+        features = videos.features[first : first + batch_size].transpose(1, 2)
+        with hardware.computing(device):
+            output = model(features.to(device, dtype))
+        maps, start, end = (part.double().cpu().numpy() for part in output)
+        for row in range(len(features)):
+            ranked = soft_nms(candidate_proposals(start[row], end[row], maps[row]), keep=keep)
+            video = videos.videos[first + row]
+            ranked[:, :2] = np.minimum(ranked[:, :2] * video.covered, video.duration)
+            found.append(ranked)
+    model.train(training)
+    return found
 
-    Returns:
-        ``ar1`` and so on, and ``chance/ar1``; nothing where no video is annotated.
+
+def write_submission(
+    path: Path, videos: Sequence[AnnotatedVideo], proposals: Sequence[Floats]
+) -> None:
+    """Write proposals in the form of ActivityNet's challenge.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: the file cannot be written.
     """
-    write_submission(
-        directory / "proposals.json",
-        tested.videos,
-        proposals,
-        details="features of a network trained on other videos",
-    )
-    measured = [
-        (video, found)
-        for video, found in zip(tested.videos, proposals, strict=True)
-        if len(video.spans)
-    ]
-    wrote(directory / "proposals.json")
-    if not measured:
-        logger.info("none of the %d videos is annotated: nothing is measured", len(tested))
-        for file in ("localization.json", "report.html"):  # of an earlier measure
-            (directory / file).unlink(missing_ok=True)
-        return {}
+    results = {
+        video.name: [{"score": score, "segment": [start, end]} for start, end, score in p.tolist()]
+        for video, p in zip(videos, proposals, strict=True)
+    }
+    details = "features of a network trained on other videos"
+    content = {
+        "version": "VERSION 1.3",
+        "results": results,
+        "external_data": {"used": True, "details": details},
+    }
+    with replacing(path) as sink:
+        sink.write(json.dumps(content, indent=1).encode())
+
+
+def localization_result(
+    videos: Sequence[AnnotatedVideo],
+    proposals: Sequence[Floats],
+    *,
+    notes: Sequence[str] = (),
+    record: Mapping[str, Any] | None = None,
+    numbers: Mapping[str, float] | None = None,
+    pictures: int = 12,
+    shown: int = 5,
+    seed: int = 0,
+) -> Result:
+    """Return average recall, its curve, and some videos' best proposals beside the annotations.
+
+    Args:
+        videos: annotated ones.
+        proposals: of each.
+        notes: what a reader has to know of the numbers.
+        record: plain values to keep with the measures.
+        numbers: further numbers of the result.
+        pictures: videos to show, drawn by the seed.
+        shown: proposals of each, those of the highest scores.
+        seed: of the draw, and of segments at random.
+    """
     metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
-    metric.update([found for _, found in measured], [video.spans for video, _ in measured])
+    metric.update(proposals, [video.spans for video in videos])
     values = {name: float(value) for name, value in metric.compute().items()}
     curve = metric.curve()
-    chance = _chance([video for video, _ in measured], seed=seed)
-    write_json(
-        directory / "localization.json",
-        {
+    chance = _chance(videos, seed=seed)
+    segments = sum(len(video.spans) for video in videos)
+    count = min(pictures, len(videos))
+    rows = sorted(np.random.default_rng(seed).choice(len(videos), count, replace=False).tolist())
+    content: list[Any] = [Charts(charts=[_recall_chart(curve)])]
+    if rows:
+        content.append(
+            Timelines(
+                title=f"{count} of {len(videos)} videos, drawn with seed {seed}: truth, and the "
+                f"{shown} proposals of the highest scores",
+                text="Top: annotations. Below: proposals with their score and their largest tIoU; "
+                "coloured where it is at least 0.5.",
+                videos=[_timeline(videos[row], proposals[row][:shown]) for row in rows],
+            )
+        )
+    return Result(
+        title="Temporal localisation",
+        summary=(
+            f"Proposals in {len(videos)} untrimmed videos with {segments} annotated segments. "
+            "A segment is found if a proposal overlaps it by the required tIoU; AR@AN averages "
+            "the share found over tIoU 0.5 to 0.95, with AN proposals a video on average. Chance: "
+            "segments drawn at random."
+        ),
+        scalars=[Scalar(name, value, chance=chance[name]) for name, value in values.items()],
+        notes=notes,
+        content=content,
+        numbers=numbers or {},
+        file="localization",
+        record={
             **values,
             "chance": chance,
-            "videos": len(measured),
-            "segments": sum(len(video.spans) for video, _ in measured),
+            "videos": len(videos),
+            "segments": segments,
             "average_number": curve.average_number.tolist(),
             "average_recall": curve.curve.tolist(),
-            "notes": list(notes),
-            **about,
+            **(record or {}),
         },
     )
-    _print(values, chance, videos=len(measured))
-    page = write_localization_page(
-        directory / "report.html",
-        [video for video, _ in measured],
-        [found for _, found in measured],
-        curve=curve,
-        chance=chance,
-        notes=notes,
-        pictures=pictures,
-        shown=shown,
-        seed=seed,
-    )
-    wrote(page)
-    return values | {f"chance/{name}": value for name, value in chance.items()}
 
 
 def _chance(videos: Sequence[AnnotatedVideo], *, seed: int) -> dict[str, float]:
@@ -111,19 +171,35 @@ def _chance(videos: Sequence[AnnotatedVideo], *, seed: int) -> dict[str, float]:
     for draw in range(_DRAWS):
         metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
         for video in videos:
-            found = random_proposals(numpy_generator(seed, "chance", draw, video.name), _PROPOSALS)
+            found = random_proposals(numpy_generator(seed, "chance", draw, video.name), _KEPT)
             found[:, :2] *= video.covered
             metric.update([found], [video.spans])
         draws.append({name: float(value) for name, value in metric.compute().items()})
     return {name: sum(draw[name] for draw in draws) / len(draws) for name in draws[0]}
 
 
-def _print(values: Mapping[str, float], chance: Mapping[str, float], *, videos: int) -> None:
+def _recall_chart(curve: AverageRecall) -> Chart:
+    shares = {"mean of 0.5 to 0.95": curve.curve}
+    for threshold in _CURVES:
+        at = int(np.abs(THRESHOLDS - threshold).argmin())
+        shares[f"tIoU {threshold:g}"] = curve.recall[at]
+    # Every second point: so many are drawn as they are, more would be smoothed.
+    lines = {
+        name: list(zip(curve.average_number[1::2].tolist(), share[1::2].tolist(), strict=True))
+        for name, share in shares.items()
+    }
+    return Chart(title="recall by average number of proposals", lines=lines, percent=True)
 
-    table = PlainTable(title=f"proposals on {videos} videos, %", title_justify="left")
-    table.add_column("")
-    for name in values:
-        table.add_column(MEASURES[name], justify="right")
-    for title, numbers in (("the network's", values), ("at random", chance)):
-        table.add_row(title, *(f"{100 * value:.2f}" for value in numbers.values()))
-    show(table)
+
+def _timeline(video: AnnotatedVideo, proposals: Floats) -> Timeline:
+    overlap = temporal_iou(proposals[:, :2], video.spans).max(axis=1, initial=0.0)
+    spans = zip(video.spans.tolist(), video.labels, strict=True)
+    return Timeline(
+        name=video.name,
+        duration=video.duration,
+        truth=[(start, end, label) for (start, end), label in spans],
+        proposals=[
+            Proposal(start=start, end=end, score=score, iou=float(iou))
+            for (start, end, score), iou in zip(proposals.tolist(), overlap, strict=True)
+        ],
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import seed_of
-from vclr_lightning.core.screen import track
+from vclr_lightning.core.screen import track, wrote
 from vclr_lightning.data.localization import (
     AnnotatedVideo,
     LeftOut,
@@ -29,8 +30,8 @@ from vclr_lightning.data.localization import (
     place,
     read_annotations,
 )
-from vclr_lightning.stages.localize.proposing import propose, write_left_out
-from vclr_lightning.stages.localize.results import write_results
+from vclr_lightning.results import Result, Table, present, write_table
+from vclr_lightning.stages.localize.results import localization_result, propose, write_submission
 from vclr_lightning.stages.pretrain import pretrain
 from vclr_lightning.stages.shared.hardware import Hardware
 
@@ -57,7 +58,7 @@ def localize(
     seed: int = 0,
     checkpoint: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
+) -> Result:
     """Train a boundary-matching network on snippet features (Section 4.4 of the paper).
 
     Writes ``proposals.json`` (ActivityNet's form), ``localization.json`` (the measures and their
@@ -111,7 +112,7 @@ def localize(
             names = {video.name for video in videos}
             lost = next((one for one in left_out if one.video in names), None)
             if is_rank_zero():
-                write_left_out(directory / "left_out.csv", left_out)
+                write_table(_left_out_table(left_out), directory / "left_out.csv")
             raise UserError(
                 f"none of the {len(videos)} videos of split {split} has features"
                 + (f"; the first, {lost.video}: {lost.reason}" if lost else "")
@@ -131,36 +132,50 @@ def localize(
     trained = module(network)
     notes = _notes(left_out, learned, tested)
     if is_rank_zero():
-        write_left_out(directory / "left_out.csv", left_out)
-        for note in notes:
-            logger.info("%s", note)
-    values: dict[str, float] = dict(
-        pretrain(
-            module=trained,
-            data=LocalizationData(learned, batch_size=batch_size, seed=seed),
-            trainer=trainer,
-            callbacks=callbacks,
-            loggers=loggers,
-            directory=directory,
-            checkpoint=checkpoint,
-            metadata=metadata,
-        )
+        write_table(_left_out_table(left_out), directory / "left_out.csv")
+    fitted = pretrain(
+        module=trained,
+        data=LocalizationData(learned, batch_size=batch_size, seed=seed),
+        trainer=trainer,
+        callbacks=callbacks,
+        loggers=loggers,
+        directory=directory,
+        checkpoint=checkpoint,
+        metadata=metadata,
     )
     if not is_rank_zero():
-        return values
+        return fitted
     proposals = propose(
         network, tested, hardware=hardware or Hardware(), batch_size=batch_size, show=True
     )
-    about = {"version": (metadata or {}).get("version"), "features": dict(features.provenance)}
-    found = write_results(
-        directory, tested, proposals, notes, about, pictures=pictures, shown=shown, seed=seed
-    )
-    used = {train_split: len(learned), test_split: sum(bool(len(v.spans)) for v in tested.videos)}
-    counts: dict[str, float] = {}
-    for role, split in (("train", train_split), ("test", test_split)):
+    write_submission(directory / "proposals.json", tested.videos, proposals)
+    wrote(directory / "proposals.json")
+    annotated = [row for row, video in enumerate(tested.videos) if len(video.spans)]
+    numbers: dict[str, float] = dict(fitted)
+    for role, split, used in (
+        ("train", train_split, len(learned)),
+        ("test", test_split, len(annotated)),
+    ):
         there = sum(video.split == split for video in known)
-        counts |= {f"{role}/videos": used[split], f"{role}/left_out": there - used[split]}
-    return values | found | counts
+        numbers |= {f"{role}/videos": used, f"{role}/left_out": there - used}
+    if not annotated:
+        logger.info("none of the %d videos is annotated: nothing is measured", len(tested))
+        for file in ("localization.json", "report.html"):  # of an earlier measure
+            (directory / file).unlink(missing_ok=True)
+        return replace(fitted, numbers=numbers)
+    return present(
+        localization_result(
+            [tested.videos[row] for row in annotated],
+            [proposals[row] for row in annotated],
+            notes=notes,
+            record={"features": dict(features.provenance)},
+            numbers=numbers,
+            pictures=pictures,
+            shown=shown,
+            seed=seed,
+        ),
+        directory,
+    )
 
 
 def _wanted(
@@ -189,6 +204,10 @@ def _wanted(
     unique = {video.name: video for video in [*train, *test]}
     features = snippets.open(list(unique.values()))
     return train, test, features, [*left_out, *features.left_out]
+
+
+def _left_out_table(left_out: Sequence[LeftOut]) -> Table:
+    return Table(columns=["video", "what", "reason"], rows=left_out, file="left_out", shown="file")
 
 
 def _notes(left_out: Sequence[LeftOut], train: PositionSet, test: PositionSet) -> list[str]:

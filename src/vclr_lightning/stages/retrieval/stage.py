@@ -10,16 +10,16 @@ import torch
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.evaluation.settings import check_count
 from vclr_lightning.functional.retrieval import KS
-from vclr_lightning.results import Column, Result, Scalar, Table, percent, present
-from vclr_lightning.stages.retrieval.pictures import neighbour_pictures
+from vclr_lightning.results import Result, Scalar, percent, present
+from vclr_lightning.stages.retrieval.neighbour_pictures import neighbour_pictures
+from vclr_lightning.stages.retrieval.neighbour_tables import retrieval_tables
+from vclr_lightning.stages.shared.feature_provenance import feature_provenance
 from vclr_lightning.stages.shared.labelled import (
     LabelledSplit,
     counts,
-    feature_provenance,
     labelled,
     labels_of,
     missing_classes_note,
@@ -29,10 +29,7 @@ from vclr_lightning.stages.shared.labelled import (
 
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.retrieval_result import Retrieval
-    from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features.extractor import FeatureExtractor
-
-_CONFUSIONS = 12  # pairs of classes on the page
 
 
 def retrieval(
@@ -143,7 +140,7 @@ def retrieval(
             notes=notes,
             content=[
                 *content,
-                *_tables(result, train.store, test.store, listed=listed),
+                *retrieval_tables(result, train.store, test.store, listed=listed),
                 rejected_table({train_split: train.rejected, test_split: test.rejected}),
             ],
             provenance=feature_provenance(train.store, test.store),
@@ -186,81 +183,6 @@ def _notes(
     if leave_group_out:
         return [*found, "Videos of the query's own group are no neighbours."]
     return found + shared_groups_note(gallery, queries, easy="easy to find")
-
-
-def _tables(
-    result: Retrieval, train: FeatureStore, test: FeatureStore, *, listed: int
-) -> list[Table]:
-    """Return confusions, classes and every query's neighbours."""
-    classes = test.classes
-    recalls = [
-        Column(f"r{k}", f"R@{k}", unit="%", wide=number > 1) for number, k in enumerate(result.ks)
-    ]
-    return [
-        Table(
-            title="Most frequent confusions",
-            shown="page",
-            columns=["class", "nearest is of", "videos", Column("of the class, %", unit="%")],
-            rows=[
-                (class_name(m.label, classes), class_name(m.predicted, classes), m.count, m.share)
-                for m in result.confusions()[:_CONFUSIONS]
-            ],
-        ),
-        Table(
-            title="Classes",
-            file="retrieval_classes",
-            lowest=recalls[0].name,
-            columns=[
-                "class",
-                Column("test_videos", "test videos"),
-                Column("training_videos", "training videos"),
-                *recalls,
-                Column("taken_for", "nearest is most often of"),
-                Column("taken_for_share", "of the class, %", unit="%", wide=True),
-            ],
-            rows=[
-                (
-                    class_name(row.label, classes),
-                    row.queries,
-                    row.gallery,
-                    *row.recall.values(),
-                    class_name(row.predicted, classes) if row.predicted >= 0 else "",
-                    row.predicted_share,
-                )
-                for row in result.by_class()
-            ],
-        ),
-        _neighbour_table(result, train, test, listed=listed),
-    ]
-
-
-def _neighbour_table(
-    result: Retrieval, train: FeatureStore, test: FeatureStore, *, listed: int
-) -> Table:
-    """Return each query with its nearest videos.
-
-    ``first_hit`` is the rank of the nearest video of its class; 0: none among those compared.
-    """
-    count = min(listed, result.position.shape[1])
-    ranks = range(1, count + 1)
-    columns = [f"{what}_{i}" for i in ranks for what in ("neighbour", "class", "similarity")]
-    paths, names = train.paths, [class_name(n, test.classes) for n in result.gallery_label.tolist()]
-    rows = []
-    for path, label, first, positions, similarities in zip(
-        test.paths,
-        result.query_label.tolist(),
-        result.first_hit.tolist(),
-        result.position[:, :count].tolist(),
-        result.similarity[:, :count].tolist(),
-        strict=True,
-    ):
-        row = [path, class_name(label, test.classes), first]
-        for p, value in zip(positions, similarities, strict=True):
-            row += [paths[p], names[p], f"{value:.6f}"] if p >= 0 else ["", "", ""]
-        rows.append(row)
-    return Table(
-        file="retrieval", shown="file", columns=["query", "class", "first_hit", *columns], rows=rows
-    )
 
 
 def _on(device: str | None, backend: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from vclr_lightning.core.launcher import VARIABLES
 from vclr_lightning.core.overrides import hydra_value
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.core.reading import read_numbers, read_record, write_record
-from vclr_lightning.evaluation.outcomes import Measured
+from vclr_lightning.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Command:
         values = [f"{key}={hydra_value(value)}" for key, value in self._values.items()]
         return [*choices, *self._given, *values, f"run_dir={hydra_value(str(directory))}"]
 
-    def __call__(self, *, directory: str | Path) -> Measured:
+    def __call__(self, *, directory: str | Path) -> Result:
         """Run or continue the command in the folder ``directory``.
 
         Raises:
@@ -96,7 +96,8 @@ class Command:
             write_record(record, files)
         run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=VARIABLES)
         write_record(record, files)  # the earlier one may have been set aside with its run
-        return Measured(read_numbers(directory / "result.json"), notes=_notes(directory))
+        numbers = read_numbers(directory / "result.json")
+        return Result(title="", numbers=numbers, notes=_notes(directory))
 
     def _files(self) -> Iterator[tuple[str, list[int]]]:
         """Size and time of every file in the arguments, which reveal a change."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,31 +14,13 @@ from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.clip_reading import read_clips
 from vclr_lightning.data.sampling.frame_indices import clip_indices, segment_centres
 from vclr_lightning.data.transforms import EvalTransform
-from vclr_lightning.stages.gradcam.chosen_videos import ChosenVideo
+from vclr_lightning.stages.gradcam.videos import ChosenVideo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Evenly spaced frames of a video, as passes of one tuple each.
-
-    Pass k of K takes frame k, K + k, 2 K + k and so on of S K, one of each segment.
-
-    Attributes:
-        clips: what a network sees, ``(K, S, C, T, H, W)`` uint8.
-        pictures: the same part of each frame (of a clip's middle one) as large as it is shown,
-            ``(K, S, 3, size, size)`` uint8.
-    """
-
-    clips: Tensor
-    pictures: Tensor
-
-
-def read_frames(
+def sample_frames(
     video: ChosenVideo,
     *,
     transform: EvalTransform,
@@ -47,23 +29,22 @@ def read_frames(
     frames_per_clip: int = 1,
     stride: int = 1,
     size: int = 160,
-) -> Frames:
-    """Read the frames of a video.
+) -> tuple[Tensor, Tensor]:
+    """Read evenly spaced frames of a video, as K passes of one tuple each.
 
-    Args:
-        video: which one.
-        transform: resizes and crops a frame.
-        segments: S, frames (clips) of a tuple.
-        passes: K, tuples.
-        frames_per_clip: T, of a network of clips.
-        stride: distance between the frames of a clip.
-        size: of the pictures to show.
+    Pass k takes frame k, K + k, 2 K + k and so on of S K, one of each segment.
+
+    Returns:
+        What a network sees, ``(K, S, C, T, H, W)`` uint8; and the same part of each frame (of a
+        clip's middle one) as large as it is shown, ``(K, S, 3, size, size)`` uint8.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    scale = size / transform.size
-    scaled = partial(_scaled, by=scale, least=size)
+
+    def scaled(pixels: int) -> int:
+        return max(size, round(size / transform.size * pixels))
+
     stretch = transform.stretch
     enlarged = replace(
         transform,
@@ -87,15 +68,7 @@ def read_frames(
 
         return convert
 
-    taken = read_clips(video.table, video.row, video.reader, draw=draw, converter=converter)
-    clips, pictures = (torch.stack(part) for part in zip(*taken, strict=True))
-    return Frames(*(_by_pass(part, segments) for part in (clips, pictures)))
-
-
-def _by_pass(frames: Tensor, segments: int) -> Tensor:
-    """Frames in order of time, ``(S K, ...)``, to ``(K, S, ...)``."""
-    return frames.view(segments, -1, *frames.shape[1:]).transpose(0, 1)
-
-
-def _scaled(pixels: int, *, by: float, least: int) -> int:
-    return max(least, round(by * pixels))
+    found = read_clips(video.table, video.row, video.reader, draw=draw, converter=converter)
+    stacked = (torch.stack(part) for part in zip(*found, strict=True))
+    clips, pictures = (x.view(segments, -1, *x.shape[1:]).transpose(0, 1) for x in stacked)
+    return clips, pictures

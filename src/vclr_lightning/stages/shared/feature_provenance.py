@@ -1,4 +1,4 @@
-"""Where features come from, in words, for the pages of those who measure them."""
+"""Where features come from, for the pages of what is measured on them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from vclr_lightning.evaluation.store import FeatureStore
 
 
-def feature_facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
-    """Return where the features of training and test videos come from, by name."""
+def feature_provenance(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
+    """Return where the features of training and test videos come from, for a reader."""
     about = test.provenance
-    facts = {
+    found = {
         "training videos": _videos(train),
         "test videos": _videos(test),
         "weights": str(about.get("file", "unknown")),
@@ -21,8 +21,8 @@ def feature_facts(train: FeatureStore, test: FeatureStore) -> dict[str, str]:
         "pictures": _transform(about.get("transform") or {}),
     }
     if (precision := about.get("precision")) is not None:
-        facts["precision"] = str(precision)
-    return facts | {"vclr_lightning": str(about.get("package", "unknown"))}
+        found["precision"] = str(precision)
+    return found | {"vclr_lightning": str(about.get("package", "unknown"))}
 
 
 def _videos(store: FeatureStore) -> str:
@@ -38,7 +38,7 @@ def _layer(about: Mapping[str, Any], store: FeatureStore) -> str:
 
 
 def _sampling(about: Mapping[str, Any]) -> str:
-    """Say which frames of a video are seen.
+    """Say which frames of a video are sampled.
 
     Example:
         >>> _sampling({"sampling": {"num_frames": 30}, "form": "mean"})

@@ -1,39 +1,21 @@
-"""The page: whole by itself, well-formed, and true to what it was given."""
+"""Pages about runs, and `vclr report`: read from their folders, damaged or not."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import re
 import tracemalloc
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from vclr_lightning import cli
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation import FrozenRow, FrozenTable, merge_tables
-from vclr_lightning.report import (
-    Chart,
-    Content,
-    Query,
-    Score,
-    Shown,
-    TupleSample,
-    read_metrics,
-    render,
-    write_report,
-)
-from vclr_lightning.report.images import data_uri, middle_frames
-from vclr_lightning.report.runs import content_of, read_run
+from vclr_lightning.results import Bars, Charts, Table
+from vclr_lightning.results.curves import read_metrics
+from vclr_lightning.stages.shared.run_report import read_run, result_of_runs
 
 MEASURES = ("r1", "r1_ordered", "probe", "probe_ordered")
-VOID = {"meta", "img"}
 
 
 def table(*seeds: float) -> FrozenTable:
@@ -41,90 +23,6 @@ def table(*seeds: float) -> FrozenTable:
     chance = dict.fromkeys(MEASURES, (0.125,))
     rows = FrozenRow("VCLR", values), FrozenRow("chance", chance)
     return FrozenTable(rows, 80, 20, 3)
-
-
-def picture(seed: int) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.integers(0, 255, (3, 16, 16), dtype=np.uint8))
-
-
-@pytest.fixture
-def content() -> Content:
-    tuples = torch.stack([picture(i) for i in range(3)])
-    shown = Shown(tuples, "push & <pull>")
-    sample = TupleSample("clip", tuples, tuples, picture(9), 2, [0, 1, 2], [1, 2, 0])
-    return Content(
-        title="A <run>",
-        summary="Found & shown.",
-        facts={"backbone": "Tiny<8>"},
-        charts=[Chart(title="loss", lines={"a": [(0, 1.0), (1, 0.5)], "b": [(0, 1.0)]})],
-        scores=[Score("found", 0.5, 0.125)],
-        tuples=[sample],
-        queries=[Query(shown, {"VCLR": [shown, Shown(tuples, "kick")]})],
-    )
-
-
-class Structure(HTMLParser):
-    """Checks that elements close in order, and collects what would be fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_is_well_formed_and_fetches_nothing(content: Content) -> None:
-    page = render(content, frozen=table(0.5, 0.6))
-    structure = Structure()
-    structure.feed(page)
-    assert structure.open == []
-    assert len(structure.addresses) == 3 + 3 + 1 + 3 * 3
-    assert all(address.startswith("data:image/jpeg;base64,") for address in structure.addresses)
-    assert not re.search(r"https?://|@import|url\(", page)
-    assert "<pull>" not in page
-
-
-def test_shows_what_it_was_given(content: Content) -> None:
-    page = render(content, frozen=table(0.5, 0.6))
-    for text in ("A &lt;run&gt;", "Found &amp; shown.", "55.0 ± 7.1", "Tiny&lt;8&gt;", "50.0%"):
-        assert text in page
-    assert page.count('class="ok"') == page.count('class="bad"') == 1
-    assert "positive shuffled" in page
-    # the positive tuple's pictures are shown as numbers 3, 1, 2: where [1, 2, 0] puts them
-    positive = page[page.index("<span>positive</span>") :]
-    assert re.findall(r"<em>(\d)</em>", positive)[:3] == ["3", "1", "2"]
-    assert page.count('class="x1"') == 1
-
-
-def test_what_is_not_there_is_not_shown() -> None:
-    page = render(Content("Only a title"))
-    assert "<h2>" not in page
-    assert "<svg" not in page
-
-
-def test_pictures_survive() -> None:
-    smooth = torch.arange(0, 240, 5).view(1, 1, -1).expand(3, 48, -1).contiguous().byte()
-    content = base64.b64decode(data_uri(smooth).partition(",")[2])
-    back = np.asarray(Image.open(io.BytesIO(content))).transpose(2, 0, 1)
-    assert np.abs(back.astype(int) - smooth.numpy()).mean() < 2
-    clips = torch.arange(5).view(1, 1, 5, 1, 1).expand(2, 3, 5, 4, 4)
-    assert (middle_frames(clips) == 2).all()
-
-
-def test_is_written_in_one_step(content: Content, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "new" / "report.html", content)
-    assert page.read_text(encoding="utf-8") == render(content)
-    assert [file.name for file in page.parent.iterdir()] == ["report.html"]
-    with pytest.raises(UserError, match="cannot write"):
-        write_report(page / "below", content)
 
 
 def test_tables_of_seeds_merge() -> None:
@@ -165,24 +63,28 @@ def runs(tmp_path: Path) -> list[Path]:
 
 def test_a_run_tells_what_it_left(runs: list[Path]) -> None:
     run = read_run(runs[1])
-    assert run.facts == {"seed": "1", "epochs": "4", "backbone": "Tiny(width=8)"}
-    assert [s.name for s in run.scores][1] == "shuffled tuples recognised"
+    assert run.settings == {"seed": "1", "epochs": "4", "backbone": "Tiny(width=8)"}
+    assert [one.title for one in run.scalars][1] == "shuffled tuples recognised"
     assert {name: [*line] for name, line in run.charts[1].lines.items()} == {
         "loss": [(0.0, 4.5), (10.0, 3.0)]
     }
     (runs[1] / "results.json").unlink()
     (runs[1] / "config.yaml").unlink()
     bare = read_run(runs[1])
-    assert (bare.frozen, bare.facts, bare.scores) == (None, {}, [])
+    assert (bare.frozen, bare.settings, bare.scalars) == (None, {}, [])
 
 
 def test_runs_stand_side_by_side(runs: list[Path]) -> None:
-    content, frozen = content_of([read_run(folder) for folder in runs])
-    assert content.facts["seed"] == "0, 1"
-    assert content.facts["epochs"] == "4"
-    assert list(content.charts[1].lines) == ["seed0", "seed1"]
-    assert frozen is not None
-    assert frozen.row("VCLR").values["r1"] == (0.5, 0.6)
+    result = result_of_runs([read_run(folder) for folder in runs])
+    assert result.provenance["seed"] == "0, 1"
+    assert result.provenance["epochs"] == "4"
+    bars, table, charts = result.content
+    assert isinstance(charts, Charts)
+    assert list(charts.charts[1].lines) == ["seed0", "seed1"]
+    assert isinstance(bars, Bars)
+    assert bars.groups["R@1"]["VCLR"] == (0.5, 0.6)
+    assert isinstance(table, Table)
+    assert table.rows[0] == ["VCLR", *4 * ["55.0 ± 7.1"]]
 
 
 def test_command(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Videos that a user names, or a sample of a split."""
+"""The videos to explain: named ones, or a sample of a split."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DataFactory = Callable[[], "VideoDataModule"]
 
 @dataclass(frozen=True)
 class ChosenVideo:
-    """One video, wherever it comes from.
+    """A row of a table of videos, and the reader that opens it.
 
     Attributes:
         table: that has it.
         row: of the table.
         reader: opens it.
         name: for a reader.
-        split: that it is of; empty for a file of its own.
+        split: that it is of; empty for a file of no data set.
         classes: names of the labels.
     """
 
@@ -46,56 +46,40 @@ class ChosenVideo:
 
     @property
     def label(self) -> int:
-        """The class, or -1 where there is none."""
+        """The true class, or -1 where there is none."""
         return self.table.label(self.row)
 
 
-class Files:
-    """Files of no data set, as a :class:`~vclr_lightning.data.protocols.VideoTable`.
+@dataclass(frozen=True)
+class VideoFile:
+    """One file of no data set, as a :class:`~vclr_lightning.data.protocols.VideoTable`."""
 
-    Example:
-        >>> Files([Path("a.mp4")]).label(0)
-        -1
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    file: Path
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return 1
 
     @property
     def fingerprint(self) -> str:
-        """The paths."""
-        return "\n".join(map(str, self._paths))
+        return str(self.file)
 
     def path(self, i: int) -> Path:
-        """Return the file."""
-        return self._paths[i]
+        return self.file
 
     def video_id(self, i: int) -> int:
-        """Return the position."""
         return i
 
     def group_id(self, i: int) -> int:
-        """Return the position: every file is a group of its own."""
         return i
 
     def label(self, i: int) -> int:
-        """Return -1: there are no classes."""
         return -1
 
     def num_frames(self, i: int) -> int | None:
-        """Return the number of frames, or ``None`` where it is not sure.
-
-        Raises:
-            VideoError: the file is no readable video, or is truncated.
-        """
-        found = probe(self._paths[i])
+        found = probe(self.file)
         return found.num_frames if found.exact else None
 
     def window(self, i: int) -> tuple[float, float] | None:
-        """Return ``None``: the whole file."""
         return None
 
 
@@ -108,17 +92,9 @@ def choose_videos(
     seed: int = 0,
     labelled: bool = False,
 ) -> list[ChosenVideo]:
-    """Return the videos of some paths, or a sample of a split.
+    """Return the videos of some paths or names, or a sample of a split.
 
-    Args:
-        videos: paths of files; or paths below the data set's folder, or its names of videos.
-            ``None`` for a sample.
-        data: gives the data set; not asked where all of ``videos`` are files and no labels are
-            wanted.
-        split: to draw from; ``None``: ``val``, ``test`` or ``train``, the first that there is.
-        count: how many to draw.
-        seed: of the draw.
-        labelled: whether labels are wanted.
+    The data set is not built where all of ``videos`` are files and no labels are needed.
 
     Raises:
         UserError: a video is not found, or there are none.
@@ -128,13 +104,14 @@ def choose_videos(
     names = [str(videos)] if isinstance(videos, str | Path) else [str(v) for v in videos or ()]
     files = [Path(name).expanduser() for name in names]
     if names and not labelled and all(file.is_file() for file in files):
-        alone = Files(files)
-        return [ChosenVideo(alone, i, PyAVReader(), file.stem) for i, file in enumerate(files)]
-    if data is None or not _names_data(data):
+        return [_of_file(file) for file in files]
+    # a partly built data module that names no videos, as of a command without data.root
+    options = getattr(data, "keywords", {"root": True})
+    if data is None or not any(options.get(key) for key in ("root", "manifest", "synthetic")):
         raise UserError(_without_data(names, files))
     module = data()
     if names:
-        return _found(names, module)
+        return _find(names, module)
     chosen = split or next((s for s in ("val", "test", "train") if module.splits.get(s)), "train")
     table = module.split(chosen)
     rng = numpy_generator(seed, "gradcam")
@@ -143,30 +120,27 @@ def choose_videos(
 
 
 def _without_data(names: Sequence[str], files: Sequence[Path]) -> str:
-    """Say what is missing where there is no data set."""
     if not names:
         return "no videos are named; give videos=[FILE,...], or data.root=FOLDER to draw from"
-    for name, file in zip(names, files, strict=True):
-        if not file.is_file():
-            return (
-                f"there is no video file {name}; check the path, or give the folder of videos "
-                "that has it (data.root=FOLDER)"
-            )
+    missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
+    if missing:
+        return (
+            f"there is no video file {missing[0]}; check the path, or give the folder of videos "
+            "that has it (data.root=FOLDER)"
+        )
     return "files have no labels; give the data set that they are of as well (data.root=FOLDER)"
 
 
-def _names_data(data: DataFactory) -> bool:
-    """Whether a partly built data module says where videos are; anything else does."""
-    options = getattr(data, "keywords", None)
-    return options is None or any(options.get(key) for key in ("root", "manifest", "synthetic"))
-
-
-def _found(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
-    """Look videos up in all splits: by path, by path below the root, by name, by stem."""
+def _find(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
+    """Find videos in all splits: by path, by path below the root, or by name."""
     known: dict[str, list[tuple[str, int]]] = {}
+    table: Any
     for split, table in module.splits.items():
         for row in range(len(table)):
-            for key in _keys(table, row):
+            keys = {str(table.path(row).absolute())}
+            if hasattr(table, "relative_path"):
+                keys |= {table.relative_path(row), table.name(row)}
+            for key in keys:
                 known.setdefault(key, []).append((split, row))
     chosen: list[ChosenVideo] = []
     for name in names:
@@ -181,7 +155,7 @@ def _found(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
         if places:
             chosen.append(_of_row(module, *places[0]))
         elif file.is_file():
-            chosen.append(ChosenVideo(Files([file]), 0, PyAVReader(), file.stem))
+            chosen.append(_of_file(file))
         else:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"near it are {', '.join(near)}" if near else "check the path"
@@ -193,16 +167,11 @@ def _found(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
     return chosen
 
 
-def _keys(table: Any, row: int) -> set[str]:
-    path = table.path(row)
-    keys = {str(path.absolute())}
-    if hasattr(table, "relative_path"):
-        keys |= {table.relative_path(row), table.name(row)}
-    return keys
+def _of_file(file: Path) -> ChosenVideo:
+    return ChosenVideo(VideoFile(file), 0, PyAVReader(), file.stem)
 
 
 def _of_row(module: VideoDataModule, split: str, row: int) -> ChosenVideo:
     table: Any = module.splits[split]
     name = table.name(row) if hasattr(table, "name") else table.path(row).stem
-    classes = getattr(table, "classes", ())
-    return ChosenVideo(table, row, module.reader, name, split, classes)
+    return ChosenVideo(table, row, module.reader, name, split, getattr(table, "classes", ()))

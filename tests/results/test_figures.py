@@ -1,9 +1,9 @@
-"""Charts: well-formed, within their frame, and with what they should show."""
+"""Curves and bars: what they draw, and how long runs are thinned."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,61 +11,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vclr_lightning.report import Chart, charts_of
-from vclr_lightning.report.charts import HEIGHT, WIDTH, bar_chart, line_chart
-from vclr_lightning.report.scale import Scale, tick_text, ticks
-from vclr_lightning.results.curves import Curve
+from vclr_lightning.results import Bars, Chart, Charts
+from vclr_lightning.results.curves import Curve, charts_of
+from vclr_lightning.results.figures import draw
+from vclr_lightning.results.svg import png, svg
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
 
-def points(svg: str) -> list[tuple[float, float]]:
-    tree = ElementTree.fromstring(svg)
-    pairs = [pair for line in tree.iter("polyline") for pair in line.attrib["points"].split()]
-    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in pairs)]
+def drawn(chart: Chart) -> str:
+    (only,) = draw(Charts(charts=[chart]))
+    return svg(only)
 
 
-@given(low=numbers, span=st.floats(1e-6, 1e6))
-def test_ticks_enclose_and_are_even(low: float, span: float) -> None:
-    high = low + span
-    found = ticks(low, high)
-    slack = 1e-6 * max(abs(low), abs(high), span)
-    assert found[0] <= low + slack
-    assert found[-1] >= high - slack
-    assert 2 <= len(found) <= 8
-    steps = [b - a for a, b in pairwise(found)]
-    assert max(steps) - min(steps) <= slack
-
-
-def test_ticks_of_one_value() -> None:
-    assert ticks(3, 3)[0] < 3 < ticks(3, 3)[-1]
-    assert ticks(0, 5e-324)[0] < 0 < ticks(0, 5e-324)[-1]
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e5), numbers), min_size=1, max_size=80))
-def test_curves_stay_in_their_frame(values: list[tuple[float, float]]) -> None:
-    drawn = points(line_chart(Chart(title="t", lines={"a": sorted(values)})))
-    assert len(drawn) >= len(values)
-    assert all(0 <= x <= WIDTH + 0.1 and -0.1 <= y <= HEIGHT + 0.1 for x, y in drawn)
+def lines(text: str) -> list[list[tuple[float, float]]]:
+    """The points of every curve."""
+    paths = re.findall(r'<path d="(M [^"z]*)"[^>]*stroke-linecap: (?:square|round)', text)
+    return [
+        [(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path)]
+        for path in paths
+    ]
 
 
 def test_higher_is_higher_and_later_is_right() -> None:
-    (x1, y1), (x2, y2) = points(line_chart(Chart(title="t", lines={"a": [(0, 1.0), (5, 2.0)]})))
+    (((x1, y1), (x2, y2)),) = [
+        line
+        for line in lines(drawn(Chart(title="t", lines={"a": [(0, 1.0), (5, 2.0)]})))
+        if len(line) == 2 and line[0][1] != line[1][1]
+    ]
     assert x1 < x2
     assert y1 > y2
 
 
 def test_what_is_not_finite_is_left_out() -> None:
     values = [(0, math.nan), (1, 2.0), (2, math.inf), (3, 1.0)]
-    assert len(points(line_chart(Chart(title="t", lines={"a": values})))) == 2
-    assert line_chart(Chart(title="t", lines={"a": [(0, math.nan)]})) == ""
+    assert "a, step 1: 2" in drawn(Chart(title="t", lines={"a": values}))
+    assert draw(Charts(charts=[Chart(title="t", lines={"a": [(0, math.nan)]})])) == []
 
 
 def test_many_points_are_drawn_once_more_smooth() -> None:
     values = [(i, float(i % 2)) for i in range(100)]
-    svg = line_chart(Chart(title="t", lines={"a": values}))
-    assert len(points(svg)) == 200
-    assert svg.count("c0 raw") == 1
+    text = drawn(Chart(title="t", lines={"a": values}))
+    assert text.count("stroke: var(--c0)") == 2
+    assert text.count("stroke-opacity: 0.28") == 1
+    few = drawn(Chart(title="t", lines={"a": values[:20]}))
+    assert few.count("stroke: var(--c0)") == 1
 
 
 @given(st.lists(numbers, min_size=1, max_size=200))
@@ -98,30 +88,36 @@ def test_a_long_curve_is_thinned_and_keeps_its_extremes() -> None:
     for part in np.array_split(given, 37):
         pieces.extend(part)
     assert [*pieces] == [*curve]
-    assert len(line_chart(Chart(title="t", lines={"a": curve}))) < 40_000
+    assert len(drawn(Chart(title="t", lines={"a": curve}))) < 60_000
 
 
 def test_names_cannot_break_the_page() -> None:
-    name = "<script>&\"'"
-    svg = line_chart(Chart(title=name, lines={name: [(0, 1.0)]}, chance=0.5))
-    svg += bar_chart({name: {name: [0.5, 0.6]}}, chances={name: 0.1})
-    assert "<script>" not in svg
-    ElementTree.fromstring(f"<all>{svg}</all>")
+    name = "<script>&\"' $x$ \N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    text = drawn(Chart(title=name, lines={name: [(0, 1.0)], "b": [(0, 2.0)]}, chance=0.5))
+    (bars,) = draw(Bars(groups={name: {name: [0.5, 0.6]}}, chance={name: 0.1}))
+    for one in (text, svg(bars)):
+        assert "<script>" not in one
+        assert "$x$" in "".join(ElementTree.fromstring(one).itertext())
+    assert png(bars)[1:4] == b"PNG"
 
 
 def test_bars_are_as_long_as_their_mean() -> None:
-    svg = bar_chart({"R@1": {"a": [0.2, 0.4], "b": [0.6]}}, chances={"R@1": 0.125})
-    tree = ElementTree.fromstring(svg)
-    first, second = (float(bar.attrib["width"]) for bar in tree.iter("rect"))
+    (bars,) = draw(Bars(groups={"R@1": {"a": [0.2, 0.4], "b": [0.6]}}, chance={"R@1": 0.125}))
+    text = svg(bars)
+    first, second = (
+        max(xs) - min(xs)
+        for path in re.findall(r'<path d="(M[^"]*z ?)"[^>]*fill: var\(--c[01]\)', text)
+        for xs in [[float(x) for x in re.findall(r"[ML] ([\d.]+) ", path)]]
+    )
     assert second == pytest.approx(2 * first, rel=1e-2)
-    assert len(list(tree.iter("circle"))) == 2
-    assert "30.0" in "".join(tree.itertext())
+    for tip in ("a, one seed: 20%", "a, one seed: 40%", "chance level: 12.5%"):
+        assert f"<title>{tip}</title>" in text
+    assert ">30.0<" in text
 
 
-def test_numbers_are_short() -> None:
-    numbers = (0, 0.125, 25000, 2.5e6, -3)
-    assert [tick_text(v) for v in numbers] == ["0", "0.125", "25k", "2.5M", "-3"]
-    assert Scale(1, 3, 10, 30)(2) == 20
+def test_the_same_figure_is_the_same_text() -> None:
+    chart = Chart(title="t", lines={"a": [(0, 1.0), (5, 2.0)]}, chance=1.5)
+    assert drawn(chart) == drawn(chart)
 
 
 def test_charts_of_a_run() -> None:

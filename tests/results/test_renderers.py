@@ -1,0 +1,160 @@
+"""Terminal, files and loggers: each shows what the result holds, in its own form."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vclr_lightning import __version__
+from vclr_lightning.loggers.csv import CSVLogger
+from vclr_lightning.results import (
+    Chart,
+    Charts,
+    Column,
+    Picture,
+    PictureGroup,
+    Pictures,
+    Result,
+    Scalar,
+    Table,
+    log_result,
+    present,
+)
+
+
+@pytest.fixture
+def result() -> Result:
+    rows = [(f"class [{i}]", 10, i / 20, "other" if i else None) for i in range(20)]
+    picture = Picture(frames=torch.zeros(2, 3, 8, 8, dtype=torch.uint8), tooltip="two frames")
+    gone = Picture(frames=None, caption="damaged")
+    return Result(
+        title="A result",
+        summary="Half of it is right.",
+        scalars=[Scalar("top1", 0.5, chance=0.125, published=0.75), Scalar("auc", 0.25)],
+        notes=["1 video is damaged."],
+        content=[
+            Table(
+                title="Classes",
+                file="classes",
+                lowest="accuracy",
+                columns=[
+                    "class",
+                    "videos",
+                    Column("accuracy", "accuracy, %", unit="%"),
+                    Column("taken_for", "predicted as", wide=True),
+                ],
+                rows=rows,
+            ),
+            Table(file="all", columns=["path", "score"], rows=[("a", 1 / 3)], shown="file"),
+            Table(file="rejected", columns=["path"], rows=[], shown="file"),
+            Charts(charts=[Chart(title="loss", lines={"loss": [(0, 1.0), (1, 0.5)]})]),
+            Pictures(groups=[PictureGroup(rows=[("query", [picture, gone])])], title="found"),
+        ],
+        numbers={"test/videos": 20},
+        file="result",
+        record={"accuracies": {"top1": 0.5}},
+    )
+
+
+def test_a_result_is_a_mapping_of_its_numbers(result: Result) -> None:
+    numbers = {"top1": 0.5, "auc": 0.25, "chance/top1": 0.125, "test/videos": 20}
+    assert dict(result) == numbers
+    assert len(result) == 4
+    assert result["auc"] == 0.25
+
+
+def test_files_hold_everything(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "rejected.csv").write_text("of an earlier run")
+    assert present(result, tmp_path) is result
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"result.json", "classes.csv", "all.csv", "report.html"}
+    content = json.loads((tmp_path / "result.json").read_text())
+    notes = ["1 video is damaged."]
+    assert content == {"accuracies": {"top1": 0.5}, "notes": notes, "version": __version__}
+    with (tmp_path / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20
+    assert rows[1] == {
+        "class": "class [1]",
+        "videos": "10",
+        "accuracy": "0.050000",
+        "taken_for": "other",
+    }
+    assert rows[0]["taken_for"] == ""
+    assert (tmp_path / "all.csv").read_text() == "path,score\na,0.333333\n"
+
+
+def test_the_terminal_shows_the_lowest_ten_in_80_columns(
+    result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    present(result, tmp_path)
+    out = capsys.readouterr().out
+    for text in ("Half of it is right.", "top-1", "chance level", "paper", "75.0", "AUC"):
+        assert text in out
+    assert "untrained" not in out
+    assert "the 10 of 20 with the lowest accuracy" in out
+    assert "class [9]" in out
+    assert "class [10]" not in out
+    for text in ("predicted as", "0.333"):
+        assert text not in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert out.endswith("report.html\n")
+
+
+class Recorder:
+    """A logger such as W&B's, which keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, float] = {}
+        self.tables: dict[str, Any] = {}
+        self.images: dict[str, Any] = {}
+
+    @property
+    def experiment(self) -> Recorder:
+        return self
+
+    def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
+        self.tables[key] = columns, data
+
+    def log_image(self, key: str, images: list[Any], caption: list[str]) -> None:
+        self.images[key] = images, caption
+
+
+def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:
+    sink = Recorder()
+    log_result(result, [sink])
+    assert sink.summary == {"test/top1": 0.5, "test/auc": 0.25}
+    columns, data = sink.tables["test/Classes"]
+    assert columns == ["class", "videos", "accuracy, %", "predicted as"]
+    assert len(data) == 20
+    assert list(sink.tables) == ["test/Classes"]
+    ((image,), caption) = sink.images["test/found"]
+    assert (np.asarray(image).shape, caption) == ((8, 16, 3), ["two frames"])
+    ((drawing,), caption) = sink.images["test/3"]
+    assert (drawing.size, caption) == ((640, 400), ["loss"])
+
+
+def test_any_logger_gets_the_numbers_and_a_failure_ends_nothing(
+    result: Result, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        def log_metrics(self, metrics: dict[str, float]) -> None:
+            raise ConnectionError("no\nnetwork")
+
+    class Plain:
+        found: dict[str, float]
+
+        def log_metrics(self, metrics: dict[str, float]) -> None:
+            self.found = metrics
+
+    plain = Plain()
+    log_result(result, [Failing(), CSVLogger(directory=tmp_path), plain])
+    assert plain.found == {"test/top1": 0.5, "test/auc": 0.25}
+    assert not (tmp_path / "metrics.csv").exists()  # the record of training
+    assert "Failing could not log the results: ConnectionError: no network" in caplog.text
