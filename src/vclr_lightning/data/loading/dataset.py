@@ -135,13 +135,11 @@ class VideoDataset(Dataset[Sample]):
         self._seed = seed
         self._replace = replace
         self._share_augmentation = share_augmentation
-        self._begin = None
-        if begin_only:
-            if not is_split(transform) or not replace:
-                raise UserError(
-                    "begin_only needs a transform with begin() and finish(), and replace=True"
-                )
-            self._begin = transform.begin
+        self._begin_only = begin_only
+        if begin_only and not (is_split(transform) and replace):
+            raise UserError(
+                "begin_only needs a transform with begin() and finish(), and replace=True"
+            )
         self._max_attempts = max_attempts
 
     def replaced(
@@ -162,8 +160,6 @@ class VideoDataset(Dataset[Sample]):
         other.manifest = manifest if manifest is not None else self.manifest
         other.reader = reader or self.reader
         other.transform = transform or self.transform
-        if self._begin is not None:
-            other._begin = cast("SplitTransform", other.transform).begin
         return other
 
     def __len__(self) -> int:
@@ -223,18 +219,18 @@ class VideoDataset(Dataset[Sample]):
                 rng = numpy_generator(*keys, "augment", *use)
                 clip = frames[position : position + spec.frames]
                 with blaming(self.transform):
-                    if self._begin is None:
-                        shape = (3, spec.frames, size, size)
-                        clips.append(picture(self.transform(clip, rng), *shape))
-                    else:
-                        begun, row = self._begin(clip, rng)
+                    if self._begin_only:
+                        begun, row = cast("SplitTransform", self.transform).begin(clip, rng)
                         clips.append(begun)
                         parameters.append(row)
+                    else:
+                        shape = (3, spec.frames, size, size)
+                        clips.append(picture(self.transform(clip, rng), *shape))
                 position += spec.frames
             views[name] = torch.stack(clips)
             if parameters:
                 rest[name] = np.stack(parameters)
-        return {"views": views} if self._begin is None else {"begun": views, "augmentations": rest}
+        return {"begun": views, "augmentations": rest} if self._begin_only else {"views": views}
 
     def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
         size = self.transform.size

@@ -64,15 +64,8 @@ class EvalTransform:
             )
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
-        frame_height, frame_width = checks.frame_size(clip)
-        height, width = self.stretch or short_edge_size(frame_height, frame_width, self.resize)
-        whole = Box(0, 0, frame_height, frame_width)
-        middle = center_box(height, width, self.size)
-        rows = slice(middle.top, middle.top + self.size)
-        columns = slice(middle.left, middle.left + self.size)
-        return torch.stack(
-            [resized_crop(frame, whole, height, width)[:, rows, columns] for frame in clip], dim=1
-        )
+        height, width = self.stretch or short_edge_size(*checks.frame_size(clip), self.resize)
+        return _resized_views(clip, height, width, [center_box(height, width, self.size)])[0]
 
 
 CROPS = {"center": 1, "three": 3, "ten": 10}
@@ -148,14 +141,18 @@ class ViewsTransform:
         return CROPS[self.crops]
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]]) -> Tensor:
-        frame_height, frame_width = checks.frame_size(clip)
-        height, width = short_edge_size(frame_height, frame_width, self.resize)
-        whole = Box(0, 0, frame_height, frame_width)
-        pictures = torch.stack([resized_crop(f, whole, height, width) for f in clip], dim=1)
-        views = [
-            pictures[:, :, box.top : box.top + self.size, box.left : box.left + self.size]
-            for box in view_boxes(height, width, self.size, crops=self.crops)
-        ]
-        if self.crops == "ten":
-            views += [view.flip(-1) for view in views]
-        return torch.stack(views)
+        height, width = short_edge_size(*checks.frame_size(clip), self.resize)
+        boxes = view_boxes(height, width, self.size, crops=self.crops)
+        views = _resized_views(clip, height, width, boxes)
+        return torch.cat([views, views.flip(-1)]) if self.crops == "ten" else views
+
+
+def _resized_views(
+    clip: Sequence[NDArray[np.uint8]], height: int, width: int, boxes: list[Box]
+) -> Tensor:
+    """Resize frames to ``height`` x ``width`` and cut out the boxes, ``(k, 3, T, size, size)``."""
+    whole = Box(0, 0, *clip[0].shape[:2])
+    frames = torch.stack([resized_crop(frame, whole, height, width) for frame in clip], dim=1)
+    return torch.stack(
+        [frames[:, :, b.top : b.top + b.height, b.left : b.left + b.width] for b in boxes]
+    )
