@@ -22,10 +22,7 @@ LOADED_LAZILY = {"train.py", "cli.py"} | {
 LONG = {
     "data/jobs/executors.py",
     "data/loading/datamodule.py",
-    "data/loading/dataset.py",
     "data/manifest/manifest.py",
-    "data/readers/bitstream.py",
-    "data/readers/opening.py",
     "evaluation/store.py",
     "functional/contrastive.py",
     "modules/encoding.py",
@@ -43,7 +40,7 @@ SHORT = {
     "stages/shared/rejected.py",
 }
 SHARED_FILE_NAMES = {"neighbours.py", "page.py", "results.py"}
-SHARED_CLASS_NAMES = {"Pictures", "Proposal", "Recipe", "Sample", "Timeline"}
+SHARED_CLASS_NAMES = {"Proposal", "Recipe", "Timeline"}
 
 
 @cache

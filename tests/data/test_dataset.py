@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.loading.dataset import Sample, VideoDataset
+from vclr_lightning.data.loading.dataset import TrainingSample, VideoDataset
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, OpenVideo, VideoReader
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
@@ -65,7 +65,7 @@ def make(manifest: Manifest, reader: VideoReader, transform: ClipTransform) -> M
     return build
 
 
-def same(one: Sample, two: Sample) -> bool:
+def same(one: TrainingSample, two: TrainingSample) -> bool:
     def equal(a: Any, b: Any) -> bool:
         if isinstance(a, dict):
             return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)

@@ -118,13 +118,12 @@ class VideoDataModule(LightningDataModule):
         self._share_augmentation = False
         self._eval_transform = eval_transform
         self.reader = reader
-        self._auto_workers, self._auto_pin = num_workers is None, pin_memory is None
-        self._workers = WorkerOptions(
-            num_workers=0 if num_workers is None else num_workers,
+        self._num_workers, self._pin_memory = num_workers, pin_memory
+        self._options = WorkerOptions(
+            num_workers=num_workers or 0,
             start_method=start_method,
             prefetch_factor=prefetch_factor,
             timeout=timeout,
-            pin_memory=bool(pin_memory),
         )
         self._views = views
         self._eval_frames = eval_frames
@@ -143,10 +142,7 @@ class VideoDataModule(LightningDataModule):
     ) -> None:
         """Replace samplers and transform of the training videos.
 
-        Args:
-            samplers: decide which frames the views hold.
-            transform: augments a clip.
-            share_augmentation: augment all clips of a video with the same random numbers.
+        With ``share_augmentation``, all clips of a video share their random numbers.
 
         Raises:
             UserError: ``augment`` is not for this transform.
@@ -169,17 +165,14 @@ class VideoDataModule(LightningDataModule):
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             fixed_epoch=0 if getattr(trainer, "overfit_batches", 0) else None,
         )
-        loader = EpochLoader(dataset, batches, self._worker_options())
+        loader = EpochLoader(dataset, batches, self.workers(persistent=True))
         if trainer is not None:
             loader.on_start = partial(restore_position, trainer, loader.batch_sampler)
         self._train_loader = loader
         return loader
 
     def train_dataset(self, views: Collection[str] | None = None) -> VideoDataset:
-        """Return the training samples, by ``(epoch, row)``.
-
-        Args:
-            views: names of the views to load; ``None`` for all that the samplers yield.
+        """Return the training samples with these views (``None``: all), by ``(epoch, row)``.
 
         Raises:
             UserError: the views do not fit together.
@@ -216,14 +209,7 @@ class VideoDataModule(LightningDataModule):
     ) -> BatchLoader:
         """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
 
-        In the manifest's order, divided among ranks as by :meth:`pair_loader`.
-
-        Args:
-            split: ``"train"`` or ``"val"``.
-            rows: of the manifest, in this order; ``None`` for all.
-
-        Raises:
-            UserError: there is no such split.
+        Arguments, order and division among ranks are those of :meth:`pair_loader`.
         """
         manifest = self.manifest(split)
         dataset = FramesDataset(
@@ -235,11 +221,7 @@ class VideoDataModule(LightningDataModule):
         return self._evaluation_loader(dataset, self._shard(manifest, rows))
 
     def manifest(self, split: str) -> VideoTable:
-        """Return the videos of ``"train"`` or ``"val"``.
-
-        Raises:
-            UserError: there is no such split.
-        """
+        """Return the videos of ``"train"`` or ``"val"``; :class:`UserError` if there are none."""
         manifest = {"train": self.train, "val": self.val}.get(split)
         if manifest is None:
             held = "" if self.val is None else " and val"
@@ -247,22 +229,22 @@ class VideoDataModule(LightningDataModule):
         return manifest
 
     def split(self, name: str) -> VideoTable:
-        """Return the videos of one of :attr:`splits`.
-
-        Raises:
-            UserError: there are none.
-        """
+        """Return the videos of one of :attr:`splits`; :class:`UserError` if there are none."""
         if not self.splits.get(name):
             there = ", ".join(name for name, table in self.splits.items() if table) or "none"
             raise UserError(f"there are no videos of split {name!r}; there is {there}")
         return self.splits[name]
 
-    def workers(self, processes: int = 1) -> WorkerOptions:
-        """Return the options of an evaluation that is divided among ``processes``."""
-        options = replace(self._worker_options(), persistent=False)
-        if self._auto_workers:
-            options = replace(options, num_workers=default_num_workers(processes))
-        return options
+    def workers(self, processes: int | None = None, *, persistent: bool = False) -> WorkerOptions:
+        """Return how each of ``processes`` (by default, the trainer's) loads samples."""
+        trainer, number, pin = self.trainer, self._num_workers, self._pin_memory
+        if number is None:
+            devices = trainer.num_devices if trainer else 1
+            number = default_num_workers(devices if processes is None else processes)
+        if pin is None:
+            on_cuda = trainer is None or trainer.strategy.root_device.type == "cuda"
+            pin = on_cuda and torch.cuda.is_available()
+        return replace(self._options, num_workers=number, pin_memory=pin, persistent=persistent)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int = 0
@@ -335,7 +317,7 @@ class VideoDataModule(LightningDataModule):
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
         size = self.eval_batch_size
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        return BatchLoader(dataset, batches, replace(self._worker_options(), persistent=False))
+        return BatchLoader(dataset, batches, self.workers())
 
     def _shard(self, manifest: VideoTable, rows: Sequence[int] | None) -> list[int]:
         chosen = range(len(manifest)) if rows is None else rows
@@ -343,16 +325,4 @@ class VideoDataModule(LightningDataModule):
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
-        if trainer is None:
-            return {"world_size": 1, "rank": 0}
-        return {"world_size": trainer.world_size, "rank": trainer.global_rank}
-
-    def _worker_options(self) -> WorkerOptions:
-        trainer, options = self.trainer, self._workers
-        if self._auto_workers:
-            number = default_num_workers(trainer.num_devices if trainer else 1)
-            options = replace(options, num_workers=number)
-        if self._auto_pin:
-            on_cuda = trainer is None or trainer.strategy.root_device.type == "cuda"
-            options = replace(options, pin_memory=on_cuda and torch.cuda.is_available())
-        return options
+        return {"world_size": trainer.world_size, "rank": trainer.global_rank} if trainer else {}

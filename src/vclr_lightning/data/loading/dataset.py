@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     )
 
 
-class _Pictures(TypedDict):
+class _Clips(TypedDict):
     views: NotRequired[dict[str, Tensor]]
     begun: NotRequired[dict[str, Tensor]]
     augmentations: NotRequired[dict[str, NDArray[np.int32]]]
 
 
-class Sample(_Pictures):
+class TrainingSample(_Clips):
     """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: unreadable.
 
-    If the device finishes the augmentation, there are no ``views``, but ``begun``, ``(n, ...)`` as
-    the transform begins, and ``augmentations``, parameters ``(n, P)``.
+    ``views[name]`` is ``(n, C, T, H, W)`` uint8, without views of 0 clips. With ``begin_only``
+    ``begun``, ``(n, ...)`` from the transform, and its parameters ``augmentations``, ``(n, P)``.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -58,7 +58,7 @@ class Sample(_Pictures):
     rejected: list[Rejection]
 
 
-class VideoDataset(Dataset[Sample]):
+class VideoDataset(Dataset[TrainingSample]):
     """The views of a video, as a function of (seed, epoch, index) alone.
 
     The key is ``(epoch, index)``, where ``index`` is a row of the manifest. All needed views are
@@ -75,19 +75,13 @@ class VideoDataset(Dataset[Sample]):
         views: names of the views needed; ``None`` for all that the samplers yield.
         seed: of all draws.
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
-        share_augmentation: augment all clips of a video with the same random numbers: one crop and
-            one flip per video.
-        begin_only: only begin the transform, a
-            :class:`~vclr_lightning.data.protocols.SplitTransform`, and leave the rest to
+        share_augmentation: augment all clips of a video with the same random numbers.
+        begin_only: only begin the transform, a ``SplitTransform``, and leave the rest to
             :func:`~vclr_lightning.data.loading.finishing.finish_batch`.
         max_attempts: videos tried for one sample before giving up.
 
     Attributes:
-        manifest, reader, transform: see above.
-        views: the :class:`ViewPlan` of the views that are read.
-
-    Shape:
-        ``sample["views"][name]``: ``(n, C, T, H, W)`` uint8; a view of 0 clips is left out.
+        manifest, reader, transform: see above; ``views`` is the :class:`ViewPlan`.
 
     Raises:
         UserError: the views do not fit together (see :class:`ViewPlan`), or ``begin_only`` is not
@@ -149,13 +143,7 @@ class VideoDataset(Dataset[Sample]):
         reader: VideoReader | None = None,
         transform: ClipTransform | None = None,
     ) -> VideoDataset:
-        """Return the same dataset with other parts: the same draws, read or augmented otherwise.
-
-        Args:
-            manifest: as many videos, such as re-encoded ones.
-            reader: opens them.
-            transform: augments one clip; with ``begin_only``, it must be one that can be split.
-        """
+        """Return the same dataset, with the same draws, with other parts of the same kind."""
         other = copy.copy(self)
         other.manifest = manifest if manifest is not None else self.manifest
         other.reader = reader or self.reader
@@ -165,7 +153,7 @@ class VideoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingSample:
         epoch, index = key
         tried: list[int] = []
         rejected: list[Rejection] = []
@@ -189,8 +177,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _substitute(self, tried: list[int], keys: tuple[Key, ...]) -> int | None:
         """Draw one of the videos that were not tried for this sample."""
-        left = len(self) - len(tried)
-        if left < 1:
+        if (left := len(self) - len(tried)) < 1:
             return None
         row = int(numpy_generator(*keys, "substitute").integers(left))
         for other in sorted(tried):
@@ -199,7 +186,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _sample(
         self, row: int, index: int, keys: tuple[Key, ...], rejected: list[Rejection]
-    ) -> Sample:
+    ) -> TrainingSample:
         def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
             drawn = self.views.draw(num_frames, *keys)
             return drawn, np.concatenate([x.ravel() for x in drawn.frame_indices.values()])
@@ -208,7 +195,7 @@ class VideoDataset(Dataset[Sample]):
         with blaming(self, self.manifest.path(row)):
             return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
 
-    def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Pictures:
+    def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Clips:
         views: dict[str, Tensor] = {}
         rest: dict[str, NDArray[np.int32]] = {}
         position, size = 0, self.transform.size
@@ -232,7 +219,7 @@ class VideoDataset(Dataset[Sample]):
                 rest[name] = np.stack(parameters)
         return {"begun": views, "augmentations": rest} if self._begin_only else {"views": views}
 
-    def _blank(self, index: int, rejected: list[Rejection]) -> Sample:
+    def _blank(self, index: int, rejected: list[Rejection]) -> TrainingSample:
         size = self.transform.size
         views = {
             name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
@@ -242,8 +229,13 @@ class VideoDataset(Dataset[Sample]):
         return {**sample, "valid": False}
 
     def _describe(
-        self, row: int, index: int, drawn: Draw, pictures: _Pictures, rejected: list[Rejection]
-    ) -> Sample:
+        self,
+        row: int,
+        index: int,
+        drawn: Draw,
+        pictures: _Clips,
+        rejected: list[Rejection],
+    ) -> TrainingSample:
         return {
             **pictures,
             "rows": drawn.rows,

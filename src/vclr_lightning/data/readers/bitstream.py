@@ -23,9 +23,8 @@ _SETS = {
 
 # Profiles of H.264 whose parameter sets start with chroma format and bit depths.
 _HIGH = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
-_OWN_SHAPE = 255  # of aspect_ratio_idc: two numbers follow
 
-# Codecs whose every keyframe stands for itself.
+# Codecs whose keyframes all stand for themselves.
 _SELF_CONTAINED = frozenset(
     ("av1", "dnxhd", "ffv1", "flv1", "h263", "hevc", "prores", "rawvideo", "vp8", "vp9")
 )
@@ -166,36 +165,25 @@ def _recovers_exactly(unit: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSet:
-    """An H.264 sequence parameter set (7.3.2.1.1), as far as it matters here.
+    """An H.264 sequence parameter set (7.3.2.1.1), as far as it matters here."""
 
-    Attributes:
-        order: ``pic_order_cnt_type``; 2 if frames are shown in decoding order (8.2.1.3).
-        colours: whether it contains the range or the space of colours.
-    """
-
-    order: int
-    colours: bool
+    order: int  # pic_order_cnt_type
+    colours: bool  # whether it contains the range or the space of colours
 
     @property
     def as_decoded(self) -> bool:
-        """Whether frames are shown in decoding order."""
+        """Whether frames are shown in decoding order (8.2.1.3)."""
         return self.order == 2
 
 
 def parameter_sets(extradata: bytes) -> list[ParameterSet] | None:
-    """Return the sets of an ``avcC`` box, ``None`` if there is none or one cannot be parsed.
-
-    Example:
-        >>> parameter_sets(b"") is None
-        True
-    """
+    """Return the sets of an ``avcC`` box, ``None`` if there is none or one cannot be parsed."""
     count = extradata[5] & 31 if len(extradata) > 6 and extradata[0] == 1 else 0
     at, found = 6, []
     for _ in range(count):
         length = int.from_bytes(extradata[at : at + 2], "big")
-        unit = extradata[at + 2 : at + 2 + length]
         try:
-            found.append(_parameter_set(unit))
+            found.append(_parameter_set(extradata[at + 2 : at + 2 + length]))
         except (IndexError, ValueError):
             return None
         at += 2 + length
@@ -230,7 +218,7 @@ def _parameter_set(unit: bytes) -> ParameterSet:
         bits.skip(4)
     if not bits.take(1):  # vui_parameters_present_flag
         return ParameterSet(order, colours=False)
-    if bits.take(1) and bits.take(8) == _OWN_SHAPE:
+    if bits.take(1) and bits.take(8) == 255:  # aspect_ratio_idc: two numbers follow
         bits.take(32)
     if bits.take(1):  # overscan_info_present_flag
         bits.take(1)

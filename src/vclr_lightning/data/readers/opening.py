@@ -247,5 +247,4 @@ def unreadable(source: ByteSource, error: Exception) -> str:
             reason = why_unreadable(file)
     except OSError as failure:
         return unreadable(source, failure)
-    detail = getattr(error, "strerror", None) or str(error)
-    return reason or f"no video format that can be read: {detail}"
+    return reason or f"no video format that can be read: {getattr(error, 'strerror', '') or error}"
