@@ -114,9 +114,9 @@ class OnlineEvaluation(Callback):
         self._encode_of(pl_module)
         self._pairs, self._frames = None, {}
         listed, knn = callable(getattr(data, "manifest", None)), self.knn
-        if knn == "auto":
-            knn = listed and all(_has_labels(data.manifest(s)) for s in ("val", self.gallery))
         try:
+            if knn == "auto":
+                knn = listed and all(_has_labels(data.manifest(s)) for s in ("val", self.gallery))
             pairs = _loader_of(data, "pair_loader") if self.instance else None
             frames = _loader_of(data, "frames_loader") if knn else None
             used = ["val", self.gallery] if knn else ["val"] if self.instance else []
