@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vclr_lightning.core.errors import UserError
@@ -25,6 +26,7 @@ from vclr_lightning.data.jobs import (
     worker_process,
 )
 
+PICTURE = np.zeros((48, 64, 3), dtype=np.uint8)
 probing = partial(probe_file, root=Path("/"), decode=False, max_damaged=0.1, frames=None)
 
 
@@ -58,7 +60,7 @@ def children(of: int | None = None) -> list[int]:
 
 
 def test_every_file_is_answered_once(tmp_path: Path, write_video: Callable[..., Path]) -> None:
-    good = {write_video(tmp_path / f"{n}.mp4", frames=n) for n in (3, 5, 7)}
+    good = {write_video(tmp_path / f"{n}.mp4", [PICTURE] * n) for n in (3, 5, 7)}
     (tmp_path / "bad.mp4").write_text("no video")
     paths = [*good, tmp_path / "bad.mp4"]
     with LocalProcesses(2) as executor:
@@ -100,7 +102,10 @@ def test_only_a_crash_is_the_file_s_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_process, "_STOPPED", 2.0)
-    first, last = write_video(tmp_path / "a.mp4"), write_video(tmp_path / "c.mp4")
+    first, last = (
+        write_video(tmp_path / "a.mp4", [PICTURE] * 8),
+        write_video(tmp_path / "c.mp4", [PICTURE] * 8),
+    )
     pipe = tmp_path / "b.mp4"  # whoever reads a pipe waits, and can be killed meanwhile
     os.mkfifo(pipe)
 
@@ -153,13 +158,13 @@ def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
 def test_scripts_need_no_guard(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     script = tmp_path / "script.py"
     script.write_text(_PROBE)
-    video = write_video(tmp_path / "a.mp4", frames=5)
+    video = write_video(tmp_path / "a.mp4", [PICTURE] * 5)
     command = [sys.executable, str(script), str(video)]
     assert subprocess.check_output(command, text=True) == "5\n"
 
 
 def test_a_file_that_hangs_is_given_up(tmp_path: Path, write_video: Callable[..., Path]) -> None:
-    good = write_video(tmp_path / "a.mp4")
+    good = write_video(tmp_path / "a.mp4", [PICTURE] * 8)
     pipe = tmp_path / "b.mp4"
     os.mkfifo(pipe)
     with LocalProcesses(1, limit=3) as executor:
@@ -171,7 +176,7 @@ def test_a_file_that_hangs_is_given_up(tmp_path: Path, write_video: Callable[...
 
 def test_an_error_ends_the_processes(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     """Also one that hangs; what came in before is kept."""
-    good, pipe = write_video(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    good, pipe = write_video(tmp_path / "a.mp4", [PICTURE] * 8), tmp_path / "b.mp4"
     os.mkfifo(pipe)
     kept = []
 
@@ -239,7 +244,7 @@ def test_the_interface_is_that_of_concurrent_futures(
         "processes": partial(ProcessPoolExecutor, 1, get_context("forkserver")),
         "cluster": _PickledThreads,
     }[kind]()
-    paths = [write_video(tmp_path / f"{n}.mp4", frames=n) for n in (3, 5, 7)]
+    paths = [write_video(tmp_path / f"{n}.mp4", [PICTURE] * n) for n in (3, 5, 7)]
     with executor:
         answers = probe_all([*paths, tmp_path / "gone.mp4"], executor)
     found = [answer.values and answer.values["num_frames"] for answer in answers.values()]
