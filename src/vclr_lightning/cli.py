@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -16,35 +16,17 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import check_rank_variables
 from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
-# name: (what it does, module with `add_arguments(parser)` and `run(args)`)
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "index": (
-        "list a folder of videos in a manifest, which training reads",
-        "vclr_lightning.commands.index",
-    ),
-    "prepare": (
-        "re-encode videos once, so that training reads them fast",
-        "vclr_lightning.commands.prepare",
-    ),
-    "shard": (
-        "store videos in a few large files, for object stores and network disks",
-        "vclr_lightning.commands.shard",
-    ),
-    "bench": (
-        "measure where the time of training goes, and what would help",
-        "vclr_lightning.commands.bench",
-    ),
-    "show": ("show what a manifest holds", "vclr_lightning.commands.show"),
-    "synth": ("make labelled synthetic videos", "vclr_lightning.commands.synth"),
-    "convert": (
-        "take the backbone out of a checkpoint, for this package or another",
-        "vclr_lightning.commands.convert",
-    ),
-    "report": (
-        "write a page about a run, or about several side by side",
-        "vclr_lightning.commands.report",
-    ),
+COMMANDS = {
+    "index": "list a folder of videos in a manifest, which training reads",
+    "prepare": "re-encode videos once, so that training reads them fast",
+    "shard": "store videos in a few large files, for object stores and network disks",
+    "bench": "measure where the time of training goes, and what would help",
+    "show": "show what a manifest holds",
+    "synth": "make labelled synthetic videos",
+    "convert": "take the backbone out of a checkpoint, for this package or another",
+    "report": "write a page about a run, or about several side by side",
 }
+"""What each module of ``vclr_lightning.commands`` does by its ``add_arguments`` and ``run``."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,11 +50,11 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for name, (text, module_name) in COMMANDS.items():
+    for name, text in COMMANDS.items():
         if name != command:
             commands.add_parser(name, help=text)
             continue
-        module = import_module(module_name)
+        module = import_module(f"vclr_lightning.commands.{name}")
         chosen = commands.add_parser(
             name,
             help=text,
