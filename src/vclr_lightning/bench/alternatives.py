@@ -70,7 +70,7 @@ def measure_alternatives(
             augmented.append(_augmented(name, build, step, rows[:_COMPARED], seconds=0.1 * seconds))
         except UserError as error:
             skipped[f"data.augment={name}"] = str(error)
-    report("what would help: augmentation")
+    report("other ways to augment")
     setups = _compare([as_is, *augmented], rows[:_COMPARED], sample, seconds=0.1 * seconds)
     try:
         sources = choose_sources(parts.data.train, rows, seconds=0.5 * seconds)
@@ -79,7 +79,7 @@ def measure_alternatives(
     encoded: list[_Candidate] = []
     with tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
         for name, (options, recipe) in reencodings(sources).items():
-            report(f"re-encoding a few videos: {name}")
+            report(f"{name}: re-encoding a few videos")
             try:
                 table, ratio = reencode(parts.data.train, sources, recipe, Path(folder, name))
             except UserError as error:
@@ -96,7 +96,7 @@ def measure_alternatives(
                 )
                 for c in ([as_is] if encoded else [as_is, *augmented])
             ]
-        report("what would help: re-encoded videos")
+        report("re-encoded videos")
         rows = [source.row for source in sources]
         setups += _compare([as_is, *encoded], rows, sample, seconds=0.1 * seconds)
     return setups, skipped

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from itertools import count
 from typing import Any
 
 from rich.table import Table
@@ -15,7 +14,7 @@ from vclr_lightning.bench.alternatives import measure_alternatives
 from vclr_lightning.bench.parts import Build
 from vclr_lightning.bench.samples import PHASES, SampleCost, sample_cost
 from vclr_lightning.bench.step import TrainingCost, step_cost, training_cost
-from vclr_lightning.core.screen import PlainTable, progress_bar
+from vclr_lightning.core.screen import PlainTable, screen
 from vclr_lightning.data.loading.workers import default_num_workers
 
 
@@ -39,7 +38,7 @@ def bench(
         num_workers: of the run; ``None`` for as many as there can be.
         processes: of this machine, which share its cores.
         variants: whether to measure what would help.
-        show: show progress bars.
+        show: print what is being measured to standard error.
 
     Raises:
         UserError: the run cannot be built, or a part of it finds a mistake.
@@ -52,34 +51,33 @@ def bench(
     reason = ""
     setups: list[Setup] = []
     skipped: dict[str, str] = {}
-    with progress_bar("measuring", show=show) as update:
-        numbers = count()
 
-        def report(what: str) -> None:
-            update(next(numbers), what)
+    def report(what: str) -> None:
+        if show:
+            screen(stderr=True).print(f"measuring {what}", soft_wrap=True)
 
-        report("samples, as a worker makes them")
-        sample = sample_cost(parts.dataset(), parts.keys(), seconds=0.2 * seconds, batch=batch)
-        report("training steps")
-        step = step_cost(parts, sample.kept, batch=batch, seconds=0.15 * seconds)
-        now = Setup(name="as it is", worker=sample.wall, step=step.per_video)
-        workers = min(now.workers, available) if num_workers is None else num_workers
-        takes = 3 * batch * max(now.worker, now.step)  # three batches per worker
-        if takes > seconds:
-            reason = f"would take {takes:.0f} s: give --seconds {2 * takes:.0f}"
-        else:
-            report(f"training with {workers} workers")
-            run = training_cost(
-                build({"data.num_workers": workers}),
-                videos=batch,
-                seconds=max(2 * batch * now.worker, 0.15 * seconds),
-                warmup=max(1, workers),
-            )
-            reason = "" if run else "the run has too few batches"
-        if variants:
-            setups, skipped = measure_alternatives(
-                parts, build, sample, step, augment=augment, seconds=seconds, report=report
-            )
+    report("samples, as a worker makes them")
+    sample = sample_cost(parts.dataset(), parts.keys(), seconds=0.2 * seconds, batch=batch)
+    report("training steps")
+    step = step_cost(parts, sample.kept, batch=batch, seconds=0.15 * seconds)
+    now = Setup(name="as it is", worker=sample.wall, step=step.per_video)
+    workers = min(now.workers, available) if num_workers is None else num_workers
+    takes = 3 * batch * max(now.worker, now.step)  # three batches per worker
+    if takes > seconds:
+        reason = f"would take {takes:.0f} s: give --seconds {2 * takes:.0f}"
+    else:
+        report(f"training with {workers} workers")
+        run = training_cost(
+            build({"data.num_workers": workers}),
+            videos=batch,
+            seconds=max(2 * batch * now.worker, 0.15 * seconds),
+            warmup=max(1, workers),
+        )
+        reason = "" if run else "the run has too few batches"
+    if variants:
+        setups, skipped = measure_alternatives(
+            parts, build, sample, step, augment=augment, seconds=seconds, report=report
+        )
     advice = advise(
         now,
         setups,
