@@ -149,7 +149,7 @@ class ShardWriter:
             with _reading():
                 file = source.open("rb")
             with file:
-                self._add(f"{number:08d}{suffix}", size, _VideoFile(file))
+                self._add(f"{number:08d}{suffix}", size, _CheckedSource(file))
                 with _reading():
                     if file.read(1):
                         raise VideoError("it changed while it was stored")
@@ -172,7 +172,7 @@ class ShardWriter:
         self._tar.close()
 
 
-class _VideoFile:
+class _CheckedSource:
     """A file whose content is checked while it is copied."""
 
     def __init__(self, file: IO[bytes]) -> None:
