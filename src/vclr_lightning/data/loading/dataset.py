@@ -43,8 +43,8 @@ class _Clips(TypedDict):
 class TrainingSample(_Clips):
     """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: unreadable.
 
-    ``views[name]`` is ``(n, C, T, H, W)`` uint8, without views of 0 clips. With ``begin_only``
-    ``begun``, ``(n, ...)`` from the transform, and its parameters ``augmentations``, ``(n, P)``.
+    ``views[name]`` is ``(n, C, T, H, W)`` uint8, without views of 0 clips. With ``begin_only``,
+    ``begun``, ``(n, ...)``, and the parameters ``augmentations``, ``(n, P)``, take their place.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
