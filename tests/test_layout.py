@@ -29,7 +29,6 @@ LONG = {
     "modules/encoding.py",
     "modules/pretraining.py",
     "stages/features/extractor.py",
-    "stages/finetune/stage.py",
 }
 SHARED_CLASS_NAMES = {"Recipe"}
 

@@ -21,9 +21,9 @@ from vclr_lightning.results import (
     Column,
     ConfusionMatrix,
     Embedded,
+    Gallery,
     Picture,
     PictureGroup,
-    Pictures,
     Proposal,
     Result,
     Scalar,
@@ -71,8 +71,8 @@ def result() -> Result:
             Bars(title="bars", groups={"R@1 <b>": {"VCLR": [0.5, 0.6]}}, chance={"R@1 <b>": 0.1}),
             ConfusionMatrix(counts=torch.tensor([[3, 1], [0, 2]]), classes=["<run>", "jump"]),
             Timelines(title="segments", videos=[video]),
-            Pictures(groups=[PictureGroup(rows=[(query, near)])], title="neighbours"),
-            Pictures(
+            Gallery(groups=[PictureGroup(rows=[(query, near)])], title="neighbours"),
+            Gallery(
                 groups=[PictureGroup(rows=[("anchor", tuples)], title="clip", text="shuffled")],
                 layout="cards",
             ),

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vclr_lightning.stages.gradcam.strips import film, overlay, strip
+from vclr_lightning.functional.grad_cam import overlay
+from vclr_lightning.stages.gradcam.strips import film, strip
 
 
 def test_heat_gets_lighter_and_cold_is_the_grey_picture() -> None:

@@ -8,6 +8,9 @@ from torch.nn.functional import interpolate
 
 from vclr_lightning.functional.precision import without_autocast
 
+_LUMA = (0.299, 0.587, 0.114)  # of red, green, blue
+_OPACITY = 0.75  # of the heat where it is 1
+
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the heat map of each image or clip: ReLU of the sum of the weighted channels.
@@ -57,3 +60,21 @@ def shares(heat: Tensor) -> Tensor:
     """
     largest = heat.max()
     return heat / largest if largest > 0 else torch.zeros_like(heat)
+
+
+def overlay(pictures: Tensor, heat: Tensor) -> Tensor:
+    """Lay heat over grey pictures, whose own colours would be mistaken for heat.
+
+    The colours are matplotlib's ``inferno``, whose lightness rises all the way, so that it also
+    reads without colours. Where the heat is 0 the grey picture is left.
+
+    Shape:
+        ``(..., 3, H, W)`` uint8 and ``(..., H, W)`` from 0 to 1; result ``(..., 3, H, W)`` uint8
+    """
+    from matplotlib import colormaps
+
+    heat = heat.float().cpu().clamp(0, 1)
+    colours = 255 * torch.from_numpy(colormaps["inferno"](heat.numpy())[..., :3]).movedim(-1, -3)
+    grey = (pictures.float() * torch.tensor(_LUMA)[:, None, None]).sum(-3, keepdim=True)
+    blended = torch.lerp(grey, colours.float(), _OPACITY * heat[..., None, :, :])
+    return blended.round().to(torch.uint8)

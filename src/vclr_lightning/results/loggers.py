@@ -9,7 +9,7 @@ from typing import Any
 
 from vclr_lightning.results import figures, svg
 from vclr_lightning.results.value import Result, Table
-from vclr_lightning.results.visuals import Embedded, Picture, Pictures
+from vclr_lightning.results.visuals import Embedded, Gallery, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _log_to_wandb(result: Result, sink: Any, numbers: Mapping[str, float]) -> No
             if item.shown != "file":
                 columns = [head.title or head.name for head in item.heads]
                 sink.log_table(key=key, columns=columns, data=[list(row) for row in item.rows])
-        elif isinstance(item, Pictures):
+        elif isinstance(item, Gallery):
             rows = [[label, *row] for group in item.groups for label, row in group.rows]
             found = [p for row in rows for p in row if isinstance(p, Picture)]
             found = [p for p in found if p.frames is not None]

@@ -40,7 +40,19 @@ def scalar_table(scalars: Sequence[Scalar]) -> PlainTable:
 
 
 def screen_table(table: Table) -> PlainTable:
-    """Return a table that fits 80 columns; of a long one, the rows with the lowest values."""
+    """Return a table that fits 80 columns; of a long one, the rows with the lowest values.
+
+    Example:
+        >>> from vclr_lightning.core.screen import screen
+        >>> table = Table(title="Classes", columns=["class", "videos"], rows=[["run", 40]])
+        >>> screen(width=24).print(screen_table(table))  # doctest: +NORMALIZE_WHITESPACE
+        Classes
+        ┏━━━━━━━┳━━━━━━━━┓
+        ┃ class ┃ videos ┃
+        ┡━━━━━━━╇━━━━━━━━┩
+        │ run   │     40 │
+        └───────┴────────┘
+    """
     rows, title = list(table.rows), table.title
     names = [column.name for column in table.heads]
     if table.lowest and len(rows) > ROWS:

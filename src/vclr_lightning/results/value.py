@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from vclr_lightning.results.visuals import Embedded, Figure, Pictures
+from vclr_lightning.results.visuals import Embedded, Figure, Gallery
 
 TITLES = {
     "top1": "top-1",
@@ -131,7 +131,7 @@ class Table:
         ]
 
 
-Content = Table | Figure | Pictures | Embedded
+Content = Table | Figure | Gallery | Embedded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

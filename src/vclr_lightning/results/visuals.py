@@ -138,7 +138,7 @@ class PictureGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Gallery:
     """Groups of pictures.
 
     Attributes:

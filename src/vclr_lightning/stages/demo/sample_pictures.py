@@ -9,7 +9,7 @@ import torch
 
 from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
-from vclr_lightning.results import Picture, PictureGroup, Pictures
+from vclr_lightning.results import Gallery, Picture, PictureGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ _FRAMES = 3  # of a query or neighbour
 _SHUFFLED = ("neither is shuffled", "anchor shuffled", "positive shuffled", "both shuffled")
 
 
-def tuple_pictures(data: VideoDataModule, views: frozenset[str]) -> list[Pictures]:
+def tuple_pictures(data: VideoDataModule, views: frozenset[str]) -> list[Gallery]:
     """Return what the network saw of a few training videos in its first epoch.
 
     Args:
@@ -59,7 +59,7 @@ def tuple_pictures(data: VideoDataModule, views: frozenset[str]) -> list[Picture
         "loss is shown the tuples as numbered, and must predict which of them are shuffled."
     )
     title = "What the network saw"
-    return [Pictures(title=title, text=text, groups=groups, layout="cards")]
+    return [Gallery(title=title, text=text, groups=groups, layout="cards")]
 
 
 def _tuple(frames: Tensor, order: Sequence[int], x1: int) -> list[Picture]:
@@ -76,7 +76,7 @@ def _tuple(frames: Tensor, order: Sequence[int], x1: int) -> list[Picture]:
 
 def query_pictures(
     data: VideoDataModule, train: Mapping[str, FeatureSet], test: Mapping[str, FeatureSet]
-) -> Pictures:
+) -> Gallery:
     """Return the first held-out video of each class, and its nearest training videos.
 
     Args:
@@ -111,7 +111,7 @@ def query_pictures(
         "Unseen videos, and the training videos whose frozen features, in order, are nearest. "
         "Labels serve here to judge the result; training never saw them."
     )
-    return Pictures(title="What the features find", text=text, groups=groups, layout="strips")
+    return Gallery(title="What the features find", text=text, groups=groups, layout="strips")
 
 
 def _strips(

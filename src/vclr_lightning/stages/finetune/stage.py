@@ -236,11 +236,7 @@ def _result(
 
 
 def _test_split(data: VideoDataModule, name: str | None) -> str:
-    """Return the split to test on, before anything is trained.
-
-    Raises:
-        UserError: there are no videos to test on.
-    """
+    """Return the split to test on; refuse one without videos before anything is trained."""
     if name is not None:
         data.split(name)  # refuses a name that there is not
         return name

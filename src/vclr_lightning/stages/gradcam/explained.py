@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vclr_lightning.results import Picture, PictureGroup, Pictures, Result, Table
+from vclr_lightning.results import Gallery, Picture, PictureGroup, Result, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +117,7 @@ def gradcam_result(
         ),
         notes=notes,
         content=[
-            Pictures(groups=groups, layout="wide"),
+            Gallery(groups=groups, layout="wide"),
             Table(
                 title="Explained scores",
                 columns=["video", *(one.name for one in networks)],

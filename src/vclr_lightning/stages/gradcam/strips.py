@@ -9,34 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vclr_lightning.functional.grad_cam import overlay
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.stages.gradcam.heat_maps import HeatMap
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green, blue
-_OPACITY = 0.75  # where it is hottest
 _GAP, _BLOCK_GAP = 3, 16  # pixels between pictures, and between groups of them
 _SIDE, _HEAD, _TEXT = 132, 20, 12
 _PAPER, _INK = (253, 253, 251), (29, 35, 39)
-
-
-def overlay(pictures: Tensor, heat: Tensor) -> Tensor:
-    """Lay heat over grey pictures, whose own colours would be mistaken for heat.
-
-    The colours are matplotlib's ``inferno``, whose lightness rises all the way, so that it also
-    reads without colours. Where the heat is 0 the grey picture is left.
-
-    Shape:
-        ``(..., 3, H, W)`` uint8 and ``(..., H, W)`` from 0 to 1; result ``(..., 3, H, W)`` uint8
-    """
-    from matplotlib import colormaps
-
-    heat = heat.float().cpu().clamp(0, 1)
-    colours = 255 * torch.from_numpy(colormaps["inferno"](heat.numpy())[..., :3]).movedim(-1, -3)
-    grey = (pictures.float() * torch.tensor(_LUMA)[:, None, None]).sum(-3, keepdim=True)
-    blended = torch.lerp(grey, colours.float(), _OPACITY * heat[..., None, :, :])
-    return blended.round().to(torch.uint8)
 
 
 def video_strip(pictures: Tensor, order: Tensor, maps: Sequence[HeatMap]) -> NDArray[np.uint8]:

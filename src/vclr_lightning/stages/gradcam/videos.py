@@ -51,7 +51,7 @@ class ChosenVideo:
 
 
 @dataclass(frozen=True)
-class VideoFile:
+class SingleFile:
     """One file of no data set, as a :class:`~vclr_lightning.data.protocols.VideoTable`."""
 
     file: Path
@@ -168,7 +168,7 @@ def _find(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
 
 
 def _of_file(file: Path) -> ChosenVideo:
-    return ChosenVideo(VideoFile(file), 0, PyAVReader(), file.stem)
+    return ChosenVideo(SingleFile(file), 0, PyAVReader(), file.stem)
 
 
 def _of_row(module: VideoDataModule, split: str, row: int) -> ChosenVideo:

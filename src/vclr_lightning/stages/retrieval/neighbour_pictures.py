@@ -14,7 +14,7 @@ from vclr_lightning.data.loading.clip_reading import read_drawn
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.confusions import class_name
-from vclr_lightning.results import Picture, PictureGroup, Pictures
+from vclr_lightning.results import Gallery, Picture, PictureGroup
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ def neighbour_pictures(
     queries: int = 24,
     neighbours: int = 5,
     seed: int = 0,
-) -> tuple[Pictures, int]:
+) -> tuple[Gallery, int]:
     """Return queries and their nearest videos, as the middle frame of each.
 
     Args:
@@ -83,7 +83,7 @@ def neighbour_pictures(
         ]
         groups.append(PictureGroup(rows=[(query, found)]))
     hits = int((result.first_hit == 1).sum())
-    pictures = Pictures(
+    pictures = Gallery(
         groups=groups,
         title=f"{len(right)} of the {hits} whose nearest is right, and {len(wrong)} of the "
         f"{len(result) - hits} whose nearest is wrong, drawn with seed {seed}",
