@@ -26,8 +26,6 @@ SHORT_BY_DESIGN = {
 LONG = {
     "data/loading/datamodule.py",
     "evaluation/store.py",
-    "modules/encoding.py",
-    "modules/pretraining.py",
     "stages/features/extractor.py",
 }
 SHARED_CLASS_NAMES = {"Recipe"}

@@ -17,7 +17,7 @@ from vclr_lightning.models import TimmBackbone, export_backbone, load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.models.weights import load_initial_weights
-from vclr_lightning.modules.encoding import pixels_of
+from vclr_lightning.modules.input_pixels import pixels_of
 from vclr_lightning.modules.key_batchnorm import key_copy
 from vclr_lightning.stages.shared.run_config import inherited_settings
 

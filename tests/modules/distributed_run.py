@@ -29,7 +29,8 @@ from vclr_lightning.core.distributed import gather_with_gradient
 from vclr_lightning.core.distributed import rank as own_rank
 from vclr_lightning.core.random import torch_generator
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
-from vclr_lightning.modules.encoding import Pixels, encoded
+from vclr_lightning.modules.encoding import encoded
+from vclr_lightning.modules.input_pixels import Pixels
 from vclr_lightning.modules.key_batchnorm import shuffle_videos
 from vclr_lightning.objectives.base import Objective
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vclr_lightning.modules.encoding import Pixels, through
+from vclr_lightning.modules.encoding import through
+from vclr_lightning.modules.input_pixels import Pixels
 
 STEPS = 5
 LOSSES = ("inter", "intra", "video", "order")

@@ -74,9 +74,9 @@ def summarize_negatives(
 ) -> NegativeSummary:
     """Reduce the logits of ``query`` with all rows of ``queue`` in one pass over blocks of rows.
 
-    The gradient with respect to the queries is computed in the same pass, so neither direction
-    holds ``B x K`` or ``K x D`` values. The queue gets no gradient and is not kept for it, so it
-    may be overwritten afterwards. With ids, rows of the query's own id are left out.
+    The gradient to the queries is computed in the same pass, so neither direction holds ``B x K``
+    or ``K x D`` values, and the queue may be overwritten before the backward pass. With ids, rows
+    of the query's own id are left out.
 
     Shape:
         ``query``: ``(B, D)``; ``queue``: ``(K, D)``; ``own_ids``: ``(B,)``;

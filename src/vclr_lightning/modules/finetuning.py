@@ -19,7 +19,8 @@ from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.embedding import average_views
 from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
+from vclr_lightning.modules.encoding import through
+from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
 from vclr_lightning.modules.optimization import grouped_optimizer, tsm_groups, with_schedule

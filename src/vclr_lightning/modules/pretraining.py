@@ -18,15 +18,9 @@ from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.models.network_spec import record_network
-from vclr_lightning.modules.encoding import (
-    Encoded,
-    backbone_number,
-    encode_plan,
-    encoded,
-    pixels_of,
-    through,
-)
+from vclr_lightning.modules.encoding import Encoded, encode_plan, encoded, through
 from vclr_lightning.modules.encoding_plan import Forward, plan_encodings
+from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.modules.key_batchnorm import (
     KeyBatchNorm,
     check_key_options,
@@ -59,8 +53,8 @@ class PretrainModule(MetricAveragingModule):
         backbone: the network to train; see :class:`~vclr_lightning.models.backbone.Backbone`.
         objectives: factories by name; a class may appear under several names.
         optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.1)``.
-        weights: of the losses, by name; 1 by default. An objective of weight 0 is not built, and
-            clips that only it requests are neither decoded nor encoded.
+        weights: of the losses, by name; 1 by default. An objective of weight 0 is not built, so
+            nothing is decoded or encoded for it.
         scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
             each optimizer step. ``None`` for a constant learning rate.
         momentum: of the key encoder.
@@ -69,13 +63,12 @@ class PretrainModule(MetricAveragingModule):
             ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.
         batchnorm_groups: number of groups of ``"split"``.
         share_encodings: encode a frame once for all objectives, all frames of an encoder as one
-            BatchNorm batch. Otherwise as the released code: x1 by itself and the tuple by itself
-            through the query encoder; its second view, x2, x3 and the tuple one after another
-            through the key encoder, each a BatchNorm batch with its own shuffle.
+            BatchNorm batch. Otherwise as the released code: x1 and the tuple separately through the
+            query encoder; the second view, x2, x3 and the tuple separately through the key encoder,
+            each with its own shuffle.
         key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
             chunk separately. ``None`` for all at once.
-        mean: pixel mean of each channel, in 0 to 1; ``None`` for the backbone's.
-        std: pixel standard deviation of each channel; likewise.
+        mean, std: of each channel's pixels, in 0 to 1; ``None`` for the backbone's.
         channels_last: keep images and weights in the channels-last memory format. (In it, PyTorch
             2.14 on a CPU crashes in convolutions of only 4 channels.)
         compile: compile both encoders with ``torch.compile``.
@@ -86,7 +79,7 @@ class PretrainModule(MetricAveragingModule):
 
     Example:
         >>> from functools import partial
-        >>> from vclr_lightning.models.tiny import TinyBackbone
+        >>> from vclr_lightning.models import TinyBackbone
         >>> from vclr_lightning.objectives import InterFrame, TemporalOrder
         >>> module = PretrainModule(
         ...     backbone=TinyBackbone(width=8),
@@ -142,13 +135,9 @@ class PretrainModule(MetricAveragingModule):
         for _, key in self._momentum_pairs():
             key.requires_grad_(False)
         self.reset_key_encoder()
-        self.momentum = momentum
-        self.key_batchnorm = key_batchnorm
-        self.batchnorm_groups = batchnorm_groups
-        self.key_chunk = key_chunk
-        self.seed = seed
-        self._optimizer = optimizer
-        self._scheduler = scheduler
+        self.momentum, self.key_chunk, self.seed = momentum, key_chunk, seed
+        self.key_batchnorm, self.batchnorm_groups = key_batchnorm, batchnorm_groups
+        self._optimizer, self._scheduler = optimizer, scheduler
         self._pending = PendingKeys()
 
     @property
@@ -157,10 +146,7 @@ class PretrainModule(MetricAveragingModule):
         return self.plan.views
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Return the trained backbone's features, in evaluation mode and without gradient.
-
-        Shape: ``(M, C, T, H, W)`` uint8 to ``(M, F)``.
-        """
+        """Encode ``(M, C, T, H, W)`` uint8 to ``(M, F)`` in evaluation mode without gradient."""
         with evaluation_mode(self.query_encoder), torch.no_grad():
             return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)
 
@@ -168,8 +154,6 @@ class PretrainModule(MetricAveragingModule):
         """Copy the query side to the key side, after loading weights into the query side."""
         for query, key in self._momentum_pairs():
             key.load_state_dict(query.state_dict())
-
-    # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the weighted ``loss``, and each objective's own under ``losses``."""
@@ -182,8 +166,7 @@ class PretrainModule(MetricAveragingModule):
             if not isinstance(out, ObjectiveOutput) or out.loss.ndim:
                 kind = type(self.objectives[name]).__qualname__
                 raise TypeError(f"{kind} ({name}) must return an ObjectiveOutput of scalar loss")
-        loss = torch.stack([self.loss_weights[name] * out.loss for name, out in outputs.items()])
-        total = loss.sum()
+        total = torch.stack([self.loss_weights[n] * out.loss for n, out in outputs.items()]).sum()
         self._pending.add(outputs)
         self._log_step(total, outputs, len(batch["video_id"]))
         return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vclr_lightning.core.queue import QueueInit
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.contrastive import unit
-from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
+from vclr_lightning.objectives.queued import QueuedObjective
 
 
 class InterFrame(QueuedObjective):
@@ -39,27 +38,6 @@ class InterFrame(QueuedObjective):
     """
 
     keys_per_video = 3
-
-    def __init__(
-        self,
-        *,
-        num_features: int,
-        embedding_dim: int = 128,
-        temperature: float = 0.1,
-        queue_size: int = 131072,
-        own_mask: OwnMask = "video",
-        queue_init: QueueInit = "unit",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            num_features=num_features,
-            embedding_dim=embedding_dim,
-            temperature=temperature,
-            queue_size=queue_size,
-            own_mask=own_mask,
-            queue_init=queue_init,
-            seed=seed,
-        )
 
     def requests(self) -> Mapping[str, Request]:
         return frame_requests()

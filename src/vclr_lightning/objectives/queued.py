@@ -32,12 +32,12 @@ class QueuedObjective(Objective):
         self,
         *,
         num_features: int,
-        embedding_dim: int,
-        temperature: float,
-        queue_size: int,
-        own_mask: OwnMask,
-        queue_init: QueueInit,
-        seed: int,
+        embedding_dim: int = 128,
+        temperature: float = 0.1,
+        queue_size: int = 131072,
+        own_mask: OwnMask = "video",
+        queue_init: QueueInit = "unit",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if own_mask not in ("video", "group", "none"):

@@ -16,8 +16,9 @@ from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tu
 from vclr_lightning.functional.precision import full
 from vclr_lightning.models.checkpoints import QUERY_PREFIX, Checkpoint, read_checkpoint
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.encoding import backbone_number, pixels_of, through
+from vclr_lightning.modules.encoding import through
 from vclr_lightning.modules.finetuning import FinetuneModule
+from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.objectives.heads import projection_head
 from vclr_lightning.stages.shared.finetuned import load_finetuned
 from vclr_lightning.stages.shared.network import pretrained_network
