@@ -63,13 +63,17 @@ def shares(heat: Tensor) -> Tensor:
 
 
 def overlay(pictures: Tensor, heat: Tensor) -> Tensor:
-    """Lay heat over grey pictures, whose own colours would be mistaken for heat.
+    """Blend heat maps with grey versions of the images, whose colours could be mistaken for heat.
 
-    The colours are matplotlib's ``inferno``, whose lightness rises all the way, so that it also
-    reads without colours. Where the heat is 0 the grey picture is left.
+    The colormap is matplotlib's ``inferno``, whose lightness increases monotonically, so it is
+    readable without colours. Where the heat is 0, the grey image remains.
 
     Shape:
         ``(..., 3, H, W)`` uint8 and ``(..., H, W)`` from 0 to 1; result ``(..., 3, H, W)`` uint8
+
+    Example:
+        >>> overlay(torch.full((3, 1, 1), 100, dtype=torch.uint8), torch.zeros(1, 1)).tolist()
+        [[[100]], [[100]], [[100]]]
     """
     from matplotlib import colormaps
 
