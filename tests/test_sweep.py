@@ -137,8 +137,14 @@ def test_a_job_that_is_stopped_ends_the_sweep_with_its_table(
     assert [row["status"] for row in _csv()] == ["done", "stopped"]
 
 
-def test_a_job_of_several_processes_says_why_it_failed(video_folder: Path, tmp_path: Path) -> None:
-    command = [*TINY, f"data.root={video_folder}", "num_segments=0", "trainer.devices=2"]
+def test_a_job_of_several_processes_has_the_users_options_and_says_why_it_failed(
+    video_folder: Path, tmp_path: Path
+) -> None:
+    options = tmp_path / "my conf"
+    (options / "experiment").mkdir(parents=True)
+    (options / "experiment/mine.yaml").write_text("# @package _global_\nnum_segments: 0\n")
+    mine = ["--config-dir", "my conf", *TINY, "+experiment=mine"]
+    command = [*mine, f"data.root={video_folder}", "trainer.devices=2"]
     done = subprocess.run(
         [sys.executable, "-m", "vclr_lightning.train", *command],
         cwd=tmp_path,

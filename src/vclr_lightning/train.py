@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # HYDRA_FULL_ERROR is changed below; commands that a run starts read the user's choice here.
 _CHOICE = "VCLR_TRACEBACKS"
 _TRACEBACKS = os.environ.get(_CHOICE, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+# The user's own folders of options, for the commands that a sweep or an evaluation starts.
+_SEARCH_PATH = "VCLR_SEARCH_PATH"
 
 _USAGE = """\
 Pretrain a video network without labels (VCLR).
@@ -95,18 +97,48 @@ def _run_hydra() -> None:
     os.environ[_CHOICE] = str(int(_TRACEBACKS))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     with _errors_reported(), _failure_sent(), sweep_shown(tracebacks=_TRACEBACKS):
-        sys.argv[1:] = quote_overrides(sys.argv[1:])
+        sys.argv[1:] = _with_search_path(quote_overrides(sys.argv[1:]))
         check_sweep(sys.argv[1:])
         hydra.main(
             version_base="1.3", config_path="pkg://vclr_lightning.conf", config_name="config"
         )(_task)()
 
 
+def _with_search_path(words: list[str]) -> list[str]:
+    """Add the folders of options of the command that started this one, unless it repeats them."""
+    own = ("--config-dir", "-cd", "hydra.searchpath=")
+    if _SEARCH_PATH not in os.environ or any(word.startswith(own) for word in words):
+        return words
+    return [*words, f"hydra.searchpath={os.environ[_SEARCH_PATH]}"]
+
+
+@contextmanager
+def _search_path_shared() -> Iterator[None]:
+    """Let commands that the block starts find the user's options."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from vclr_lightning.core.overrides import hydra_value
+
+    before = os.environ.pop(_SEARCH_PATH, None)
+    sources = HydraConfig.get().runtime.config_sources
+    given = ("command-line", "hydra.searchpath in command-line")
+    folders = [f"{one.schema}://{one.path}" for one in sources if one.provider in given]
+    if folders:
+        os.environ[_SEARCH_PATH] = hydra_value(folders)
+    try:
+        yield
+    finally:
+        os.environ.pop(_SEARCH_PATH, None)
+        if before is not None:
+            os.environ[_SEARCH_PATH] = before
+
+
 def _task(cfg: DictConfig) -> float | None:
     from vclr_lightning.app.sweep import in_sweep, needs_command, run_job
 
     # The failure of a sweep's job is recorded, and the sweep continues with the next.
-    with nullcontext() if in_sweep() else _errors_reported(), _failure_sent():
+    errors = nullcontext() if in_sweep() else _errors_reported()
+    with errors, _failure_sent(), _search_path_shared():
         if needs_command(cfg):
             return run_job(cfg).get("best")
         from vclr_lightning.app.run import run
