@@ -101,6 +101,14 @@ def test_names_cannot_break_the_page() -> None:
     assert png(bars)[1:4] == b"PNG"
 
 
+def test_control_codes_in_names_are_replaced() -> None:
+    (bars,) = draw(Bars(groups={"a\x07b": {"c\x1b[31md": [0.5, 0.6]}}))
+    text = svg(bars)
+    assert ">a\N{REPLACEMENT CHARACTER}b<" in text
+    assert "\x07" not in text
+    ElementTree.fromstring(text)
+
+
 def test_bars_are_as_long_as_their_mean() -> None:
     (bars,) = draw(Bars(groups={"R@1": {"a": [0.2, 0.4], "b": [0.6]}}, chance={"R@1": 0.125}))
     text = svg(bars)

@@ -31,6 +31,7 @@ COLOURS = {
         )
     ),
 }
+_INVALID = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML, even escaped
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "vclr",  # the same figure is the same file
@@ -83,7 +84,8 @@ def svg(drawn: Drawn) -> str:
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with styled():
         drawn.drawing.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = re.sub(r" font-family: [^;\"]*;?", "", file.getvalue())  # the page has its own
+    text = _printable(file.getvalue())
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)  # the page has its own
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     used = {"", *re.findall(r"#([\w-]+)", text)}
@@ -106,7 +108,11 @@ def svg(drawn: Drawn) -> str:
     root.attrib |= {"role": "img", "aria-label": drawn.title}
     if drawn.fixed:
         root.set("style", f"max-width: {1.6 * width:.0f}px")
-    return ElementTree.tostring(root, encoding="unicode")
+    return _printable(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _printable(text: str) -> str:
+    return _INVALID.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def png(drawn: Drawn) -> bytes:
