@@ -109,6 +109,12 @@ def test_control_codes_in_names_are_replaced() -> None:
     ElementTree.fromstring(text)
 
 
+def test_values_beyond_single_precision_are_left_out() -> None:
+    chart = Chart(title="t", lines={"a": [(0, 1.0), (1, 1e308), (2, -1e308), (3, 2.0)]}, chance=1.5)
+    assert [*Curve(chart.lines["a"])] == [(0, 1.0), (3, 2.0)]
+    assert "a: 2 at the end" in drawn(chart)
+
+
 def test_bars_are_as_long_as_their_mean() -> None:
     (bars,) = draw(Bars(groups={"R@1": {"a": [0.2, 0.4], "b": [0.6]}}, chance={"R@1": 0.125}))
     text = svg(bars)

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 Point = tuple[float, float]  # step and value
 
 _MOST = 512  # groups of neighbouring points; a chart is some 300 pixels wide
+_LARGEST = float(np.finfo(np.float32).max)  # axes cannot be drawn up to the limits of a double
 _LONGEST = 1 << 20  # bytes of a header
 _AT_ONCE = 1 << 22  # bytes of rows
 _LOSSES = {
@@ -32,8 +33,8 @@ class Curve:
     """Points in order, thinned to what a chart can show: memory and time stay bounded.
 
     Up to 512 points are kept as they are. Of more, groups of neighbours are kept by their lowest,
-    highest and average value at their average step. What is not finite is left out. Iterating a
-    curve gives the points to draw.
+    highest and average value at their average step. What is not finite in single precision is left
+    out. Iterating a curve gives the points to draw.
 
     Example:
         >>> list(Curve([(0, 2.0), (10, 1.0)]))
@@ -52,7 +53,7 @@ class Curve:
         """Add points that come after those there are."""
         given = points if isinstance(points, np.ndarray) else [*points]
         new = np.array(given, dtype=np.float64).reshape(-1, 2)
-        new = new[np.isfinite(new).all(axis=1)]
+        new = new[(np.abs(new) <= _LARGEST).all(axis=1)]  # not of NaN either
         if not len(new):
             return
         sums = np.vstack([self._sums, np.column_stack([new, np.ones(len(new))])])
