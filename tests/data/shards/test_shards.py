@@ -33,7 +33,7 @@ from vclr_lightning.data.manifest.shard_paths import shard_place, stored_path
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import PyAVReader, ShardReader
 from vclr_lightning.data.shards import pack
-from vclr_lightning.data.shards.shard_writer import fill_shards
+from vclr_lightning.data.shards.shard_writer import ShardWriter, fill_shards
 from vclr_lightning.stages.shared.data import video_data
 
 Capture = pytest.CaptureFixture[str]
@@ -170,6 +170,19 @@ def _trained(where: Path, tmp_path: Path, **loading: object) -> list[dict[str, o
     batches = [batch for epoch in range(2) for batch in (loader.set_epoch(epoch), *loader)[1:]]
     loader.close()
     return batches
+
+
+def test_a_long_suffix_moves_no_video(root: Path, tmp_path: Path) -> None:
+    source = next(root.rglob("*.mp4"))
+    (tmp_path / "long").mkdir()
+    long = source.rename(tmp_path / "long" / f"a.{'b' * 120}")
+    about = {"path": long.name}
+    with (tmp_path / "00.tar").open("w+b") as sink:
+        writer = ShardWriter(sink)
+        start = writer.add(0, long, size=long.stat().st_size, about=about)
+        writer.finish()
+    content = (tmp_path / "00.tar").read_bytes()
+    assert content[start:].startswith(long.read_bytes())
 
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 1, "start_method": "spawn"}])

@@ -144,12 +144,14 @@ class ShardWriter:
             OSError: the shard cannot be written.
         """
         begin = self._tar.offset
+        blocks = -(-size // tarfile.BLOCKSIZE)
         suffix = PurePosixPath(source.name).suffix.lower() or ".video"
         try:
             with _reading():
                 file = source.open("rb")
             with file:
                 self._add(f"{number:08d}{suffix}", size, _CheckedSource(file))
+                start = self._tar.offset - blocks * tarfile.BLOCKSIZE  # a long name has two headers
                 with _reading():
                     if file.read(1):
                         raise VideoError("it changed while it was stored")
@@ -160,7 +162,7 @@ class ShardWriter:
             raise
         content = json.dumps(about, ensure_ascii=False).encode()
         self._add(f"{number:08d}.json", len(content), io.BytesIO(content))
-        return begin + tarfile.BLOCKSIZE  # of the header
+        return start
 
     def _add(self, name: str, size: int, content: Any) -> None:
         info = tarfile.TarInfo(name)
