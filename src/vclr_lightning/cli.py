@@ -1,4 +1,4 @@
-"""``vclr``: the tools beside training. A command's module is imported only when it is called."""
+"""``vclr``: the tools around training. A command's module is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="vclr",
-        description="Video-level contrastive learning: the tools beside training.",
+        description="Video-level contrastive learning: the tools around training.",
         epilog="`vclr COMMAND --help` describes each.",
     )
     parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")

@@ -44,7 +44,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     if "roots" in data and ("evaluations" not in cfg.stage.run or not set(data) <= _SUITE_KEYS):
         raise UserError(
             "a suite has its own data sets (data.roots), and this run names another; leave out"
-            " +suite=..., or the experiment, data=... or stage=... beside it"
+            " +suite=..., or the experiment, data=... or stage=... next to it"
         )
     _check_finite(cfg)
     for key, least in _COUNTS.items():  # others are computed from these
@@ -216,7 +216,7 @@ def with_network(
     pixels = spec.pop("_pixels_", None)
     cfg, recorded = cfg.copy(), cfg.copy()
     cfg.backbone.weights, recorded.backbone = given["weights"], spec
-    # The default network keeps its draws; others are drawn anew beside untrained ones.
+    # The default network keeps its draws; others are drawn again next to untrained ones.
     usual = spec == network_spec() and given["weights"] == cfg.init
     anew = checkpoint is not None or bool(cfg.stage.run.get("untrained"))
     return (recorded if (usual or anew) and pixels is None else cfg), recorded

@@ -67,7 +67,7 @@ class TinyBackbone(Backbone):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a strided 1x1."""
+    """Two 3x3 convolutions next to a strided 1x1."""
 
     def __init__(self, inside: int, outside: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES = [COLOURS[f"c{i}"] for i in range(6)]
-NAMED = 40  # classes, up to which their names stand beside a confusion matrix
+NAMED = 40  # classes, up to which their names stand next to a confusion matrix
 NUMBERED = 25  # classes, up to which its cells show numbers
 GOOD_IOU = 0.5  # from which a proposal is coloured
 _MANY = 60  # points of a curve, above which its moving average is drawn over it

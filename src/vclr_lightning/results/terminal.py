@@ -23,7 +23,7 @@ def show_result(result: Result) -> None:
 
 
 def scalar_table(scalars: Sequence[Scalar]) -> PlainTable:
-    """Return the scalars in %, with a row for each kind of reference that there is."""
+    """Return the scalars in %, with a row for each kind of reference."""
     table = PlainTable("%", min_width=60)
     for one in scalars:
         table.add_column(one.label, justify="right")

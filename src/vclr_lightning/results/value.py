@@ -32,7 +32,7 @@ def percent(share: float | None) -> str:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A measure between 0 and 1, beside what it is compared with.
+    """A measure between 0 and 1, and what it is compared with.
 
     Attributes:
         name: key of the measure.
@@ -141,7 +141,7 @@ class Result(Mapping[str, float]):
     Attributes:
         title: of the page.
         summary: what was found, in a sentence or two.
-        scalars: measures beside chance.
+        scalars: measures next to chance.
         content: tables, figures and pictures, in order.
         notes: what a reader has to know of the numbers, a sentence each.
         provenance: where network and data come from, by name.

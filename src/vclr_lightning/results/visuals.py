@@ -110,7 +110,7 @@ class Picture:
     Attributes:
         frames: ``(n, 3, H, W)`` or ``(3, H, W)`` uint8; ``None`` where the video cannot be read.
         caption: below the frames.
-        detail: beside the caption, such as a similarity.
+        detail: next to the caption, such as a similarity.
         tooltip: shown when pointed at.
         correct: marks the picture as right or wrong.
         badge: a number on the picture.
@@ -143,7 +143,7 @@ class Gallery:
 
     Attributes:
         groups: such as a query and its neighbours.
-        layout: ``"neighbours"``: large ones beside a query; ``"strips"``: frames of videos;
+        layout: ``"neighbours"``: large ones next to a query; ``"strips"``: frames of videos;
             ``"cards"``: small ones, groups side by side; ``"wide"``: one in a row, lossless.
     """
 

@@ -24,7 +24,7 @@ def earlier_results(
         columns, info = read_manifest(file)
     except UserError as error:
         if file.exists():
-            logger.warning("%s; the videos are indexed anew", error)
+            logger.warning("%s; the videos are indexed again", error)
         return {}
     made = info.root.absolute(), info.frames, info.decoded, info.max_damaged, info.schema
     if made != (root, frames, decode, max_damaged, SCHEMA_VERSION):

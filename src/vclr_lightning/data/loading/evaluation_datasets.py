@@ -103,7 +103,7 @@ class FramesDataset(_ClipsDataset):
         reader: opens them.
         transform: resizes and crops one frame.
         num_frames: m, at least 1.
-        every: instead, the middle frame of each run of so many frames; m then depends on the
+        every: instead, the middle frame of each run of this many frames; m then depends on the
             video, so a batch can hold one sample only.
         frames_per_clip: T, for networks of clips: m clips that begin evenly spaced, the last one
             ending with the video.

@@ -53,7 +53,7 @@ class BatchLoader:
 
     Args:
         dataset: returns a sample for a key.
-        batches: lists of keys, iterated anew each time.
+        batches: lists of keys, iterated again each time.
         workers: how samples are loaded.
 
     Raises:

@@ -148,7 +148,7 @@ def read_manifest(file: Path, *, verify: bool = True) -> tuple[dict[str, pa.Arra
             columns[field.name] = pa.nulls(len(batch), field.type)
     info = Info.from_json(header, file)
     if verify and (wrong := _never_written(columns, info, sealed)):
-        raise UserError(f"{file} is damaged ({wrong}): make the manifest anew with `vclr index`")
+        raise UserError(f"{file} is damaged ({wrong}): make the manifest again with `vclr index`")
     return columns, info
 
 

@@ -174,7 +174,7 @@ class Info:
         if wrong or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
             raise UserError(
                 f"{file} is damaged ({(wrong or ['classes'])[0]} is of another kind): make the "
-                "manifest anew with `vclr index`"
+                "manifest again with `vclr index`"
             )
         place = {"root": file.absolute().parent / str(root), "classes": tuple(classes)}
         return Info(**{**values, **place})  # type: ignore[arg-type]

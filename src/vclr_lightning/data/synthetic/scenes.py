@@ -141,7 +141,7 @@ def render(
     """Draw one frame per step: an action and its progress, or ``None`` for an empty scene.
 
     Every few frames the video cuts to another scene: background, colours, place, size and outline
-    of the object are drawn anew. Two moments of one video share nothing but the action.
+    of the object are drawn again. Two moments of one video share nothing but the action.
 
     Shape:
         Returns ``(len(steps), size, size, 3)`` uint8, RGB.

@@ -19,7 +19,7 @@ from vclr_lightning.objectives import TemporalOrder
 def held_out(
     module: PretrainModule, data: VideoDataModule, *, others: Mapping[str, Encode]
 ) -> dict[str, Any]:
-    """Measure ``module``, and ``others`` beside it, on two draws of every held-out video.
+    """Measure ``module`` and ``others`` on two draws of every held-out video.
 
     Returns:
         ``videos``, how many there are; ``instance_r1``, by name of the encoder, the share of videos

@@ -1,4 +1,4 @@
-"""Pretrain, then show what the frozen features are worth beside untrained ones and chance."""
+"""Pretrain, then show what the frozen features are worth next to untrained ones and chance."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def demo(
 
 
 def summary(frozen: FrozenTable) -> str:
-    """Say in a sentence what the first row of a table reaches, beside the others.
+    """Say in a sentence what the first row of a table reaches, next to the others.
 
     Example:
         >>> from vclr_lightning.evaluation import FrozenRow

@@ -54,10 +54,10 @@ class FeatureExtractor:
     """Returns the features of a split's videos; extracts them once.
 
     A 2D network encodes frames, spread evenly over a video from the first to the last
-    (Section 4.1 of the paper), or the middle one of every so many; a 3D network encodes clips that
-    begin there. Features depend on the weights' content, the videos, sampling, transform, layer and
-    precision, and are looked up by a hash of these. Within a process group every rank has to call
-    it.
+    (Section 4.1 of the paper), or the middle one of every ``every`` frames; a 3D network encodes
+    clips that begin there. Features depend on the weights' content, the videos, sampling,
+    transform, layer and precision, and are looked up by a hash of these. Within a process group
+    every rank has to call it.
 
     Args:
         data: the videos.
@@ -66,7 +66,7 @@ class FeatureExtractor:
         untrained: use random weights instead of the file's, for comparison.
         prefix: of the network's parameter names in a file of another program.
         num_frames: n, frames (clips) of a video.
-        every: instead, one of each run of so many frames, its middle one.
+        every: instead, the middle frame of each run of this many frames.
         frames_per_clip: T, of a network of clips.
         stride: distance between the frames of a clip.
         transform: resizes and crops a frame.

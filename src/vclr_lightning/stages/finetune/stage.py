@@ -238,7 +238,7 @@ def _result(
 def _test_split(data: VideoDataModule, name: str | None) -> str:
     """Return the split to test on; refuse one without videos before anything is trained."""
     if name is not None:
-        data.split(name)  # refuses a name that there is not
+        data.split(name)  # refuses an unknown name
         return name
     found = [split for split in ("val", "test") if data.splits.get(split)]
     if not found:

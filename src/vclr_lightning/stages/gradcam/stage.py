@@ -68,8 +68,8 @@ def gradcam(
         directory: where the files go.
         videos: paths of files, or paths and names within the data set; ``None`` for a sample.
         data: builds the data set, where it is needed.
-        others: more weights to set beside, by name or as a list; ``"none"``: the same network with
-            random weights.
+        others: more weights to compare with, by name or as a list; ``"none"``: the same network
+            with random weights.
         backbone: the network; ``None`` for the one that each file is of.
         target: ``"class"``, ``"similarity"`` or ``"order"``; ``None``: ``class`` where all
             checkpoints have a classifier, else ``similarity``.

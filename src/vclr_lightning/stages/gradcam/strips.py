@@ -128,7 +128,7 @@ def _font() -> Any:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break lines of text that are wider than so many pixels, anywhere: paths have no spaces."""
+    """Break lines of text that are wider than this many pixels, anywhere: paths have no spaces."""
     font, lines = _font(), [""]
     for letter in text:
         if letter == "\n" or (lines[-1] and font.getlength(lines[-1] + letter) > width):

@@ -109,7 +109,7 @@ def localization_result(
     shown: int = 5,
     seed: int = 0,
 ) -> Result:
-    """Return average recall, its curve, and some videos' best proposals beside the annotations.
+    """Return average recall, its curve, and some videos' best proposals next to the annotations.
 
     Args:
         videos: annotated ones.
@@ -183,7 +183,7 @@ def _recall_chart(curve: AverageRecall) -> Chart:
     for threshold in _CURVES:
         at = int(np.abs(THRESHOLDS - threshold).argmin())
         shares[f"tIoU {threshold:g}"] = curve.recall[at]
-    # Every second point: so many are drawn as they are, more would be smoothed.
+    # Every second point: this many are drawn unsmoothed.
     lines = {
         name: list(zip(curve.average_number[1::2].tolist(), share[1::2].tolist(), strict=True))
         for name, share in shares.items()

@@ -20,7 +20,7 @@ _TOP = 5  # scores of each video in predictions.csv
 
 
 def accuracies(result: ProbeResult) -> list[Scalar]:
-    """Return top-1, top-5 and mean class accuracy beside chance."""
+    """Return top-1, top-5 and mean class accuracy next to chance."""
     return [
         Scalar(name, share, chance=result.chance[name]) for name, share in result.accuracies.items()
     ]

@@ -81,14 +81,14 @@ class Command:
         """
         directory = Path(directory)
         record, files = directory / _RECORD, dict(self._files())
-        # Stages that train nothing always begin anew.
+        # Stages that train nothing always start over.
         continues = self._values.get("resume", "never") != "never"
         if continues and record.is_file() and (old := read_record(record) or files) != files:
             changed = [path for path in files if files[path] != old.get(path)] or list(old)
             raise UserError(
                 f"{directory} holds a run of other content of "
                 f"{changed[0] if changed else 'its files'}; give another name=, or resume=never to "
-                "run it anew"
+                "run it from the start"
             )
         arguments = self.arguments(directory)
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))

@@ -1,4 +1,4 @@
-"""Outcomes of several evaluations in one table, beside published and untrained numbers."""
+"""Outcomes of several evaluations in one table, next to published and untrained ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
-    """Return one table of all outcomes, beside chance, untrained and published numbers.
+    """Return one table of all outcomes next to chance, untrained and published numbers.
 
     Example:
         >>> outcome = Outcome(name="ucf101", stage="retrieval", dataset="UCF101", values={"r1": .5})
