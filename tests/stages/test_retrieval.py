@@ -319,3 +319,5 @@ def test_from_a_checkpoint_by_the_command(
     assert "reusing" in again
     assert "extracting" not in again
     assert json.loads((folder / "result.json").read_text()) == values
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
+    assert "logger.wandb cannot log the results" in command(*look_up, "logger=wandb")

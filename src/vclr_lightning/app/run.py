@@ -102,10 +102,25 @@ def _run(
     if is_rank_zero():
         _write(result, json.dumps(values, indent=1) + "\n")
         if isinstance(measured, Result):
-            given = getattr(stage, "keywords", {}).get("loggers")
-            loggers = given if trains else instantiate(cfg.get("logger") or {})
-            log_result(measured, filter(None, (loggers or {}).values()))
+            given = getattr(stage, "keywords", {}).get("loggers") or {}
+            loggers = given.values() if trains else _loggers(cfg)
+            log_result(measured, filter(None, loggers))
     return values
+
+
+def _loggers(cfg: DictConfig) -> Iterator[Any]:
+    """Yield the loggers; one that cannot be built is a warning, for everything is written."""
+    from hydra.utils import instantiate
+
+    for name, node in (cfg.get("logger") or {}).items():
+        try:
+            logger_of_run = instantiate(node)
+        except Exception as error:  # whatever a service raises
+            last = list(causes(error))[-1]
+            what = " ".join(f"{type(last).__name__}: {last}".split())
+            logger.warning("logger.%s cannot log the results: %s", name, what)
+        else:
+            yield logger_of_run
 
 
 @contextmanager
