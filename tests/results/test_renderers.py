@@ -140,6 +140,14 @@ def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:
     assert (drawing.size, caption) == ((640, 400), ["loss"])
 
 
+def test_wandb_receives_more_pictures_than_it_keeps_under_one_key() -> None:
+    picture = Picture(frames=torch.zeros(3, 8, 8, dtype=torch.uint8))
+    gallery = Gallery(groups=[PictureGroup(rows=[("query", [picture] * 144)])], title="found")
+    log_result(Result(title="", content=[gallery]), [sink := Recorder()])
+    counts = {key: len(images) for key, (images, _) in sink.images.items()}
+    assert counts == {"test/found": 100, "test/found, from 101": 44}
+
+
 def test_any_logger_gets_the_numbers_and_a_failure_ends_nothing(
     result: Result, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,8 @@ from vclr_lightning.results.visuals import Embedded, Gallery, Picture
 
 logger = logging.getLogger(__name__)
 
+_IMAGES = 100  # under one key; W&B keeps 108
+
 
 def log_result(result: Result, loggers: Iterable[Any]) -> None:
     """Log a result; one that cannot be logged is a warning, for its files are written already.
@@ -56,8 +58,13 @@ def _log_to_wandb(result: Result, sink: Any, numbers: Mapping[str, float]) -> No
             rows = [[label, *row] for group in item.groups for label, row in group.rows]
             found = [p for row in rows for p in row if isinstance(p, Picture)]
             found = [p for p in found if p.frames is not None]
-            images = [_joined(p.frames) for p in found]
-            sink.log_image(key=key, images=images, caption=[p.tooltip or p.caption for p in found])
+            for first in range(0, len(found), _IMAGES):
+                some = found[first : first + _IMAGES]
+                sink.log_image(
+                    key=f"{key}, from {first + 1}" if first else key,
+                    images=[_joined(picture.frames) for picture in some],
+                    caption=[picture.tooltip or picture.caption for picture in some],
+                )
         elif not isinstance(item, Embedded):
             drawn = figures.draw(item)
             images = [Image.open(io.BytesIO(svg.png(one))) for one in drawn]
