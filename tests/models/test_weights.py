@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision.models as tv
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
@@ -351,6 +352,15 @@ def test_another_file_is_told_in_words(
         load_initial_weights(TinyBackbone(width=8), file)
     assert str(error.value).startswith(f"{file} {told}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_safetensors_of_another_program(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file((source := TinyBackbone(width=8)).state_dict(), file, metadata)
+    report = load_initial_weights(target := TinyBackbone(width=8), file)
+    assert (report.missing, report.left) == ((), ())
+    assert torch.equal(target.state_dict()["stem.weight"], source.state_dict()["stem.weight"])
 
 
 @pytest.mark.parametrize("name", ["weights.ckpt", "weights.safetensors"])

@@ -95,7 +95,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         cut = "ncomplete" in str(error)  # fewer bytes than the header promises
         raise UserError(f"{path} {CUT if cut else CHANGED}") from error
     digest = metadata.pop(CHECKSUM, None)
-    if digest not in (None, exported_digest(header, mapped_bytes(path)[8 + length :])):
+    if digest is not None and digest != exported_digest(header, mapped_bytes(path)[8 + length :]):
         raise UserError(f"{path} {CHANGED}")
     return tensors, metadata
 
