@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import parse_with_checksum, with_checksum
-from vclr_lightning.evaluation.features import FACTS
+from vclr_lightning.evaluation.features import VIDEO_COLUMNS
 from vclr_lightning.evaluation.store import FEATURES, FeatureStore
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ class EncodedBatch:
         file: features of batches, one after another.
         offset: of this batch, in bytes.
         width: F; 0 without a video.
-        facts: of each video: ``rows`` of features, ``count`` of encoded frames, and
-            :data:`~vclr_lightning.evaluation.features.FACTS`.
+        columns: of each video: ``rows`` of features, ``count`` of encoded frames, and
+            :data:`~vclr_lightning.evaluation.features.VIDEO_COLUMNS`.
         rejected: videos that could not be read.
     """
 
     file: Path
     offset: int
     width: int
-    facts: Mapping[str, list[int]]
+    columns: Mapping[str, list[int]]
     rejected: list[dict[str, Any]]
 
     def read(self) -> NDArray[np.float32]:
         """Return the features, ``(rows, F)``."""
-        rows = sum(self.facts["rows"])
+        rows = sum(self.columns["rows"])
         if not rows:
             return np.zeros((0, self.width), dtype=np.float32)
         shape = (rows, self.width)
@@ -91,13 +91,13 @@ class FeatureJournal:
             UserError: the disk is full.
         """
         content = torch.cat(list(features)).float().cpu().numpy().tobytes() if features else b""
-        facts = {name: batch[name].tolist() for name in FACTS}  # type: ignore[literal-required]
+        columns = {name: batch[name].tolist() for name in VIDEO_COLUMNS}  # type: ignore[literal-required]
         line = {
             "block": list(block),
             "width": features[0].shape[1] if features else 0,
             "bytes": len(content),
             "crc": zlib.crc32(content),
-            "facts": facts
+            "facts": columns
             | {"rows": [len(f) for f in features], "count": batch["mask"].sum(dim=1).tolist()},
             "rejected": batch["rejected"],
         }
@@ -149,20 +149,20 @@ def read_store(folder: Path, blocks: Sequence[tuple[int, ...]]) -> Batches:
         UserError: it is damaged.
     """
     store = FeatureStore.open(folder, verify=False)
-    facts = {name: getattr(store, name).tolist() for name in (*FACTS, "count")}
+    columns = {name: getattr(store, name).tolist() for name in (*VIDEO_COLUMNS, "count")}
     shape, file = store.features.shape, folder / FEATURES
-    facts["rows"] = facts["count"]
+    columns["rows"] = columns["count"]
     if store.form != "ragged":
-        facts["rows"] = [1 if store.form == "mean" else shape[1]] * len(store)
+        columns["rows"] = [1 if store.form == "mean" else shape[1]] * len(store)
     size = np.dtype(np.float32).itemsize * shape[-1]
-    header = file.stat().st_size - size * sum(facts["rows"])
-    starts = np.cumsum([0, *facts["rows"]])
-    position = {row: at for at, row in enumerate(facts["index"])}
+    header = file.stat().st_size - size * sum(columns["rows"])
+    starts = np.cumsum([0, *columns["rows"]])
+    position = {row: at for at, row in enumerate(columns["index"])}
     batches: Batches = {}
     for block in blocks:
         if all(row in position for row in block):
             part = slice(position[block[0]], position[block[-1]] + 1)
             offset = header + size * int(starts[part.start])
-            of_block = {name: values[part] for name, values in facts.items()}
+            of_block = {name: values[part] for name, values in columns.items()}
             batches[block] = EncodedBatch(file, offset, shape[-1], of_block, [])
     return batches

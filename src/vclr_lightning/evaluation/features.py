@@ -16,7 +16,7 @@ from vclr_lightning.evaluation.encoders import Encode
 if TYPE_CHECKING:
     from vclr_lightning.core.types import FramesBatch, Rejection
 
-FACTS = ("label", "video_id", "group_id", "index")
+VIDEO_COLUMNS = ("label", "video_id", "group_id", "index")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FeatureSet:
 
     def select(self, keep: Tensor) -> FeatureSet:
         """Return the videos where ``keep`` ``(N,)`` is true."""
-        rows = {name: getattr(self, name)[keep] for name in ("mean", "segments", *FACTS)}
+        rows = {name: getattr(self, name)[keep] for name in ("mean", "segments", *VIDEO_COLUMNS)}
         frames = tuple(f for f, kept in zip(self.frames, keep.tolist(), strict=False) if kept)
         return FeatureSet(**rows, frames=frames, rejected=self.rejected)
 
@@ -163,26 +163,26 @@ def extract_each(
     means: dict[str, list[Tensor]] = {name: [] for name in encoders}
     parts: dict[str, list[Tensor]] = {name: [] for name in encoders}
     frames: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    facts: dict[str, list[Tensor]] = {name: [] for name in FACTS}
+    columns: dict[str, list[Tensor]] = {name: [] for name in VIDEO_COLUMNS}
     rejected: list[Rejection] = []
     for batch in track(loader, description, show=show):
         rejected += batch["rejected"]
         if not len(batch["video_id"]):
             continue
-        for name, values in facts.items():
+        for name, values in columns.items():
             values.append(batch[name].cpu())  # type: ignore[literal-required]
         for name, of_each in encode_batch(encoders, batch, device=device, chunk=chunk).items():
             means[name] += [video.mean(dim=0).cpu() for video in of_each]
             parts[name] += [segment_means(video, segments).cpu() for video in of_each]
             frames[name] += [video.cpu() for video in of_each if keep_frames]
-    if not facts["index"]:
+    if not columns["index"]:
         example = f"; the first, {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
         raise UserError(f"none of the {len(rejected)} videos can be read{example}")
     return {
         name: FeatureSet(
             mean=torch.stack(means[name]),
             segments=torch.stack(parts[name]),
-            **{fact: torch.cat(values) for fact, values in facts.items()},
+            **{name: torch.cat(values) for name, values in columns.items()},
             frames=tuple(frames[name]),
             rejected=rejected,
         )

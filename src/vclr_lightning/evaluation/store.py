@@ -14,7 +14,7 @@ from vclr_lightning.core.arrays import map_array, map_arrow
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import parse_with_checksum, read_text
-from vclr_lightning.evaluation.features import FACTS, FeatureSet, segment_means
+from vclr_lightning.evaluation.features import VIDEO_COLUMNS, FeatureSet, segment_means
 
 if TYPE_CHECKING:
     from vclr_lightning.core.types import Rejection
@@ -211,8 +211,8 @@ class FeatureStore:
             parts = self.mean[:, None]
         else:
             parts = torch.stack([segment_means(self.video(i), segments) for i in range(len(self))])
-        facts = {name: getattr(self, name) for name in FACTS}
-        return FeatureSet(mean=self.mean, segments=parts, **facts, rejected=self.rejected)
+        columns = {name: getattr(self, name) for name in VIDEO_COLUMNS}
+        return FeatureSet(mean=self.mean, segments=parts, **columns, rejected=self.rejected)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield what :meth:`video` returns, for each video."""
@@ -247,7 +247,7 @@ def _check(about: Mapping[str, Any], rows: Any, features: Tensor) -> None:
     """Raise ``ValueError`` if readable files contain what the extraction never writes."""
     import pyarrow as pa
 
-    columns = [(name, pa.int64()) for name in (*FACTS, "count")]
+    columns = [(name, pa.int64()) for name in (*VIDEO_COLUMNS, "count")]
     schema = pa.schema([*columns, ("name", pa.string()), ("path", pa.string())])
     if not rows.schema.equals(schema) or any(column.null_count for column in rows.columns):
         raise ValueError(f"{ROWS} has other columns")

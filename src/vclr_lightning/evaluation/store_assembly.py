@@ -15,7 +15,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import checksum, mapped_bytes
 from vclr_lightning.core.reading import write_record
 from vclr_lightning.evaluation.feature_journals import EncodedBatch
-from vclr_lightning.evaluation.features import FACTS
+from vclr_lightning.evaluation.features import VIDEO_COLUMNS
 from vclr_lightning.evaluation.store import ABOUT, FEATURES, FORMAT, ROWS
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def assemble(
     Raises:
         UserError: no video could be read, or the disk is full.
     """
-    facts = {
-        name: np.array([value for b in batches for value in b.facts[name]], dtype=np.int64)
-        for name in (*FACTS, "count")
+    columns = {
+        name: np.array([value for b in batches for value in b.columns[name]], dtype=np.int64)
+        for name in (*VIDEO_COLUMNS, "count")
     }
     rejected = [item for batch in batches for item in batch.rejected]
-    videos = len(facts["index"])
+    videos = len(columns["index"])
     if not videos:
         example = f"; the first, {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
         raise UserError(f"none of the {len(rejected)} videos can be read{example}")
@@ -68,7 +68,7 @@ def assemble(
     shape = {
         "mean": (videos, width),
         "frames": (videos, frames, width),
-        "ragged": (int(facts["count"].sum()), width),
+        "ragged": (int(columns["count"].sum()), width),
     }[form]
     about = {
         "format": FORMAT,
@@ -82,7 +82,7 @@ def assemble(
     old = replaced_store(work)
     try:
         _write_features(work / FEATURES, batches, shape)
-        _write_rows(work / ROWS, facts, names=names, paths=paths)
+        _write_rows(work / ROWS, columns, names=names, paths=paths)
         about["checksum_of_features"] = checksum(mapped_bytes(work / FEATURES))
         write_record(work / ABOUT, about)
         for journal in (*work.glob("*.bin"), *work.glob("*.jsonl")):
@@ -110,7 +110,7 @@ def _write_features(file: Path, batches: Sequence[EncodedBatch], shape: tuple[in
         if not len(rows):
             continue  # no video of the batch could be read
         if len(shape) == 3:  # (rows, F) to (videos, n, F): the last frame is repeated
-            videos = np.split(rows, np.cumsum(batch.facts["rows"])[:-1])
+            videos = np.split(rows, np.cumsum(batch.columns["rows"])[:-1])
             frames = np.arange(shape[1])
             rows = np.stack([video[np.minimum(frames, len(video) - 1)] for video in videos])
         target[start : start + len(rows)] = rows
@@ -120,15 +120,15 @@ def _write_features(file: Path, batches: Sequence[EncodedBatch], shape: tuple[in
 
 def _write_rows(
     file: Path,
-    facts: Mapping[str, NDArray[np.int64]],
+    columns: Mapping[str, NDArray[np.int64]],
     *,
     names: Sequence[str],
     paths: Sequence[str],
 ) -> None:
     import pyarrow as pa
 
-    index = facts["index"].tolist()
-    columns = {name: pa.array(values) for name, values in facts.items()}
+    index = columns["index"].tolist()
+    columns = {name: pa.array(values) for name, values in columns.items()}
     columns["name"] = pa.array([names[i] for i in index], pa.string())
     columns["path"] = pa.array([paths[i] for i in index], pa.string())
     with file.open("wb") as sink:

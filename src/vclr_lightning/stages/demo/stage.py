@@ -119,7 +119,7 @@ def demo(
                     {name: known[name][0] for name in shown},
                     {name: unseen[name][0] for name in shown},
                 ),
-                *training_content(charts, text=" ".join(remarks(scalars, charts))),
+                *training_content(charts, text=" ".join(findings(scalars, charts))),
                 *tuple_pictures(data, module.required_views),
             ],
             provenance=run_settings(directory),
@@ -164,7 +164,7 @@ VCLR, 12.5% at chance level.'
     )
 
 
-def remarks(scalars: Sequence[Scalar], charts: Sequence[Chart]) -> list[str]:
+def findings(scalars: Sequence[Scalar], charts: Sequence[Chart]) -> list[str]:
     """Explain, a sentence each, what in a run's numbers and curves looks worse than it is."""
     found = []
     order = next((one for one in scalars if one.name == "order"), None)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class FinetuneRecipe:
     """The learning rate of a published recipe, and its global batch.
 
     Args:
@@ -45,7 +45,7 @@ class Recipe:
         """Return the learning rate for another global batch.
 
         Example:
-            >>> Recipe(lr=0.02, batch_size=128).scaled(64)
+            >>> FinetuneRecipe(lr=0.02, batch_size=128).scaled(64)
             0.01
         """
         return self.lr * batch_size / self.batch_size
@@ -64,7 +64,7 @@ def finetune(
     directory: str | Path,
     num_classes: int | None = None,
     test_split: str | None = None,
-    recipe: Recipe | None = None,
+    recipe: FinetuneRecipe | None = None,
     init: str | Path | None = None,
     monitor: str | None = None,
     checkpoint: Path | None = None,
