@@ -182,6 +182,15 @@ def test_jobs_of_an_earlier_sweep_are_forgotten(tmp_path: Path) -> None:
     assert read_jobs(tmp_path) == []
 
 
+def test_a_sweep_without_a_job_leaves_the_earlier_table(tmp_path: Path) -> None:
+    record_job(tmp_path, Job(number=0, overrides=["seed=1"], folder="a"))
+    assert len(write_table(tmp_path)) == 1
+    before = (tmp_path / "sweep.csv").read_text()
+    forget_jobs(tmp_path)
+    assert write_table(tmp_path) == []
+    assert (tmp_path / "sweep.csv").read_text() == before
+
+
 def test_special_characters_are_escaped_and_csv_is_exact(tmp_path: Path) -> None:
     record_job(tmp_path, Job(number=0, overrides=["b.c=x=y"], folder="a|b", values={"x": 1 / 3}))
     record_job(tmp_path, Job(number=1, overrides=["+b.c=z"], folder="c"))

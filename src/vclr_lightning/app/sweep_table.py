@@ -93,8 +93,12 @@ def sweep_rows(jobs: Sequence[Job], measures: Sequence[str], *, digits: int) -> 
 
 
 def write_table(folder: Path) -> list[Job]:
-    """Write ``sweep.csv`` and ``sweep.md`` with every measure, and return the recorded jobs."""
-    jobs = read_jobs(folder)
+    """Write ``sweep.csv`` and ``sweep.md`` with every measure, and return the recorded jobs.
+
+    Without any, as after a mistake in the command, the tables of an earlier sweep stay.
+    """
+    if not (jobs := read_jobs(folder)):
+        return []
     measures = measures_of(jobs)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(sweep_rows(jobs, measures, digits=17))
