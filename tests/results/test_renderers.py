@@ -140,6 +140,14 @@ def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:
     assert (drawing.size, caption) == ((640, 400), ["loss"])
 
 
+def test_wandb_receives_the_numbers_of_several_evaluations() -> None:
+    several = {"numbers": {"ucf101/linear_probe/top1": 0.5}}
+    log_result(Result(title="Evaluation", **several), [sink := Recorder()])
+    assert sink.summary == {"test/ucf101/linear_probe/top1": 0.5}
+    log_result(Result(title="Pretraining", page="", **several), [sink := Recorder()])
+    assert sink.summary == {}
+
+
 def test_wandb_receives_more_pictures_than_it_keeps_under_one_key() -> None:
     picture = Picture(frames=torch.zeros(3, 8, 8, dtype=torch.uint8))
     gallery = Gallery(groups=[PictureGroup(rows=[("query", [picture] * 144)])], title="found")

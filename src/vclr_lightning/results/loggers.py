@@ -30,7 +30,10 @@ def log_result(result: Result, loggers: Iterable[Any]) -> None:
         >>> log_result(Result(title="", scalars=[Scalar("r1", 0.5)]), [Printing()])
         {'test/r1': 0.5}
     """
-    numbers = {f"test/{one.name}": one.value for one in result.scalars}
+    values = {one.name: one.value for one in result.scalars}
+    if not values and result.page:  # a table of several evaluations; training logs its own metrics
+        values = dict(result.numbers)
+    numbers = {f"test/{name}": value for name, value in values.items()}
     for sink in loggers:
         try:
             if callable(own := getattr(sink, "log_result", None)):
