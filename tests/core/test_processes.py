@@ -8,6 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,26 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 def _written(file: Path) -> int:
     """Wait for a process to write its number."""
+    deadline = time.monotonic() + 120
     while not (file.exists() and file.read_text().endswith("\n")):
+        assert time.monotonic() < deadline, "the process wrote nothing"
         time.sleep(0.01)
     return int(file.read_text())
+
+
+def _forked(function: Callable[[], object]) -> int:
+    """Call a function in a forked process, which ends with it, and return its number."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            # Of a fork server that another test has started, this process is no parent.
+            forkserver._forkserver.__init__()  # type: ignore[misc]
+            function()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
 
 
 def _assert_ends(process: int, *, within: float = 20) -> None:
@@ -53,9 +73,7 @@ follow_parent()
 write("at work")
 time.sleep(60)
 """
-    pid = os.fork()
-    if pid == 0:
-        run_command([sys.executable, "-c", code])
+    pid = _forked(lambda: run_command([sys.executable, "-c", code]))
     command = _written(tmp_path / moment)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -81,9 +99,8 @@ class Waits(Dataset[dict[str, Any]]):
 @pytest.mark.parametrize(("method", "stopped"), [("fork", True), ("forkserver", False)])
 def test_workers_end_with_who_loads(method: StartMethod, stopped: bool, tmp_path: Path) -> None:
     dataset = Waits(tmp_path / "worker", stopped=stopped)
-    pid = os.fork()
-    if pid == 0:
-        list(BatchLoader(dataset, [[0]], WorkerOptions(num_workers=1, start_method=method)))
+    options = WorkerOptions(num_workers=1, start_method=method)
+    pid = _forked(lambda: list(BatchLoader(dataset, [[0]], options)))
     worker = _written(tmp_path / "worker")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
