@@ -171,4 +171,4 @@ def main(folder: str, epochs: int = 100, batch_size: int = 32) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:2] or sys.exit("usage: python examples/vclr_in_one_file.py FOLDER"))

@@ -124,11 +124,11 @@ def test_index_and_show(
     assert (tmp_path / "videos.rejected.csv").is_file()
 
     assert main(["show", "videos.arrow", "--check"]) == 0
-    assert "0 of 3 files are not as they were indexed" in capsys.readouterr().out
+    assert "0 of 3 files have changed since they were indexed" in capsys.readouterr().out
     (root / "walk" / "s2_a.mp4").unlink()
     assert main(["show", "videos.arrow", "--check", "--split", "train"]) == 0
     shown = capsys.readouterr().out
-    assert "1 of 3 files are not as they were indexed" in shown
+    assert "1 of 3 files have changed since they were indexed" in shown
     assert "missing: walk/s2_a.mp4" in shown
     fails(["show", "videos.arrow", "--split", "val"], "no split 'val'; it has: train", capsys)
     root.rename(tmp_path / "moved")

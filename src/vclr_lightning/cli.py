@@ -73,7 +73,12 @@ def _dispatch(arguments: Sequence[str]) -> None:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
         raise UserError(f"there is no command {command!r}; {hint}")
     parser = build_parser(command)
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    # argparse takes positional arguments from one place only: `vclr bench a=1 --seconds 5 b=2`.
+    if hasattr(chosen, "overrides") and all(word[0] != "-" and "=" in word for word in rest):
+        chosen.overrides += rest
+    elif rest:
+        raise UserError(f"unrecognized arguments: {' '.join(rest)}; see `vclr {command} --help`")
     if command is None:
         parser.print_help()
     else:

@@ -205,7 +205,7 @@ class Bench:
         table.add_row("the device takes", f"{1 / step.per_video:.3g} videos/s")
         table.add_row("a worker delivers", f"{1 / self.sample.wall:.3g} videos/s")
         table.add_row("workers that keep it busy", f"{self.now.workers}")
-        table.add_row("workers that there can be", f"{self.available}")
+        table.add_row("cores for workers", f"{self.available}")
         if run is None:
             table.add_row("measured together", f"no: {self.run_reason}")
         else:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     if args.check:
         changed = changed_files(manifest)
         files = summarise(manifest).files
-        show(f"{len(changed)} of {files} files are not as they were indexed")
+        show(f"{len(changed)} of {files} files have changed since they were indexed")
         show(*(f"  {what}: {path}" for path, what in list(changed.items())[:_LISTED]))
         if len(changed) > _LISTED:
             show(f"  and {len(changed) - _LISTED} more")

@@ -216,7 +216,7 @@ class KNNProbe(Probe):
         )
         k = min(self.k, len(rows.features))
         scores = scores.masked_fill(scores == 0, -torch.inf)  # no vote
-        return ProbeScores(scores.cpu(), f"{k} nearest, T = {self.temperature:g}")
+        return ProbeScores(scores.cpu(), f"k-NN, k = {k}, T = {self.temperature:g}")
 
 
 PROBES: dict[str, type[Probe]] = {"svm": SVMProbe, "logistic": LogisticProbe, "knn": KNNProbe}

@@ -116,7 +116,8 @@ def read_metrics(path: str | Path) -> dict[str, Curve]:
                     if name not in ("step", "epoch") and np.isfinite(points[:, 1]).any():
                         curves.setdefault(name, Curve()).extend(points)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); give the folder of a run") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}); give the folder of a run") from error
     if bad and not good:
         raise UserError(f"{path} is no table of metrics: none of its {bad} lines holds numbers")
     if bad:

@@ -83,7 +83,7 @@ def test_what_is_left_out_is_said(
     command = ["index", str(root), "--dataset", "ucf101", "--annotations", str(lists)]
     assert main([*command, "--out", str(tmp_path / "m.arrow")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "1 x no such video; there remain test 2, train 1" in shown
+    assert "1 x no such video; indexed: test 2, train 1" in shown
     assert "1 classes have no video in train, but 2 in other splits: Walk 2" in shown
     assert main(["show", str(tmp_path / "m.arrow")]) == 0
     assert "not in train" in capsys.readouterr().out

@@ -83,7 +83,7 @@ class Indexed:
                 0,
                 f"{len(self.rejected):,} rejected, listed in "
                 f"{shlex.quote(str(self.rejected_file))}: {reasons_of(self.rejected)}; "
-                f"there remain {kept}",
+                f"indexed: {kept}",
             )
         return [line for line in lines if line]
 

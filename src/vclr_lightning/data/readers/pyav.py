@@ -20,7 +20,7 @@ class PyAVReader:
     All wanted frames of a video are read in one pass over the packets they need: the reader seeks
     only if a later keyframe lies in between, and skips frames to which no other refers. Every
     frame equals, bit by bit, the one of the same index in a decode of the whole file; if the
-    file's own metadata is in doubt, it is decoded from the start (``docs/design.md`` names the
+    file's own metadata is in doubt, it is decoded from the start (``docs/decisions.md`` names the
     files whose metadata misleads unnoticed). Frames are upright, as the display matrix says.
 
     Args:

@@ -81,7 +81,9 @@ class Packed:
         """Return lines on what was done before, or failed."""
         lines = failure_lines(self.failed, self.failed_file)
         if self.earlier:
-            lines.insert(0, f"{self.earlier:,} shards were written by an earlier run")
+            lines.insert(
+                0, f"written by an earlier run: {self.earlier:,} of {self.shards:,} shards"
+            )
         return lines
 
 

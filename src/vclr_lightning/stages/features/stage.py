@@ -38,7 +38,7 @@ def extract(
         features.data.split(name)  # a mistake is reported before hours of work
     stores = {name: features(name) for name in names}
     table = Table(
-        title=f"features of {features.weights}",
+        title="Features",
         columns=["split", "videos", "left out", "labels", "features", "folder"],
         rows=[
             (

@@ -117,7 +117,7 @@ def gradcam_result(
         ),
         notes=notes,
         content=[
-            Gallery(groups=groups, layout="wide"),
+            Gallery(title="Heat maps", groups=groups, layout="wide"),
             Table(
                 title="Explained scores",
                 columns=["video", *(one.name for one in networks)],

@@ -118,7 +118,7 @@ def localization_result(
         record: plain values to keep with the measures.
         numbers: further numbers of the result.
         pictures: videos to show, drawn by the seed.
-        shown: proposals of each, those of the highest scores.
+        shown: highest-scoring proposals of each.
         seed: of the draw, and of segments at random.
     """
     metric = AverageRecallAtAN(numbers=NUMBERS, sync_on_compute=False)
@@ -129,14 +129,14 @@ def localization_result(
     segments = sum(len(video.spans) for video in videos)
     count = min(pictures, len(videos))
     rows = sorted(np.random.default_rng(seed).choice(len(videos), count, replace=False).tolist())
-    content: list[Any] = [Charts(charts=[_recall_chart(curve)])]
+    content: list[Any] = [Charts(title="Average recall", charts=[_recall_chart(curve)])]
     if rows:
         content.append(
             Timelines(
-                title=f"{count} of {len(videos)} videos, drawn with seed {seed}: truth, and the "
-                f"{shown} proposals of the highest scores",
-                text="Top: annotations. Below: proposals with their score and their largest tIoU; "
-                "coloured where it is at least 0.5.",
+                title="Annotations and proposals",
+                text=f"{count} of {len(videos)} videos, drawn with seed {seed}. Top: annotations. "
+                f"Below: the {shown} highest-scoring proposals with their score and their largest "
+                "tIoU; coloured where it is at least 0.5.",
                 videos=[_timeline(videos[row], proposals[row][:shown]) for row in rows],
             )
         )

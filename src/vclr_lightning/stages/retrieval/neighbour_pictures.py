@@ -85,9 +85,10 @@ def neighbour_pictures(
     hits = int((result.first_hit == 1).sum())
     pictures = Gallery(
         groups=groups,
-        title=f"{len(right)} of the {hits} whose nearest is right, and {len(wrong)} of the "
-        f"{len(result) - hits} whose nearest is wrong, drawn with seed {seed}",
-        text="✓ of the query's class, ✗ of another; below each its cosine similarity.",
+        title="Queries and their nearest training videos",
+        text=f"{len(right)} of the {hits} queries whose nearest video is of their class, and "
+        f"{len(wrong)} of the {len(result) - hits} others, drawn with seed {seed}. ✓ of the "
+        "query's class, ✗ of another; below each its cosine similarity.",
     )
     return pictures, sum(frame is None for some in frames.values() for frame in some.values())
 

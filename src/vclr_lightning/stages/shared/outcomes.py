@@ -67,6 +67,7 @@ def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
             about.setdefault(note, []).append(one.name)
     rows = [(one, row) for one in outcomes for row in _rows(one, list(columns))]
     table = Table(
+        title="Evaluations",
         columns=["evaluation", "videos", "measure, %", *columns.values()],
         rows=[row for _, row in rows],
         marks=[{"not run": "soft", "failed": "failed"}.get(one.status, "") for one, _ in rows],

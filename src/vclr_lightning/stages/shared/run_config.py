@@ -105,7 +105,7 @@ def inherited_settings(config: Mapping[str, Any], ckpt: str | Path | None) -> di
         defaults["image_size"] = timm_image_size(str(backbone["name"]))
     values = {key: config_count(saved, key, defaults[key], ckpt) for key in missing}
     if inherited := ", ".join(f"{key}={values[key]}" for key in missing if key in saved):
-        logger.info("as in pretraining: %s", inherited)
+        logger.info("as in the run of the weights: %s", inherited)
     return values
 
 
