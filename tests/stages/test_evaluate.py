@@ -146,7 +146,7 @@ def test_how_many_videos_of_how_many_and_chance(tmp_path: Path) -> None:
     one = _evaluation(run=run, videos={"train": 9537, "test": 3783})
     assert evaluate(evaluations={"a": one}, directory=tmp_path, ckpt=None) == {"a/r1": 0.5}
     page = (tmp_path / "evaluation.html").read_text()
-    assert "train: 9 of 9,537 videos\ntest: 18 of 3,783 videos" in page
+    assert "train 9 of 9,537\ntest 18 of 3,783" in page
     assert "<td>25.0</td>" in page
 
 
@@ -189,7 +189,7 @@ def _table(*outcomes: Outcome) -> Table:
 
 def test_every_measure_has_a_line_with_its_references() -> None:
     table = _table(DONE, NOT_RUN)
-    assert [head.name for head in table.heads][3:] == ["this network", "untrained", "paper"]
+    assert [head.name for head in table.heads][3:] == ["network", "untrained", "paper"]
     assert table.rows[0] == [
         "retrieval",
         "UCF101 split 1",
@@ -213,7 +213,7 @@ def test_what_was_not_run_shows_the_paper_and_the_reason() -> None:
 
 def test_columns_without_numbers_are_left_out() -> None:
     plain = Outcome(name="a", stage="k-NN", dataset="mine", values={"top1": 0.5})
-    assert [head.name for head in _table(plain).heads][3:] == ["this network"]
+    assert [head.name for head in _table(plain).heads][3:] == ["network"]
 
 
 def test_every_note_appears_once_with_its_evaluations() -> None:

@@ -201,7 +201,7 @@ def test_videos_that_are_not_there_are_counted_listed_and_shown_once(
             ("test", gone_file.stem, "no such video") for gone_file in sorted(gone)
         ]
     assert "linear_probe, knn, retrieval: " + said in done.out
-    assert "test: 2 of 4" in done.out
+    assert "test 2 of 4" in done.out
     assert "There is no R@5, R@10, R@20, R@50: there are only 4 training videos" in done.out
     page = (folder / "evaluation.html").read_text()
     assert said in page

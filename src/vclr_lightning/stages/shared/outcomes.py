@@ -55,7 +55,7 @@ def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
     """
     done = sum(one.status == "done" for one in outcomes)
     columns = {
-        "values": Column("this network", unit="%", strong=True),
+        "values": Column("network", unit="%", strong=True),
         "chance": Column("chance", unit="%"),
         "untrained": Column("untrained", unit="%"),
         "paper": Column("paper", unit="%"),
@@ -98,14 +98,15 @@ def _rows(one: Outcome, columns: Sequence[str]) -> Iterator[list[Any]]:
     videos = [one.dataset]
     for split, number in one.videos.items():
         of = f" of {one.published[split]:,}" if split in one.published else ""
-        videos.append(f"{split}: {number:,}{of} videos")
+        videos.append(f"{split} {number:,}{of}")
     if one.reason:
         videos.append(one.reason if one.status == "done" else f"{one.status}: {one.reason}")
-    names = [one.stage, "\n".join(videos)]
-    nothing = "pictures" if one.status == "done" else ""
-    for measure in dict.fromkeys([*one.values, *one.paper]) or [nothing]:
+    measures = list(dict.fromkeys([*one.values, *one.paper]))
+    measures = measures or ["pictures" if one.status == "done" else ""]
+    rows = len(measures)  # a line about the videos in each, and the rest in the last
+    about = [*videos[: rows - 1], "\n".join(videos[rows - 1 :]), *[""] * rows]
+    for stage, line, measure in zip([one.stage, *[""] * rows], about, measures, strict=False):
         numbers = [getattr(one, column).get(measure) for column in columns]
         if measure in one.paper:
             numbers[-1] /= 100
-        yield [*names, TITLES.get(measure, measure), *numbers]
-        names = ["", ""]
+        yield [stage, line, TITLES.get(measure, measure), *numbers]
