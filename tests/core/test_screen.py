@@ -106,8 +106,8 @@ def test_lines_in_a_log(
             update(50 * second, "2 rejected")
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        "probing [a]: 500 of 1,200 2 rejected",
-        "probing [a]: 1,000 of 1,200 2 rejected",
+        "probing [a]: 500 of 1,200, 2 rejected",
+        "probing [a]: 1,000 of 1,200, 2 rejected",
     ]
     assert said.out == ""
 

@@ -160,7 +160,8 @@ def _lines(text: str, total: int | None, console: Console) -> Update:
         if time.monotonic() - last >= _LINE_EVERY:
             last = time.monotonic()
             of = "" if total is None else f" of {total:,}"
-            console.print(f"{text}: {completed:,}{of} {note}".rstrip(), soft_wrap=True)
+            said = f", {note}" if note else ""
+            console.print(f"{text}: {completed:,}{of}{said}", soft_wrap=True)
 
     return update
 

@@ -224,7 +224,7 @@ def test_progress_is_updated_while_a_file_takes_long(
     with LocalProcesses(1, limit=2.5) as executor:
         answers = probe_all([pipe], executor)
     assert answers[pipe].reason == "takes longer than 2.5 s to read"
-    assert updates[-1] == (1, "failed: 1")
+    assert updates[-1] == (1, "1 failed")
     assert len(updates[:-1]) >= 2
     assert set(updates[:-1]) == {(0, "0 failed")}
 

@@ -100,7 +100,7 @@ def run_job(
         with progress_bar(title, sum(map(size, new.values())), show=show) as update:
 
             def refresh() -> None:
-                update(done, f"{failures}: {failed:,}")
+                update(done, f"{failed:,} {failures}")
 
             answers = _answers(function, new, executor, default, refresh)
             for name, answer in answers:
