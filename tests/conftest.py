@@ -1,7 +1,8 @@
-"""What tests of several parts share: small real videos."""
+"""What tests of several parts share: small real videos, reference proposals."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,17 @@ CLASSES = ("grow", "left", "right")
 CLIPS = 6
 
 WriteVideo = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def random_dense() -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Proposals and annotated segments whose AR@AN other people's evaluation has computed."""
+    folder = Path(__file__).parent / "reference"
+    results = json.loads((folder / "g6_random_dense_proposals.json").read_text())["results"]
+    truth = json.loads((folder / "g6_random_dense_gt.json").read_text())["database"]
+    proposals = [np.array([[*p["segment"], p["score"]] for p in results[name]]) for name in truth]
+    truths = [np.array([a["segment"] for a in truth[name]["annotations"]]) for name in truth]
+    return proposals, truths
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The metric equals the figures of other people's evaluation, however videos are handed over."""
+"""The metric equals the figures of other people's evaluation, however videos are batched."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.average_recall_metric import AverageRecallAtAN
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-@pytest.fixture(scope="module")
-def random_dense() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    results = json.loads((REFERENCE / "g6_random_dense_proposals.json").read_text())["results"]
-    truth = json.loads((REFERENCE / "g6_random_dense_gt.json").read_text())["database"]
-    proposals = [np.array([[*p["segment"], p["score"]] for p in results[name]]) for name in truth]
-    truths = [np.array([a["segment"] for a in truth[name]["annotations"]]) for name in truth]
-    return proposals, truths
 
 
 @pytest.mark.parametrize("batch", [1, 7, 60])

@@ -18,15 +18,6 @@ from vclr_lightning.functional.proposals import (
 REFERENCE = Path(__file__).parents[1] / "reference"
 
 
-@pytest.fixture(scope="module")
-def random_dense() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    results = json.loads((REFERENCE / "g6_random_dense_proposals.json").read_text())["results"]
-    truth = json.loads((REFERENCE / "g6_random_dense_gt.json").read_text())["database"]
-    proposals = [np.array([[*p["segment"], p["score"]] for p in results[name]]) for name in truth]
-    truths = [np.array([a["segment"] for a in truth[name]["annotations"]]) for name in truth]
-    return proposals, truths
-
-
 def test_equals_the_reference(random_dense: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
     expected = json.loads((REFERENCE / "g6_aran.json").read_text())["random_dense"]
     result = average_recall(*random_dense)

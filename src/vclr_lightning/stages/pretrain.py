@@ -15,8 +15,9 @@ from vclr_lightning.callbacks.non_finite import NonFiniteGuard
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
 from vclr_lightning.callbacks.restoring import restoring
 from vclr_lightning.callbacks.run_log import note_table
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.screen import screen
+from vclr_lightning.core.screen import screen, wrote
 from vclr_lightning.models import load_initial_weights
 from vclr_lightning.results import Result
 
@@ -75,7 +76,7 @@ def pretrain(
         if isinstance(callback, NonFiniteGuard) and callback.path_of is None:
             callback.path_of = _paths(data)
     if checkpoint is None:
-        _start_anew(module, init, fitting)
+        _initialise(module, init, fitting)
     ckpt = None if checkpoint is None else str(checkpoint)
     try:
         with restoring(fitting):
@@ -90,6 +91,9 @@ def pretrain(
             "monitor=%s was never logged, so there is no best.ckpt; logged were %s",
             *(monitor, ", ".join(sorted(fitting.callback_metrics)) or "no values"),
         )
+    last = Path(directory) / "last.ckpt"
+    if saving is not None and is_rank_zero() and last.exists():
+        wrote(last)
     values = {} if saving is None else dict(saving.logged)
     values |= {name: float(value) for name, value in fitting.callback_metrics.items()}
     if saving is not None and monitor is not None and saving.best_score is not None:
@@ -123,7 +127,7 @@ def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any
         )
 
 
-def _start_anew(module: LightningModule, init: str | Path | None, trainer: Trainer) -> None:
+def _initialise(module: LightningModule, init: str | Path | None, trainer: Trainer) -> None:
     for sink in trainer.loggers:
         if trainer.is_global_zero and callable(rewind := getattr(sink, "rewind", None)):
             rewind(0)

@@ -155,7 +155,7 @@ def test_wrong_known_count_is_put_right(video: Make) -> None:
 def test_times_of_decoding_in_the_place_of_presentation(
     later: int, video: Make, plain: Plain, remux: Any, tmp_path: Path
 ) -> None:
-    """Frames come reordered, but all their times rise: only decoding tells the indices."""
+    """Frames come reordered, but all their times rise: only decoding reveals the indices."""
 
     def flatten(number: int, packet: av.Packet) -> av.Packet:
         packet.pts, packet.dts = number * 512, number * 512 - later

@@ -61,7 +61,7 @@ def test_uneven_times(video: Make) -> None:
 
 
 def test_interlaced_h264_is_counted(video: Make) -> None:
-    """Two fields may come in two packets; this file's come in one, which only decoding tells."""
+    """Two fields may come in two packets; this file's come in one, which only decoding reveals."""
     options = {"threads": "1", "x264-params": "tff=1"}
     assert probe(video(".mp4", "libx264", options=options)).exact
 
