@@ -17,14 +17,23 @@ letter      meaning
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
+
+from vclr_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+_NAME = r"[^\s:+@\[\]]+"
+_REFERENCE = re.compile(
+    rf"(?:({_NAME}):)?({_NAME}(?:\+{_NAME})*)(?:\[({_NAME})\])?(?:@({_NAME}(?::input)?))?"
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,9 @@ class Request:
         encoder: ``"query"`` (with gradient) or ``"key"`` (momentum, without).
         views: the views read, concatenated along their clips; a view of 0 clips adds none.
         rows: name of the selection in ``Batch["rows"]``, or ``None`` for all clips.
+        layer: name of the layer read, as in ``named_modules()``, whose output is ``(N, C, ...)``;
+            followed by ``:input`` for what it takes instead, such as ``layer4.1.relu:input`` for
+            ``layer4`` before its last ReLU. ``None``: the encoder's features or final map.
         pooled: features ``(B, r, F)``; otherwise the map before pooling ``(B, r, F, ...)``.
         apart: if encodings are not shared, each clip forms a BatchNorm batch with the same clip of
             the other videos; otherwise all clips of the request form one.
@@ -120,8 +132,41 @@ class Request:
     encoder: str
     views: tuple[str, ...]
     rows: str | None = None
+    layer: str | None = None
     pooled: bool = True
     apart: bool = False
+
+    @classmethod
+    def of(cls, text: str, *, encoder: str = "query", pooled: bool = True) -> Self:
+        """Return the request that ``[ENCODER:]VIEW[+VIEW...][[ROWS]][@LAYER]`` describes.
+
+        Args:
+            text: views, joined by ``+``; optionally the selection in brackets, the layer after
+                ``@``, and, before a colon, an encoder instead of ``encoder``.
+            encoder: the default.
+            pooled: see :class:`Request`.
+
+        Raises:
+            UserError: the text is malformed.
+
+        Example:
+            >>> Request.of("anchor+extra[others]", encoder="key")
+            Request(encoder='key', views=('anchor', 'extra'), rows='others')
+            >>> Request.of("slow:clip@layer4").layer
+            'layer4'
+        """
+        if not (match := _REFERENCE.fullmatch(text)):
+            raise UserError(
+                f"{text!r} describes no view; write VIEW, VIEW[ROWS], VIEW@LAYER or ENCODER:VIEW, "
+                "with VIEW+VIEW for several"
+            )
+        named, views, rows, layer = match.groups()
+        return cls(named or encoder, tuple(views.split("+")), rows, layer, pooled)
+
+    def __repr__(self) -> str:
+        values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        shown = ", ".join(f"{name}={value!r}" for name, value, usual in values if value != usual)
+        return f"Request({shown})"
 
 
 @dataclass(frozen=True)
