@@ -1,12 +1,14 @@
 """Objectives: one file each, thin modules over ``functional``."""
 
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
+from vclr_lightning.objectives.classify import Classify
 from vclr_lightning.objectives.inter_frame import InterFrame
 from vclr_lightning.objectives.intra_frame import IntraFrame
 from vclr_lightning.objectives.temporal_order import TemporalOrder
 from vclr_lightning.objectives.video_level import VideoLevel
 
 __all__ = [
+    "Classify",
     "InterFrame",
     "IntraFrame",
     "Objective",
