@@ -12,6 +12,7 @@ from torch import Size, Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models.backbone import WrappedBackbone, import_path
+from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
 from vclr_lightning.models.torchvision import (
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     f"vclr_lightning.models.{kind.__name__}": kind
-    for kind in (TorchvisionResNet, TorchvisionVideo, TimmBackbone, TinyBackbone)
+    for kind in (
+        TorchvisionResNet,
+        TorchvisionVideo,
+        TimmBackbone,
+        TinyBackbone,
+        ResNet2d3d,
+        SlowFastPathway,
+    )
 }
 
 _STAGES = 8  # of a TinyBackbone, at most
