@@ -19,7 +19,19 @@ Convolution = tuple[int, Triple, Triple]  # channels, kernel, stride
 _ONE = (1, 1, 1)
 
 
-class ResNet2d3d(Backbone):
+class _Stages(Backbone):
+    """Children that follow one another."""
+
+    clip_dims = 3
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, t, h, w)``."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+
+class ResNet2d3d(_Stages):
     """The 2D-3D ResNet of DPC, MemDPC and CoCLR: without time up to ``layer2``.
 
     The stem and ``layer1`` and ``layer2`` convolve in space alone, ``layer3`` and ``layer4`` in
@@ -48,7 +60,6 @@ class ResNet2d3d(Backbone):
         torch.Size([1, 256, 2, 2, 2])
     """
 
-    clip_dims = 3
     num_features = 256
 
     def __init__(self, *, depth: int = 18, track_running_stats: bool = True) -> None:
@@ -71,18 +82,12 @@ class ResNet2d3d(Backbone):
             inside = width
         _initialise(self)
 
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, 256, t, h, w)``, of either sign."""
-        for module in self.children():
-            x = module(x)
-        return x
-
     def pool(self, maps: Tensor) -> Tensor:
         """Average the positive part of a map over its positions and times."""
         return super().pool(relu(maps))
 
 
-class SlowFastPathway(Backbone):
+class SlowFastPathway(_Stages):
     """One pathway of a SlowFast network, without lateral connections; a 3D ResNet-50.
 
     Only the first convolution of a residual block sees time, from stage ``temporal_from`` on, and
@@ -120,8 +125,6 @@ class SlowFastPathway(Backbone):
         >>> fast.forward_map(torch.zeros(1, 3, 8, 64, 64)).shape
         torch.Size([1, 64, 8, 2, 2])
     """
-
-    clip_dims = 3
 
     def __init__(
         self,
@@ -172,12 +175,6 @@ class SlowFastPathway(Backbone):
             inside = first[-1][0]
         self.num_features = inside
         _initialise(self)
-
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, F, t, h, w)``."""
-        for module in self.children():
-            x = module(x)
-        return x
 
 
 class _VideoResidual(nn.Module):
