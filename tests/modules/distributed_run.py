@@ -32,6 +32,7 @@ from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.modules.encoding import encoded
 from vclr_lightning.modules.input_pixels import Pixels
 from vclr_lightning.modules.key_batchnorm import shuffle_videos
+from vclr_lightning.objectives import DPC, MemDPC
 from vclr_lightning.objectives.base import Objective
 
 GLOBAL_BATCH, STEPS = 8, 5
@@ -165,7 +166,13 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     for size in (1, 2, 4):
         launch(f"world{size}", size, train, folder)
-    in_batch = {"two_views": TwoViews, "documented": documented()}
+    dense = {"of": "anchor", "predict": 1, "dropout": 0.0, "negatives": "global"}
+    in_batch = {
+        "two_views": TwoViews,
+        "documented": documented(),
+        "dpc": partial(DPC, **dense),
+        "memdpc": partial(MemDPC, **dense),
+    }
     for size in (1, 2):
         launch(f"in_batch{size}", size, partial(train, objectives=in_batch), folder)
     launch("accumulated", 2, partial(train, accumulate=2), folder)

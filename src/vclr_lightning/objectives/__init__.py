@@ -2,15 +2,19 @@
 
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 from vclr_lightning.objectives.classify import Classify
+from vclr_lightning.objectives.dpc import DPC
 from vclr_lightning.objectives.inter_frame import InterFrame
 from vclr_lightning.objectives.intra_frame import IntraFrame
+from vclr_lightning.objectives.memdpc import MemDPC
 from vclr_lightning.objectives.temporal_order import TemporalOrder
 from vclr_lightning.objectives.video_level import VideoLevel
 
 __all__ = [
+    "DPC",
     "Classify",
     "InterFrame",
     "IntraFrame",
+    "MemDPC",
     "Objective",
     "ObjectiveFactory",
     "TemporalOrder",
