@@ -81,6 +81,20 @@ def test_both_starts() -> None:
     assert uniform.mean().abs() < 0.01
 
 
+def test_the_first_batch_fills_the_queue_over_and_over() -> None:
+    queue = KeyQueue(8, 2, init="batch")
+    keys, ids = torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9])
+    assert queue.waiting
+    queue.push(keys, ids, step=0)
+    assert queue.ids.tolist() == [7, 8, 9, 7, 8, 9, 7, 8]
+    assert torch.equal(queue.rows, keys[[0, 1, 2, 0, 1, 2, 0, 1]])
+    assert not queue.waiting
+    queue.push(-keys, ids, step=1)
+    assert torch.equal(queue.rows, torch.cat([keys, -keys, keys[:2]]))
+    assert (float(queue.fill), int(queue.pointer)) == (1.0, 6)
+    assert not KeyQueue(8, 2).waiting
+
+
 def test_state_continues_exactly() -> None:
     queue, other = KeyQueue(5, 2, seed=0), KeyQueue(5, 2, seed=1)
     queue.push(torch.randn(7, 2), torch.arange(7), step=4)

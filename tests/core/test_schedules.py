@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.schedules import WarmupCosine
+from vclr_lightning.core.schedules import EpochCosine, StepDecay, WarmupCosine
 
 FIGURES = json.loads((Path(__file__).parents[1] / "reference" / "g3_lr.json").read_text())
 
@@ -84,3 +85,52 @@ def test_edges() -> None:
 def test_impossible_schedules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         WarmupCosine(optimizer(1.0), **({"steps_per_epoch": 5, "epochs": 2.0} | wrong))
+
+
+def test_cosine_by_epoch_is_constant_within_each() -> None:
+    """MoCo v2: 200 epochs from 0.03; the last one runs at 1.8e-6, not at 0."""
+    schedule = EpochCosine(optimizer(0.03), steps_per_epoch=5, epochs=200)
+    rates = [schedule.rate(step, 0.03) for step in range(1000)]
+    for epoch in (0, 1, 77, 199):
+        expected = 0.03 * 0.5 * (1.0 + np.cos(np.pi * epoch / 200))
+        assert rates[5 * epoch : 5 * epoch + 5] == [pytest.approx(expected)] * 5
+    assert rates[0] == 0.03
+    assert rates[-1] == pytest.approx(1.85e-6, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["step", "cosine"])
+def test_the_warm_up_in_steps_multiplies_what_follows(kind: str) -> None:
+    """VINCE: the rate times i / 500 in steps i = 1 to 500."""
+    shape: dict[str, Any] = {"steps_per_epoch": 100, "epochs": 20}
+    if kind == "step":
+        decay = {"milestones": [3, 12], "gamma": 0.1}
+        plain: Any = StepDecay(optimizer(0.03), **shape, **decay)
+        warmed: Any = StepDecay(optimizer(0.03), **shape, **decay, warmup_steps=500)
+    else:
+        plain = EpochCosine(optimizer(0.03), **shape)
+        warmed = EpochCosine(optimizer(0.03), **shape, warmup_steps=500)
+    for step in range(2000):
+        share = (step + 1) / 500 if step < 500 else 1.0
+        assert warmed.rate(step, 0.03) == pytest.approx(plain.rate(step, 0.03) * share)
+    assert warmed.rate(0, 0.03) == pytest.approx(0.03 / 500)
+    assert warmed.rate(1999, 0.03) < 0.03 * 0.02
+
+
+def test_step_decay_falls_at_its_milestones() -> None:
+    schedule = StepDecay(optimizer(1.0), steps_per_epoch=10, epochs=5, milestones=[1.5, 4])
+    rates = [schedule.rate(step, 1.0) for step in range(50)]
+    assert rates == [1.0] * 15 + [pytest.approx(0.1)] * 25 + [pytest.approx(0.01)] * 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (EpochCosine, {"steps_per_epoch": 0}),
+        (EpochCosine, {"warmup_steps": -1}),
+        (StepDecay, {"milestones": [3], "warmup_steps": -1}),
+        (StepDecay, {"milestones": [-3]}),
+    ],
+)
+def test_impossible_lengths_are_refused(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=list(wrong)[-1]):
+        kind(optimizer(1.0), **({"steps_per_epoch": 5, "epochs": 2.0} | wrong))

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, torch_generator
 
-QueueInit = Literal["unit", "uniform"]
+QueueInit = Literal["unit", "uniform", "batch"]
 
 
 class KeyQueue(nn.Module):
@@ -25,7 +25,8 @@ class KeyQueue(nn.Module):
         size: length ``K``.
         dim: size ``D`` of a key.
         init: rows before any key: ``"unit"`` random unit vectors (the paper), ``"uniform"`` values
-            in +-1/sqrt(D / 3) (the released code).
+            in +-1/sqrt(D / 3) (the released code), ``"batch"`` the keys of the first batch over and
+            over (VINCE).
         seed: keys of the random rows; the same seed gives the same rows on every rank.
 
     Attributes:
@@ -61,6 +62,19 @@ class KeyQueue(nn.Module):
         self.register_buffer("ids", torch.full((size,), -1))
         self.register_buffer("inserted_at", torch.full((size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._waiting = init == "batch"
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the rows are still to be filled with the keys of the first batch."""
+        if self._waiting:
+            self._waiting = bool((self.inserted_at < 0).all())
+        return self._waiting
+
+    def repeated(self, keys: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys ``(n, D)`` and their ids ``(n,)`` over and over, as many as the queue has."""
+        where = torch.arange(self.size, device=keys.device) % len(keys)
+        return keys[where], ids[where]
 
     @property
     def size(self) -> int:
@@ -74,6 +88,11 @@ class KeyQueue(nn.Module):
         Shape:
             ``keys``: ``(n, D)``; ``ids``: ``(n,)`` int64.
         """
+        if self.waiting:
+            rows, its_ids = self.repeated(keys, ids)
+            self.rows.copy_(rows)
+            self.ids.copy_(its_ids)
+            self.inserted_at.fill_(step)
         kept = min(len(keys), self.size)
         first = self.pointer + (len(keys) - kept)
         where = (first + torch.arange(kept, device=self.rows.device)) % self.size
@@ -117,9 +136,9 @@ class KeyQueue(nn.Module):
 
 
 def _random_rows(size: int, dim: int, init: str, generator: torch.Generator) -> Tensor:
-    if init == "unit":
+    if init in ("unit", "batch"):
         return normalize(torch.randn(size, dim, generator=generator), dim=1)
     if init == "uniform":
         bound = 1 / math.sqrt(dim / 3)
         return torch.empty(size, dim).uniform_(-bound, bound, generator=generator)
-    raise UserError(f"queue_init={init!r} must be 'unit' or 'uniform'")
+    raise UserError(f"queue_init={init!r} must be 'unit', 'uniform' or 'batch'")

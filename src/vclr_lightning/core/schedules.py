@@ -107,6 +107,53 @@ class WarmupCosine(_StepSchedule):
         return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2
 
 
+class EpochCosine(_StepSchedule):
+    """Cosine annealing that is constant within an epoch, optionally after a linear warm-up.
+
+    Epoch ``e`` of ``E`` has the rate ``base (1 + cos(pi e / E)) / 2``, so the last one is not 0, as
+    in MoCo v2. Over the first ``warmup_steps`` steps it is multiplied by 1 / n, 2 / n, ..., 1.
+
+    Args:
+        optimizer: its groups' learning rates are the first.
+        steps_per_epoch: optimizer steps (not micro-batches) in an epoch.
+        epochs: length of the run.
+        warmup_steps: length of the warm-up in optimizer steps.
+
+    Raises:
+        UserError: a length is negative.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> scheduler = EpochCosine(optimizer, steps_per_epoch=2, epochs=2)
+        >>> [f"{scheduler.rate(step, 1.0):.2f}" for step in range(4)]
+        ['1.00', '1.00', '0.50', '0.50']
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps_per_epoch: int,
+        epochs: float,
+        warmup_steps: int = 0,
+    ) -> None:
+        if steps_per_epoch < 1 or epochs < 0 or warmup_steps < 0:
+            raise UserError(
+                f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
+                f"warmup_steps={warmup_steps} of the schedule must not be negative"
+            )
+        self.steps_per_epoch, self.epochs = steps_per_epoch, max(1.0, epochs)
+        self.warmup_steps = warmup_steps
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """Return the learning rate of ``step`` (0 is the first)."""
+        done = min(1.0, step // self.steps_per_epoch / self.epochs)
+        cosine = (1 + math.cos(math.pi * done)) / 2
+        return base * cosine * _warmed_up(step, self.warmup_steps)
+
+
 class StepDecay(_StepSchedule):
     """Multiply the learning rate of every group by ``gamma`` at each milestone, per iteration.
 
@@ -116,9 +163,10 @@ class StepDecay(_StepSchedule):
         epochs: length of the run; a milestone beyond it is never reached.
         milestones: epochs after which the rate falls.
         gamma: factor.
+        warmup_steps: optimizer steps over which the rate rises linearly at first, by 1 / n of it.
 
     Raises:
-        UserError: a milestone is negative, or ``gamma`` is not above 0.
+        UserError: a milestone or ``warmup_steps`` is negative, or ``gamma`` is not above 0.
 
     Example:
         >>> import torch
@@ -136,17 +184,24 @@ class StepDecay(_StepSchedule):
         epochs: float,
         milestones: Sequence[float],
         gamma: float = 0.1,
+        warmup_steps: int = 0,
     ) -> None:
+        if warmup_steps < 0:
+            raise UserError(f"warmup_steps={warmup_steps} of the schedule must not be negative")
         if any(epoch < 0 for epoch in milestones) or not 0 < gamma < math.inf:
             raise UserError(
                 f"milestones={list(milestones)} of the schedule must not be negative, and "
                 f"gamma={gamma} must be above 0"
             )
         self.milestones = sorted(round(epoch * steps_per_epoch) for epoch in milestones)
-        self.gamma = gamma
+        self.gamma, self.warmup_steps = gamma, warmup_steps
         super().__init__(optimizer)
 
     def rate(self, step: int, base: float) -> float:
         """Return the learning rate of ``step`` (0 is the first)."""
         passed = sum(step >= milestone for milestone in self.milestones)
-        return base * float(self.gamma**passed)
+        return base * float(self.gamma**passed) * _warmed_up(step, self.warmup_steps)
+
+
+def _warmed_up(step: int, warmup_steps: int) -> float:
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

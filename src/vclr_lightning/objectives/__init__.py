@@ -8,6 +8,7 @@ from vclr_lightning.objectives.intra_frame import IntraFrame
 from vclr_lightning.objectives.memdpc import MemDPC
 from vclr_lightning.objectives.temporal_order import TemporalOrder
 from vclr_lightning.objectives.video_level import VideoLevel
+from vclr_lightning.objectives.vince import Vince
 
 __all__ = [
     "DPC",
@@ -19,4 +20,5 @@ __all__ = [
     "ObjectiveFactory",
     "TemporalOrder",
     "VideoLevel",
+    "Vince",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vclr_lightning.core.distributed import gather
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.queue import KeyQueue, QueueInit
 from vclr_lightning.core.types import Batch, ObjectiveOutput
@@ -20,6 +21,14 @@ OwnMask = Literal["video", "group", "none"]
 
 # Enough keys to detect a collapse, few enough for a cheap eigendecomposition.
 _DIAGNOSED_KEYS = 1024
+
+
+class Negatives(NamedTuple):
+    """Negatives of all queries, and whether those of a query's own video are left out."""
+
+    rows: Tensor  # (K, D)
+    ids: Tensor  # (K,), of their videos
+    masked: bool
 
 
 class QueuedObjective(Objective):
@@ -51,14 +60,15 @@ class QueuedObjective(Objective):
 
     def contrast(self, query: Tensor, keys: Tensor, batch: Batch) -> ObjectiveOutput:
         """Return the loss of ``query`` ``(B, D)`` against its ``keys`` ``(B, P, D)``."""
-        ids = batch["group_id"] if self.own_mask == "group" else batch["video_id"]
+        ids = self.ids(batch)
+        negatives = self.negatives(keys, ids)
         contrast = queue_nce(
             query,
             keys,
-            self.queue.rows,
+            negatives.rows,
             temperature=self.temperature,
-            own_ids=None if self.own_mask == "none" else ids,
-            queue_ids=self.queue.ids,
+            own_ids=ids if negatives.masked else None,
+            queue_ids=negatives.ids,
         )
         return ObjectiveOutput(
             loss=contrast.loss,
@@ -66,10 +76,28 @@ class QueuedObjective(Objective):
             pending={"keys": keys.detach(), "ids": ids},
         )
 
+    def ids(self, batch: Batch) -> Tensor:
+        """Return what :attr:`own_mask` compares, ``(B,)``."""
+        return batch["group_id"] if self.own_mask == "group" else batch["video_id"]
+
+    def negatives(self, keys: Tensor, ids: Tensor) -> Negatives:
+        """Return the queue; or the keys ``(B, P, D)`` of all ranks that its first step begins with.
+
+        Of these, a query's own are left out in any case.
+        """
+        if self.queue.waiting:
+            return Negatives(*self.queue.repeated(*self.queued(gather(keys), gather(ids))), True)
+        return Negatives(self.queue.rows, self.queue.ids, self.own_mask != "none")
+
+    def queued(self, keys: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys ``(B, P, D)`` into the queue's order: each video's first, then each second, ...
+
+        Shape: returns ``(B P, D)`` and ``(B P,)``.
+        """
+        return keys.transpose(0, 1).flatten(0, 1), ids.repeat(keys.shape[1])
+
     def commit(self, pending: Mapping[str, Tensor], step: int) -> None:
-        """Queue the first positive of every video, then the second of every video, and so on."""
-        keys, ids = pending["keys"], pending["ids"]  # (B, P, D), (B,)
-        self.queue.push(keys.transpose(0, 1).flatten(0, 1), ids.repeat(keys.shape[1]), step)
+        self.queue.push(*self.queued(pending["keys"], pending["ids"]), step)
 
     def momentum_pairs(self) -> Iterable[tuple[nn.Module, nn.Module]]:
         return ((self.query_head, self.key_head),)
