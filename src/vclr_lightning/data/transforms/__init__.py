@@ -9,12 +9,16 @@ from __future__ import annotations
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
 from vclr_lightning.data.transforms.backends import Augment, Backend
 from vclr_lightning.data.transforms.batched import augment_batch
-from vclr_lightning.data.transforms.eval_transforms import EvalTransform, ViewsTransform
-from vclr_lightning.data.transforms.finetune_transform import (
+from vclr_lightning.data.transforms.clip_steps import Compose, PairTransform, Resize
+from vclr_lightning.data.transforms.color_steps import Blur, Flip, Gray, Jitter, Solarize
+from vclr_lightning.data.transforms.crops import (
     AreaCrop,
-    FinetuneTransform,
+    FixedCrop,
     MultiScaleCrop,
+    UniformAspectCrop,
 )
+from vclr_lightning.data.transforms.eval_transforms import EvalTransform, ViewsTransform
+from vclr_lightning.data.transforms.finetune_transform import FinetuneTransform
 from vclr_lightning.data.transforms.pretrain_transform import PretrainTransform, augment
 
 __all__ = [
@@ -22,11 +26,21 @@ __all__ = [
     "Augment",
     "Augmentation",
     "Backend",
+    "Blur",
     "Box",
+    "Compose",
     "EvalTransform",
     "FinetuneTransform",
+    "FixedCrop",
+    "Flip",
+    "Gray",
+    "Jitter",
     "MultiScaleCrop",
+    "PairTransform",
     "PretrainTransform",
+    "Resize",
+    "Solarize",
+    "UniformAspectCrop",
     "ViewsTransform",
     "augment",
     "augment_batch",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+STRONGEST = 10  # factor of a colour operation: far above anything useful, and within 16 bits
+
 
 def number(name: str, value: Any, low: float, high: float) -> float:
     """Return ``value`` as a float in ``low..high``, or raise :class:`UserError`.

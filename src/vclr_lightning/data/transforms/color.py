@@ -12,12 +12,15 @@ argument as it was.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from vclr_lightning.data.transforms.augmentation import ColorOp
 
     Planes = NDArray[np.int16]
 
@@ -188,3 +191,27 @@ def adjust_hue(planes: NDArray[np.int16], turns: float) -> NDArray[np.int16]:
     np.maximum(turned, lo, out=turned)
     np.minimum(turned, hi, out=turned)
     return turned
+
+
+def contrast_around(planes: Planes, mean: NDArray[np.float64], factor: float) -> Planes:
+    """Mix each channel of planes ``(T, 3, H, W)`` with its value in ``mean``, ``(3,)``.
+
+    Example:
+        >>> planes = np.array([100, 100, 200], np.int16).reshape(1, 3, 1, 1)
+        >>> contrast_around(planes, np.array([100.0, 200.0, 100.0]), 0.5).ravel().tolist()
+        [100, 150, 150]
+    """
+    gain, shift = fixed_point(factor - 1)
+    moved = planes - np.rint(mean).astype(np.int16)[:, np.newaxis, np.newaxis]
+    moved *= gain
+    moved >>= shift
+    moved += planes
+    return moved.clip(0, 255, out=moved)
+
+
+COLOR_OPS: dict[ColorOp, Callable[[NDArray[np.int16], float], NDArray[np.int16]]] = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}

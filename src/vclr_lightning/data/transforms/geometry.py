@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,16 +16,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+
 
 def resized_crop(frame: NDArray[np.uint8], box: Box, height: int, width: int) -> Tensor:
     """Cut ``box`` out of one frame and resize it, ``(3, height, width)``; see below."""
     return resized_crops([frame], box, height, width)[0]
 
 
-def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, width: int) -> Tensor:
-    """Cut ``box`` out of every frame and resize it, bilinear with antialiasing.
+def resized_crops(
+    clip: Sequence[NDArray[np.uint8]],
+    box: Box,
+    height: int,
+    width: int,
+    *,
+    interpolation: Interpolation = "bilinear",
+    antialias: bool = True,
+) -> Tensor:
+    """Cut ``box`` out of every frame and resize it, by default bilinear with antialiasing.
 
-    Equals PIL's ``crop`` and ``resize(..., BILINEAR)`` except for a few pixels off by 1.
+    Equals PIL's ``crop`` and ``resize`` except for a few pixels off by 1; without ``antialias``,
+    OpenCV's ``INTER_LINEAR`` likewise. ``"nearest"`` equals PIL's.
 
     Shape:
         - clip: ``T`` frames ``(H, W, 3)`` uint8, which may be read-only
@@ -41,13 +52,14 @@ def resized_crops(clip: Sequence[NDArray[np.uint8]], box: Box, height: int, widt
     cuts = np.empty((len(clip), box.height, box.width, 3), np.uint8)
     for cut, frame in zip(cuts, clip, strict=True):
         cut[:] = frame[box.top : bottom, box.left : right]
+    nearest = interpolation == "nearest"
     # Channels last, as stored: torch takes half as long as on separate planes.
     return F.interpolate(
         torch.from_numpy(cuts.transpose(0, 3, 1, 2)),
         size=(height, width),
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,
+        mode="nearest-exact" if nearest else interpolation,
+        align_corners=None if nearest else False,
+        antialias=antialias and not nearest,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -11,34 +11,15 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.data.transforms import checks
-from vclr_lightning.data.transforms.augmentation import (
-    Augmentation,
-    ColorOp,
-    sample_crop,
-    sample_jitter,
-)
+from vclr_lightning.data.transforms.augmentation import Augmentation, sample_crop, sample_jitter
 from vclr_lightning.data.transforms.backends import Backend, check_backend, load_opencv
 from vclr_lightning.data.transforms.batched import augment_batch, columns, pack
 from vclr_lightning.data.transforms.blur import gaussian_blur
-from vclr_lightning.data.transforms.color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    luma,
-)
+from vclr_lightning.data.transforms.color import COLOR_OPS, luma
 from vclr_lightning.data.transforms.geometry import resized_crop, resized_crops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_COLOR_OPS: dict[ColorOp, Callable[[NDArray[np.int16], float], NDArray[np.int16]]] = {
-    "brightness": adjust_brightness,
-    "contrast": adjust_contrast,
-    "saturation": adjust_saturation,
-    "hue": adjust_hue,
-}
-_STRONGEST = 10  # far above anything useful, and within 16 bits
 
 
 def augment(clip: Sequence[NDArray[np.uint8]], augmentation: Augmentation, size: int) -> Tensor:
@@ -73,7 +54,7 @@ def _recolor(
         return picture
     planes = picture.astype(np.int16, order="C")
     for op, amount in augmentation.jitter:
-        planes = _COLOR_OPS[op](planes, amount)
+        planes = COLOR_OPS[op](planes, amount)
     if augmentation.gray:
         planes = luma(planes)[np.newaxis]
     if augmentation.sigma:
@@ -138,7 +119,7 @@ class PretrainTransform:
         put(self, "ratio", checks.pair("ratio", self.ratio, above=0, high=float("inf")))
         put(self, "blur_sigma", checks.pair("blur_sigma", self.blur_sigma, above=0, high=100))
         for name in ("brightness", "contrast", "saturation"):
-            put(self, name, checks.number(name, getattr(self, name), 0, _STRONGEST))
+            put(self, name, checks.number(name, getattr(self, name), 0, checks.STRONGEST))
         put(self, "hue", checks.number("hue", self.hue, 0, 0.5))
         for name in ("jitter_p", "gray_p", "blur_p", "flip_p"):
             put(self, name, checks.number(name, getattr(self, name), 0, 1))

@@ -1,0 +1,231 @@
+"""Augmentations put together from steps, for methods whose recipe is not MoCo v2's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.transforms import checks
+from vclr_lightning.data.transforms.augmentation import Box
+from vclr_lightning.data.transforms.geometry import Interpolation, resized_crops
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vclr_lightning.data.protocols import ClipTransform
+    from vclr_lightning.data.transforms.crops import Crop
+
+Frames: TypeAlias = "Sequence[NDArray[np.uint8]]"  # T of (H, W, 3)
+Planes: TypeAlias = "NDArray[np.int16]"  # (T, 3, H, W) of 0..255
+
+
+class Step(Protocol):
+    """One operation on a clip, which is frames until a step works on colours, and planes then."""
+
+    def __call__(self, clip: Frames | Planes, rng: np.random.Generator) -> Frames | Planes: ...
+
+
+def is_planes(clip: Frames | Planes) -> TypeGuard[Planes]:
+    """Return whether a clip is planes, not frames."""
+    return isinstance(clip, np.ndarray) and clip.dtype == np.int16
+
+
+def as_planes(clip: Frames | Planes) -> Planes:
+    """Return a clip as planes, in which colours are computed.
+
+    Example:
+        >>> as_planes([np.zeros((4, 6, 3), np.uint8)] * 2).shape
+        (2, 3, 4, 6)
+    """
+    if is_planes(clip):
+        return clip
+    height, width, channels = clip[0].shape
+    planes = np.empty((len(clip), channels, height, width), np.int16)
+    for plane, frame in zip(planes, clip, strict=True):
+        plane[:] = frame.transpose(2, 0, 1)
+    return planes
+
+
+def as_frames(clip: Frames | Planes) -> Frames:
+    """Return a clip as frames, which are cut and resized.
+
+    Example:
+        >>> as_frames(np.zeros((2, 3, 4, 6), np.int16))[0].shape
+        (4, 6, 3)
+    """
+    if is_planes(clip):
+        return list(clip.transpose(0, 2, 3, 1).astype(np.uint8))
+    return cast("Frames", clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compose:
+    """Apply steps to a clip, one after the other.
+
+    A step draws once for the whole clip unless it says otherwise; of views with one sharing key it
+    gets all frames at once. :class:`PretrainTransform` does MoCo v2's recipe faster.
+
+    Args:
+        size: height and width of the result in pixels.
+        steps: the operations, in order.
+
+    Shape:
+        ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8.
+
+    Raises:
+        UserError: there is no step, or the last one leaves frames of another size.
+
+    Example:
+        >>> from vclr_lightning.data.transforms import AreaCrop, Compose, Flip, Gray, Resize
+        >>> transform = Compose(size=64, steps=[Resize(size=64, crop=AreaCrop()), Flip(), Gray()])
+        >>> frame = np.zeros((120, 160, 3), np.uint8)
+        >>> transform([frame, frame], np.random.default_rng(0)).shape
+        torch.Size([3, 2, 64, 64])
+    """
+
+    size: int
+    steps: Sequence[Step]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", checks.pixels("size", self.size))
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if not self.steps:
+            raise UserError("steps of Compose is empty; give at least a Resize")
+
+    def __call__(self, clip: Frames, rng: np.random.Generator) -> Tensor:
+        checks.frame_size(clip)
+        changed: Frames | Planes = clip
+        for step in self.steps:
+            changed = step(changed, rng)
+        planes = as_planes(changed)
+        height, width = planes.shape[2:]
+        if (height, width) != (self.size, self.size):
+            raise UserError(
+                f"the steps of Compose leave frames of {height} x {width} pixels, but size="
+                f"{self.size}; resize to that"
+            )
+        result = np.empty((3, len(planes), height, width), np.uint8)
+        np.copyto(result.transpose(1, 0, 2, 3), planes, casting="unsafe")
+        return torch.from_numpy(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTransform:
+    """Augment two clips together: the pairs of CoCLR's first stage.
+
+    With chance ``one_clip_p`` one of the two clips, by a fair coin, takes the place of both; then
+    one of the two views, by another coin, is augmented by ``strong`` and the other by ``weak``.
+    Otherwise each view is strong with chance ``strong_p`` by itself. Give the views of the two
+    clips one sharing key.
+
+    Args:
+        strong: the transform of, in CoCLR's words, a base view.
+        weak: the transform of a null view, of the same size.
+        one_clip_p: see above.
+        strong_p: see above.
+
+    Shape:
+        ``2 T`` frames ``(H, W, 3)`` uint8, of one clip and then the other, to
+        ``(3, 2 T, size, size)`` uint8.
+
+    Raises:
+        UserError: a chance is out of its range, the sizes differ, or the number of frames is odd.
+
+    Example:
+        >>> from vclr_lightning.data.transforms import Blur, Compose, Resize
+        >>> weak, blur = Resize(size=32), Blur(p=1, sigma=(1, 2))
+        >>> pair = PairTransform(
+        ...     strong=Compose(size=32, steps=[weak, blur]), weak=Compose(size=32, steps=[weak])
+        ... )
+        >>> pair([np.zeros((48, 64, 3), np.uint8)] * 8, np.random.default_rng(0)).shape
+        torch.Size([3, 8, 32, 32])
+    """
+
+    strong: ClipTransform
+    weak: ClipTransform
+    one_clip_p: float = 0.5
+    strong_p: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("one_clip_p", "strong_p"):
+            object.__setattr__(self, name, checks.number(name, getattr(self, name), 0, 1))
+        if self.strong.size != self.weak.size:
+            raise UserError(
+                f"strong and weak of PairTransform have sizes {self.strong.size} and "
+                f"{self.weak.size}; give both the same"
+            )
+
+    @property
+    def size(self) -> int:
+        """Height and width of the result in pixels."""
+        return self.strong.size
+
+    def sample(self, rng: np.random.Generator) -> tuple[tuple[int, bool], tuple[int, bool]]:
+        """Draw which of the two clips each view takes, and whether it is strong."""
+        one, which, side, first, second = rng.random(5).tolist()
+        if one < self.one_clip_p:
+            clip, strong = int(which < 1 / 2), side < 1 / 2
+            return (clip, strong), (clip, not strong)
+        return (0, first < self.strong_p), (1, second < self.strong_p)
+
+    def __call__(self, clip: Frames, rng: np.random.Generator) -> Tensor:
+        length, odd = divmod(len(clip), 2)
+        if odd:
+            raise UserError(
+                f"PairTransform needs two clips of one length, but there are {len(clip)} frames; "
+                "give the views of two clips one sharing key"
+            )
+        views = []
+        for which, strong in self.sample(rng):
+            frames = clip[which * length : (which + 1) * length]
+            views.append((self.strong if strong else self.weak)(frames, rng))
+        return torch.cat(views, dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """Cut a box out of all frames and resize it.
+
+    Args:
+        size: height and width of the result, or one number for both; the aspect ratio is not kept.
+        crop: draws the box; ``None``: the whole frame.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, as PIL does, or ``"nearest"``.
+        antialias: whether reducing averages over what is reduced, as PIL does and OpenCV does not.
+
+    Raises:
+        UserError: a value is out of its range.
+
+    Example:
+        >>> frames = [np.zeros((240, 320, 3), np.uint8)]
+        >>> Resize(size=(128, 171))(frames, np.random.default_rng(0))[0].shape
+        (128, 171, 3)
+    """
+
+    size: int | tuple[int, int]
+    crop: Crop | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        object.__setattr__(self, "size", checks.edges("size", size))
+        if self.interpolation not in get_args(Interpolation):
+            allowed = ", ".join(get_args(Interpolation))
+            raise UserError(f"interpolation={self.interpolation!r} is unknown; take {allowed}")
+
+    def __call__(self, clip: Frames | Planes, rng: np.random.Generator) -> Frames:
+        frames = as_frames(clip)
+        box = Box(0, 0, *frames[0].shape[:2])
+        if self.crop is not None:
+            box = self.crop(box.height, box.width, rng)
+        height, width = cast("tuple[int, int]", self.size)
+        resized = resized_crops(
+            frames, box, height, width, interpolation=self.interpolation, antialias=self.antialias
+        )
+        return list(resized.permute(0, 2, 3, 1).numpy())
