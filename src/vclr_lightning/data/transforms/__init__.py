@@ -20,6 +20,7 @@ from vclr_lightning.data.transforms.crops import (
 from vclr_lightning.data.transforms.eval_transforms import EvalTransform, ViewsTransform
 from vclr_lightning.data.transforms.finetune_transform import FinetuneTransform
 from vclr_lightning.data.transforms.pretrain_transform import PretrainTransform, augment
+from vclr_lightning.data.transforms.puzzle_transform import PuzzleTransform
 
 __all__ = [
     "AreaCrop",
@@ -38,6 +39,7 @@ __all__ = [
     "MultiScaleCrop",
     "PairTransform",
     "PretrainTransform",
+    "PuzzleTransform",
     "Resize",
     "Solarize",
     "UniformAspectCrop",
