@@ -335,3 +335,26 @@ def test_steps_leave_frames_alone_and_pickle(photo: Picture) -> None:
     for step in (*steps, Flip(p=1), Jitter(p=1, center="channels", per_frame=True)):
         step(planes, _rng())
         assert np.array_equal(planes, kept)
+
+
+def test_a_shaken_box_moves_in_every_frame_and_stays_inside() -> None:
+    ramp = np.arange(100, dtype=np.uint8)
+    frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(0)), axis=2)
+    corner = FixedCrop(size=100)
+    for crop, seen in ((FixedCrop(size=80), range(21)), (corner, range(1))):
+        step = Resize(size=crop.size, crop=crop, shake=5)
+        tops = Counter()
+        for seed in range(300):
+            clip = as_frames(step([frame] * 4, _rng(seed)))
+            corners = np.array([picture[0, 0, :2] for picture in clip])
+            assert np.ptp(corners, axis=0).max() <= 10
+            tops.update(corners.ravel().tolist())
+        assert set(tops) == set(seen)
+    still = Resize(size=80, crop=FixedCrop(size=80))
+    assert all(
+        (picture == pictures[0]).all()
+        for pictures in [still([frame] * 4, _rng())]
+        for picture in pictures
+    )
+    with pytest.raises(UserError, match="shake"):
+        Resize(size=80, shake=-1)

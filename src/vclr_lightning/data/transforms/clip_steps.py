@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, cast, get_args
 
 import numpy as np
@@ -197,6 +198,8 @@ class Resize:
         crop: draws the box; ``None``: the whole frame.
         interpolation: ``"bilinear"`` or ``"bicubic"``, as PIL does, or ``"nearest"``.
         antialias: whether reducing averages over what is reduced, as PIL does and OpenCV does not.
+        shake: pixels of the frame, at most, by which each frame's box is moved at random along
+            either axis, unless it would leave the frame.
 
     Raises:
         UserError: a value is out of its range.
@@ -211,8 +214,10 @@ class Resize:
     crop: Crop | None = None
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
+    shake: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shake", checks.pixels("shake", self.shake, low=0))
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
         object.__setattr__(self, "size", checks.edges("size", size))
         if self.interpolation not in get_args(Interpolation):
@@ -225,7 +230,21 @@ class Resize:
         if self.crop is not None:
             box = self.crop(box.height, box.width, rng)
         height, width = cast("tuple[int, int]", self.size)
-        resized = resized_crops(
-            frames, box, height, width, interpolation=self.interpolation, antialias=self.antialias
-        )
+        resize = partial(resized_crops, interpolation=self.interpolation, antialias=self.antialias)
+        if not self.shake:
+            resized = resize(frames, box, height, width)
+        else:
+            boxes = _shaken(box, self.shake, frames, rng)
+            each = zip(frames, boxes, strict=True)
+            resized = torch.cat([resize([frame], moved, height, width) for frame, moved in each])
         return list(resized.permute(0, 2, 3, 1).numpy())
+
+
+def _shaken(box: Box, shake: int, frames: Frames, rng: np.random.Generator) -> list[Box]:
+    height, width = frames[0].shape[:2]
+    moves = rng.integers(-shake, shake + 1, size=(len(frames), 2))
+    tops, lefts = box.top + moves[:, 0], box.left + moves[:, 1]
+    tops = np.where((tops >= 0) & (tops + box.height <= height), tops, box.top)
+    lefts = np.where((lefts >= 0) & (lefts + box.width <= width), lefts, box.left)
+    places = zip(tops.tolist(), lefts.tolist(), strict=True)
+    return [Box(top, left, box.height, box.width) for top, left in places]
