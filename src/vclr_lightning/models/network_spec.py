@@ -12,6 +12,7 @@ from torch import Size, Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models.backbone import WrappedBackbone, import_path
+from vclr_lightning.models.pace_networks import C3D, PaceResNet
 from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
@@ -22,6 +23,8 @@ from vclr_lightning.models.torchvision import (
     TorchvisionResNet,
     TorchvisionVideo,
 )
+from vclr_lightning.models.tsm import TSMResNet
+from vclr_lightning.models.video_transformers import TorchvisionMViT, TorchvisionSwin
 
 if TYPE_CHECKING:
     from vclr_lightning.models.checkpoints import Checkpoint
@@ -35,6 +38,11 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
         TinyBackbone,
         ResNet2d3d,
         SlowFastPathway,
+        TSMResNet,
+        TorchvisionSwin,
+        TorchvisionMViT,
+        C3D,
+        PaceResNet,
     )
 }
 

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.backbone import Backbone
+from vclr_lightning.models.residual3d import (
+    ONE,
+    Convolution,
+    Residual3dNetwork,
+    initialise,
+    residual_stage,
+)
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Residual blocks per stage, by depth; those of depth 50 are bottlenecks."""
 
-Triple = tuple[int, int, int]
-Convolution = tuple[int, Triple, Triple]  # channels, kernel, stride
-_ONE = (1, 1, 1)
 
-
-class _Stages(Backbone):
-    """Children that follow one another."""
-
-    clip_dims = 3
-
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return the features before pooling, ``(N, F, t, h, w)``."""
-        for module in self.children():
-            x = module(x)
-        return x
-
-
-class ResNet2d3d(_Stages):
+class ResNet2d3d(Residual3dNetwork):
     """The 2D-3D ResNet of DPC, MemDPC and CoCLR: without time up to ``layer2``.
 
     The stem and ``layer1`` and ``layer2`` convolve in space alone, ``layer3`` and ``layer4`` in
@@ -73,21 +62,21 @@ class ResNet2d3d(_Stages):
         self.maxpool = _maxpool()
         inside = 64
         for i, (width, time, stride) in enumerate(
-            [(64, 1, _ONE), (128, 1, (1, 2, 2)), (256, 3, (2, 2, 2)), (256, 3, (2, 2, 2))]
+            [(64, 1, ONE), (128, 1, (1, 2, 2)), (256, 3, (2, 2, 2)), (256, 3, (2, 2, 2))]
         ):
             kernel = (time, 3, 3)
-            first = ((width, kernel, stride), (width, kernel, _ONE))
-            stage = _stage(inside, first, count=counts[i], norm=norm, final_relu=i < 3)
+            first = ((width, kernel, stride), (width, kernel, ONE))
+            stage = residual_stage(inside, first, count=counts[i], norm=norm, final_relu=i < 3)
             self.add_module(f"layer{i + 1}", stage)
             inside = width
-        _initialise(self)
+        initialise(self)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Average the positive part of a map over its positions and times."""
         return super().pool(relu(maps))
 
 
-class SlowFastPathway(_Stages):
+class SlowFastPathway(Residual3dNetwork):
     """One pathway of a SlowFast network, without lateral connections; a 3D ResNet-50.
 
     Only the first convolution of a residual block sees time, from stage ``temporal_from`` on, and
@@ -160,59 +149,21 @@ class SlowFastPathway(_Stages):
         )
         inside = width
         for i, count in enumerate(counts):
-            channels, stride = width * 2**i, (1, 2, 2) if i else _ONE
+            channels, stride = width * 2**i, (1, 2, 2) if i else ONE
             time = 3 if i + 1 >= temporal_from else 1
             first: tuple[Convolution, ...]
             if depth < 50:
-                first = ((channels, (time, 3, 3), stride), (channels, (1, 3, 3), _ONE))
+                first = ((channels, (time, 3, 3), stride), (channels, (1, 3, 3), ONE))
             else:
                 first = (
-                    (channels, (time, 1, 1), _ONE),
+                    (channels, (time, 1, 1), ONE),
                     (channels, (1, 3, 3), stride),
-                    (channels * 4, _ONE, _ONE),
+                    (channels * 4, ONE, ONE),
                 )
-            self.add_module(f"layer{i + 1}", _stage(inside, first, count=count))
+            self.add_module(f"layer{i + 1}", residual_stage(inside, first, count=count))
             inside = first[-1][0]
         self.num_features = inside
-        _initialise(self)
-
-
-class _VideoResidual(nn.Module):
-    """Convolutions, each with BatchNorm, beside a shortcut."""
-
-    def __init__(
-        self,
-        inside: int,
-        convolutions: tuple[Convolution, ...],
-        norm: Callable[[int], nn.Module],
-        *,
-        final_relu: bool = True,
-    ) -> None:
-        super().__init__()
-        outside = convolutions[-1][0]
-        strides = [stride for _, _, stride in convolutions if stride != _ONE]
-        self.downsample: nn.Module | None = None
-        if strides or inside != outside:
-            shortcut = nn.Conv3d(inside, outside, 1, strides[0] if strides else 1, bias=False)
-            self.downsample = nn.Sequential(shortcut, norm(outside))
-        self.depth = len(convolutions)
-        for i, (channels, kernel, stride) in enumerate(convolutions, 1):
-            padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-            self.add_module(
-                f"conv{i}", nn.Conv3d(inside, channels, kernel, stride, padding, bias=False)
-            )
-            self.add_module(f"bn{i}", norm(channels))
-            inside = channels
-        self.relu = nn.ReLU(inplace=True)
-        self.final_relu = final_relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for i in range(1, self.depth + 1):
-            y = self._modules[f"bn{i}"](self._modules[f"conv{i}"](y))  # type: ignore[misc]
-            y = self.relu(y) if i < self.depth else y
-        y = y + (x if self.downsample is None else self.downsample(x))
-        return self.relu(y) if self.final_relu else y
+        initialise(self)
 
 
 def _blocks(depth: int, known: tuple[int, ...]) -> tuple[int, ...]:
@@ -221,28 +172,5 @@ def _blocks(depth: int, known: tuple[int, ...]) -> tuple[int, ...]:
     return BLOCKS[depth]
 
 
-def _stage(
-    inside: int,
-    first: tuple[Convolution, ...],
-    *,
-    count: int,
-    norm: Callable[[int], nn.Module] = nn.BatchNorm3d,
-    final_relu: bool = True,
-) -> nn.Sequential:
-    """Return ``count`` blocks, of which the first one strides."""
-    others = tuple((channels, kernel, _ONE) for channels, kernel, _ in first)
-    blocks = [_VideoResidual(inside, first, norm)]
-    for i in range(1, count):
-        last_relu = final_relu or i < count - 1
-        blocks.append(_VideoResidual(first[-1][0], others, norm, final_relu=last_relu))
-    return nn.Sequential(*blocks)
-
-
 def _maxpool() -> nn.MaxPool3d:
     return nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-
-
-def _initialise(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

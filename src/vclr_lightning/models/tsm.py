@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models.backbone import unwrap
+from vclr_lightning.models.torchvision import TorchvisionResNet
 
 
 def temporal_shift(x: Tensor, num_frames: int, *, divisions: int = 8) -> Tensor:
@@ -114,6 +115,51 @@ class TemporalShift:
     def _shift(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
         x, *others = inputs
         return (temporal_shift(x, self.num_frames, divisions=self.divisions), *others)
+
+
+class TSMResNet(TorchvisionResNet):
+    """A 2D ResNet over the frames of a clip, with temporal shifts: a network of clips (TSM).
+
+    Parameters have torchvision's names, so weights of a 2D ResNet fit, and these fit one. Frames
+    may be consecutive, or, far apart, one of each segment of a video.
+
+    Args:
+        name: one of torchvision's ResNet, ResNeXt and Wide ResNet builders.
+        divisions: 8 shifts an eighth of the channels each way.
+        small_stem, zero_init_residual: see :class:`TorchvisionResNet`.
+
+    Shape: - input: ``(N, 3, T, H, W)``; output: ``(N, F)``, the average over frames; maps:
+        ``(N, F, T, H / 32, W / 32)``, rounded up
+
+    Raises:
+        UserError: there is no such network, or ``divisions`` is below 2.
+
+    Reference:
+        Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019.
+
+    Example:
+        >>> import torch
+        >>> TSMResNet(name="resnet18").forward_map(torch.zeros(2, 3, 4, 64, 64)).shape
+        torch.Size([2, 512, 4, 2, 2])
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "resnet50",
+        divisions: int = 8,
+        small_stem: bool = False,
+        zero_init_residual: bool = False,
+    ) -> None:
+        super().__init__(name=name, small_stem=small_stem, zero_init_residual=zero_init_residual)
+        self.shift = TemporalShift(self, divisions=divisions)
+        self.clip_dims = 3
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, T, h, w)``."""
+        self.shift.num_frames = x.shape[2]
+        maps = super().forward_map(x.transpose(1, 2).flatten(0, 1))
+        return maps.reshape(len(x), -1, *maps.shape[1:]).transpose(1, 2)
 
 
 def _is_residual(block: nn.Module) -> bool:
