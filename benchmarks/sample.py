@@ -86,7 +86,7 @@ def _from_video(clip: Path, augment: Augment) -> Callable[[int], object]:
     dataset = VideoDataset(
         manifest=Manifest.load(file),
         reader=PyAVReader(),
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=choose(PretrainTransform(size=SIZE), augment),
         views=("anchor", "positive"),
         begin_only=augment == "device",

@@ -49,7 +49,11 @@ def make_batch(videos: int, size: int, seed: int) -> Batch:
     return Batch(
         views={"anchor": pictures(SEGMENTS), "positive": pictures(SEGMENTS), "second": pictures(1)},
         rows={"x1": torch.zeros_like(order[:, :1]), "others": order[:, 1:3]},
-        order={"anchor": order, "positive": order, "label": torch.zeros_like(ids)},
+        targets={
+            "anchor_order": order,
+            "positive_order": order,
+            "shuffled": torch.zeros_like(ids),
+        },
         frame_indices={},
         video_id=ids,
         group_id=ids,
@@ -165,7 +169,7 @@ class ReleasedStep:
         with torch.no_grad():
             key = normalize(heads.key_head(tuple_k), dim=2)
         logits = heads.classifier(torch.cat([query, key], dim=1).flatten(1))
-        return cross_entropy(logits, batch["order"]["label"])
+        return cross_entropy(logits, batch["targets"]["shuffled"])
 
 
 def check_same_losses() -> None:

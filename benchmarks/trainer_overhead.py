@@ -59,10 +59,10 @@ def _batch(batch: int, size: int, index: int):
             "x1": torch.zeros(batch, 1, dtype=torch.int64),
             "others": torch.tensor([[1, 2]]).repeat(batch, 1),
         },
-        "order": {
-            "anchor": identity,
-            "positive": identity,
-            "label": torch.zeros(batch, dtype=torch.int64),
+        "targets": {
+            "anchor_order": identity,
+            "positive_order": identity,
+            "shuffled": torch.zeros(batch, dtype=torch.int64),
         },
         "frame_indices": {},
         "video_id": torch.arange(batch) + index * batch,

@@ -82,7 +82,7 @@ class VCLR(nn.Module):
 
     def forward(self, batch: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the four losses, and the keys that enter the queues after the step."""
-        views, rows, order, video = (batch[k] for k in ("views", "rows", "order", "video_id"))
+        views, rows, targets, video = (batch[k] for k in ("views", "rows", "targets", "video_id"))
         q, k = self.query, self.key
         (anchor,) = self.encode(q, views["anchor"])  # (B, S, F)
         with torch.no_grad():
@@ -116,12 +116,12 @@ class VCLR(nn.Module):
         # Temporal order: which of the tuples is shuffled: neither, the anchor, the positive, both?
         tuples = torch.cat(
             [
-                pick(normalize(q["order"](anchor), dim=2), order["anchor"]),
-                pick(normalize(k["order"](positive), dim=2), order["positive"]),
+                pick(normalize(q["order"](anchor), dim=2), targets["anchor_order"]),
+                pick(normalize(k["order"](positive), dim=2), targets["positive_order"]),
             ],
             dim=1,
         )  # (B, 2 S, D)
-        order_loss = cross_entropy(self.classifier(tuples.flatten(1)), order["label"])
+        order_loss = cross_entropy(self.classifier(tuples.flatten(1)), targets["shuffled"])
 
         losses = {"inter": inter, "intra": intra, "video": video_level, "order": order_loss}
         return losses, {"inter": inter_keys.detach(), "video": video_keys.detach()}
@@ -144,7 +144,7 @@ def main(folder: str, epochs: int = 100, batch_size: int = 32) -> None:
 
     data = VideoDataModule(
         train=ensure_manifest(folder),
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=112),
         eval_transform=EvalTransform(size=112, resize=128),
         reader=PyAVReader(),

@@ -226,7 +226,7 @@ def test_each_deviation_is_one_switch(switch: str, paper: Any, released: Any) ->
 
 def test_every_switch_arrives_where_it_acts() -> None:
     found = values("+preset=released", "+experiment=k400")
-    objectives, sampler = found["objective"]["objectives"], found["data"]["samplers"][0]
+    objectives, sampler = found["objective"]["objectives"], found["data"]["samplers"]["tuples"]
     assert objectives["order"]["normalize"] == "frames"
     assert objectives["intra"]["form"] == "pairwise"
     for name in ("inter", "video"):
@@ -328,7 +328,7 @@ def test_experiments_build(
     trainer = stage.keywords["trainer"]()
     assert trainer.max_epochs == cfg.epochs
     # Plain values arrive, nothing of OmegaConf.
-    assert type(stage.keywords["data"]._samplers) is list
+    assert type(stage.keywords["data"]._samplers) is dict
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "objective"], ids=str)

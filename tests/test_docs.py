@@ -114,7 +114,7 @@ train, val = ensure_manifest('{videos}', cache_dir='cache').hold_out(0.34, seed=
 data = VideoDataModule(
     train=train,
     val=val,
-    samplers=[TupleSampler()],
+    samplers={"tuples": TupleSampler()},
     transform=PretrainTransform(size=32),
     eval_transform=EvalTransform(size=32, resize=36),
     reader=PyAVReader(),

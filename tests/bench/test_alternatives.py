@@ -41,7 +41,7 @@ def test_other_files_hold_the_same_frames_and_the_rest_stays(
     dataset = VideoDataset(
         manifest=table,
         reader=PyAVReader(),
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32, jitter_p=0, gray_p=0, blur_p=0),
     )
     before, after = dataset[3, 0], dataset.replaced(manifest=other)[3, 0]

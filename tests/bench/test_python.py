@@ -32,7 +32,7 @@ def _build(values: Mapping[str, Any], *, videos: Path, cache: Path, **trainer: A
     )
     data = VideoDataModule(
         train=ensure_manifest(videos, cache_dir=cache, workers=1, show=False),
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32),
         eval_transform=EvalTransform(size=32, resize=36),
         reader=PyAVReader(),

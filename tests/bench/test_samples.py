@@ -35,7 +35,7 @@ def make(folder: Path, tmp_path: Path, reader: Any = None, **options: Any) -> Vi
     return VideoDataset(
         manifest=table,
         reader=reader or PyAVReader(),
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32),
         **options,
     )

@@ -87,7 +87,7 @@ def test_samples_of_a_clip(
     options = {"manifest": part, "reader": reader}
     sample = FramesDataset(**options, transform=eval_transform, num_frames=8)[0]
     assert (sample["count"], sample["valid"]) == (5, True)
-    views = VideoDataset(**options, samplers=[TupleSampler()], transform=transform)[0, 0]
+    views = VideoDataset(**options, samplers={"tuples": TupleSampler()}, transform=transform)[0, 0]
     assert (
         max(int(indices.max()) for indices in views["frame_indices"].values() if indices.size) < 5
     )

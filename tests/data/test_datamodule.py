@@ -34,7 +34,7 @@ def make(
         given: dict[str, Any] = {
             "train": manifest,
             "val": manifest,
-            "samplers": [TupleSampler()],
+            "samplers": {"tuples": TupleSampler()},
             "transform": transform,
             "eval_transform": eval_transform,
             "reader": reader,
@@ -68,7 +68,7 @@ def trained(data: VideoDataModule, epoch: int = 1) -> list[Any]:
 
 
 def test_batches_have_the_shapes_they_promise(make: Make, manifest: Manifest) -> None:
-    batches = trained(make(samplers=[TupleSampler(num_segments=2, frames_per_clip=3)]))
+    batches = trained(make(samplers={"tuples": TupleSampler(num_segments=2, frames_per_clip=3)}))
     assert len(batches) == 18 // 4
     assert len({int(i) for batch in batches for i in batch["index"]}) == 16
     for batch in batches:
@@ -82,12 +82,14 @@ def test_batches_have_the_shapes_they_promise(make: Make, manifest: Manifest) ->
         assert all(view.dtype == torch.uint8 for view in batch["views"].values())
         assert {name: tuple(r.shape) for name, r in batch["rows"].items()} == {
             "x1": (4, 1),
+            "x2": (4, 1),
+            "x3": (4, 1),
             "others": (4, 2),
         }
-        assert {name: tuple(o.shape) for name, o in batch["order"].items()} == {
-            "anchor": (4, 2),
-            "positive": (4, 2),
-            "label": (4,),
+        assert {name: tuple(o.shape) for name, o in batch["targets"].items()} == {
+            "anchor_order": (4, 2),
+            "positive_order": (4, 2),
+            "shuffled": (4,),
         }
         assert batch["frame_indices"]["anchor"].shape == (4, 2, 3)
         for name in ("video_id", "group_id", "label", "index"):
@@ -237,7 +239,11 @@ def test_pairs_are_every_held_out_video_once(
     assert [item["video_id"] for batch in batches for item in batch["rejected"]] == [0, 8]
     assert {name for batch in batches for name in batch["views"]} == {"anchor", "positive"}
     dataset = VideoDataset(
-        manifest=damaged, reader=reader, samplers=[TupleSampler()], transform=transform, seed=9
+        manifest=damaged,
+        reader=reader,
+        samplers={"tuples": TupleSampler()},
+        transform=transform,
+        seed=9,
     )
     assert torch.equal(batches[0]["views"]["positive"][0], dataset[0, 1]["views"]["positive"])
 

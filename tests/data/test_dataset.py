@@ -56,7 +56,7 @@ def make(manifest: Manifest, reader: VideoReader, transform: ClipTransform) -> M
         given: dict[str, Any] = {
             "manifest": manifest,
             "reader": reader,
-            "samplers": [TupleSampler()],
+            "samplers": {"tuples": TupleSampler()},
             "transform": transform,
             "seed": 5,
         }
@@ -83,9 +83,9 @@ def same(one: TrainingSample, two: TrainingSample) -> bool:
 def test_a_sample_is_what_its_keys_say(
     make: Make, decode: Decode, manifest: Manifest, transform: ClipTransform, sampler: TupleSampler
 ) -> None:
-    sample = make(samplers=[sampler])[3, 7]
+    sample = make(samplers={"mine": sampler})[3, 7]
     frames = decode(manifest.path(7))
-    drawn = sampler(len(frames), numpy_generator(5, 3, 7, 0, "draw", 0))
+    drawn = sampler(len(frames), numpy_generator(5, 3, 7, 0, "draw", "mine"))
     assert set(sample["views"]) == {name for name, spec in sampler.views.items() if spec.clips}
     for name, pictures in sample["views"].items():
         assert pictures.dtype == torch.uint8
@@ -94,7 +94,7 @@ def test_a_sample_is_what_its_keys_say(
             rng = numpy_generator(5, 3, 7, 0, "augment", name, clip)
             assert torch.equal(pictures[clip], transform([frames[r] for r in indices], rng))
         assert np.array_equal(sample["frame_indices"][name], drawn.frame_indices[name])
-    for kind in ("rows", "order"):
+    for kind in ("rows", "targets"):
         for name, values in getattr(drawn, kind).items():
             assert np.array_equal(sample[kind][name], values)  # type: ignore[literal-required]
     described = (sample["video_id"], sample["group_id"], sample["label"], sample["index"])

@@ -108,7 +108,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def _samples(manifest: Manifest, **changes: Any) -> VideoDataset:
     given: dict[str, Any] = {
         "reader": PyAVReader(),
-        "samplers": [TupleSampler()],
+        "samplers": {"tuples": TupleSampler()},
         "transform": PretrainTransform(size=32),
     }
     return VideoDataset(manifest=manifest, **{**given, **changes})
@@ -130,7 +130,7 @@ def test_a_fault_of_a_sampler_is_no_broken_video(
     manifest: Manifest, error: type[Exception]
 ) -> None:
     with pytest.raises(CodeFault) as info:
-        _samples(manifest, samplers=[BrokenSampler(error)])[0, 3]
+        _samples(manifest, samplers={"mine": BrokenSampler(error)})[0, 3]
     how = f"{error.__name__}: {error('by the sampler')}"
     _check(info.value, "BrokenSampler", how, manifest.path(3))
 
@@ -250,7 +250,7 @@ def _half(drawn: Any) -> Any:
 
 
 def _fewer(drawn: Any) -> Any:
-    drawn.rows["others"] = drawn.rows["others"][:1]
+    drawn.rows["x2"] = drawn.rows["x2"][:0]
     return drawn
 
 
@@ -262,18 +262,18 @@ def _short(drawn: Any) -> Any:
 @pytest.mark.parametrize("change", [_half, _fewer, _short, lambda drawn: None])
 def test_a_draw_of_no_use_is_the_samplers_fault(manifest: Manifest, change: Any) -> None:
     with pytest.raises(CodeFault, match=r"^Drawing \(.*test_faults.py:\d+\) fails on ") as info:
-        _samples(manifest, samplers=[Drawing(change)])[0, 3]
+        _samples(manifest, samplers={"mine": Drawing(change)})[0, 3]
     assert str(manifest.path(3)) in str(info.value)
 
 
 def test_a_sampler_that_fails_when_it_is_tried_is_at_fault(manifest: Manifest) -> None:
     with pytest.raises(CodeFault, match=r"Drawing .* fails: AttributeError"):
-        _samples(manifest, samplers=[Drawing(lambda drawn: None, tried=-1)])
+        _samples(manifest, samplers={"mine": Drawing(lambda drawn: None, tried=-1)})
 
 
 def test_frames_that_there_are_not_are_the_samplers_fault(manifest: Manifest) -> None:
     with pytest.raises(CodeFault, match=r"OutsideSampler .* fails on .*: IndexError: .* not among"):
-        _samples(manifest, samplers=[OutsideSampler()])[0, 3]
+        _samples(manifest, samplers={"mine": OutsideSampler()})[0, 3]
 
 
 def test_every_data_set_blames_its_transform(manifest: Manifest) -> None:

@@ -42,7 +42,7 @@ def make(
         given: dict[str, Any] = {
             "train": manifest,
             "val": manifest,
-            "samplers": [TupleSampler(frames_per_clip=2)],
+            "samplers": {"tuples": TupleSampler(frames_per_clip=2)},
             "transform": transform,
             "eval_transform": eval_transform,
             "reader": reader,
@@ -62,7 +62,7 @@ def _views(data: VideoDataModule) -> list[dict[str, Tensor]]:
     batches = [data.transfer_batch_to_device(batch, cpu, 0) for batch in loader]
     data.teardown("fit")
     assert all(
-        {"video_id", "rows", "order", "frame_indices", "label"} < set(batch) for batch in batches
+        {"video_id", "rows", "targets", "frame_indices", "label"} < set(batch) for batch in batches
     )
     assert not any({"begun", "augmentations"} & set(batch) for batch in batches)
     return [batch["views"] for batch in batches]
@@ -117,15 +117,15 @@ def test_shared_augmentation_is_shared_on_the_device(
     dataset = VideoDataset(
         manifest=manifest,
         reader=reader,
-        samplers=[TupleSampler()],
+        samplers={"tuples": TupleSampler()},
         transform=transform,
-        share_augmentation=True,
+        share=dict.fromkeys(("anchor", "positive", "second"), "video"),
         begin_only=True,
     )
     sample = dataset[0, 0]
     rows = np.concatenate(list(sample["augmentations"].values()))
     assert (rows == rows[0]).all()
-    batch = finish_batch(as_tensors(collate([sample])), transform, "cpu")
+    batch = finish_batch(as_tensors(collate([sample])), dataset.transforms.of, "cpu")
     assert batch["views"]["anchor"].shape == (1, 3, 3, 1, 16, 16)
 
 
@@ -138,7 +138,9 @@ def test_what_cannot_be_left_to_the_device_is_refused(
         make(augment="cuda")
     finetuned = make(augment="device")
     with pytest.raises(UserError, match="which only torch computes, in the workers; take 'torch'"):
-        finetuned.draw_with(samplers=[TupleSampler()], transform=FinetuneTransform(size=32))
+        finetuned.draw_with(
+            samplers={"tuples": TupleSampler()}, transform=FinetuneTransform(size=32)
+        )
     for options in (
         {"transform": FinetuneTransform(size=32)},
         {"transform": PretrainTransform(size=32), "replace": False},
@@ -147,7 +149,7 @@ def test_what_cannot_be_left_to_the_device_is_refused(
             VideoDataset(
                 manifest=manifest,
                 reader=reader,
-                samplers=[TupleSampler()],
+                samplers={"tuples": TupleSampler()},
                 begin_only=True,
                 **options,  # type: ignore[arg-type]
             )
@@ -173,7 +175,7 @@ def _trained(data: VideoDataModule, **trainer: Any) -> dict[str, Tensor]:
 
 
 def test_training_by_each_of_the_ways(make: Make) -> None:
-    one_frame = {"samplers": [TupleSampler()]}
+    one_frame = {"samplers": {"tuples": TupleSampler()}}
     torch_, opencv, device = (
         _trained(make(augment=augment, **one_frame), max_epochs=2)
         for augment in ("torch", "opencv", "device")
@@ -206,6 +208,6 @@ def test_a_modules_own_hook_still_runs(make: Make) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         max_steps=1,
-    ).fit(module, make(augment="device", samplers=[TupleSampler()]))
+    ).fit(module, make(augment="device", samplers={"tuples": TupleSampler()}))
     assert module.seen
     assert all("views" in names and "begun" not in names for names in module.seen)

@@ -32,7 +32,7 @@ def test_two_thousand_videos_leave_nothing_behind(
     data = VideoDataset(
         manifest=damaged,
         reader=reader,
-        samplers=[TupleSampler()],
+        samplers={"tuples": TupleSampler()},
         transform=transform,
         views={"second"},
     )

@@ -65,7 +65,7 @@ def test_tuples_take_one_clip_from_each_segment(sampler: TupleSampler, n: int, s
 def test_anchor_frame_and_others(sampler: TupleSampler, n: int, seed: int) -> None:
     drawn = draw(sampler, n, seed)
     s = sampler.num_segments
-    (x1,), others = drawn.rows["x1"].tolist(), drawn.rows["others"].tolist()
+    x1, *others = (int(drawn.rows[name].item()) for name in ("x1", "x2", "x3"))
     assert x1 in (0, s - 1)
     assert drawn.frame_indices["second"].tolist() == drawn.frame_indices["anchor"][[x1]].tolist()
     pool = np.concatenate([drawn.frame_indices["anchor"], drawn.frame_indices["extra"]])[:, 0]
@@ -87,17 +87,18 @@ def test_anchor_frame_and_others(sampler: TupleSampler, n: int, seed: int) -> No
 
 @given(sampler=samplers, n=st.integers(1, 400), seed=seeds)
 def test_order_and_label_agree(sampler: TupleSampler, n: int, seed: int) -> None:
-    order = draw(sampler, n, seed).order
+    targets = draw(sampler, n, seed).targets
     identity = list(range(sampler.num_segments))
-    shuffled = [order[name].tolist() != identity for name in ("anchor", "positive")]
-    assert order["label"].shape == ()
-    assert int(order["label"]) == shuffled[0] + 2 * shuffled[1]
-    for name in ("anchor", "positive"):
-        assert sorted(order[name].tolist()) == identity
+    orders = [targets[name].tolist() for name in ("anchor_order", "positive_order")]
+    shuffled = [order != identity for order in orders]
+    assert targets["shuffled"].shape == ()
+    assert int(targets["shuffled"]) == shuffled[0] + 2 * shuffled[1]
+    for order in orders:
+        assert sorted(order) == identity
         if sampler.num_segments >= 3 and sampler.exclude_reversal:
-            assert order[name].tolist() != identity[::-1]
+            assert order != identity[::-1]
     if sampler.num_segments == 1:
-        assert int(order["label"]) == 0
+        assert int(targets["shuffled"]) == 0
 
 
 def test_chances_at_three_segments() -> None:
@@ -108,10 +109,10 @@ def test_chances_at_three_segments() -> None:
     anchors: Counter[Any] = Counter()
     for _ in range(2000):
         drawn = sampler(300, rng)
-        labels[int(drawn.order["label"])] += 1
-        anchors[(*drawn.rows["x1"].tolist(), *drawn.rows["others"].tolist())] += 1
-        for name in ("anchor", "positive"):
-            orders[tuple(drawn.order[name].tolist())] += 1
+        labels[int(drawn.targets["shuffled"])] += 1
+        anchors[tuple(int(drawn.rows[name].item()) for name in ("x1", "x2", "x3"))] += 1
+        for name in ("anchor_order", "positive_order"):
+            orders[tuple(drawn.targets[name].tolist())] += 1
     assert set(anchors) == {(0, 1, 2), (2, 0, 1)}
     assert chisquare(list(anchors.values())).pvalue > 1e-4
     assert set(labels) == {0, 1, 2, 3}
@@ -126,9 +127,9 @@ def test_others_are_uniform_pairs_of_the_rest() -> None:
     pairs: Counter[Any] = Counter()
     for _ in range(2000):
         rows = sampler(100, rng).rows
-        x1 = int(rows["x1"][0])
+        x1, *others = (int(rows[name].item()) for name in ("x1", "x2", "x3"))
         rest = [i for i in range(5) if i != x1]
-        pairs[(x1, *(rest.index(i) for i in rows["others"].tolist()))] += 1
+        pairs[(x1, *(rest.index(i) for i in others))] += 1
     expected = [(x1, *pair) for x1 in (0, 4) for pair in itertools.combinations(range(4), 2)]
     assert sorted(pairs) == sorted(expected)
     assert chisquare([pairs[key] for key in expected]).pvalue > 1e-4

@@ -62,7 +62,7 @@ def build_batch(videos: Iterable[int], *, segments: int = 3, epoch: int = 0) -> 
     return Batch(
         views=stack("views"),
         rows=stack("rows"),
-        order=stack("order"),
+        targets=stack("targets"),
         frame_indices={},
         video_id=ids,
         group_id=ids // 2,
@@ -85,14 +85,14 @@ def draw_sample(video: int, segments: int, epoch: int) -> dict[str, dict[str, Te
     others = torch.cat([positions[:x1], positions[x1 + 1 :]])[:2]
     coins = torch.randint(2, (2,), generator=rng)
     shuffled = torch.arange(segments).roll(1)
-    order = {
-        name: shuffled if coin else torch.arange(segments)
+    orders = {
+        f"{name}_order": shuffled if coin else torch.arange(segments)
         for name, coin in zip(("anchor", "positive"), coins, strict=True)
     }
     return {
         "views": views,
         "rows": {"x1": torch.tensor([x1]), "others": others},
-        "order": {**order, "label": coins[0] + 2 * coins[1]},
+        "targets": {**orders, "shuffled": coins[0] + 2 * coins[1]},
     }
 
 

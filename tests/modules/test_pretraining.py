@@ -73,14 +73,14 @@ def expected_losses(module: Any, batch: Batch) -> dict[str, float]:
         video = heads["video"]
         q = normalize(video.query_head(v.mean(0)), dim=0)
         sums["video"].append(nce(q, normalize(video.key_head(v_.mean(0)), dim=0), video.queue.rows))
-        order = heads["order"]
+        order, targets = heads["order"], batch["targets"]
         o = torch.cat(
             [
-                normalize(order.query_head(v), dim=1)[batch["order"]["anchor"][b]].flatten(),
-                normalize(order.key_head(v_), dim=1)[batch["order"]["positive"][b]].flatten(),
+                normalize(order.query_head(v), dim=1)[targets["anchor_order"][b]].flatten(),
+                normalize(order.key_head(v_), dim=1)[targets["positive_order"][b]].flatten(),
             ]
         )
-        label = batch["order"]["label"][b][None]
+        label = targets["shuffled"][b][None]
         sums["order"].append(cross_entropy(order.classifier(o)[None], label))
     return {name: float(torch.stack(losses).mean()) for name, losses in sums.items()}
 

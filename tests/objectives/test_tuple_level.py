@@ -96,10 +96,10 @@ def test_temporal_order(
             axis = 1 if normalize_over == "channels" else 0
             rows = rows / np.linalg.norm(rows, axis=axis, keepdims=True)
             name = "anchor" if side == "query" else "positive"
-            values += [rows[i] for i in batch["order"][name][b]]
+            values += [rows[i] for i in batch["targets"][f"{name}_order"][b]]
         weight = order.classifier.weight.detach().numpy()
         logits = weight @ np.concatenate(values) + order.classifier.bias.detach().numpy()
-        label = int(batch["order"]["label"][b])
+        label = int(batch["targets"]["shuffled"][b])
         losses.append(-logits[label] + np.log(np.exp(logits).sum()))
         right.append(logits.argmax() == label)
     assert out.loss.item() == pytest.approx(np.mean(losses))

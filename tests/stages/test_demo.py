@@ -33,7 +33,7 @@ def build(folder: Path, cache: Path) -> tuple[PretrainModule, Any]:
         root=folder,
         cache_dir=cache,
         holdout=0.34,
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32),
         eval_transform=EvalTransform(size=32, resize=36),
         batch_size=4,

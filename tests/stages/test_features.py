@@ -43,7 +43,7 @@ def small_data(folder: Path, cache: Path, **options: Any) -> VideoDataModule:
     return video_data(
         root=folder,
         cache_dir=cache,
-        samplers=[],
+        samplers={},
         transform=EvalTransform(size=32, resize=36),
         eval_transform=EvalTransform(size=32, resize=36),
         batch_size=4,

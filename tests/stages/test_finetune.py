@@ -218,11 +218,12 @@ def test_one_crop_for_all_frames_of_a_video(video_folder: Path, tmp_path: Path) 
         size = 16
 
         def __call__(self, clip, rng):  # type: ignore[no-untyped-def]
-            return FinetuneTransform(size=16, resize=24)([clip[0] * 0 + _ramp(clip[0])], rng)
+            still = clip[0] * 0 + _ramp(clip[0])
+            return FinetuneTransform(size=16, resize=24)([still] * len(clip), rng)
 
     data = VideoDataModule(
         train=table,
-        samplers=[SegmentSampler(num_segments=4)],
+        samplers={"segments": SegmentSampler(num_segments=4)},
         transform=PretrainTransform(size=16),
         eval_transform=PretrainTransform(size=16),
         reader=PyAVReader(),
@@ -231,7 +232,9 @@ def test_one_crop_for_all_frames_of_a_video(video_folder: Path, tmp_path: Path) 
     )
     for share in (True, False):
         data.draw_with(
-            samplers=[SegmentSampler(num_segments=4)], transform=Still(), share_augmentation=share
+            samplers={"segments": SegmentSampler(num_segments=4)},
+            transform=Still(),
+            share={"segments": "video"} if share else None,
         )
         views = next(iter(data.train_dataloader()))["views"]["segments"]
         assert views.shape == (4, 4, 3, 1, 16, 16)

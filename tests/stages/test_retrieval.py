@@ -31,7 +31,7 @@ def extractor(folder: Path, cache: Path, **options: Any) -> FeatureExtractor:
         cache_dir=cache,
         group_regex=r"(\w+_g\d+)_c",
         holdout=0.34,
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32),
         eval_transform=EvalTransform(size=32, resize=36),
         batch_size=4,

@@ -32,7 +32,10 @@ class Parts:
 
     def dataset(self) -> VideoDataset:
         """Return the samples that the module reads."""
-        return self.data.train_dataset(getattr(self.module, "required_views", None))
+        return self.data.train_dataset(
+            getattr(self.module, "required_views", None),
+            getattr(self.module, "required_targets", ()),
+        )
 
     def micro_batch(self) -> int:
         """Return the videos of a micro-batch.

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
 
 from vclr_lightning.core.errors import UserError
 
@@ -38,14 +38,18 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """A view consists of ``clips`` clips of ``frames`` frames that are ``stride`` apart.
+    """A view consists of ``clips`` clips of ``frames`` frames.
 
-    Two samplers may yield the same view only if their specs are equal.
+    Attributes:
+        clips: may be 0.
+        frames: T.
+        share: a key; clips of all views of a video with the same key are augmented together, as one
+            long clip. ``None``: each clip by itself.
     """
 
     clips: int
     frames: int = 1
-    stride: int = 1
+    share: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,13 @@ class Draw:
         frame_indices: of the frames to decode for each view, ``(n, T)`` int64.
         rows: named selections of clips, ``(r,)`` int64 positions along ``n`` of the view (or of
             the concatenated views) that a request names.
-        order: ``anchor`` and ``positive`` permutations ``(S,)`` and ``label`` ``()``.
+        targets: what objectives are to predict, or need otherwise, by name; arrays of any shape
+            that is the same for all videos.
     """
 
     frame_indices: Mapping[str, NDArray[np.int64]]
     rows: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    order: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Rejection(TypedDict):
@@ -77,15 +82,15 @@ class Batch(TypedDict):
     """One collated micro-batch, as the data module yields it.
 
     ``views[name]`` is ``(B, n, C, T, H, W)`` uint8; ``rows[name]`` is ``(B, r)`` int64;
-    ``order`` holds ``anchor`` and ``positive`` ``(B, S)`` and ``label`` ``(B,)``;
-    ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``, ``label`` (-1: none) and
-    ``index`` (row of the manifest) are ``(B,)`` int64. Where a video was replaced, ids are those
-    of the video really decoded; ``rejected`` lists the ones it replaced.
+    ``targets[name]`` is ``(B, ...)``, and ``targets["VIEW.NAME"]`` ``(B, n, ...)`` if made by the
+    view's transform; ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``,
+    ``label`` (-1: none) and ``index`` (row of the manifest) are ``(B,)`` int64. Where a video was
+    replaced, ids are those of the video really decoded; ``rejected`` lists the ones it replaced.
     """
 
     views: dict[str, Tensor]
     rows: dict[str, Tensor]
-    order: dict[str, Tensor]
+    targets: dict[str, Tensor]
     frame_indices: dict[str, Tensor]
     video_id: Tensor
     group_id: Tensor

@@ -139,7 +139,12 @@ class VideoReader(Protocol):
 
 
 class Sampler(Protocol):
-    """Draws the frames of all views of a video jointly."""
+    """Draws the frames of all views of a video jointly.
+
+    It may have three more attributes: ``targets``, the names of the targets that it draws, as a
+    tuple; ``min_frames``, so that shorter videos are left out; and ``needs_times``. If that is
+    true, it is also given ``times=``, when each frame is shown in seconds, ``(num_frames,)``.
+    """
 
     @property
     def views(self) -> Mapping[str, ViewSpec]: ...
@@ -148,7 +153,12 @@ class Sampler(Protocol):
 
 
 class ClipTransform(Protocol):
-    """Converts a clip to a fixed size, with the same random parameters for all its frames."""
+    """Converts a clip to a fixed size, with the same random parameters for all its frames.
+
+    One that makes targets, such as the angle of a rotation, names them in the attribute
+    ``targets``, a tuple, and returns ``(clip, {name: array})``. Each becomes the batch's target
+    ``VIEW.NAME``, one value for each clip of the view.
+    """
 
     @property
     def size(self) -> int:
@@ -168,7 +178,8 @@ class SplitTransform(ClipTransform, Protocol):
     ) -> tuple[Tensor, NDArray[np.int32]]:
         """Do the worker's part; return the result and the parameters of the rest.
 
-        ``T`` frames ``(H, W, 3)`` uint8 to a tensor and ``(P,)`` int32; shapes depend on T alone.
+        ``T`` frames ``(H, W, 3)`` uint8 to a tensor ``(T, ...)``, which :meth:`finish` may get in
+        parts, and ``(P,)`` int32; shapes depend on T alone.
         """
         ...
 

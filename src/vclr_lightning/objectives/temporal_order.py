@@ -77,15 +77,17 @@ class TemporalOrder(Objective):
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         check_tuple(features["query"], self.num_segments, "the order loss")
-        order = batch["order"]
+        targets = batch["targets"]
         query = normalize_tuple(self.query_head(features["query"]), self.normalize)  # (B, S, D)
         with torch.no_grad():
             key = normalize_tuple(self.key_head(features["key"]), self.normalize)  # (B, S, D)
-        logits = self.classifier(join_tuples(query, key, order["anchor"], order["positive"]))
+        logits = self.classifier(
+            join_tuples(query, key, targets["anchor_order"], targets["positive_order"])
+        )
         return ObjectiveOutput(
-            loss=order_loss(logits, order["label"]),
+            loss=order_loss(logits, targets["shuffled"]),
             metrics={
-                "accuracy": (logits.detach().argmax(1) == order["label"]).float().mean(),
+                "accuracy": (logits.detach().argmax(1) == targets["shuffled"]).float().mean(),
                 "chance": logits.new_full((), 1 / ORDER_CLASSES, dtype=torch.float32),
             },
         )

@@ -138,7 +138,7 @@ def test_clips_in_a_run(anet: tuple[Path, Path], tmp_path: Path) -> None:
         annotations=lists,
         cache_dir=tmp_path / "c",
         holdout=0,
-        samplers=[TupleSampler()],
+        samplers={"tuples": TupleSampler()},
         transform=PretrainTransform(size=32),
         eval_transform=EvalTransform(size=32, resize=36),
         batch_size=2,

@@ -160,7 +160,7 @@ def _trained(where: Path, tmp_path: Path, **loading: object) -> list[dict[str, o
         root=where,
         cache_dir=tmp_path / "cache",
         holdout=0.2,
-        samplers=[TupleSampler(num_segments=3)],
+        samplers={"tuples": TupleSampler(num_segments=3)},
         transform=PretrainTransform(size=32),
         eval_transform=EvalTransform(size=32, resize=36),
         batch_size=4,

@@ -80,7 +80,7 @@ def test_a_group_on_two_sides_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         Row(path="9.mp4", group="d", split="val"),
     ]
     data = {
-        "samplers": [TupleSampler()],
+        "samplers": {"tuples": TupleSampler()},
         "transform": PretrainTransform(size=32),
         "eval_transform": EvalTransform(size=32, resize=36),
         "batch_size": 2,

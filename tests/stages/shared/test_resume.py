@@ -87,29 +87,29 @@ def test_what_differs_within_lists_is_told_by_its_key(tmp_path: Path) -> None:
     """Not the list, twice and whole; nor what follows from another value."""
     saved = SAVED | {
         "num_segments": 3,
-        "data": {"samplers": [{"_target_": "a.Sampler", "num_segments": 3, "draws": "with"}]},
+        "data": {"crops": [{"_target_": "a.Crop", "num_segments": 3, "draws": "with"}]},
         "optim": {"scheduler": {"milestones": [20, 40]}},
     }
     now = SAVED | {
         "num_segments": 2,
-        "data": {"samplers": [{"_target_": "a.Sampler", "num_segments": 2, "draws": "with"}]},
+        "data": {"crops": [{"_target_": "a.Crop", "num_segments": 2, "draws": "with"}]},
         "optim": {"scheduler": {"milestones": [30]}},
     }
     assert list(differences(saved, now)) == [
-        ("data.samplers.0.num_segments", 3, 2),
+        ("data.crops.0.num_segments", 3, 2),
         ("num_segments", 3, 2),
         ("optim.scheduler.milestones", [20, 40], [30]),
     ]
     file = tmp_path / "last.ckpt"
     torch.save({"metadata": {"config": saved}}, file)
-    derived = {"data.samplers.0.num_segments"}
+    derived = {"data.crops.0.num_segments"}
     with pytest.raises(UserError) as told:
         check_same_run(file, config=now, derived=derived)
     assert "made with num_segments=3 (now 2), optim.scheduler.milestones=[20, 40]" in str(
         told.value
     )
-    assert "data.samplers" not in str(told.value)
+    assert "data.crops" not in str(told.value)
     # Where nothing else differs, it was given by hand, then or now.
     same = now | {"num_segments": 3, "optim": saved["optim"]}
-    with pytest.raises(UserError, match=r"data\.samplers\.0\.num_segments=3 \(now 2\): give"):
+    with pytest.raises(UserError, match=r"data\.crops\.0\.num_segments=3 \(now 2\): give"):
         check_same_run(file, config=same, derived=derived)

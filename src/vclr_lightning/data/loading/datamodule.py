@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from pytorch_lightning import LightningDataModule
 
+from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.finishing import finish_batch
 from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader, restore_position
+from vclr_lightning.data.loading.views import long_enough
 from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions, default_num_workers
 from vclr_lightning.data.transforms.backends import Augment, choose
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
         VideoTable,
     )
 
+logger = logging.getLogger(__name__)
+
 
 class VideoDataModule(LightningDataModule):
     """Videos for training and, with ``val``, for evaluation on held-out ones.
@@ -39,8 +44,13 @@ class VideoDataModule(LightningDataModule):
     Args:
         train: the training videos.
         val: held-out videos.
-        samplers: decide which frames the views hold.
+        samplers: by name; decide which frames the views hold.
         transform: augments a clip.
+        transforms: of views that have another one, also of another size.
+        share: sharing keys by view, instead of the samplers' (``ViewSpec.share``): clips of one
+            key and transform are augmented together; ``None``: each by itself.
+        pair_sampler: yields the views ``anchor`` and ``positive``, two draws of a video, for
+            :meth:`pair_loader`; by default ``samplers`` have to.
         eval_transform: resizes and crops a frame for evaluation.
         reader: opens videos.
         batch_size: videos per optimizer step, over all ranks and accumulated micro-batches.
@@ -61,7 +71,8 @@ class VideoDataModule(LightningDataModule):
             from which nothing is held out; by default ``train`` and ``val``.
         augment: who computes the augmentation: the workers with ``"torch"`` or ``"opencv"``, or
             the ``"device"``: workers only crop, and the rest is done for whole batches on the
-            training device. ``None``: the transform as it is. All draw the same parameters.
+            training device. ``None``: the transform as it is. All draw the same parameters. Of
+            ``transforms``, those for which it is not possible are left as they are.
 
     Attributes:
         splits, reader, eval_batch_size: see above.
@@ -70,7 +81,8 @@ class VideoDataModule(LightningDataModule):
     Raises:
         UserError: a number is out of its range, or ``augment`` is not for this transform; from
             :meth:`train_dataloader`, the batch cannot be divided evenly, there are too few videos,
-            or the views do not fit together.
+            the views do not fit together, or the module in training reads a view or target that
+            there is not.
     """
 
     def __init__(
@@ -78,8 +90,11 @@ class VideoDataModule(LightningDataModule):
         *,
         train: VideoTable,
         val: VideoTable | None = None,
-        samplers: Sequence[Sampler],
+        samplers: Mapping[str, Sampler],
         transform: ClipTransform,
+        transforms: Mapping[str, ClipTransform] | None = None,
+        share: Mapping[str, str | None] | None = None,
+        pair_sampler: Sampler | None = None,
         eval_transform: ClipTransform,
         reader: VideoReader,
         batch_size: int,
@@ -112,10 +127,9 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.max_rejected_share = max_rejected_share
-        self._samplers = samplers
         self._augment = augment
-        self._transform = choose(transform, augment)
-        self._share_augmentation = False
+        self._pair_sampler = pair_sampler
+        self.draw_with(samplers=samplers, transform=transform, transforms=transforms, share=share)
         self._eval_transform = eval_transform
         self.reader = reader
         self._num_workers, self._pin_memory = num_workers, pin_memory
@@ -136,19 +150,27 @@ class VideoDataModule(LightningDataModule):
     def draw_with(
         self,
         *,
-        samplers: Sequence[Sampler],
+        samplers: Mapping[str, Sampler],
         transform: ClipTransform,
-        share_augmentation: bool = False,
+        transforms: Mapping[str, ClipTransform] | None = None,
+        share: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Replace samplers and transform of the training videos.
-
-        With ``share_augmentation``, all clips of a video share their random numbers.
+        """Replace samplers and transforms of the training videos.
 
         Raises:
             UserError: ``augment`` is not for this transform.
         """
-        self._samplers, self._transform = samplers, choose(transform, self._augment)
-        self._share_augmentation = share_augmentation
+        self._samplers, self._share = samplers, share
+        self._transform = choose(transform, self._augment)
+        self._transforms = {
+            view: choose(one, self._augment, strict=False)
+            for view, one in (transforms or {}).items()
+        }
+
+    def setup(self, stage: str) -> None:
+        """Check the views before anything is loaded."""
+        if stage == "fit":
+            self.train_dataset(*self._needed())
 
     def train_dataloader(self) -> EpochLoader:
         """Return batches (:class:`~vclr_lightning.core.types.Batch`) of this rank.
@@ -156,7 +178,7 @@ class VideoDataModule(LightningDataModule):
         With Lightning's ``overfit_batches``, all epochs equal epoch 0, including the frames drawn.
         """
         trainer = self.trainer
-        dataset = self.train_dataset(self._needed_views())
+        dataset = self.train_dataset(*self._needed())
         batches = EpochBatches(
             len(self.train),
             batch_size=self.batch_size,
@@ -171,13 +193,34 @@ class VideoDataModule(LightningDataModule):
         self._train_loader = loader
         return loader
 
-    def train_dataset(self, views: Collection[str] | None = None) -> VideoDataset:
+    def train_dataset(
+        self, views: Collection[str] | None = None, targets: Collection[str] = ()
+    ) -> VideoDataset:
         """Return the training samples with these views (``None``: all), by ``(epoch, row)``.
 
+        Videos with fewer frames than the samplers need leave :attr:`train`, where that is known.
+
         Raises:
-            UserError: the views do not fit together.
+            UserError: the views do not fit together, a target is missing, or no video is left.
         """
-        return self._dataset(self.train, views, begin_only=self._augment == "device")
+        dataset = self._dataset(views, targets=targets, begin_only=self._augment == "device")
+        long, least = long_enough(self.train, dataset.views), dataset.views.min_frames
+        if long.all() or not hasattr(self.train, "select"):
+            return dataset
+        short = f"{len(long) - long.sum()} of {len(long)} training videos have fewer than {least}"
+        if not long.any():
+            raise UserError(f"{short} frames, which samplers need; take shorter clips or others")
+        if is_rank_zero():
+            logger.info("%s frames, which samplers need, and are left out", short)
+        self.train = self.train.select(long)
+        return dataset.replaced(manifest=self.train)
+
+    def seen_loader(self, rows: Sequence[int], views: Collection[str] | None = None) -> BatchLoader:
+        """Return what training sees of these rows of :attr:`train` in epoch 0.
+
+        See :meth:`pair_loader`.
+        """
+        return self._evaluation_loader(self._dataset(views, replace=False), self._keys(rows))
 
     def pair_loader(
         self,
@@ -198,11 +241,22 @@ class VideoDataModule(LightningDataModule):
             rows: of the manifest, in this order; ``None`` for all.
 
         Raises:
-            UserError: there is no such split, or no sampler yields these views.
+            UserError: there is no such split, or ``pair_sampler`` does not yield these views.
         """
-        manifest = self.manifest(split)
-        dataset = self._dataset(manifest, views, replace=False)
-        return self._evaluation_loader(dataset, [(0, row) for row in self._shard(manifest, rows)])
+        manifest, sampler = self.manifest(split), self._pair_sampler
+        if sampler is None:
+            dataset = self._dataset(views, manifest=manifest, replace=False)
+        else:
+            dataset = VideoDataset(
+                manifest=manifest,
+                reader=self.reader,
+                samplers={"pair": sampler},
+                transform=self._transform,
+                views=views,
+                seed=self.seed,
+                replace=False,
+            )
+        return self._evaluation_loader(dataset, self._keys(self._shard(manifest, rows)))
 
     def frames_loader(
         self, split: str = "val", *, rows: Sequence[int] | None = None
@@ -255,7 +309,10 @@ class VideoDataModule(LightningDataModule):
         """
         if isinstance(batch, Mapping) and "begun" in batch:
             begun = time.perf_counter()
-            finished = finish_batch(batch, cast("SplitTransform", self._transform), device)
+            transforms = {
+                view: self._transforms.get(view, self._transform) for view in batch["begun"]
+            }
+            finished = finish_batch(batch, cast("dict[str, SplitTransform]", transforms), device)
             self.finishing_time += time.perf_counter() - begun
             return finished
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -288,31 +345,36 @@ class VideoDataModule(LightningDataModule):
                     "same, or start a new run from the checkpoint's weights"
                 )
 
-    def _needed_views(self) -> Collection[str] | None:
+    def _needed(self) -> tuple[Collection[str] | None, Collection[str]]:
+        """Return the views and targets that the module in training reads, after a check."""
         module = None if self.trainer is None else self.trainer.lightning_module
-        required = getattr(module, "required_views", None)
-        if self._views is None or required is None:
-            return required if self._views is None else self._views
-        if missing := sorted(set(required) - set(self._views)):
+        views = getattr(module, "required_views", None)
+        targets = getattr(module, "required_targets", ())
+        if self._views is None or views is None:
+            return views if self._views is None else self._views, targets
+        if missing := sorted(set(views) - set(self._views)):
             raise UserError(
                 f"views={sorted(self._views)} leaves out {', '.join(missing)}, which the module "
                 "in training reads; add it, or leave views to the module"
             )
-        return self._views
+        return self._views, targets
 
-    def _dataset(
-        self, manifest: VideoTable, views: Collection[str] | None, **options: bool
-    ) -> VideoDataset:
-        return VideoDataset(
-            manifest=manifest,
-            reader=self.reader,
-            samplers=self._samplers,
-            transform=self._transform,
-            views=views,
-            seed=self.seed,
-            share_augmentation=self._share_augmentation,
-            **options,
-        )
+    def _dataset(self, views: Collection[str] | None, **options: Any) -> VideoDataset:
+        given = {
+            "manifest": self.train,
+            "reader": self.reader,
+            "samplers": self._samplers,
+            "transform": self._transform,
+            "transforms": self._transforms,
+            "share": self._share,
+            "views": views,
+            "seed": self.seed,
+        }
+        return VideoDataset(**{**given, **options})
+
+    @staticmethod
+    def _keys(rows: Sequence[int]) -> list[tuple[int, int]]:
+        return [(0, row) for row in rows]
 
     def _evaluation_loader(self, dataset: Any, keys: list[Any]) -> BatchLoader:
         size = self.eval_batch_size

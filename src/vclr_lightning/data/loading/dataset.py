@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
-from vclr_lightning.data.faults import blaming, picture
+from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.clip_reading import read_drawn, reject
+from vclr_lightning.data.loading.view_transforms import Augmented, ViewTransforms, check_views
 from vclr_lightning.data.loading.views import ViewPlan
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.transforms.backends import is_split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from vclr_lightning.core.types import Draw, Rejection
     from vclr_lightning.data.protocols import (
         ClipTransform,
         Sampler,
-        SplitTransform,
         VideoReader,
         VideoTable,
     )
 
 
-class _Clips(TypedDict):
-    views: NotRequired[dict[str, Tensor]]
-    begun: NotRequired[dict[str, Tensor]]
-    augmentations: NotRequired[dict[str, NDArray[np.int32]]]
-
-
-class TrainingSample(_Clips):
+class TrainingSample(Augmented):
     """One video's part of a :class:`~vclr_lightning.core.types.Batch`; not ``valid``: unreadable.
 
-    ``views[name]`` is ``(n, C, T, H, W)`` uint8, without views of 0 clips. With ``begin_only``,
-    ``begun``, ``(n, ...)``, and the parameters ``augmentations``, ``(n, P)``, take their place.
+    There are no views of 0 clips. ``targets`` are those of samplers and of transforms.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
-    order: Mapping[str, NDArray[np.int64]]
     frame_indices: Mapping[str, NDArray[np.int64]]
     video_id: int
     group_id: int
@@ -62,30 +49,36 @@ class VideoDataset(Dataset[TrainingSample]):
     """The views of a video, as a function of (seed, epoch, index) alone.
 
     The key is ``(epoch, index)``, where ``index`` is a row of the manifest. All needed views are
-    read in one pass over the video, and every clip is augmented with its own random numbers. A row
-    that is a clip within a file gives frames of the clip, and frame indices count from its first. A
-    video that cannot be read is replaced by another, drawn from (seed, epoch, index, attempt), and
-    listed in the sample's ``rejected``; ids and label are those of the video really decoded.
+    read in one pass over the video, and every clip is augmented with its own random numbers, or
+    together with those of the same sharing key. A row that is a clip within a file gives frames of
+    the clip, and frame indices count from its first. A video that cannot be read is replaced by
+    another, drawn from (seed, epoch, index, attempt), and listed in the sample's ``rejected``; ids
+    and label are those of the video really decoded.
 
     Args:
         manifest: the videos.
         reader: opens them.
-        samplers: decide which frames the views hold.
+        samplers: by name; decide which frames the views hold.
         transform: augments one clip.
+        transforms: of views that have another one.
+        share: sharing keys of views, instead of the samplers' (``ViewSpec.share``).
         views: names of the views needed; ``None`` for all that the samplers yield.
+        targets: names of the targets needed.
         seed: of all draws.
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
-        share_augmentation: augment all clips of a video with the same random numbers.
-        begin_only: only begin the transform, a ``SplitTransform``, and leave the rest to
+        begin_only: only begin each ``SplitTransform``, and leave the rest to
             :func:`~vclr_lightning.data.loading.finishing.finish_batch`.
         max_attempts: videos tried for one sample before giving up.
 
     Attributes:
-        manifest, reader, transform: see above; ``views`` is the :class:`ViewPlan`.
+        manifest, reader, transform: see above.
+        views: the :class:`ViewPlan`.
+        transforms: the :class:`ViewTransforms`.
 
     Raises:
-        UserError: the views do not fit together (see :class:`ViewPlan`), or ``begin_only`` is not
-            possible; from indexing, ``max_attempts`` videos in a row cannot be read.
+        UserError: the views do not fit together (see :class:`ViewPlan`), a needed target is
+            missing, or ``begin_only`` is not possible; from indexing, ``max_attempts`` videos in a
+            row cannot be read.
 
     Example:
         >>> import tempfile
@@ -101,7 +94,7 @@ class VideoDataset(Dataset[TrainingSample]):
         >>> dataset = VideoDataset(
         ...     manifest=ensure_manifest(folder, cache_dir=folder / "cache", workers=1, show=False),
         ...     reader=PyAVReader(),
-        ...     samplers=[TupleSampler(num_segments=3)],
+        ...     samplers={"tuples": TupleSampler(num_segments=3)},
         ...     transform=PretrainTransform(size=32),
         ... )
         >>> {name: tuple(view.shape) for name, view in dataset[0, 0]["views"].items()}
@@ -113,24 +106,35 @@ class VideoDataset(Dataset[TrainingSample]):
         *,
         manifest: VideoTable,
         reader: VideoReader,
-        samplers: Sequence[Sampler],
+        samplers: Mapping[str, Sampler],
         transform: ClipTransform,
-        views: Iterable[str] | None = None,
+        transforms: Mapping[str, ClipTransform] | None = None,
+        share: Mapping[str, str | None] | None = None,
+        views: Collection[str] | None = None,
+        targets: Collection[str] = (),
         seed: int = 0,
         replace: bool = True,
-        share_augmentation: bool = False,
         begin_only: bool = False,
         max_attempts: int = 10,
     ) -> None:
         self.manifest = manifest
         self.reader = reader
+        self.views = ViewPlan(samplers, views, targets=targets)
+        every = [view for sampler in samplers.values() for view in sampler.views]
+        check_views(transforms, every, "transforms")
+        check_views(share, every, "share")
+        self._transforms, self._share, self._begin_only = transforms, share, begin_only
         self.transform = transform
-        self.views = ViewPlan(samplers, views)
+        self.transforms = self._augmentation()
+        made = self.views.targets | self.transforms.targets
+        if missing := sorted(set(targets) - made):
+            raise UserError(
+                f"nothing makes the target {', '.join(missing)}; samplers and transforms make "
+                f"{', '.join(sorted(made)) or 'none'}"
+            )
         self._seed = seed
         self._replace = replace
-        self._share_augmentation = share_augmentation
-        self._begin_only = begin_only
-        if begin_only and not (is_split(transform) and replace):
+        if begin_only and not (self.transforms.begun and replace):
             raise UserError(
                 "begin_only needs a transform with begin() and finish(), and replace=True"
             )
@@ -148,7 +152,17 @@ class VideoDataset(Dataset[TrainingSample]):
         other.manifest = manifest if manifest is not None else self.manifest
         other.reader = reader or self.reader
         other.transform = transform or self.transform
+        other.transforms = other._augmentation()
         return other
+
+    def _augmentation(self) -> ViewTransforms:
+        return ViewTransforms(
+            self.views.specs,
+            self.transform,
+            transforms=self._transforms,
+            share=self._share,
+            begin=self._begin_only,
+        )
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -193,53 +207,24 @@ class VideoDataset(Dataset[TrainingSample]):
 
         drawn, frames = read_drawn(self.manifest, row, self.reader, draw)
         with blaming(self, self.manifest.path(row)):
-            return self._describe(row, index, drawn, self._augmented(frames, keys), rejected)
-
-    def _augmented(self, frames: list[NDArray[np.uint8]], keys: tuple[Key, ...]) -> _Clips:
-        views: dict[str, Tensor] = {}
-        rest: dict[str, NDArray[np.int32]] = {}
-        position, size = 0, self.transform.size
-        for name, spec in self.views.specs.items():
-            clips, parameters = [], []
-            for number in range(spec.clips):
-                use = ("video",) if self._share_augmentation else (name, number)
-                rng = numpy_generator(*keys, "augment", *use)
-                clip = frames[position : position + spec.frames]
-                with blaming(self.transform):
-                    if self._begin_only:
-                        begun, row = cast("SplitTransform", self.transform).begin(clip, rng)
-                        clips.append(begun)
-                        parameters.append(row)
-                    else:
-                        shape = (3, spec.frames, size, size)
-                        clips.append(picture(self.transform(clip, rng), *shape))
-                position += spec.frames
-            views[name] = torch.stack(clips)
-            if parameters:
-                rest[name] = np.stack(parameters)
-        return {"begun": views, "augmentations": rest} if self._begin_only else {"views": views}
+            return self._describe(row, index, drawn, self.transforms(frames, *keys), rejected)
 
     def _blank(self, index: int, rejected: list[Rejection]) -> TrainingSample:
-        size = self.transform.size
-        views = {
-            name: torch.zeros(spec.clips, 3, spec.frames, size, size, dtype=torch.uint8)
-            for name, spec in self.views.specs.items()
-        }
-        sample = self._describe(index, index, self.views.draw(1, 0), {"views": views}, rejected)
-        return {**sample, "valid": False}
+        blank, drawn = self.transforms.blank(), self.views.trial()
+        return {**self._describe(index, index, drawn, blank, rejected), "valid": False}
 
     def _describe(
         self,
         row: int,
         index: int,
         drawn: Draw,
-        pictures: _Clips,
+        pictures: Augmented,
         rejected: list[Rejection],
     ) -> TrainingSample:
         return {
             **pictures,
             "rows": drawn.rows,
-            "order": drawn.order,
+            "targets": {**drawn.targets, **pictures["targets"]},
             "frame_indices": drawn.frame_indices,
             "video_id": self.manifest.video_id(row),
             "group_id": self.manifest.group_id(row),

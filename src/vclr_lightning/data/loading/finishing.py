@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def finish_batch(
-    batch: Mapping[str, Any], transform: SplitTransform, device: torch.device | str
+    batch: Mapping[str, Any], transforms: Mapping[str, SplitTransform], device: torch.device | str
 ) -> dict[str, Any]:
     """Move a batch of a dataset with ``begin_only`` to ``device`` and finish its augmentation.
 
     Args:
-        batch: collated, on the host. Instead of ``views`` it holds ``begun`` and
+        batch: collated, on the host. Instead of some or all ``views`` it holds ``begun`` and
             ``augmentations``, which stay on the host, so that nothing waits for the device.
-        transform: the one that began.
+        transforms: the ones that began, by view.
         device: where the batch is needed.
 
     Returns:
@@ -41,14 +41,16 @@ def finish_batch(
         >>> begun = {"anchor": torch.zeros(2, 3, 1, 8, 8, 3, dtype=torch.uint8)}
         >>> rest = {"anchor": torch.zeros(2, 3, 25, dtype=torch.int32)}
         >>> batch = {"begun": begun, "augmentations": rest}
-        >>> finish_batch(batch, PretrainTransform(size=8), "cpu")["views"]["anchor"].shape
+        >>> transforms = {"anchor": PretrainTransform(size=8)}
+        >>> finish_batch(batch, transforms, "cpu")["views"]["anchor"].shape
         torch.Size([2, 3, 3, 1, 8, 8])
     """
     parameters: Mapping[str, Tensor] = batch["augmentations"]
     rest = {name: value for name, value in batch.items() if name != "augmentations"}
     moved: dict[str, Any] = move_data_to_device(rest, torch.device(device))
-    views = {}
+    views = moved.pop("views", {})
     for name, clips in moved.pop("begun").items():
+        transform = transforms[name]
         with blaming(transform, f"a batch of {len(clips)} videos"):
             flat = transform.finish(clips.flatten(0, 1), parameters[name].flatten(0, 1))
         views[name] = flat.view(*clips.shape[:2], *flat.shape[1:])

@@ -1,7 +1,8 @@
 """Which frames of a video make its views."""
 
 from vclr_lightning.data.sampling.frame_pair_sampler import FramePairSampler
+from vclr_lightning.data.sampling.prefixed import Prefixed
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
-__all__ = ["FramePairSampler", "SegmentSampler", "TupleSampler"]
+__all__ = ["FramePairSampler", "Prefixed", "SegmentSampler", "TupleSampler"]

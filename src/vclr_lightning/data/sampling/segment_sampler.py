@@ -47,8 +47,7 @@ class SegmentSampler:
     @property
     def views(self) -> Mapping[str, ViewSpec]:
         """The one view."""
-        spec = ViewSpec(clips=self.num_segments, frames=self.frames_per_clip, stride=self.stride)
-        return {"segments": spec}
+        return {"segments": ViewSpec(clips=self.num_segments, frames=self.frames_per_clip)}
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
         """Draw from a video of ``num_frames`` frames (at least 1)."""

@@ -36,10 +36,11 @@ class TupleSampler:
     Views: ``anchor`` and ``positive`` (S clips in temporal order), ``second`` (the anchor frame x1
     again, for its second augmentation) and ``extra`` (with S < 3, those of the clips x2 and x3
     that the anchor tuple lacks, drawn from frames at which neither tuple begins, sorted).
-    Rows: ``x1``, the first or the last clip of the anchor tuple with equal chance, and ``others``,
-    x2 before x3, positions in ``anchor`` followed by ``extra``. Order: a permutation of each
-    tuple, each with chance 1/2 a shuffle and otherwise the identity, and the label
-    0 (neither shuffled), 1 (anchor), 2 (positive) or 3 (both). One segment has no order.
+    Rows: ``x1``, the first or the last clip of the anchor tuple with equal chance, and ``x2`` and
+    ``x3``, in temporal order, positions in ``anchor`` followed by ``extra``. Targets:
+    ``anchor_order`` and ``positive_order``, a permutation of each tuple, each with chance 1/2 a
+    shuffle and otherwise the identity, and ``shuffled``: 0 (neither), 1 (anchor), 2 (positive) or
+    3 (both). One segment has no order.
 
     Args:
         num_segments: S, at least 1.
@@ -59,8 +60,8 @@ class TupleSampler:
         >>> draw = sampler(300, np.random.default_rng(0))
         >>> draw.frame_indices["anchor"].shape, draw.frame_indices["extra"].shape
         ((3, 1), (0, 1))
-        >>> sorted(draw.rows), sorted(draw.order)
-        (['others', 'x1'], ['anchor', 'label', 'positive'])
+        >>> sorted(draw.rows), sorted(draw.targets)
+        (['others', 'x1', 'x2', 'x3'], ['anchor_order', 'positive_order', 'shuffled'])
     """
 
     num_segments: int = 3
@@ -69,6 +70,8 @@ class TupleSampler:
     draws: DrawRule = "without_replacement"
     segments: SegmentRule = "exact"
     exclude_reversal: bool = True
+
+    targets = ("anchor_order", "positive_order", "shuffled")
 
     def __post_init__(self) -> None:
         for name in ("num_segments", "frames_per_clip", "stride"):
@@ -88,10 +91,7 @@ class TupleSampler:
             "second": 1,
             "extra": max(0, 3 - self.num_segments),
         }
-        return {
-            name: ViewSpec(clips=n, frames=self.frames_per_clip, stride=self.stride)
-            for name, n in clips.items()
-        }
+        return {name: ViewSpec(clips=n, frames=self.frames_per_clip) for name, n in clips.items()}
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
         """Draw all views of a video of ``num_frames`` frames (at least 1)."""
@@ -106,6 +106,7 @@ class TupleSampler:
             "second": anchor[x1 : x1 + 1],
             "extra": extra,
         }
+        others = _draw_others(anchor, extra, x1, rng)
         return Draw(
             frame_indices={
                 name: clip_indices(
@@ -115,12 +116,14 @@ class TupleSampler:
             },
             rows={
                 "x1": np.array([x1], dtype=np.int64),
-                "others": _draw_others(anchor, extra, x1, rng),
+                "x2": others[:1],
+                "x3": others[1:],
+                "others": others,
             },
-            order=self._draw_order(rng),
+            targets=self._draw_orders(rng),
         )
 
-    def _draw_order(self, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
+    def _draw_orders(self, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
         shuffled = rng.integers(2, size=2) if self.num_segments > 1 else np.zeros(2, np.int64)
         identity = np.arange(self.num_segments, dtype=np.int64)
         anchor, positive = (
@@ -130,7 +133,7 @@ class TupleSampler:
             for coin in shuffled
         )
         label = np.asarray(shuffled[0] + 2 * shuffled[1], dtype=np.int64)
-        return {"anchor": anchor, "positive": positive, "label": label}
+        return {"anchor_order": anchor, "positive_order": positive, "shuffled": label}
 
 
 def _draw_others(

@@ -41,20 +41,23 @@ def check_backend(name: str) -> None:
 def is_split(transform: object) -> TypeGuard[SplitTransform]:
     """Return whether a transform can leave work to the device.
 
-    A subclass that overrides ``__call__`` alone cannot: the device would not run it.
+    A subclass that overrides ``__call__`` alone cannot: the device would not run it. Nor can one
+    that makes targets.
     """
     kinds = type(transform).__mro__
     begins = [kind for kind in kinds if "begin" in vars(kind)]
     calls = [kind for kind in kinds if "__call__" in vars(kind)]
-    if not begins or not hasattr(transform, "finish"):
+    makes_targets = bool(getattr(transform, "targets", ()))
+    if not begins or not hasattr(transform, "finish") or makes_targets:
         return False
     return not calls or issubclass(begins[0], calls[0])
 
 
-def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
+def choose(transform: ClipTransform, augment: str | None, *, strict: bool = True) -> ClipTransform:
     """Return ``transform`` set up for one of the ways to augment; unchanged for ``None``.
 
-    A transform without a ``backend`` counts as torch's.
+    A transform without a ``backend`` counts as torch's. If not ``strict``, one that cannot be
+    computed in this way is returned unchanged.
 
     Raises:
         UserError: there is no such way, or not for this transform.
@@ -77,7 +80,7 @@ def choose(transform: ClipTransform, augment: str | None) -> ClipTransform:
             check_backend(augment)
             given = copy.copy(given)  # keeps the attributes of a subclass
             object.__setattr__(given, "backend", augment)
-    if not possible and augment != "torch":
+    if strict and not possible and augment != "torch":
         raise UserError(
             f"augment={augment!r} is not for {type(given).__name__}, which only torch computes, in "
             "the workers; take 'torch'"

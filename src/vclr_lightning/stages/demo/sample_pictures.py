@@ -37,10 +37,15 @@ def tuple_pictures(data: VideoDataModule, views: frozenset[str]) -> list[Gallery
     rows = [i * videos // _VIDEOS for i in range(min(_VIDEOS, videos))]
     groups = []
     names = sorted(views & {"anchor", "positive", "second"})
-    for batch in data.pair_loader("train", names, rows=rows):
+    for batch in data.seen_loader(rows, names):
+        if not {"anchor_order", "positive_order"} <= batch["targets"].keys():
+            return []
         for i, row in enumerate(batch["index"].tolist()):
             seen = {name: middle_frames(view[i]) for name, view in batch["views"].items()}
-            orders = {name: batch["order"][name][i].tolist() for name in ("anchor", "positive")}
+            orders = {
+                name: batch["targets"][f"{name}_order"][i].tolist()
+                for name in ("anchor", "positive")
+            }
             x1 = int(batch["rows"]["x1"][i, 0]) if "second" in seen else -1
             shown: list[tuple[str | Picture, list[Picture]]] = [
                 (name, _tuple(seen[name], order, x1 if name == "anchor" else -1))

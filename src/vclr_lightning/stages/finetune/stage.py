@@ -122,7 +122,8 @@ def finetune(
         )
     for note in notes if is_rank_zero() else ():
         logger.info("%s", note)
-    data.draw_with(samplers=[sampler], transform=transform, share_augmentation=True)
+    share = dict.fromkeys(sampler.views, "video")
+    data.draw_with(samplers={"segments": sampler}, transform=transform, share=share)
     network = module(num_classes=classes.count, class_names=classes.names)
     built: list[Trainer] = []
 
