@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from vclr_lightning.data.transforms.puzzle_transform import PuzzleTransform
 
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.random import numpy_generator
@@ -279,3 +280,17 @@ def test_what_training_sees_first_can_be_looked_at(make: Make) -> None:
     assert seen["index"].tolist() == [3, 11]
     for i, row in enumerate((3, 11)):
         assert torch.equal(seen["views"]["second"][i], first[row]["views"]["second"][0])
+
+
+def test_a_transform_of_several_clips_is_tried_with_all_of_them(make: Make) -> None:
+    """Such as a puzzle, whose pieces are the clips of a view."""
+    puzzle = PuzzleTransform(size=16, region=40)
+    samplers = {"a": SegmentSampler(num_segments=4, frames_per_clip=2)}
+    data = make(samplers=samplers, transforms={"segments": puzzle}, share={"segments": "video"})
+    assert data.train_dataset().transforms.targets == {"segments.permutation"}
+    for batch in batches(data):
+        permutation = batch["targets"]["segments.permutation"]
+        assert batch["views"]["segments"].shape == (6, 4, 3, 2, 16, 16)
+        assert (permutation == permutation[:, :1]).all()
+    with pytest.raises(UserError, match="give the view 4 clips and one sharing key"):
+        make(samplers=samplers, transforms={"segments": puzzle}).train_dataset()

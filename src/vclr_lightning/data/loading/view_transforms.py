@@ -77,10 +77,6 @@ class ViewTransforms:
         self.of = {name: (transforms or {}).get(name, transform) for name in specs}
         self.begun = frozenset(name for name in specs if begin and is_split(self.of[name]))
         self._calls: list[_Call] = []
-        self._made = {view: self._try(view) for view in specs}
-        self.targets = frozenset(
-            f"{view}.{name}" for view, made in self._made.items() for name in made
-        )
         position = 0
         for view, spec in specs.items():
             key = spec.share if share is None else share.get(view, spec.share)
@@ -89,6 +85,10 @@ class ViewTransforms:
                 clip = (view, slice(position, position + spec.frames))
                 self._call(self.of[view], use).clips.append(clip)
                 position += spec.frames
+        self._made = {view: made for call in self._calls for view, made in self._try(call).items()}
+        self.targets = frozenset(
+            f"{view}.{name}" for view, made in self._made.items() for name in made
+        )
 
     def _call(self, transform: ClipTransform, keys: tuple[Key, ...]) -> _Call:
         for call in self._calls:
@@ -143,13 +143,15 @@ class ViewTransforms:
                 targets[f"{view}.{name}"] = np.stack([np.zeros_like(value)] * spec.clips)
         return {"views": views, "targets": targets}
 
-    def _try(self, view: str) -> Targets:
-        """Return the targets that a view's transform makes of a black clip."""
-        transform, frames = self.of[view], self._specs[view].frames
-        if not getattr(transform, "targets", ()):
-            return {}
-        black = [np.zeros((64, 64, 3), np.uint8)] * frames
-        return self._apply(transform, black, numpy_generator(0))[1]
+    @classmethod
+    def _try(cls, call: _Call) -> dict[str, Targets]:
+        """Return the targets that a transform makes of black frames, by view."""
+        targets: Targets = {}
+        if getattr(call.transform, "targets", ()):
+            frames = sum(where.stop - where.start for _, where in call.clips)
+            black = [np.zeros((64, 64, 3), np.uint8)] * frames
+            _, targets = cls._apply(call.transform, black, numpy_generator(0))
+        return {view: targets for view, _ in call.clips}
 
     def _whole(
         self, view: str, clip: list[NDArray[np.uint8]], rng: np.random.Generator
