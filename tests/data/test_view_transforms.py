@@ -12,7 +12,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from vclr_lightning.data.transforms.puzzle_transform import PuzzleTransform
 
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.random import numpy_generator
@@ -22,6 +21,7 @@ from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoReader
 from vclr_lightning.data.sampling import SegmentSampler, TupleSampler
 from vclr_lightning.data.transforms import PretrainTransform
+from vclr_lightning.data.transforms.puzzle_transform import PuzzleTransform
 
 Make = Callable[..., VideoDataModule]
 Decode = Callable[[Path], list[NDArray[np.uint8]]]

@@ -37,10 +37,10 @@ def batch() -> Any:
     return {
         "video_id": torch.arange(10, 10 + B),
         "group_id": torch.arange(B) // 2,
-        "order": {
-            "anchor": torch.tensor([identity, shuffled, identity, shuffled]),
-            "positive": torch.tensor([identity, identity, shuffled, shuffled]),
-            "label": torch.arange(4),
+        "targets": {
+            "anchor_order": torch.tensor([identity, shuffled, identity, shuffled]),
+            "positive_order": torch.tensor([identity, identity, shuffled, shuffled]),
+            "shuffled": torch.arange(4),
         },
     }
 

@@ -125,10 +125,10 @@ def test_any_number_of_segments(segments: int) -> None:
     features = {name: torch.randn(2, segments, 6) for name in ("query", "key")}
     permutation = torch.arange(segments).flip(0).repeat(2, 1)
     batch: Any = {
-        "order": {
-            "anchor": permutation,
-            "positive": permutation,
-            "label": torch.tensor([0, 3]),
+        "targets": {
+            "anchor_order": permutation,
+            "positive_order": permutation,
+            "shuffled": torch.tensor([0, 3]),
         }
     }
     assert order(features, batch).loss.isfinite()

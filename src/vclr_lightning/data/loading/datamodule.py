@@ -44,7 +44,7 @@ class VideoDataModule(LightningDataModule):
     Args:
         train: the training videos.
         val: held-out videos.
-        samplers: by name; decide which frames the views hold.
+        samplers: by name; decide which frames the views hold. Without any there is no training.
         transform: augments a clip.
         transforms: of views that have another one, also of another size.
         share: sharing keys by view, instead of the samplers' (``ViewSpec.share``): clips of one
@@ -90,7 +90,7 @@ class VideoDataModule(LightningDataModule):
         *,
         train: VideoTable,
         val: VideoTable | None = None,
-        samplers: Mapping[str, Sampler],
+        samplers: Mapping[str, Sampler] | None,
         transform: ClipTransform,
         transforms: Mapping[str, ClipTransform] | None = None,
         share: Mapping[str, str | None] | None = None,
@@ -150,7 +150,7 @@ class VideoDataModule(LightningDataModule):
     def draw_with(
         self,
         *,
-        samplers: Mapping[str, Sampler],
+        samplers: Mapping[str, Sampler] | None,
         transform: ClipTransform,
         transforms: Mapping[str, ClipTransform] | None = None,
         share: Mapping[str, str | None] | None = None,
@@ -160,7 +160,7 @@ class VideoDataModule(LightningDataModule):
         Raises:
             UserError: ``augment`` is not for this transform.
         """
-        self._samplers, self._share = samplers, share
+        self._samplers, self._share = samplers or {}, share
         self._transform = choose(transform, self._augment)
         self._transforms = {
             view: choose(one, self._augment, strict=False)

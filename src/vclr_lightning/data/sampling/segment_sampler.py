@@ -47,7 +47,8 @@ class SegmentSampler:
     @property
     def views(self) -> Mapping[str, ViewSpec]:
         """The one view."""
-        return {"segments": ViewSpec(clips=self.num_segments, frames=self.frames_per_clip)}
+        spec = ViewSpec(clips=self.num_segments, frames=self.frames_per_clip)
+        return {"segments": spec}
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
         """Draw from a video of ``num_frames`` frames (at least 1)."""
