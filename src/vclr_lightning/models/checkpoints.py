@@ -14,6 +14,7 @@ from vclr_lightning.core.arrays import is_safetensors, read_safetensors
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import parse_json, plain_values
 from vclr_lightning.core.saved import load_torch
+from vclr_lightning.models import coclr_names
 
 MARK = "vclr_lightning"
 """Key of this package's metadata in the weights files that it writes."""
@@ -124,6 +125,9 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
         if not tensors:
             raise UserError(f"{path} holds no weights: no state dict is found in it")
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    renamed = coclr_names.torchvision_names(tensors)
+    if renamed.keys() != tensors.keys():
+        tensors, metadata = renamed, {**metadata, "backbone": json.dumps(coclr_names.SPEC)}
     if prefix is not None:
         if not any(name.startswith(prefix) for name in tensors):
             names = ", ".join(list(tensors)[:3])
@@ -155,6 +159,8 @@ def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
             heads = {name: outer + head for name, head in _RELEASED_HEADS.items()}
             order = {"order": outer + _RELEASED_CLASSIFIER}
             return Checkpoint(path, "released", tensors, outer, heads=heads, classifiers=order)
+    if present(f"{coclr_names.PREFIX}features."):
+        return Checkpoint(path, "other", tensors, coclr_names.PREFIX, metadata=metadata)
     if {"conv1.weight", "stem.0.weight", "features.0.0.0.weight"} & set(tensors):
         return Checkpoint(path, "torchvision", tensors, "")
     return Checkpoint(path, "other", tensors, None, metadata=metadata)

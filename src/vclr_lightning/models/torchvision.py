@@ -95,11 +95,14 @@ class TorchvisionVideo(_Torchvision):
         bn_momentum: of BatchNorm's running statistics. torchvision's S3D has 0.001, with which they
             lag thousands of steps behind the weights of a network trained from scratch.
         bn_eps: of BatchNorm; trained weights depend on it, and torchvision's for S3D need 0.001.
+        conv_std: standard deviation of the weights of convolutions at the start, which are normal;
+            CoCLR's S3D has 0.01. ``None`` for torchvision's own initialisation.
 
     Shape: - input: ``(N, 3, T, H, W)``; output: ``(N, F)``; F is 512, or 1024 for ``s3d``
 
     Raises:
-        UserError: there is no such network.
+        UserError: there is no such network, or a value is out of range; from forward, clips are too
+            small for ``s3d``.
 
     Example:
         >>> import torch
@@ -111,9 +114,16 @@ class TorchvisionVideo(_Torchvision):
     clip_dims = 3
 
     def __init__(
-        self, *, name: str = "r3d_18", bn_momentum: float = 0.1, bn_eps: float = 1e-5
+        self,
+        *,
+        name: str = "r3d_18",
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-5,
+        conv_std: float | None = None,
     ) -> None:
         super().__init__()
+        if conv_std is not None and not conv_std > 0:
+            raise UserError(f"conv_std={conv_std} must be above 0, or null")
         if not 0 < bn_momentum <= 1 or not bn_eps > 0:
             raise UserError(
                 f"bn_momentum={bn_momentum} must be above 0 and at most 1, and bn_eps={bn_eps} "
@@ -123,9 +133,21 @@ class TorchvisionVideo(_Torchvision):
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm3d):
                 layer.momentum, layer.eps = bn_momentum, bn_eps
+            elif isinstance(layer, nn.Conv3d) and conv_std is not None:
+                nn.init.normal_(layer.weight, std=conv_std)
         self.num_features = net.classifier[1].in_channels if name == "s3d" else net.fc.in_features
         self._spec = {"name": name, "bn_momentum": bn_momentum, "bn_eps": bn_eps}
         self._adopt(net)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return the features before pooling, ``(N, F, t, h, w)``."""
+        frames, height, width = x.shape[2:]
+        if "features" in self._modules and (frames < 5 or min(height, width) < 17):
+            raise UserError(
+                f"S3D takes clips of at least 5 frames of 17 x 17 pixels, and these have {frames} "
+                f"of {height} x {width}; raise frames_per_clip or image_size"
+            )
+        return super().forward_map(x)
 
 
 def _build(name: str, known: tuple[str, ...], source: Any, **options: Any) -> Any:
