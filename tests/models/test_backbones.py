@@ -25,8 +25,8 @@ from vclr_lightning.models import (
     load_backbone,
     load_initial_weights,
 )
-from vclr_lightning.models.network_spec import build_backbone
 from vclr_lightning.models.torchvision import RESNETS
+from vclr_lightning.models.trusted_networks import build_backbone
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vclr_lightning.app.backbones import vouching
 from vclr_lightning.app.configuration import resolved, with_debug, with_network
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import quote_overrides
@@ -46,8 +48,12 @@ def benchmark(
 
     # Warnings about the run itself belong to training it; the run is built more than once.
     logging.getLogger("vclr_lightning").setLevel(logging.ERROR)
-    with notices_once(), tempfile.TemporaryDirectory(prefix="vclr-bench-") as folder:
-        cfg, processes = _one_process(overrides, config_dir, folder)
+    with ExitStack() as opened:
+        opened.enter_context(notices_once())
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vclr-bench-"))
+        cfg = _composed(overrides, config_dir)
+        opened.enter_context(vouching(cfg, [] if config_dir is None else [config_dir]))
+        cfg, processes = _one_process(cfg, folder)
         data = cfg.get("data") or {}
         return bench(
             partial(_build, cfg),
@@ -59,15 +65,9 @@ def benchmark(
         )
 
 
-def _one_process(
-    overrides: Sequence[str], config_dir: Path | None, folder: str
-) -> tuple[DictConfig, int]:
-    """Return the configuration of one process with its share of the batch, and the processes of
-    this machine."""
+def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    """Return the configuration that a training command describes."""
     from hydra import compose, initialize_config_module
-
-    from vclr_lightning.data.loading.epochs import micro_batch_size
-    from vclr_lightning.stages.shared.trainer import count_processes
 
     words = quote_overrides(overrides)
     if config_dir is not None:
@@ -77,6 +77,15 @@ def _one_process(
     with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
         cfg = with_debug(compose("config", overrides=words))
     OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, int]:
+    """Return the configuration of one process with its share of the batch, and the processes of
+    this machine."""
+    from vclr_lightning.data.loading.epochs import micro_batch_size
+    from vclr_lightning.stages.shared.trainer import count_processes
+
     run = cfg.stage.run
     if not cfg.stage.get("trains", True) or "trainer" not in run:
         raise UserError(

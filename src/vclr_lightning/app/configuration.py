@@ -227,7 +227,8 @@ def _network_from_weights(cfg: DictConfig, weights: str | None, *, chosen: bool)
     if cfg.get("backbone") is None:
         return cfg
     from vclr_lightning.models.checkpoints import read_checkpoint
-    from vclr_lightning.models.network_spec import known_spec, trusted_spec
+    from vclr_lightning.models.network_spec import known_spec
+    from vclr_lightning.models.trusted_networks import trusted_spec
 
     says = weights is not None and not chosen and Path(weights).is_file()
     if _is_open(cfg) or (says and trusted_spec(known_spec(read_checkpoint(str(weights))))):

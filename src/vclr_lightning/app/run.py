@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vclr_lightning import __version__
+from vclr_lightning.app.backbones import project_folders, remembering_network, vouching
 from vclr_lightning.app.configuration import (
     derived_keys,
     resolved,
@@ -40,6 +41,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     _check_recipe()
     cfg = with_debug(cfg)
+    with vouching(cfg, project_folders()):
+        return _complete_and_run(cfg)
+
+
+def _complete_and_run(cfg: DictConfig) -> dict[str, float]:
+    """Complete and check the configuration, and run its stage in a folder of its own."""
     trains = cfg.stage.get("trains", True)
     words = _overrides()
     chosen = words is None or any(word.partition(".")[0] == "backbone" for word in words)
@@ -88,7 +95,7 @@ def _run(
             logger.info("continuing from %s", _quoted(start))
     seed_everything(int(config["seed"]), verbose=False)
     with _full_keys(config):
-        stage = instantiate(cfg.stage.run)
+        stage = instantiate(remembering_network(cfg).stage.run)
         training: dict[str, Any] = {}
         if trains:
             metadata = {"config": config, "version": __version__}

@@ -7,6 +7,7 @@ from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import TinyBackbone
 from vclr_lightning.models.torchvision import TorchvisionResNet, TorchvisionVideo
+from vclr_lightning.models.trusted_networks import register_backbone
 from vclr_lightning.models.tsm import TSMResNet
 from vclr_lightning.models.video_transformers import TorchvisionMViT, TorchvisionSwin
 from vclr_lightning.models.weights import WeightReport, load_initial_weights
@@ -30,4 +31,5 @@ __all__ = [
     "load_backbone",
     "load_initial_weights",
     "random_backbone",
+    "register_backbone",
 ]

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
+from vclr_lightning.models.constructor_calls import import_path, plain_arguments
 
 
 class Backbone(nn.Module):
     """A network from images or clips to features.
 
     Any ``nn.Module`` with these attributes and methods is a backbone; it need not derive from this
-    class. One without them is adapted by :class:`WrappedBackbone`.
+    class, which also records the arguments of its subclasses' constructors. One without them is
+    adapted by :class:`WrappedBackbone`.
 
     Attributes:
         num_features: F, the number of features of an image or clip.
@@ -34,7 +36,12 @@ class Backbone(nn.Module):
     clip_dims: int
     pixel_mean: tuple[float, ...] = IMAGENET_MEAN
     pixel_std: tuple[float, ...] = IMAGENET_STD
-    _spec: Mapping[str, Any] | None = None  # arguments of a class in vclr_lightning.models
+    _spec: Mapping[str, Any]  # the constructor's arguments, as plain values
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self.__dict__["_spec"] = plain_arguments(cls.__init__, self, args, kwargs)
+        return self
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the features before pooling."""
@@ -50,10 +57,11 @@ class Backbone(nn.Module):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """How to build this network again: ``_target_`` and its arguments; empty if unknown."""
-        if self._spec is None:
-            return {}
-        return {"_target_": f"vclr_lightning.models.{type(self).__name__}", **self._spec}
+        """How to build this network again: ``_target_`` and its arguments.
+
+        With ``_arguments_`` where these are no plain values.
+        """
+        return {"_target_": import_path(self), **self._spec}
 
 
 class WrappedBackbone(Backbone):
@@ -153,16 +161,6 @@ class WrappedBackbone(Backbone):
                 state_dict[prefix + name.removeprefix(f"{prefix}net.")] = state_dict.pop(name)
         self.net._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {
-            "_target_": "vclr_lightning.models.WrappedBackbone",
-            "net": {"_target_": import_path(self.net)},
-            "num_features": self.num_features,
-            "clip_dims": self.clip_dims,
-            "map_method": self.map_method,
-        }
-
     def _checked(self, y: object) -> Tensor:
         if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] != self.num_features:
             got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
@@ -176,16 +174,6 @@ class WrappedBackbone(Backbone):
 def unwrap(backbone: nn.Module) -> nn.Module:
     """Return the network inside a wrapper, under whose names weights are stored."""
     return backbone.net if isinstance(backbone, WrappedBackbone) else backbone
-
-
-def import_path(network: nn.Module) -> str:
-    """Return the import path of a network's class.
-
-    Example:
-        >>> import_path(nn.Linear(2, 2))
-        'torch.nn.modules.linear.Linear'
-    """
-    return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
 def _name(module: nn.Module) -> str:

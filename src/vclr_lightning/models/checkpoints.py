@@ -208,12 +208,18 @@ def finetuned_options(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _recorded_spec(metadata: Mapping[str, Any]) -> Any:
-    """Return the recorded spec, or the node of the configuration that names a user's class."""
+    """Return the recorded spec; of earlier versions, the node of the configuration if it has more.
+
+    They recorded the class alone of a network that is none of this package's.
+    """
     config, spec = metadata.get("config"), metadata.get("backbone")
     node = config.get("backbone") if isinstance(config, Mapping) else None
     if not isinstance(node, Mapping) or "_target_" not in node:
         return spec
     package, _, name = str(node["_target_"]).rpartition(".")
-    if package.startswith("vclr_lightning") and name != "WrappedBackbone":
-        return spec
-    return {**node, "_pixels_": spec.get("_pixels_") if isinstance(spec, Mapping) else None}
+    own = package.startswith("vclr_lightning") and name != "WrappedBackbone"
+    if own or not isinstance(spec, Mapping) or "_class_" in spec:
+        return node if spec is None and not own else spec
+    inner = spec.get("net", spec)
+    kind = inner.get("_target_") if isinstance(inner, Mapping) else None
+    return {**node, "_pixels_": spec.get("_pixels_"), "_class_": kind}

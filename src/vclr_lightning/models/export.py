@@ -21,13 +21,19 @@ from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
 from vclr_lightning.models.match_weights import find_backbone
 from vclr_lightning.models.network_spec import (
     BACKBONES,
-    build_backbone,
     describe_spec,
     known_spec,
+    say_recognised,
     set_pixel_statistics,
     spec_arguments,
     spec_of,
     weight_shapes,
+)
+from vclr_lightning.models.trusted_networks import (
+    build_backbone,
+    check_identity,
+    trusted_spec,
+    unknown_network,
 )
 
 
@@ -90,11 +96,13 @@ def load_backbone(
             :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
         backbone: the network to load into, yours or another library's; its children that the file
             does not contain, such as a classifier, keep their weights. ``None`` builds the network
-            of the file, if it is one of this package's.
+            of the file, if it is one of this package's, or of your
+            :func:`~vclr_lightning.models.register_backbone`.
         prefix: prefix of the backbone's names in a file of another layout.
 
     Raises:
-        UserError: the file cannot be read, does not fit, or does not identify its network.
+        UserError: the file cannot be read, does not fit, does not identify its network, or records
+            a class of yours that ``backbone`` is not of.
 
     Example:
         >>> import tempfile, torch
@@ -109,6 +117,8 @@ def load_backbone(
     checkpoint = read_checkpoint(path, prefix=prefix)
     if backbone is None:
         backbone = _build(checkpoint)
+    else:
+        check_identity(checkpoint, backbone)
     net = unwrap(backbone)
     found = find_backbone(checkpoint, net)
     if checkpoint.prefix is not None:
@@ -143,11 +153,13 @@ def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 
 
 def _build(checkpoint: Checkpoint) -> nn.Module:
     """Build the network of a checkpoint."""
-    spec = known_spec(checkpoint)
-    if not spec:
+    stated = known_spec(checkpoint)
+    if not stated:
         checkpoint.backbone()  # raises where a prefix would help
-    if spec.get("_target_") not in BACKBONES:
-        raise unknown_network(checkpoint.path, spec)
+    spec = trusted_spec(stated)
+    if spec is None:
+        raise unknown_network(checkpoint.path, stated)
+    say_recognised(checkpoint, spec)
     check_spec(checkpoint, spec)
     return build_backbone(spec)
 
@@ -155,9 +167,13 @@ def _build(checkpoint: Checkpoint) -> nn.Module:
 def check_spec(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:
     """Compare the spec recorded in a file with its weights, before it can claim any memory.
 
+    Of this package's networks alone: a user's own need not support the meta device.
+
     Raises:
         UserError: the network cannot be built like this, or does not fit the weights.
     """
+    if spec["_target_"] not in BACKBONES:
+        return
     try:
         spec_arguments(spec)
         # timm's networks cannot be built on the meta device; their sizes are timm's.
@@ -168,16 +184,6 @@ def check_spec(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:
         raise UserError(
             f"{checkpoint.path} cannot be of {describe_spec(spec)}, as it says: {error}"
         ) from error
-
-
-def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:
-    """Return the error for a file whose network is none of this package's."""
-    what = describe_spec(spec) if spec else "a network that is not recognised"
-    return UserError(
-        f"{path} holds weights of {what}, none of this package's networks; build it and pass "
-        "it as backbone=; in a command, name its class in conf/backbone/NAME.yaml and give "
-        "--config-dir conf backbone=NAME"
-    )
 
 
 def _module_metadata(module: nn.Module, backbone: nn.Module) -> dict[str, str]:

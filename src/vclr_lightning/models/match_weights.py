@@ -12,10 +12,10 @@ from vclr_lightning.models.checkpoints import Checkpoint
 from vclr_lightning.models.network_spec import (
     describe_spec,
     known_spec,
-    trusted_spec,
     upgrade_spec,
     weight_shapes,
 )
+from vclr_lightning.models.trusted_networks import trusted_spec
 
 
 def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +13,8 @@ from torch import Size, Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
-from vclr_lightning.models.backbone import WrappedBackbone, import_path
+from vclr_lightning.models.backbone import unwrap
+from vclr_lightning.models.constructor_calls import import_path, recorded_call
 from vclr_lightning.models.pace_networks import C3D, PaceResNet
 from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
 from vclr_lightning.models.timm import TimmBackbone
@@ -29,6 +32,8 @@ from vclr_lightning.models.video_transformers import TorchvisionMViT, Torchvisio
 if TYPE_CHECKING:
     from vclr_lightning.models.checkpoints import Checkpoint
 
+logger = logging.getLogger(__name__)
+
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     f"vclr_lightning.models.{kind.__name__}": kind
     for kind in (
@@ -45,6 +50,9 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
         PaceResNet,
     )
 }
+
+NODE = "_node"
+"""Attribute of a network with the node of the configuration that it was built from."""
 
 _STAGES = 8  # of a TinyBackbone, at most
 _LARGEST = 4096  # number in a spec: channels, pixels
@@ -91,19 +99,25 @@ def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
 
 
 def spec_of(backbone: nn.Module) -> dict[str, Any]:
-    """Return the spec of a network: its class as ``_target_``, and the arguments it records.
+    """Return the spec of a network: its class as ``_target_``, and the arguments.
+
+    Arguments are those of the node of a configuration that it was built from, or of the call where
+    its class derives from :class:`~vclr_lightning.models.Backbone`, or a mapping ``spec`` of the
+    network. Where they are not known, the spec says so.
 
     Example:
-        >>> spec_of(nn.Linear(2, 2))
-        {'_target_': 'torch.nn.modules.linear.Linear'}
+        >>> spec_of(nn.ReLU6())["_target_"]
+        'torch.nn.modules.activation.ReLU6'
+        >>> spec_of(nn.Linear(2, 2))["_arguments_"]
+        'unknown'
     """
-    spec = dict(getattr(backbone, "spec", None) or {})
+    if NODE in vars(backbone):
+        spec = {**vars(backbone)[NODE], "_class_": import_path(unwrap(backbone))}
+    else:
+        spec = recorded_call(backbone)
     if "pixel_mean" in vars(backbone):  # its own, not its class's
         spec["_pixels_"] = [list(values) for values in pixel_statistics(backbone)]
-    if type(backbone) in (*BACKBONES.values(), WrappedBackbone):
-        return spec
-    # An inherited spec names another class.
-    return {**spec, "_target_": import_path(backbone)}
+    return spec
 
 
 def record_network(checkpoint: dict[str, Any], backbone: nn.Module, **facts: Any) -> None:
@@ -113,12 +127,30 @@ def record_network(checkpoint: dict[str, Any], backbone: nn.Module, **facts: Any
 
 
 def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the spec that a file records, or else the one recognised from its weights, or {}."""
+    """Return the spec that a file records, or {}.
+
+    A file that records none, another program's, has the spec recognised from its weights.
+    """
     if (stored := checkpoint.spec) or checkpoint.prefix is None:
         return stored
-    # An export records every network that has a spec.
+    # An export records every network.
     exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
     return {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+
+
+def say_recognised(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:
+    """Warn, once, that a network is built from what its weights look like."""
+    if spec and not checkpoint.spec:
+        _warn_once(checkpoint.path, describe_spec(spec))
+
+
+@lru_cache
+def _warn_once(path: Path, network: str) -> None:
+    logger.warning(
+        "%s does not say which network its weights are of; by their names and shapes it is taken "
+        "for %s, and backbone= names another",
+        *(path, network),
+    )
 
 
 def upgrade_spec(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -134,19 +166,6 @@ def upgrade_spec(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**TORCHVISION_S3D, **spec} if old else spec
 
 
-def build_backbone(spec: Mapping[str, Any]) -> nn.Module:
-    """Build a backbone of this package, one of :data:`BACKBONES`, from its spec.
-
-    Raises:
-        UserError: a value is out of range, or larger than in any network.
-
-    Example:
-        >>> build_backbone(TinyBackbone(width=8).spec).num_features
-        64
-    """
-    return set_pixel_statistics(BACKBONES[spec["_target_"]](**spec_arguments(spec)), spec)
-
-
 def spec_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments in a spec.
 
@@ -158,26 +177,6 @@ def spec_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, int | float) and not abs(value) <= _LARGEST:
             raise UserError(f"{key}={value} is more than any network has")
     return values
-
-
-def trusted_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the spec from a file if it is of one of this package's networks, otherwise ``None``.
-
-    Only plain values are accepted: nothing from a file is imported or resolved.
-
-    Example:
-        >>> trusted_spec({"_target_": "os.system", "command": "true"})
-        >>> tiny = {"_target_": "vclr_lightning.models.TinyBackbone"}
-        >>> trusted_spec({**tiny, "_args_": [{"_target_": "os.system"}]}) == tiny
-        True
-        >>> trusted_spec({**tiny, "width": "${a}"})
-    """
-    kept = {k: v for k, v in spec.items() if k in ("_target_", "_pixels_") or k[:1] != "_"}
-    values = [value for key, value in kept.items() if key != "_pixels_"]
-    plain = all(v is None or isinstance(v, bool | int | float | str) for v in values)
-    if not plain or any("${" in str(v) for v in values) or spec.get("_target_") not in BACKBONES:
-        return None
-    return dict(upgrade_spec(kept))
 
 
 def set_pixel_statistics(backbone: nn.Module, spec: Mapping[str, Any]) -> nn.Module:
@@ -199,5 +198,6 @@ def describe_spec(spec: Mapping[str, Any]) -> str:
         nested = isinstance(value, Mapping) and "_target_" in value
         return describe_spec(value) if nested else repr(value)
 
-    arguments = ", ".join(f"{k}={text(v)}" for k, v in spec.items() if k[:1] != "_")
+    values = [f"{k}={text(v)}" for k, v in spec.items() if k[:1] != "_"]
+    arguments = ", ".join([*values, "..."] if "_arguments_" in spec else values)
     return f"{str(spec['_target_']).removeprefix('vclr_lightning.models.')}({arguments:.200})"

@@ -54,7 +54,6 @@ class ResNet2d3d(Residual3dNetwork):
     def __init__(self, *, depth: int = 18, track_running_stats: bool = True) -> None:
         super().__init__()
         counts = _blocks(depth, (18, 34))
-        self._spec = {"depth": depth, "track_running_stats": track_running_stats}
         norm = partial(nn.BatchNorm3d, track_running_stats=track_running_stats)
         self.conv1 = nn.Conv3d(3, 64, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
         self.bn1 = norm(64)
@@ -133,13 +132,6 @@ class SlowFastPathway(Residual3dNetwork):
             )
         if not 1 <= temporal_from <= 5:
             raise UserError(f"temporal_from={temporal_from} of SlowFastPathway must be in 1 to 5")
-        self._spec = {
-            "depth": depth,
-            "width": width,
-            "stem_frames": stem_frames,
-            "stem_stride": stem_stride,
-            "temporal_from": temporal_from,
-        }
         kernel, padding = (stem_frames, 7, 7), (stem_frames // 2, 3, 3)
         self.stem = nn.Sequential(
             nn.Conv3d(3, width, kernel, (stem_stride, 2, 2), padding, bias=False),

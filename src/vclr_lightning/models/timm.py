@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.backbone import Backbone, WrappedBackbone
+from vclr_lightning.models.backbone import WrappedBackbone
 
 
 class TimmBackbone(WrappedBackbone):
@@ -72,7 +72,8 @@ class TimmBackbone(WrappedBackbone):
         super().__init__(net, num_features=int(getattr(net, "head_hidden_size", net.num_features)))
         self.image_size, self._name = size, name
         self.pixel_mean, self.pixel_std = tuple(described.mean), tuple(described.std)
-        self._spec = {"name": name, "image_size": size, "global_pool": global_pool}
+        if "image_size" in self._spec:
+            self._spec = {**self._spec, "image_size": size}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features, pooled as timm does."""
@@ -113,8 +114,6 @@ class TimmBackbone(WrappedBackbone):
             maps = torch.cat([prefix, patches], dim=1)
         features: Tensor = self.net.forward_head(maps)  # type: ignore[operator]
         return features
-
-    spec = Backbone.spec
 
     @property
     def _prefix(self) -> int:

@@ -49,7 +49,6 @@ class TinyBackbone(Backbone):
             raise UserError(f"stages={stages} of TinyBackbone must be at least 1")
         if norm not in NORMS:
             raise UserError(f"norm={norm!r} of TinyBackbone must be one of {', '.join(NORMS)}")
-        self._spec = {"width": width, "stages": stages, "norm": norm}
         self.num_features = width * 2**stages
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         self.stem_norm = NORMS[norm](width)

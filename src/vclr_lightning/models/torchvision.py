@@ -75,11 +75,6 @@ class TorchvisionResNet(_Torchvision):
         super().__init__()
         net = _build(name, RESNETS, torchvision.models, zero_init_residual=zero_init_residual)
         self.num_features = net.fc.in_features
-        self._spec = {
-            "name": name,
-            "small_stem": small_stem,
-            "zero_init_residual": zero_init_residual,
-        }
         if small_stem:
             net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -136,7 +131,6 @@ class TorchvisionVideo(_Torchvision):
             elif isinstance(layer, nn.Conv3d) and conv_std is not None:
                 nn.init.normal_(layer.weight, std=conv_std)
         self.num_features = net.classifier[1].in_channels if name == "s3d" else net.fc.in_features
-        self._spec = {"name": name, "bn_momentum": bn_momentum, "bn_eps": bn_eps}
         self._adopt(net)
 
     def forward_map(self, x: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
@@ -16,9 +18,10 @@ from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models import TorchvisionResNet, load_backbone, random_backbone
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.models.export import check_spec, unknown_network
+from vclr_lightning.models.export import check_spec
 from vclr_lightning.models.match_weights import find_backbone
-from vclr_lightning.models.network_spec import known_spec, trusted_spec, weight_shapes
+from vclr_lightning.models.network_spec import NODE, known_spec, say_recognised, weight_shapes
+from vclr_lightning.models.trusted_networks import trusted_spec, unknown_network
 from vclr_lightning.models.weights import group_names
 from vclr_lightning.stages.shared.finetuned import is_finetuned, load_finetuned
 
@@ -152,8 +155,29 @@ def network_spec(weights: str | Path | None = None, **resnet: Any) -> dict[str, 
     spec = trusted_spec(stated)
     if spec is None:
         raise unknown_network(str(weights), stated)
-    check_spec(read_checkpoint(str(weights)), spec)
+    checkpoint = read_checkpoint(str(weights))
+    say_recognised(checkpoint, spec)
+    check_spec(checkpoint, spec)
     return spec
+
+
+def network_from_node(node: str) -> nn.Module:
+    """Return the network of a node of the configuration, which it remembers as its spec.
+
+    Args:
+        node: as JSON, with ``_target_`` and arguments.
+
+    Raises:
+        UserError: it gives no network.
+    """
+    spec = json.loads(node)
+    network = instantiate(spec)
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"backbone._target_={spec['_target_']} gives a {type(network).__name__}, no nn.Module"
+        )
+    vars(network)[NODE] = spec
+    return network
 
 
 def _stated(weights: str | Path | None, resnet: Mapping[str, Any]) -> dict[str, Any]:
