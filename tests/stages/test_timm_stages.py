@@ -152,7 +152,7 @@ def test_a_network_that_bears_the_names_of_another_is_never_taken_for_it(
         assert command(features) == 2
         said = capfd.readouterr().err
         assert "weights of alike.Rooted(width=8" in said
-        assert "build it and pass it as backbone=; in a command, name its class" in said
+        assert "give --config-dir FOLDER of the project whose backbone/NAME.yaml names it" in said
         assert command([*mine, *features, f"features.folder=of-{file}"]) == 0
     one, other = (FeatureStore.open(f"of-{file}/val").mean for file in FILES)
     assert torch.equal(one, other)

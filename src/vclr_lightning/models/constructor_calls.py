@@ -37,7 +37,8 @@ def recorded_call(network: nn.Module) -> dict[str, Any]:
     """
     stated = getattr(network, "spec", None)
     if not isinstance(stated, Mapping):
-        takes = list(inspect.signature(type(network).__init__).parameters)[1:]
+        init = type(network).__init__
+        takes = len(inspect.signature(init).parameters) > 1 and init is not nn.Module.__init__
         stated = _UNKNOWN if takes else {}
     return {"_target_": import_path(network)} | {
         key: value for key, value in _plain_items(stated).items() if key != "_target_"

@@ -112,7 +112,9 @@ def spec_of(backbone: nn.Module) -> dict[str, Any]:
         'unknown'
     """
     if NODE in vars(backbone):
-        spec = {**vars(backbone)[NODE], "_class_": import_path(unwrap(backbone))}
+        spec, kind = dict(vars(backbone)[NODE]), import_path(unwrap(backbone))
+        if kind != spec.get("net", spec)["_target_"]:  # of a function
+            spec["_class_"] = kind
     else:
         spec = recorded_call(backbone)
     if "pixel_mean" in vars(backbone):  # its own, not its class's
