@@ -18,6 +18,7 @@ from vclr_lightning.data.sampling.frame_indices import (
     draw_two,
     draw_unused,
     evaluation_indices,
+    possible_starts,
     segment_bounds,
 )
 
@@ -141,3 +142,32 @@ def test_evaluation_frames_are_those_of_the_released_code(m: int) -> None:
 def test_thirty_frames_do_not_depend_on_where_counting_begins() -> None:
     for n in range(1, 2000):
         assert evaluation_indices(n, 30).tolist() == evaluation_indices(n, 30, first=1).tolist()
+
+
+@given(
+    gaps=st.lists(st.sampled_from([0.01, 0.033, 0.034, 0.2]), min_size=1, max_size=40),
+    rate=st.sampled_from([3.0, 10.0, 29.97, 60.0]),
+    frames=st.integers(1, 6),
+    data=st.data(),
+)
+def test_clips_at_a_rate_show_what_is_on_screen(
+    gaps: list[float], rate: float, frames: int, data: st.DataObject
+) -> None:
+    times = np.round(np.cumsum(gaps), 3)
+    start = data.draw(st.integers(0, len(times) - 1))
+    found = clip_indices(
+        np.array([start]), frames=frames, num_frames=len(times), rate=rate, times=times
+    )
+    for k, index in enumerate(found[0].tolist()):
+        begun = [i for i, time in enumerate(times) if time <= times[start] + k / rate + 0.001]
+        assert index == begun[-1]
+    assert found[0, 0] == start or times[found[0, 0]] <= times[start] + 0.001
+
+
+@given(n=st.integers(1, 60), steps=st.integers(0, 9), stride=st.integers(1, 4))
+def test_possible_starts_leave_room(n: int, steps: int, stride: int) -> None:
+    fitting = [start for start in range(n) if start + steps * stride < n]
+    assert possible_starts(n, steps=steps, stride=stride) == max(1, len(fitting))
+    times = np.arange(n) / 25
+    at_rate = possible_starts(n, steps=steps, rate=25 / stride, times=times)
+    assert at_rate == max(1, len(fitting))

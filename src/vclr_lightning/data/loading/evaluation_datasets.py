@@ -66,8 +66,12 @@ class _ClipsDataset(Dataset[Any]):
         """Read the clips that begin at ``starts(num_frames)``; if that fails, return why."""
 
         def draw(num_frames: int) -> NDArray[np.int64]:
-            shape = {"frames": self.frames_per_clip, "stride": self.stride}
-            return clip_indices(starts(num_frames), **shape, num_frames=num_frames)
+            return clip_indices(
+                starts(num_frames),
+                frames=self.frames_per_clip,
+                stride=self.stride,
+                num_frames=num_frames,
+            )
 
         try:
             return read_clips(self.manifest, index, self.reader, draw=draw, converter=converter), []

@@ -1,8 +1,17 @@
 """Which frames of a video make its views."""
 
+from vclr_lightning.data.sampling.block_sampler import BlockSampler
 from vclr_lightning.data.sampling.frame_pair_sampler import FramePairSampler
 from vclr_lightning.data.sampling.prefixed import Prefixed
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
+from vclr_lightning.data.sampling.speed_sampler import SpeedSampler
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
-__all__ = ["FramePairSampler", "Prefixed", "SegmentSampler", "TupleSampler"]
+__all__ = [
+    "BlockSampler",
+    "FramePairSampler",
+    "Prefixed",
+    "SegmentSampler",
+    "SpeedSampler",
+    "TupleSampler",
+]

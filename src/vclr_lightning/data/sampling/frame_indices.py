@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 SegmentRule = Literal["exact", "floor"]
 DrawRule = Literal["without_replacement", "independent"]
 
+_MILLISECOND = 0.001  # times of presentation are often rounded to it
+
 
 def segment_bounds(
     num_frames: int, num_segments: int, *, rule: SegmentRule = "exact"
@@ -124,20 +126,67 @@ def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
 
 
 def clip_indices(
-    starts: NDArray[np.int64], *, frames: int, stride: int, num_frames: int
+    starts: NDArray[np.int64],
+    *,
+    frames: int,
+    stride: int = 1,
+    num_frames: int,
+    rate: float | None = None,
+    times: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Return the frames of clips that begin at ``starts``; past the end the last frame repeats.
 
+    Args:
+        starts: first frame of each clip.
+        frames: T.
+        stride: distance between the frames of a clip.
+        num_frames: frames of the video.
+        rate: frames per second, instead of ``stride``: frame k of a clip is the one on screen
+            ``k / rate`` seconds after the first one begins, up to a millisecond.
+        times: with ``rate``: when each frame of the video begins, in seconds.
+
     Shape:
-        ``starts`` ``(n,)``; returns ``(n, T)`` int64.
+        ``starts`` ``(n,)``, ``times`` ``(num_frames,)``; returns ``(n, T)`` int64.
 
     Example:
         >>> clip_indices(np.array([0, 4]), frames=3, stride=2, num_frames=7).tolist()
         [[0, 2, 4], [4, 6, 6]]
+        >>> times = np.array([0.0, 0.1, 0.2, 0.6, 0.7])  # one frame lasts longer
+        >>> clip_indices(np.array([1]), frames=4, rate=5, num_frames=5, times=times).tolist()
+        [[1, 2, 2, 4]]
     """
-    steps = stride * np.arange(frames, dtype=np.int64)
-    indices: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
-    return indices
+    if rate is None:
+        steps = stride * np.arange(frames, dtype=np.int64)
+        indices: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
+        return indices
+    assert times is not None
+    at = times[starts, None] + np.arange(frames) / rate
+    return np.searchsorted(times, at + _MILLISECOND, side="right").astype(np.int64) - 1
+
+
+def possible_starts(
+    num_frames: int,
+    *,
+    steps: int,
+    stride: int = 1,
+    rate: float | None = None,
+    times: NDArray[np.float64] | None = None,
+) -> int:
+    """Return after how many of a video's first frames ``steps`` steps fit; 1 if after none.
+
+    A step is ``stride`` frames, or ``1 / rate`` seconds; see :func:`clip_indices`.
+
+    Example:
+        >>> possible_starts(10, steps=3, stride=2), possible_starts(5, steps=3, stride=2)
+        (4, 1)
+        >>> possible_starts(5, steps=3, rate=10, times=np.arange(5) / 8)
+        2
+    """
+    if rate is None:
+        return max(1, num_frames - steps * stride)
+    assert times is not None
+    left = times[num_frames - 1] - times[:num_frames]  # seconds until the last frame
+    return max(1, int((left + _MILLISECOND >= steps / rate).sum()))
 
 
 def snippet_indices(num_frames: int, every: int) -> NDArray[np.int64]:
