@@ -194,7 +194,7 @@ def queue_nce(
         negatives = summarize_negatives(
             query, queue, temperature=temperature, own_ids=own_ids, queue_ids=queue_ids
         )
-        return _contrast(positive, negatives)
+        return contrast_of(positive, negatives)
 
 
 def intra_nce(
@@ -239,10 +239,11 @@ def intra_nce(
         else:
             raise UserError(f"form={form!r} of the intra-frame loss must be 'joint' or 'pairwise'")
         hardest, mean = others.detach().amax(-1), others.detach().mean(-1)
-        return _contrast(same, NegativeSummary(log_sum, hardest, mean))
+        return contrast_of(same, NegativeSummary(log_sum, hardest, mean))
 
 
-def _contrast(positive: Tensor, negatives: NegativeSummary) -> Contrast:
+def contrast_of(positive: Tensor, negatives: NegativeSummary) -> Contrast:
+    """Return the mean loss of positive logits ``(B, P)``, each against the query's negatives."""
     log_sum = negatives.log_sum if negatives.log_sum.dim() == 2 else negatives.log_sum[:, None]
     # -log(e^p / (e^p + sum)) = -logsigmoid(p - log sum): no (K + 1)-wide tensor.
     loss = -logsigmoid(positive - log_sum).mean()

@@ -42,6 +42,12 @@ class Objective(nn.Module):
         Shape: ``pending[name]``: ``(B_global, ...)``.
         """
 
+    def prepare(self, video_ids: Tensor) -> None:
+        """Get the ids of all training videos, ``(n,)`` int64, before a checkpoint is restored.
+
+        Called where the run has a data module that knows them.
+        """
+
     def diagnostics(self, step: int) -> Mapping[str, Tensor]:
         """Return scalars that describe the state; called only in steps that are logged."""
         return {}
