@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.schedules import EpochCosine, StepDecay, WarmupCosine
+from vclr_lightning.core.schedules import EpochCosine, RampedCosine, StepDecay, WarmupCosine
 
 FIGURES = json.loads((Path(__file__).parents[1] / "reference" / "g3_lr.json").read_text())
 
@@ -98,6 +98,22 @@ def test_cosine_by_epoch_is_constant_within_each() -> None:
     assert rates[-1] == pytest.approx(1.85e-6, rel=1e-2)
 
 
+def test_the_ramp_ends_on_the_cosine_below_its_peak() -> None:
+    """CVRL on K600: 71488 steps from 0.32, of which 1787 rise to 0.31951."""
+    steps, warmup = 71488, 1787
+    schedule = RampedCosine(optimizer(0.32), steps_per_epoch=1, epochs=steps, warmup_epochs=warmup)
+    rates = np.array([schedule.rate(step, 0.32) for step in range(steps + 1)])
+    cosine = 0.32 * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 2
+    np.testing.assert_allclose(rates[warmup:], cosine[warmup:], atol=1e-12)
+    np.testing.assert_allclose(rates[:warmup], np.arange(warmup) / warmup * cosine[warmup])
+    assert rates.max() == pytest.approx(0.31951, abs=5e-6)
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    # A run that is shorter than its ramp ends on the way up.
+    short = RampedCosine(optimizer(1.0), steps_per_epoch=10, epochs=2, warmup_epochs=5)
+    assert [short.rate(step, 1.0) for step in range(20)] == [step / 50 for step in range(20)]
+
+
 @pytest.mark.parametrize("kind", ["step", "cosine"])
 def test_the_warm_up_in_steps_multiplies_what_follows(kind: str) -> None:
     """VINCE: the rate times i / 500 in steps i = 1 to 500."""
@@ -127,6 +143,7 @@ def test_step_decay_falls_at_its_milestones() -> None:
     [
         (EpochCosine, {"steps_per_epoch": 0}),
         (EpochCosine, {"warmup_steps": -1}),
+        (RampedCosine, {"warmup_epochs": -1}),
         (StepDecay, {"milestones": [3], "warmup_steps": -1}),
         (StepDecay, {"milestones": [-3]}),
     ],

@@ -160,7 +160,7 @@ def test_mistakes() -> None:
     with pytest.raises(UserError, match="momentum=1"):
         _objective(bank_momentum=1)
     wrong = _features() | {"layer4.fast": torch.zeros(3, 1, 64, dtype=torch.float64)}
-    with pytest.raises(UserError, match=r"layer4 of the fast network has 64 features, .* says 4; set"):
+    with pytest.raises(UserError, match=r"layer4 of the fast network has 64 .* says 4; set"):
         _objective()(wrong, _batch())
 
 

@@ -154,6 +154,49 @@ class EpochCosine(_StepSchedule):
         return base * cosine * _warmed_up(step, self.warmup_steps)
 
 
+class RampedCosine(_StepSchedule):
+    """Cosine annealing to 0 over the whole run, whose first epochs rise linearly to its value then.
+
+    The cosine does not begin after the ramp, so the highest rate is a little below the base rate,
+    as in CVRL.
+
+    Args:
+        optimizer: its groups' learning rates are where the cosine begins.
+        steps_per_epoch: optimizer steps (not micro-batches) in an epoch.
+        epochs: length of the run.
+        warmup_epochs: length of the ramp.
+
+    Raises:
+        UserError: a length is negative.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> scheduler = RampedCosine(optimizer, steps_per_epoch=2, epochs=2, warmup_epochs=1)
+        >>> [f"{scheduler.rate(step, 1.0):.2f}" for step in range(4)]
+        ['0.00', '0.25', '0.50', '0.15']
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup_epochs: float = 5
+    ) -> None:
+        if steps_per_epoch < 1 or epochs < 0 or warmup_epochs < 0:
+            raise UserError(
+                f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
+                f"warmup_epochs={warmup_epochs} of the schedule must not be negative"
+            )
+        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
+        self.total_steps = max(1, round(epochs * steps_per_epoch))
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """Return the learning rate of ``step`` (0 is the first)."""
+        ramp = step / self.warmup_steps if step < self.warmup_steps else 1.0
+        within = self.warmup_steps < self.total_steps  # otherwise the cosine is not reached
+        done = min(1.0, max(step, self.warmup_steps) / self.total_steps) if within else 0.0
+        return base * ramp * (1 + math.cos(math.pi * done)) / 2
+
+
 class StepDecay(_StepSchedule):
     """Multiply the learning rate of every group by ``gamma`` at each milestone, per iteration.
 
