@@ -1,7 +1,13 @@
 """Which frames of a video make its views."""
 
 from vclr_lightning.data.sampling.block_sampler import BlockSampler
+from vclr_lightning.data.sampling.clip_pair_sampler import (
+    ClipPairSampler,
+    IntervalSampler,
+    TwoRateSampler,
+)
 from vclr_lightning.data.sampling.frame_pair_sampler import FramePairSampler
+from vclr_lightning.data.sampling.pace_sampler import PaceSampler
 from vclr_lightning.data.sampling.prefixed import Prefixed
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.sampling.speed_sampler import SpeedSampler
@@ -9,9 +15,13 @@ from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 
 __all__ = [
     "BlockSampler",
+    "ClipPairSampler",
     "FramePairSampler",
+    "IntervalSampler",
+    "PaceSampler",
     "Prefixed",
     "SegmentSampler",
     "SpeedSampler",
     "TupleSampler",
+    "TwoRateSampler",
 ]

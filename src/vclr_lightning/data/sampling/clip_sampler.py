@@ -1,0 +1,72 @@
+"""What the samplers of clips of one video share: length, distance between frames, checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vclr_lightning.core.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROUNDING = 1e-6  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSampler:
+    """Base of samplers whose clips step through a video.
+
+    With ``stride``, a step is that many frames. With ``rate``, it is ``1 / rate`` seconds: the
+    samplers then see the frames on screen at such times, from a random one in the first step on, as
+    if these were the video.
+
+    Args:
+        frames_per_clip: T, frames of a clip.
+        stride: frames in a step.
+        rate: frames per second, instead of ``stride``.
+        min_frames: shorter videos are left out.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    frames_per_clip: int = 16
+    stride: int = 1
+    rate: float | None = None
+    min_frames: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("frames_per_clip", "stride", "min_frames"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.rate is not None and not 0 < self.rate < np.inf:
+            raise UserError(f"rate={self.rate} must be above 0 frames per second")
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether times of presentation are needed: with ``rate``."""
+        return self.rate is not None
+
+    def timeline(
+        self, num_frames: int, rng: np.random.Generator, times: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.int64], int]:
+        """Return the frames that clips can step through, ``(n,)``, and how far a step goes.
+
+        Example:
+            >>> times, rng = np.arange(9) / 30, np.random.default_rng(0)
+            >>> frames, step = ClipSampler(rate=15).timeline(9, rng, times)
+            >>> frames.tolist(), step
+            ([1, 3, 5, 7], 1)
+        """
+        if self.rate is None:
+            return np.arange(num_frames, dtype=np.int64), self.stride
+        if times is None:
+            raise UserError(f"{type(self).__name__} with rate={self.rate} needs times=")
+        begun = times[0] + rng.random() / self.rate
+        count = 1 + max(0, int((times[-1] - begun) * self.rate + _ROUNDING))
+        at = begun + np.arange(count) / self.rate
+        shown = np.searchsorted(times, at + _ROUNDING, side="right") - 1
+        return shown.astype(np.int64), 1
