@@ -10,8 +10,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +34,26 @@ def blur_taps(sigma: float) -> list[int]:
     edge /= 6 * (variance - (radius + 1) ** 2)
     box = np.array([edge, *[1.0] * (2 * radius + 1), edge]) / (2 * radius + 1 + 2 * edge)
     kernel = np.convolve(np.convolve(box, box), box).tolist()
+    return _rounded(kernel[: len(kernel) // 2])
+
+
+def gaussian_taps(sigma: float, radius: int) -> list[int]:
+    """Return the weights of a Gaussian sampled at whole pixels, as :func:`blur_taps` does.
+
+    Example:
+        >>> gaussian_taps(1.0, 1), gaussian_taps(1.0, 11)
+        ([116, 70], [102, 62, 14, 1])
+    """
+    at = np.arange(-radius, radius + 1)
+    kernel = np.exp(-(at**2) / (2 * sigma**2))
+    return _rounded((kernel[:radius] / kernel.sum()).tolist())
+
+
+def _rounded(side: list[float]) -> list[int]:
+    """Return a kernel in 256ths, given its weights from the outside up to the centre."""
     taps: list[int] = []
     outside = 0.0
-    for weight in kernel[: len(kernel) // 2]:
+    for weight in side:
         outside += _ONE * weight
         tap = round(outside) - sum(taps)
         if tap or taps:
@@ -56,11 +71,29 @@ def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
         >>> int(gaussian_blur(np.full((1, 8, 8), 77, np.int16), 2.0).max())
         77
     """
-    center, *sides = (np.uint16(tap) for tap in blur_taps(sigma))
-    if not sides:
+    taps = blur_taps(sigma)
+    if len(taps) == 1:
         return planes
+    return _convolved(_pad(planes.view(np.uint16), len(taps) - 1), taps)
+
+
+def sampled_blur(planes: NDArray[np.int16], sigma: float, *, radius: int) -> NDArray[np.int16]:
+    """Blur planes ``(C, H, W)`` int16 by a Gaussian of ``2 radius + 1`` taps, padded by black.
+
+    Example:
+        >>> point = np.array([0, 0, 100, 0, 0], np.int16).reshape(1, 1, 5)
+        >>> sampled_blur(point, 1.0, radius=1).ravel().tolist()
+        [0, 12, 20, 12, 0]
+    """
+    taps = gaussian_taps(sigma, radius)
+    pad = len(taps) - 1
+    return _convolved(np.pad(planes.view(np.uint16), ((0, 0), (pad, pad), (pad, pad))), taps)
+
+
+def _convolved(padded: NDArray[np.uint16], taps: list[int]) -> NDArray[np.int16]:
+    """Convolve both directions of padded planes by the same kernel."""
+    center, *sides = (np.uint16(tap) for tap in taps)
     pad = len(sides)
-    padded = _pad(planes.view(np.uint16), pad)
     # Both passes run over the flat padded array, where a neighbour is a fixed step away, and leave
     # a result at the place of its first neighbour. Computing the padding, too, costs less than
     # loops over rows.
@@ -79,8 +112,8 @@ def gaussian_blur(planes: NDArray[np.int16], sigma: float) -> NDArray[np.int16]:
         total += np.uint16(_ONE // 2)
         total >>= np.uint16(8)
         source = result
-    _, height, width = planes.shape
-    return source.view(np.int16).reshape(padded.shape)[:, :height, :width]
+    _, height, width = padded.shape
+    return source.view(np.int16).reshape(padded.shape)[:, : height - 2 * pad, : width - 2 * pad]
 
 
 def _pad(planes: NDArray[np.uint16], pad: int) -> NDArray[np.uint16]:
@@ -96,21 +129,3 @@ def _pad(planes: NDArray[np.uint16], pad: int) -> NDArray[np.uint16]:
     padded[:, :pad] = padded[:, pad : 2 * pad][:, ::-1]
     padded[:, -pad:] = padded[:, -2 * pad : -pad][:, ::-1]
     return padded
-
-
-def sampled_blur(planes: NDArray[np.int16], sigma: float, *, radius: int) -> NDArray[np.int16]:
-    """Convolve planes ``(T, C, H, W)`` with a Gaussian sampled at whole pixels, padded by black.
-
-    Example:
-        >>> point = np.array([0, 0, 100, 0, 0], np.int16).reshape(1, 1, 1, 5)
-        >>> sampled_blur(point, 1.0, radius=1).ravel().tolist()
-        [0, 12, 20, 12, 0]
-    """
-    at = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    taps = torch.softmax(-(at**2) / (2 * sigma**2), dim=0)
-    frames, channels, height, width = planes.shape
-    blurred = torch.from_numpy(planes.astype(np.float32)).view(-1, 1, height, width)
-    blurred = F.conv2d(blurred, taps.view(1, 1, -1, 1), padding=(radius, 0))
-    blurred = F.conv2d(blurred, taps.view(1, 1, 1, -1), padding=(0, radius))
-    rounded = blurred.round().to(torch.int16).numpy()
-    return rounded.reshape(frames, channels, height, width)

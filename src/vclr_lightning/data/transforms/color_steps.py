@@ -187,9 +187,10 @@ class Blur:
             return clip
         planes = as_planes(clip)
         sigma = self.sigma[0] + (self.sigma[1] - self.sigma[0]) * share
+        frames = (np.ascontiguousarray(frame) for frame in planes)
         if self.radius is not None:
-            return sampled_blur(planes, sigma, radius=self.radius)
-        return np.stack([gaussian_blur(np.ascontiguousarray(frame), sigma) for frame in planes])
+            return np.stack([sampled_blur(frame, sigma, radius=self.radius) for frame in frames])
+        return np.stack([gaussian_blur(frame, sigma) for frame in frames])
 
 
 @dataclass(frozen=True, kw_only=True)
