@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -88,3 +89,38 @@ def damaged(
 def decode() -> Callable[[Path], list[NDArray[np.uint8]]]:
     """Decodes a video from start to end, the plain way."""
     return decode_all
+
+
+def _write_at(path: Path, times: list[float], *, codec: str, b_frames: int = 0) -> Path:
+    """Encode noise whose frames are shown at ``times``."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.max_b_frames = b_frames
+        stream.codec_context.gop_size = 5
+        for time in times:
+            coarse = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+            frame = av.VideoFrame.from_ndarray(coarse, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def write_at() -> Callable[..., Path]:
+    """``write_at(path, times, codec=, b_frames=0)`` encodes frames that are shown at ``times``."""
+    return _write_at
+
+
+def _list_clips(root: Path, *windows: tuple[float, float] | None, path: str) -> Manifest:
+    rows = [Row(path=path, start=w and w[0], end=w and w[1]) for w in windows]
+    return Manifest.load(write_manifest(root / "m.arrow", rows, Info(root=root)))
+
+
+@pytest.fixture
+def list_clips() -> Callable[..., Manifest]:
+    """``list_clips(root, *windows, path=)`` lists parts of one file."""
+    return _list_clips

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,7 @@ from PIL import Image
 from vclr_lightning.data.loading.clip_reading import read_drawn, window_indices
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
-from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
+from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.protocols import ClipTransform, VideoError, VideoReader
 from vclr_lightning.data.readers import ImageFolderReader
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
@@ -26,29 +24,6 @@ from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 Decode = Callable[[Path], list[NDArray[np.uint8]]]
 # Seconds at which the frames of the uneven video are shown: ten a second, then two a second.
 UNEVEN = [*(k / 10 for k in range(10)), *(1 + k / 2 for k in range(10))]
-
-
-def write_at(path: Path, times: list[float], *, codec: str, b_frames: int = 0) -> Path:
-    """Encode noise whose frames are shown at ``times``."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-        stream.codec_context.max_b_frames = b_frames
-        stream.codec_context.gop_size = 5
-        for time in times:
-            coarse = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-            frame = av.VideoFrame.from_ndarray(coarse, format="rgb24")
-            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def clips(root: Path, *windows: tuple[float, float] | None, path: str) -> Manifest:
-    rows = [Row(path=path, start=w and w[0], end=w and w[1]) for w in windows]
-    return Manifest.load(write_manifest(root / "m.arrow", rows, Info(root=root)))
 
 
 @pytest.mark.parametrize(
@@ -64,11 +39,13 @@ def test_frames_are_those_shown_within_the_window(
     codec: str,
     b_frames: int,
     times: list[float],
+    write_at: Callable[..., Path],
+    list_clips: Callable[..., Manifest],
 ) -> None:
     file = write_at(tmp_path / f"v.{suffix}", times, codec=codec, b_frames=b_frames)
     pictures = decode(file)
     windows = ((0.0, 0.45), (0.3, 1.6), (0.9, 1.05), (1.12, 1.17), (1.5, 100.0))
-    manifest = clips(tmp_path, *windows, path=file.name)
+    manifest = list_clips(tmp_path, *windows, path=file.name)
     for row, (start, end) in enumerate(sorted(windows)):
         within = [k for k, time in enumerate(times) if start <= time < end]
         if not within:  # the one on screen
@@ -80,10 +57,15 @@ def test_frames_are_those_shown_within_the_window(
 
 
 def test_samples_of_a_clip(
-    tmp_path: Path, reader: VideoReader, transform: ClipTransform, eval_transform: ClipTransform
+    tmp_path: Path,
+    reader: VideoReader,
+    transform: ClipTransform,
+    eval_transform: ClipTransform,
+    write_at: Callable[..., Path],
+    list_clips: Callable[..., Manifest],
 ) -> None:
     file = write_at(tmp_path / "v.mp4", [k / 10 for k in range(30)], codec="libx264")
-    part = clips(tmp_path, (1.0, 1.5), path=file.name)
+    part = list_clips(tmp_path, (1.0, 1.5), path=file.name)
     options = {"manifest": part, "reader": reader}
     sample = FramesDataset(**options, transform=eval_transform, num_frames=8)[0]
     assert (sample["count"], sample["valid"]) == (5, True)
@@ -93,28 +75,37 @@ def test_samples_of_a_clip(
     )
 
     (tmp_path / "whole").mkdir()
-    whole = clips(tmp_path / "whole", None, path=file.rename(tmp_path / "whole" / "v.mp4").name)
+    whole = list_clips(
+        tmp_path / "whole", None, path=file.rename(tmp_path / "whole" / "v.mp4").name
+    )
     _, frames = read_drawn(whole, 0, reader, lambda n: (n, np.arange(10, 15)))
     expected = [eval_transform([frame], np.random.default_rng(0)) for frame in frames]
     assert torch.equal(sample["frames"][:5], torch.stack(expected))
 
 
 def test_a_window_beyond_the_end_is_a_bad_video(
-    tmp_path: Path, reader: VideoReader, eval_transform: ClipTransform
+    tmp_path: Path,
+    reader: VideoReader,
+    eval_transform: ClipTransform,
+    write_at: Callable[..., Path],
+    list_clips: Callable[..., Manifest],
 ) -> None:
     file = write_at(tmp_path / "v.mp4", [0.0, 0.1, 0.2], codec="libx264")
-    manifest = clips(tmp_path, (5.0, 6.0), path=file.name)
+    manifest = list_clips(tmp_path, (5.0, 6.0), path=file.name)
     sample = FramesDataset(manifest=manifest, reader=reader, transform=eval_transform)[0]
     assert not sample["valid"]
     reason = sample["rejected"][0]["reason"]
     assert reason == "the clip begins at 5, and the video ends at 0.3"
 
 
-def test_windows_of_extracted_frames_count_frames(tmp_path: Path) -> None:
+def test_windows_of_extracted_frames_count_frames(
+    tmp_path: Path,
+    list_clips: Callable[..., Manifest],
+) -> None:
     (tmp_path / "v").mkdir()
     for k in range(8):
         Image.new("RGB", (8, 8), (30 * k,) * 3).save(tmp_path / "v" / f"{k + 1}.png")
-    manifest = clips(tmp_path, (2, 5), path="v")
+    manifest = list_clips(tmp_path, (2, 5), path="v")
     reader = ImageFolderReader(template="{:d}.png")
     _, frames = read_drawn(manifest, 0, reader, lambda n: (n, np.arange(n)))
     assert [int(frame[0, 0, 0]) for frame in frames] == [60, 90, 120]

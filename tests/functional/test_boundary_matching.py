@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vclr_lightning.data.sampling.frame_indices import snippet_indices
+from vclr_lightning.data.sampling.evaluation_frames import snippet_indices
 from vclr_lightning.functional.boundary_matching import resample_snippets
 
 

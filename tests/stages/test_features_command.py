@@ -106,7 +106,7 @@ def test_network_and_picture_size_are_the_checkpoint_s(
     # Independently: one video, decoded, transformed, encoded and averaged here.
     backbone = load_backbone(pretrained / "last.backbone.safetensors")
     from vclr_lightning.data.readers import PyAVReader
-    from vclr_lightning.data.sampling.frame_indices import evaluation_indices
+    from vclr_lightning.data.sampling.evaluation_frames import evaluation_indices
 
     with PyAVReader().open(Path(store.paths[2])) as video:
         pictures = video.read(evaluation_indices(video.num_frames, 30))

@@ -83,8 +83,8 @@ class OpenVideo(Protocol):
     def times(self) -> NDArray[np.float64]:
         """Return when each frame is shown, ``(num_frames,)``, rising from 0, in seconds.
 
-        Called only if a row of the table is a part of its file. Folders of extracted frames have
-        no clock and return frame numbers.
+        Called only if a row of the table is a part of its file, or if clips are read at a rate.
+        Folders of extracted frames have no clock and return frame numbers.
 
         Raises:
             VideoError: the file has no times.
@@ -125,6 +125,8 @@ class VideoReader(Protocol):
     A bad file raises a :class:`VideoError`, an error of PyAV or one of the system (``OSError``).
     After an error that may be transient, such as a network's, the video is read again a little
     later. Any other exception is a bug of the reader and ends the run.
+
+    If its videos have no times in seconds, it has an attribute ``has_times`` that is false.
     """
 
     def open(

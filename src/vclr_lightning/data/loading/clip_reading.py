@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.faults import blaming, described, is_transient, judged
 from vclr_lightning.data.protocols import (
     FRAME_SLACK,
@@ -29,11 +30,22 @@ _AT_ONCE = 64  # frames of a video held at full size
 _ROUNDING = 1e-6  # seconds
 
 
+def check_times(reader: VideoReader) -> None:
+    """Raise :class:`UserError` if the videos of a reader have no times in seconds."""
+    if not getattr(reader, "has_times", True):
+        raise UserError(
+            "extracted frames have no times, so their clips cannot be read at a rate; give "
+            "frame_stride (stride of a sampler) instead of frame_rate (rate)"
+        )
+
+
 def read_drawn(
     manifest: VideoTable,
     row: int,
     reader: VideoReader,
-    draw: Callable[[int], tuple[Drawn, NDArray[np.int64]]],
+    draw: Callable[..., tuple[Drawn, NDArray[np.int64]]],
+    *,
+    needs_times: bool = False,
 ) -> tuple[Drawn, list[NDArray[np.uint8]]]:
     """Open a video, draw frames given how many it has, and read them in one pass.
 
@@ -44,6 +56,7 @@ def read_drawn(
         draw: maps a number of frames to what was drawn and the frame indices to read, ``(N,)``. It
             is called again if the video is read again, or has another number of frames than
             promised. For a row that is a clip within a file, both count the clip's frames only.
+        needs_times: whether ``draw`` is also given ``times=``, when each of these frames is shown.
 
     Returns:
         What was drawn, and the N frames ``(H, W, 3)`` uint8.
@@ -53,12 +66,14 @@ def read_drawn(
         CodeFault: the reader or ``draw`` has a bug.
     """
 
-    def take(video: OpenVideo, within: range) -> tuple[Drawn, list[NDArray[np.uint8]]]:
+    def take(
+        video: OpenVideo, within: range, **times: Any
+    ) -> tuple[Drawn, list[NDArray[np.uint8]]]:
         with blaming(draw):
-            drawn, indices = draw(len(within))
+            drawn, indices = draw(len(within), **times)
         return drawn, _read(video, within.start + np.asarray(indices))
 
-    return _with_open(manifest, row, reader, take)
+    return _with_open(manifest, row, reader, take, needs_times=needs_times)
 
 
 def read_clips(
@@ -66,8 +81,9 @@ def read_clips(
     row: int,
     reader: VideoReader,
     *,
-    draw: Callable[[int], NDArray[np.int64]],
+    draw: Callable[..., NDArray[np.int64]],
     converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Converted]],
+    needs_times: bool = False,
 ) -> list[Converted]:
     """Open a video and convert clips of it, a few frames at a time to save memory.
 
@@ -79,16 +95,17 @@ def read_clips(
             :func:`read_drawn`.
         converter: returns a function that converts a clip's frames, ``(H, W, 3)`` uint8; called
             again if the video is read again.
+        needs_times: see :func:`read_drawn`.
 
     Raises:
         VideoError: the file cannot be read.
         CodeFault: the reader, ``draw`` or the conversion has a bug.
     """
 
-    def take(video: OpenVideo, within: range) -> list[Converted]:
+    def take(video: OpenVideo, within: range, **times: Any) -> list[Converted]:
         convert = converter()
         with blaming(draw):
-            clips = within.start + draw(len(within))
+            clips = within.start + draw(len(within), **times)
         length = clips.shape[1]
         size = max(1, _AT_ONCE // length)
         converted = []
@@ -100,23 +117,38 @@ def read_clips(
                 ]
         return converted
 
-    return _with_open(manifest, row, reader, take)
+    return _with_open(manifest, row, reader, take, needs_times=needs_times)
 
 
 def _with_open(
     manifest: VideoTable,
     row: int,
     reader: VideoReader,
-    take: Callable[[OpenVideo, range], Taken],
+    take: Callable[..., Taken],
+    *,
+    needs_times: bool,
 ) -> Taken:
     """Call ``take`` with the open video and the row's frames, again if their number changes."""
     known, path = manifest.num_frames(row), manifest.path(row)
+    window = manifest.window(row)
+
+    def of(video: OpenVideo, num_frames: int) -> Taken:
+        if num_frames < 1:
+            raise VideoError("no frame can be decoded")
+        if window is None and not needs_times:
+            return take(video, range(num_frames))
+        times = video.times()
+        within = range(num_frames) if window is None else window_indices(times, *window)
+        if not needs_times:
+            return take(video, within)
+        if len(times) < within.stop:
+            raise VideoError(f"it has {within.stop} frames, and times of {len(times)}")
+        return take(video, within, times=times[within.start : within.stop])
 
     def attempt() -> Taken:
         with reader.open(path, num_frames=known) as video:
-            window = manifest.window(row)
             try:
-                return take(video, _within(video, window, video.num_frames))
+                return of(video, video.num_frames)
             except FrameCountChangedError as error:
                 lost = 0 if known is None else known - error.actual
                 if known is not None and lost > max(FRAME_SLACK, (1 - LEAST_SHARE) * known):
@@ -124,7 +156,7 @@ def _with_open(
                         f"truncated: it had {known} frames when it was indexed, and now"
                         f" {error.actual} decode"
                     ) from error
-                return take(video, _within(video, window, error.actual))
+                return of(video, error.actual)
 
     return judged(attempt, part=reader, on=path)
 
@@ -140,12 +172,6 @@ def _read(video: OpenVideo, indices: NDArray[np.int64]) -> list[NDArray[np.uint8
         if not frame.size:
             raise ValueError(f"it returns {described(frame)} as a frame, which is empty")
     return frames
-
-
-def _within(video: OpenVideo, window: tuple[float, float] | None, num_frames: int) -> range:
-    if num_frames < 1:
-        raise VideoError("no frame can be decoded")
-    return range(num_frames) if window is None else window_indices(video.times(), *window)
 
 
 def window_indices(times: NDArray[np.float64], start: float, end: float) -> range:

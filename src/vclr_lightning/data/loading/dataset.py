@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.faults import blaming
-from vclr_lightning.data.loading.clip_reading import read_drawn, reject
+from vclr_lightning.data.loading.clip_reading import check_times, read_drawn, reject
 from vclr_lightning.data.loading.view_transforms import Augmented, ViewTransforms, check_views
 from vclr_lightning.data.loading.views import ViewPlan
 from vclr_lightning.data.protocols import VideoError
@@ -120,6 +120,8 @@ class VideoDataset(Dataset[TrainingSample]):
         self.manifest = manifest
         self.reader = reader
         self.views = ViewPlan(samplers, views, targets=targets)
+        if self.views.needs_times:
+            check_times(reader)
         every = [view for sampler in samplers.values() for view in sampler.views]
         check_views(transforms, every, "transforms")
         check_views(share, every, "share")
@@ -201,11 +203,12 @@ class VideoDataset(Dataset[TrainingSample]):
     def _sample(
         self, row: int, index: int, keys: tuple[Key, ...], rejected: list[Rejection]
     ) -> TrainingSample:
-        def draw(num_frames: int) -> tuple[Draw, NDArray[np.int64]]:
-            drawn = self.views.draw(num_frames, *keys)
+        def draw(num_frames: int, **times: Any) -> tuple[Draw, NDArray[np.int64]]:
+            drawn = self.views.draw(num_frames, *keys, **times)
             return drawn, np.concatenate([x.ravel() for x in drawn.frame_indices.values()])
 
-        drawn, frames = read_drawn(self.manifest, row, self.reader, draw)
+        needs_times = self.views.needs_times
+        drawn, frames = read_drawn(self.manifest, row, self.reader, draw, needs_times=needs_times)
         with blaming(self, self.manifest.path(row)):
             return self._describe(row, index, drawn, self.transforms(frames, *keys), rejected)
 

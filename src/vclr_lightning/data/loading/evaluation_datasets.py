@@ -11,17 +11,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.faults import blaming, picture
-from vclr_lightning.data.loading.clip_reading import read_clips, reject
+from vclr_lightning.data.loading.clip_reading import check_times, read_clips, reject
 from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.sampling.frame_indices import (
-    clip_indices,
+from vclr_lightning.data.sampling.evaluation_frames import (
     evaluation_indices,
-    segment_bounds,
     segment_centres,
     snippet_indices,
+)
+from vclr_lightning.data.sampling.frame_indices import (
+    MILLISECOND,
+    check_clips,
+    clip_indices,
+    possible_starts,
+    segment_bounds,
 )
 
 if TYPE_CHECKING:
@@ -42,41 +46,47 @@ class _ClipsDataset(Dataset[Any]):
     reader: VideoReader
     frames_per_clip: int = 1
     stride: int = 1
+    rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self) if field.name != "seed"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        names = {field.name for field in fields(self)} - {"seed", "rate"}
+        numbers = {name: x for name in names if isinstance(x := getattr(self, name), int)}
+        check_clips(rate=self.rate, **numbers)
+        if self.rate is not None:
+            check_times(self.reader)
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    @property
-    def _span(self) -> int:
-        """From the first to the last frame of a clip."""
-        return (self.frames_per_clip - 1) * self.stride
-
     def _read(
         self,
         index: int,
-        starts: Callable[[int], NDArray[np.int64]],
+        starts: Callable[..., NDArray[np.int64]],
         converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Tensor]],
     ) -> tuple[list[Tensor], list[Rejection]]:
-        """Read the clips that begin at ``starts(num_frames)``; if that fails, return why."""
+        """Read the clips that begin at ``starts(num_frames, fitting, times)``.
 
-        def draw(num_frames: int) -> NDArray[np.int64]:
-            return clip_indices(
-                starts(num_frames),
-                frames=self.frames_per_clip,
-                stride=self.stride,
-                num_frames=num_frames,
-            )
+        At the first ``fitting`` frames, a whole clip fits. If reading fails, return why.
+        """
+
+        def draw(num_frames: int, times: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+            at: Any = {"stride": self.stride, "rate": self.rate, "times": times}
+            fitting = possible_starts(num_frames, steps=self.frames_per_clip - 1, **at)
+            begins = starts(num_frames, fitting, times)
+            return clip_indices(begins, frames=self.frames_per_clip, num_frames=num_frames, **at)
 
         try:
-            return read_clips(self.manifest, index, self.reader, draw=draw, converter=converter), []
+            clips = read_clips(
+                self.manifest,
+                index,
+                self.reader,
+                draw=draw,
+                converter=converter,
+                needs_times=self.rate is not None,
+            )
         except VideoError as error:
             return [], [reject(self.manifest, index, error)]
+        return clips, []
 
 
 class FramesSample(TypedDict):
@@ -112,6 +122,7 @@ class FramesDataset(_ClipsDataset):
         frames_per_clip: T, for networks of clips: m clips that begin evenly spaced, the last one
             ending with the video.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
 
     Shape:
         ``sample["frames"]``: ``(m, C, T, H, W)`` uint8; ``sample["mask"]``: ``(m,)``.
@@ -155,12 +166,20 @@ class FramesDataset(_ClipsDataset):
 
         return convert
 
-    def _starts(self, num_frames: int) -> NDArray[np.int64]:
+    def _starts(
+        self, num_frames: int, fitting: int, times: NDArray[np.float64] | None
+    ) -> NDArray[np.int64]:
         if self.every is None:
-            return evaluation_indices(max(1, num_frames - self._span), self.num_frames)
+            return evaluation_indices(fitting, self.num_frames)
         # The clip lies around the middle frame, but within the video.
         middle = snippet_indices(num_frames, self.every)
-        return np.clip(middle - self._span // 2, 0, max(0, num_frames - 1 - self._span))
+        steps = self.frames_per_clip - 1
+        if self.rate is None or times is None:
+            begins = middle - steps * self.stride // 2
+        else:
+            half = steps / self.rate / 2
+            begins = np.searchsorted(times, times[middle] - half + MILLISECOND, side="right") - 1
+        return np.clip(begins, 0, fitting - 1)
 
 
 class CentresSample(TypedDict):
@@ -188,6 +207,7 @@ class CentresDataset(_ClipsDataset):
         num_segments: S, frames or clips per video.
         frames_per_clip: T, for networks of clips.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
         seed: with a seed, a frame (or clip start) of each segment is drawn by it instead.
 
     Raises:
@@ -220,10 +240,11 @@ class CentresDataset(_ClipsDataset):
             views, size = self.transform(frames), self.transform.size
             return picture(views, self.transform.num_views, 3, len(frames), size, size)
 
-    def _starts(self, num_frames: int, index: int) -> NDArray[np.int64]:
-        begins = max(1, num_frames - self._span)
+    def _starts(
+        self, num_frames: int, fitting: int, times: NDArray[np.float64] | None, *, index: int
+    ) -> NDArray[np.int64]:
         if self.seed is None:
-            return segment_centres(begins, self.num_segments)
-        bounds = segment_bounds(begins, self.num_segments)
+            return segment_centres(fitting, self.num_segments)
+        bounds = segment_bounds(fitting, self.num_segments)
         rng = numpy_generator(self.seed, "test", index)
         return rng.integers(bounds[:, 0], bounds[:, 1])

@@ -40,6 +40,8 @@ class ImageFolderReader:
         (3, (16, 32, 3), 160)
     """
 
+    has_times = False  # but numbers of frames
+
     def __init__(self, *, template: str = "img_{:05d}.jpg") -> None:
         frame_pattern(template)
         self._template = template

@@ -1,4 +1,4 @@
-"""Which frames of a video are read: segments, random draws, clips, evaluation frames."""
+"""Which frames of a video are read: segments, random draws, clips."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from vclr_lightning.core.errors import UserError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SegmentRule = Literal["exact", "floor"]
 DrawRule = Literal["without_replacement", "independent"]
 
-_MILLISECOND = 0.001  # times of presentation are often rounded to it
+MILLISECOND = 0.001
+"""Seconds: containers often round times of presentation to it."""
 
 
 def segment_bounds(
@@ -111,57 +114,43 @@ def draw_unused(
     return np.sort(np.concatenate([drawn, repeats]))
 
 
-def segment_centres(num_frames: int, num_segments: int) -> NDArray[np.int64]:
-    """Return the middle frame of each segment, ``floor((i + 1/2) n / S)``, with repeats if S > n.
-
-    Shape:
-        Returns ``(S,)`` int64.
-
-    Example:
-        >>> segment_centres(300, 3).tolist(), segment_centres(2, 3).tolist()
-        ([50, 150, 250], [0, 1, 1])
-    """
-    segments = np.arange(num_segments, dtype=np.int64)
-    return (2 * segments + 1) * num_frames // (2 * num_segments)
-
-
 def clip_indices(
     starts: NDArray[np.int64],
     *,
     frames: int,
-    stride: int = 1,
     num_frames: int,
+    stride: int = 1,
     rate: float | None = None,
     times: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Return the frames of clips that begin at ``starts``; past the end the last frame repeats.
 
     Args:
-        starts: first frame of each clip.
+        starts: first frames.
         frames: T.
+        num_frames: of the video.
         stride: distance between the frames of a clip.
-        num_frames: frames of the video.
-        rate: frames per second, instead of ``stride``: frame k of a clip is the one on screen
-            ``k / rate`` seconds after the first one begins, up to a millisecond.
-        times: with ``rate``: when each frame of the video begins, in seconds.
+        rate: frames per second instead: frame k is the one on screen ``k / rate`` after the first,
+            up to a millisecond, to which some containers round.
+        times: when each frame of the video is shown, in seconds, rising; needed for ``rate``.
 
     Shape:
-        ``starts`` ``(n,)``, ``times`` ``(num_frames,)``; returns ``(n, T)`` int64.
+        ``starts`` ``(n,)``; ``times`` ``(num_frames,)``; returns ``(n, T)`` int64.
 
     Example:
         >>> clip_indices(np.array([0, 4]), frames=3, stride=2, num_frames=7).tolist()
         [[0, 2, 4], [4, 6, 6]]
-        >>> times = np.array([0.0, 0.1, 0.2, 0.6, 0.7])  # one frame lasts longer
-        >>> clip_indices(np.array([1]), frames=4, rate=5, num_frames=5, times=times).tolist()
-        [[1, 2, 2, 4]]
+        >>> times = np.arange(7) / 30
+        >>> clip_indices(np.array([0]), frames=3, num_frames=7, rate=10, times=times).tolist()
+        [[0, 3, 6]]
     """
+    steps = np.arange(frames, dtype=np.int64)
     if rate is None:
-        steps = stride * np.arange(frames, dtype=np.int64)
-        indices: NDArray[np.int64] = np.minimum(starts[:, None] + steps, num_frames - 1)
+        indices: NDArray[np.int64] = np.minimum(starts[:, None] + stride * steps, num_frames - 1)
         return indices
-    assert times is not None
-    at = times[starts, None] + np.arange(frames) / rate
-    return np.searchsorted(times, at + _MILLISECOND, side="right").astype(np.int64) - 1
+    shown = _of_frames(times, num_frames)
+    at = shown[starts][:, None] + steps / rate
+    return np.searchsorted(shown, at + MILLISECOND, side="right") - 1
 
 
 def possible_starts(
@@ -172,9 +161,9 @@ def possible_starts(
     rate: float | None = None,
     times: NDArray[np.float64] | None = None,
 ) -> int:
-    """Return after how many of a video's first frames ``steps`` steps fit; 1 if after none.
+    """Return at how many of the first frames a clip of ``steps`` steps fits; 1 if at none.
 
-    A step is ``stride`` frames, or ``1 / rate`` seconds; see :func:`clip_indices`.
+    A step is ``stride`` frames or, at a ``rate``, ``1 / rate`` seconds; see :func:`clip_indices`.
 
     Example:
         >>> possible_starts(10, steps=3, stride=2), possible_starts(5, steps=3, stride=2)
@@ -184,50 +173,36 @@ def possible_starts(
     """
     if rate is None:
         return max(1, num_frames - steps * stride)
-    assert times is not None
-    left = times[num_frames - 1] - times[:num_frames]  # seconds until the last frame
-    return max(1, int((left + _MILLISECOND >= steps / rate).sum()))
+    shown = _of_frames(times, num_frames)
+    fitting = shown + steps / rate <= shown[-1] + MILLISECOND
+    return max(1, int(fitting.sum()))
 
 
-def snippet_indices(num_frames: int, every: int) -> NDArray[np.int64]:
-    """Return the middle frame of each run of ``every`` frames: 8, 24, 40, ... for 16.
-
-    Of a video shorter than that, its own middle frame.
-
-    Shape:
-        Returns ``(m,)`` int64, m at least 1.
-
-    Example:
-        >>> snippet_indices(41, 16).tolist(), snippet_indices(40, 16).tolist()
-        ([8, 24, 40], [8, 24])
-        >>> snippet_indices(5, 16).tolist()
-        [2]
-    """
-    if num_frames <= every // 2:
-        return np.array([num_frames // 2], dtype=np.int64)
-    return np.arange(every // 2, num_frames, every, dtype=np.int64)
-
-
-def evaluation_indices(num_frames: int, count: int, *, first: int = 0) -> NDArray[np.int64]:
-    """Return ``count`` frames spread evenly from the first to the last, or all if there are fewer.
+def check_clips(*, rate: float | None, **least_one: int) -> None:
+    """Check the arguments of a sampler of clips.
 
     Args:
-        num_frames: frames of the video, at least 1.
-        count: frames wanted, at least 1.
-        first: number of the first frame. A position halfway between two frames is rounded to the
-            even *number*, so counting from 1, as the released code does, picks the other
-            neighbour. For 30 frames no position is halfway.
+        rate: above 0, or ``None``.
+        least_one: numbers that must be at least 1.
 
-    Shape:
-        Returns ``(min(num_frames, count),)`` int64, indices from 0 whatever ``first`` is.
+    Raises:
+        UserError: one is too small.
 
     Example:
-        >>> evaluation_indices(100, 4).tolist()
-        [0, 33, 66, 99]
-        >>> evaluation_indices(2, 4).tolist()
-        [0, 1]
+        >>> check_clips(rate=None, stride=0)
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: stride=0 must be at least 1
     """
-    if num_frames < count:
-        return np.arange(num_frames, dtype=np.int64)
-    positions = np.linspace(first, first + num_frames - 1, count)
-    return np.rint(positions).astype(np.int64) - first
+    for name, value in least_one.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    if rate is not None and not rate > 0:
+        raise UserError(f"rate={rate} frames per second must be above 0, or null to use stride")
+
+
+def _of_frames(times: NDArray[np.float64] | None, num_frames: int) -> NDArray[np.float64]:
+    if times is None or len(times) < num_frames:
+        given = 0 if times is None else len(times)
+        raise ValueError(f"a rate needs the times of {num_frames} frames, and {given} are given")
+    return times[:num_frames]

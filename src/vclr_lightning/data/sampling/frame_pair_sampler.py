@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.frame_indices import clip_indices, segment_bounds
+from vclr_lightning.data.sampling.frame_indices import (
+    check_clips,
+    clip_indices,
+    segment_bounds,
+)
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class FramePairSampler:
         pairs: queries, and keys, at least 1.
         frames_per_clip: T, 1 for networks that see single pictures; a clip begins at its frame.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
 
     Raises:
         UserError: a number below 1.
@@ -48,11 +53,11 @@ class FramePairSampler:
     pairs: int = 1
     frames_per_clip: int = 1
     stride: int = 1
+    rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "pairs", "frames_per_clip", "stride"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        names = ("candidates", "pairs", "frames_per_clip", "stride")
+        check_clips(rate=self.rate, **{name: getattr(self, name) for name in names})
 
     @property
     def views(self) -> Mapping[str, ViewSpec]:
@@ -65,14 +70,30 @@ class FramePairSampler:
         """Frames of the shortest video that can be used."""
         return self.candidates
 
-    def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
+    @property
+    def needs_times(self) -> bool:
+        """Whether times of presentation are needed: with ``rate``."""
+        return self.rate is not None
+
+    def __call__(
+        self,
+        num_frames: int,
+        rng: np.random.Generator,
+        *,
+        times: NDArray[np.float64] | None = None,
+    ) -> Draw:
         """Draw from a video of ``num_frames`` frames (at least ``candidates``)."""
         bounds = segment_bounds(num_frames, self.candidates)
         candidates = rng.integers(bounds[:, 0], bounds[:, 1])
         drawn = candidates[rng.integers(self.candidates, size=(2, self.pairs))]
         queries, keys = (
             clip_indices(
-                starts, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
+                starts,
+                frames=self.frames_per_clip,
+                num_frames=num_frames,
+                stride=self.stride,
+                rate=self.rate,
+                times=times,
             )
             for starts in drawn
         )

@@ -13,6 +13,7 @@ from vclr_lightning.core.types import Draw, ViewSpec
 from vclr_lightning.data.sampling.frame_indices import (
     DrawRule,
     SegmentRule,
+    check_clips,
     clip_indices,
     draw_two,
     draw_unused,
@@ -29,9 +30,9 @@ class TupleSampler:
     """Draws an anchor tuple and a positive tuple of one video (Section 3 of the paper).
 
     The video is cut into ``num_segments`` segments. From each, one clip goes to the anchor tuple
-    and another to the positive tuple; a clip begins at the drawn frame, continues at its stride,
-    also beyond the segment, and repeats the last frame at the video's end. Any video of at least
-    one frame can be used.
+    and another to the positive tuple; a clip begins at the drawn frame, continues at its stride or
+    rate, also beyond the segment, and repeats the last frame at the video's end. Any video of at
+    least one frame can be used.
 
     Views: ``anchor`` and ``positive`` (S clips in temporal order), ``second`` (the anchor frame x1
     again, for its second augmentation) and ``extra`` (with S < 3, those of the clips x2 and x3
@@ -46,6 +47,7 @@ class TupleSampler:
         num_segments: S, at least 1.
         frames_per_clip: T, 1 for networks that see single pictures.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
         draws: ``"without_replacement"``: the two draws of a segment differ wherever it has two
             frames; ``"independent"``: they may coincide.
         segments: ``"exact"``, or ``"floor"`` for the released code's segments of ``n // S`` frames
@@ -67,6 +69,7 @@ class TupleSampler:
     num_segments: int = 3
     frames_per_clip: int = 1
     stride: int = 1
+    rate: float | None = None
     draws: DrawRule = "without_replacement"
     segments: SegmentRule = "exact"
     exclude_reversal: bool = True
@@ -74,9 +77,8 @@ class TupleSampler:
     targets = ("anchor_order", "positive_order", "shuffled")
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "frames_per_clip", "stride"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        names = ("num_segments", "frames_per_clip", "stride")
+        check_clips(rate=self.rate, **{name: getattr(self, name) for name in names})
         for name, rules in (("draws", DrawRule), ("segments", SegmentRule)):
             if getattr(self, name) not in get_args(rules):
                 allowed = " or ".join(get_args(rules))
@@ -93,7 +95,18 @@ class TupleSampler:
         }
         return {name: ViewSpec(clips=n, frames=self.frames_per_clip) for name, n in clips.items()}
 
-    def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
+    @property
+    def needs_times(self) -> bool:
+        """Whether times of presentation are needed: with ``rate``."""
+        return self.rate is not None
+
+    def __call__(
+        self,
+        num_frames: int,
+        rng: np.random.Generator,
+        *,
+        times: NDArray[np.float64] | None = None,
+    ) -> Draw:
         """Draw all views of a video of ``num_frames`` frames (at least 1)."""
         bounds = segment_bounds(num_frames, self.num_segments, rule=self.segments)
         anchor, positive = draw_two(bounds, rng, rule=self.draws)
@@ -110,7 +123,12 @@ class TupleSampler:
         return Draw(
             frame_indices={
                 name: clip_indices(
-                    start, frames=self.frames_per_clip, stride=self.stride, num_frames=num_frames
+                    start,
+                    frames=self.frames_per_clip,
+                    num_frames=num_frames,
+                    stride=self.stride,
+                    rate=self.rate,
+                    times=times,
                 )
                 for name, start in starts.items()
             },

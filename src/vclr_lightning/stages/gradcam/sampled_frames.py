@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.clip_reading import read_clips
-from vclr_lightning.data.sampling.frame_indices import clip_indices, segment_centres
+from vclr_lightning.data.sampling.evaluation_frames import segment_centres
+from vclr_lightning.data.sampling.frame_indices import clip_indices
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.gradcam.videos import ChosenVideo
 
