@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from vclr_lightning.data.sampling.evaluation_frames import evaluation_indices
 from vclr_lightning.data.sampling.frame_indices import (
     clip_indices,
     draw_two,
     draw_unused,
-    evaluation_indices,
     possible_starts,
     segment_bounds,
 )
