@@ -260,6 +260,17 @@ def test_frames_are_every_video_once(make: Make, damaged: Manifest) -> None:
     assert 20 <= int(batches[1]["count"]) <= 40
 
 
+def test_networks_of_clips_are_evaluated_on_clips(make: Make) -> None:
+    data = make(eval_frames=3, frames_per_clip=4, frame_stride=2, eval_batch_size=1)
+    single = make(eval_frames=50, eval_batch_size=1)
+    for clips, alone in zip(data.frames_loader(), single.frames_loader(), strict=True):
+        assert clips["frames"].shape == (1, 3, 3, 4, 32, 32)
+        every = alone["frames"][0, : int(alone["count"]), :, 0]  # (n, C, H, W)
+        for clip in clips["frames"][0].transpose(1, 2):
+            found = (every[first : first + 7 : 2] for first in range(len(every) - 6))
+            assert any(torch.equal(clip, frames) for frames in found)
+
+
 def test_some_rows_are_the_same_as_among_all(make: Make) -> None:
     data = make(eval_batch_size=1)
     rows = [7, 0, 12]

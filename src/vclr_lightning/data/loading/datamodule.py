@@ -64,7 +64,9 @@ class VideoDataModule(LightningDataModule):
         timeout: seconds that a batch may take before stuck loading processes are ended.
         pin_memory: page-locked batches; ``None``: if training runs on CUDA.
         max_rejected_share: share of the training videos that may be unreadable.
-        eval_frames: frames per video in :meth:`frames_loader`.
+        eval_frames: frames, or clips, per video in :meth:`frames_loader`.
+        frames_per_clip: T of these clips; 1 for networks that see single pictures.
+        frame_stride: distance between the frames of a clip.
         eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
             :meth:`frames_loader`.
         splits: videos for the evaluation of trained networks, by name: the splits as published,
@@ -107,6 +109,8 @@ class VideoDataModule(LightningDataModule):
         pin_memory: bool | None = None,
         max_rejected_share: float = 0.05,
         eval_frames: int = 30,
+        frames_per_clip: int = 1,
+        frame_stride: int = 1,
         eval_batch_size: int = 8,
         splits: Mapping[str, VideoTable] | None = None,
         augment: Augment | None = None,
@@ -116,6 +120,8 @@ class VideoDataModule(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
             ("eval_frames", eval_frames, 1),
+            ("frames_per_clip", frames_per_clip, 1),
+            ("frame_stride", frame_stride, 1),
             ("eval_batch_size", eval_batch_size, 1),
         ):
             if value < least:
@@ -140,7 +146,11 @@ class VideoDataModule(LightningDataModule):
             timeout=timeout,
         )
         self._views = views
-        self._eval_frames = eval_frames
+        self._eval_clips = {
+            "num_frames": eval_frames,
+            "frames_per_clip": frames_per_clip,
+            "stride": frame_stride,
+        }
         self.eval_batch_size = eval_batch_size
         held = {} if val is None else {"val": val}
         self.splits = dict(splits) if splits is not None else {"train": train, **held}
@@ -270,7 +280,7 @@ class VideoDataModule(LightningDataModule):
             manifest=manifest,
             reader=self.reader,
             transform=self._eval_transform,
-            num_frames=self._eval_frames,
+            **self._eval_clips,
         )
         return self._evaluation_loader(dataset, self._shard(manifest, rows))
 
