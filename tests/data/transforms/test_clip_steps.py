@@ -250,6 +250,14 @@ def test_the_steps_make_pretraining_views(photo: Picture) -> None:
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-4
 
 
+def test_steps_may_have_names(photo: Picture) -> None:
+    steps = {"resize": Resize(size=32), "jitter": Jitter(p=1), "flip": None, "gray": Gray(p=1)}
+    named = Compose(size=32, steps=steps)
+    listed = Compose(size=32, steps=[Resize(size=32), Jitter(p=1), Gray(p=1)])
+    assert named == listed
+    assert torch.equal(named([photo], _rng()), listed([photo], _rng()))
+
+
 def _marked(clip: Frames, rng: np.random.Generator) -> list[Picture]:
     return [np.where(frame == 7, 107, frame + 100).astype(np.uint8) for frame in clip]
 

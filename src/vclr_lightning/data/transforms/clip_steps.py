@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, cast, get_args
@@ -74,7 +74,8 @@ class Compose:
 
     Args:
         size: height and width of the result in pixels.
-        steps: the operations, in order.
+        steps: the operations, in order; by name, so that a configuration can change one of them, or
+            as a list. ``None`` in place of one leaves it out.
 
     Shape:
         ``T`` frames ``(H, W, 3)`` uint8 to ``(3, T, size, size)`` uint8.
@@ -91,18 +92,19 @@ class Compose:
     """
 
     size: int
-    steps: Sequence[Step]
+    steps: Mapping[str, Step | None] | Sequence[Step | None]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checks.pixels("size", self.size))
-        object.__setattr__(self, "steps", tuple(self.steps))
+        steps = self.steps.values() if isinstance(self.steps, Mapping) else self.steps
+        object.__setattr__(self, "steps", tuple(step for step in steps if step is not None))
         if not self.steps:
             raise UserError("steps of Compose is empty; give at least a Resize")
 
     def __call__(self, clip: Frames, rng: np.random.Generator) -> Tensor:
         checks.frame_size(clip)
         changed: Frames | Planes = clip
-        for step in self.steps:
+        for step in cast("tuple[Step, ...]", self.steps):
             changed = step(changed, rng)
         planes = as_planes(changed)
         height, width = planes.shape[2:]
