@@ -9,7 +9,7 @@ from __future__ import annotations
 from vclr_lightning.data.transforms.augmentation import Augmentation, Box
 from vclr_lightning.data.transforms.backends import Augment, Backend
 from vclr_lightning.data.transforms.batched import augment_batch
-from vclr_lightning.data.transforms.clip_steps import Compose, PairTransform, Resize
+from vclr_lightning.data.transforms.clip_steps import Compose, Resize
 from vclr_lightning.data.transforms.color_steps import Blur, Flip, Gray, Jitter, Solarize
 from vclr_lightning.data.transforms.crops import (
     AreaCrop,
@@ -19,6 +19,7 @@ from vclr_lightning.data.transforms.crops import (
 )
 from vclr_lightning.data.transforms.eval_transforms import EvalTransform, ViewsTransform
 from vclr_lightning.data.transforms.finetune_transform import FinetuneTransform
+from vclr_lightning.data.transforms.pair_transform import PairTransform
 from vclr_lightning.data.transforms.pretrain_transform import PretrainTransform, augment
 from vclr_lightning.data.transforms.puzzle_transform import PuzzleTransform
 
