@@ -64,7 +64,7 @@ class Odd(nn.Module):
         return tokens.mean(dim=2)
 
 
-@pytest.mark.parametrize(("layer", "words"), [("unused", "not used"), ("pair", "neither features")])
+@pytest.mark.parametrize(("layer", "words"), [("unused", "not used"), ("pair", "which is no map")])
 def test_layers_without_features_are_refused(layer: str, words: str, frames: torch.Tensor) -> None:
     with pytest.raises(UserError, match=words):
         frame_encoder(Odd(), layer=layer)(frames)

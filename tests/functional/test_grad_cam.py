@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.evaluation.layers import find_layer, last_stage, layer_gradients
+from vclr_lightning.evaluation.layers import default_layer, find_layer, layer_gradients
 from vclr_lightning.functional.grad_cam import enlarge, grad_cam, shares
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet, TorchvisionVideo
 
@@ -90,11 +90,11 @@ def test_enlarging_keeps_constants_and_corners() -> None:
         (TorchvisionVideo(name="s3d"), "features"),
     ],
 )
-def test_the_last_stage_gives_the_map_that_is_pooled(network: nn.Module, name: str) -> None:
-    assert last_stage(network) == name
+def test_the_default_layer_gives_the_map_that_is_pooled(network: nn.Module, name: str) -> None:
+    assert default_layer(network) == name
     clips = torch.randn(1, 3, *((16,) if network.clip_dims == 3 else ()), 32, 32)
     network.eval()
-    with layer_gradients(find_layer(network, name), name) as captured:
+    with layer_gradients(find_layer(network, name), name, network=network) as captured:
         activations, _ = captured(network(clips).sum())
     torch.testing.assert_close(activations, network.forward_map(clips).detach())
 
@@ -104,7 +104,7 @@ def test_layers_without_maps_are_refused() -> None:
     pictures = torch.randn(1, 3, 4, 4)
     unused = nn.Conv2d(3, 4, 3)
     with (
-        layer_gradients(net[2], "2") as captured,
+        layer_gradients(net[2], "2", network=net) as captured,
         pytest.raises(UserError, match=r"returns \(1, 2\)"),
     ):
         captured(net(pictures).sum())
@@ -114,5 +114,5 @@ def test_layers_without_maps_are_refused() -> None:
         net(pictures)
         with pytest.raises(UserError, match="does not depend on layer=0"):
             captured(torch.zeros((), requires_grad=True) * 1)
-    with pytest.raises(UserError, match="has no convolutional layer"):
-        last_stage(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(UserError, match="has no layer of convolutions or attention"):
+        default_layer(nn.Sequential(nn.Linear(2, 2)))

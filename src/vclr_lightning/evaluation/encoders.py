@@ -54,7 +54,7 @@ def frame_encoder(
             if chosen is None or layer is None:
                 features: Tensor = backbone(pixels)
                 return features
-            with layer_features(chosen, layer) as outputs:
+            with layer_features(chosen, layer, network=backbone) as outputs:
                 backbone(pixels)
                 return outputs()
 

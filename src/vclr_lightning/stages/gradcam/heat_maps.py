@@ -127,7 +127,8 @@ def explain_score(
         ``clips``: ``(tuples, S, C, T, H, W)`` uint8; ``order``: ``(tuples, S)``;
         result ``(tuples, S, h, w)``, or ``(tuples, S, t, h, w)`` of a network of clips
     """
-    with torch.enable_grad(), layer_gradients(layer, name) as captured:
+    watched = layer_gradients(layer, name, network=target.network)
+    with torch.enable_grad(), watched as captured:
         heat = grad_cam(*captured(target.scores(clips, order)[outcome]))
     count = clips.shape[0] * clips.shape[1]
     if len(heat) != count:

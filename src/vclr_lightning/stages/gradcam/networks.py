@@ -12,7 +12,7 @@ from torch import nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.confusions import class_name
-from vclr_lightning.evaluation.layers import find_layer, last_stage
+from vclr_lightning.evaluation.layers import default_layer, find_layer
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.stages.gradcam.targets import Target, build_target, targets_of
@@ -121,7 +121,7 @@ def load_networks(
     for name, file in zip(names, files, strict=True):
         built = build_target(target, file, backbone, of=ckpt).to(device).eval()
         try:
-            chosen = layer or last_stage(unwrap(built.network))
+            chosen = layer or default_layer(unwrap(built.network))
             module = find_layer(built.network, chosen)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error

@@ -77,7 +77,7 @@ def gradcam(
             right, or the name or number of an outcome.
         shuffled: of ``order``: which tuple is shuffled, ``"neither"`` (or ``None``), ``"anchor"``,
             ``"positive"`` or ``"both"``.
-        layer: name of the layer; ``None`` for the last convolutional stage.
+        layer: name of the layer; ``None`` for the last stage of convolutions or attention.
         split: to draw videos from; ``None``: ``val``, ``test`` or ``train``, the first there is.
         count: videos to draw.
         num_frames: S, frames (clips) of a strip's tuple; ``None``: as in the run of ``ckpt``,
