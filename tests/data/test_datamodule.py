@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Request
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.manifest import Manifest
@@ -155,6 +156,54 @@ def test_views_that_the_module_misses_are_named(make: Make) -> None:
         data.train_dataloader()
 
 
+class Reading:
+    """An objective, as far as data go."""
+
+    def __init__(self, *views: str, targets: tuple[str, ...] = ()) -> None:
+        self.views, self.needed = views, targets
+
+    def requests(self) -> dict[str, Request]:
+        return {"read": Request("query", self.views)}
+
+    def targets(self) -> tuple[str, ...]:
+        return self.needed
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (
+            Reading("anchor", "query"),
+            "no sampler yields the view query, which objective.objectives.mine reads; the samplers "
+            "tuples yield anchor, extra, positive, second",
+        ),
+        (
+            Reading("anchor", targets=("shuffled", "pace")),
+            "nothing makes the target pace, which objective.objectives.mine reads; samplers and "
+            "transforms make anchor_order, positive_order, shuffled",
+        ),
+    ],
+)
+def test_what_an_objective_reads_and_there_is_not_is_named_at_start(
+    make: Make, objective: Reading, message: str
+) -> None:
+    class Module(pl.LightningModule):
+        objectives: ClassVar = {"other": Reading("anchor"), "mine": objective}
+        required_views = frozenset(objective.views)
+        required_targets = frozenset(objective.needed)
+
+        def training_step(self, batch: Any) -> None: ...
+
+        def configure_optimizers(self) -> None: ...
+
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    with pytest.raises(UserError) as info:
+        pl.Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(Module(), make())
+    assert str(info.value) == message
+
+
 class LengthAsker(pl.LightningModule):
     """Has the loader built before the checkpoint's loops are restored, as schedules do."""
 
@@ -185,18 +234,36 @@ class SaveAt(pl.Callback):
         trainer.save_checkpoint(self.folder / f"{self.done}.ckpt")
 
 
-def test_resume_is_exact_where_the_module_asks_for_the_length(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("short", [False, True], ids=["all videos", "short ones left out"])
+def test_resume_is_exact_where_the_module_asks_for_the_length(
+    make: Make,
+    make_manifest: Callable[..., Manifest],
+    video_folder: Path,
+    tmp_path: Path,
+    short: bool,
+) -> None:
+    class Long(TupleSampler):
+        min_frames = 20
+
+    given: dict[str, Any] = {"views": ["second"]}
+    if short:  # 18 videos, of which two are 19 frames long
+        counts = {file.stem: 20 for file in video_folder.rglob("*.mp4")}
+        counts |= dict.fromkeys(sorted(counts)[3:5], 19)
+        table = make_manifest(video_folder, num_frames=counts)
+        given |= {"train": table, "samplers": {"tuples": Long()}}
+
     def fit(start: Path | None = None, callbacks: Any = ()) -> list[list[int]]:
         module = LengthAsker()
         quiet: dict[str, Any] = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
         trainer = pl.Trainer(accelerator="cpu", max_epochs=3, callbacks=list(callbacks), **quiet)
-        trainer.fit(module, make(views=["second"]), ckpt_path=start)
+        trainer.fit(module, make(**given), ckpt_path=start)
         return module.seen
 
     whole = fit(callbacks=[SaveAt(tmp_path)])
     assert len(whole) == 12
+    assert max(index for _, *indices in whole for index in indices) == (15 if short else 17)
     for step in range(1, 12):
         assert fit(tmp_path / f"{step}.ckpt") == whole[step:]
 

@@ -40,6 +40,11 @@ class Rotated:
         turns = int(rng.integers(4))
         wrong = self.wrong if any(frame.any() for frame in clip) else ""  # not when it is tried
         point = np.zeros(3 if wrong == "shape" else 2)
+        if wrong == "text":
+            return torch.zeros(3, len(clip), 16, 16, dtype=torch.uint8), {
+                "turns": "one",
+                "point": 0,
+            }
         made = {"turns": turns} if self.wrong == "name" else {"turns": turns, "point": point}
         turned = torch.rot90(PretrainTransform(size=16)(clip, rng), turns, (2, 3))
         return turned if wrong == "alone" else (turned, made)
@@ -187,6 +192,7 @@ def test_only_transforms_that_can_be_split_are_begun(make: Make) -> None:
     ("wrong", "how"),
     [
         ("shape", r"ValueError: its target point has the shape \(3,\), not \(2,\)"),
+        ("text", r"TypeError: its target turns holds <U3, not numbers"),
         ("alone", r"TypeError: it returns Tensor .*, not \(clip, targets\)"),
     ],
 )

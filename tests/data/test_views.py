@@ -123,6 +123,16 @@ def test_a_video_too_short_is_told_from_the_others() -> None:
     assert Prefixed(Long("long"), prefix="b_").min_frames == 80
 
 
+def test_what_cannot_be_batched_is_the_samplers_fault() -> None:
+    class Worded(OneFrame):
+        def __call__(self, num_frames: int, rng: np.random.Generator) -> Draw:
+            drawn = super().__call__(num_frames, rng)
+            return Draw(drawn.frame_indices, targets={"pace": np.array("fast")})
+
+    with pytest.raises(CodeFault, match=r"Worded .* fails: TypeError: targets pace holds <U4, not"):
+        ViewPlan({"worded": Worded("clip")})
+
+
 class Promising(OneFrame):
     targets = ("speed",)
 

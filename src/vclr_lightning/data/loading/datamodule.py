@@ -19,7 +19,7 @@ from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.finishing import finish_batch
 from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader, restore_position
-from vclr_lightning.data.loading.views import long_enough
+from vclr_lightning.data.loading.views import long_enough, readers_of
 from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions, default_num_workers
 from vclr_lightning.data.transforms.backends import Augment, choose
 
@@ -213,7 +213,13 @@ class VideoDataModule(LightningDataModule):
         Raises:
             UserError: the views do not fit together, a target is missing, or no video is left.
         """
-        dataset = self._dataset(views, targets=targets, begin_only=self._augment == "device")
+        module = None if self.trainer is None else self.trainer.lightning_module
+        dataset = self._dataset(
+            views,
+            targets=targets,
+            readers=readers_of(module),
+            begin_only=self._augment == "device",
+        )
         long, least = long_enough(self.train, dataset.views), dataset.views.min_frames
         if long.all() or not hasattr(self.train, "select"):
             return dataset

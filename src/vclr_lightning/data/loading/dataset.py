@@ -14,7 +14,7 @@ from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.clip_reading import check_times, read_drawn, reject
 from vclr_lightning.data.loading.view_transforms import Augmented, ViewTransforms, check_views
-from vclr_lightning.data.loading.views import ViewPlan
+from vclr_lightning.data.loading.views import ViewPlan, named
 from vclr_lightning.data.protocols import VideoError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class VideoDataset(Dataset[TrainingSample]):
         share: sharing keys of views, instead of the samplers' (``ViewSpec.share``).
         views: names of the views needed; ``None`` for all that the samplers yield.
         targets: names of the targets needed.
+        readers: configuration keys of who reads a view or target, for error messages.
         seed: of all draws.
         replace: whether a bad video is replaced. If not, its sample is blank and not ``valid``.
         begin_only: only begin each ``SplitTransform``, and leave the rest to
@@ -112,6 +113,7 @@ class VideoDataset(Dataset[TrainingSample]):
         share: Mapping[str, str | None] | None = None,
         views: Collection[str] | None = None,
         targets: Collection[str] = (),
+        readers: Mapping[str, str] | None = None,
         seed: int = 0,
         replace: bool = True,
         begin_only: bool = False,
@@ -119,7 +121,7 @@ class VideoDataset(Dataset[TrainingSample]):
     ) -> None:
         self.manifest = manifest
         self.reader = reader
-        self.views = ViewPlan(samplers, views, targets=targets)
+        self.views = ViewPlan(samplers, views, targets=targets, readers=readers)
         if self.views.needs_times:
             check_times(reader)
         every = [view for sampler in samplers.values() for view in sampler.views]
@@ -131,7 +133,7 @@ class VideoDataset(Dataset[TrainingSample]):
         made = self.views.targets | self.transforms.targets
         if missing := sorted(set(targets) - made):
             raise UserError(
-                f"nothing makes the target {', '.join(missing)}; samplers and transforms make "
+                f"nothing makes the target {named(missing, readers)}; samplers and transforms make "
                 f"{', '.join(sorted(made)) or 'none'}"
             )
         self._seed = seed

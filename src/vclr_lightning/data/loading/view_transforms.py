@@ -176,6 +176,9 @@ class ViewTransforms:
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(f"it returns {described(result)}, not (clip, targets)")
             targets = {name: np.asarray(value) for name, value in dict(result[1]).items()}
+            for name, value in targets.items():
+                if value.dtype.kind not in "biuf":
+                    raise TypeError(f"its target {name} holds {value.dtype}, not numbers")
             if set(targets) != set(names):
                 raise ValueError(f"it makes the targets {sorted(targets)}, not {sorted(names)}")
             return picture(result[0], 3, len(clip), size, size), targets

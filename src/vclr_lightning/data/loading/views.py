@@ -31,7 +31,8 @@ class ViewPlan:
     Args:
         samplers: at least one, by name. No two may give a view, rows or a target of one name.
         needed: names of the views to read; ``None`` for all.
-        targets: names of the targets needed of the samplers, whose views are then drawn, too.
+        targets: names of the targets needed, whose samplers are then called, too.
+        readers: configuration keys of who reads a view, for error messages.
 
     Attributes:
         specs: the views that are read, in the order of the samplers, without views of 0 clips.
@@ -57,6 +58,7 @@ class ViewPlan:
         needed: Collection[str] | None = None,
         *,
         targets: Collection[str] = (),
+        readers: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(samplers, Mapping) or not samplers:
             raise UserError(
@@ -80,7 +82,7 @@ class ViewPlan:
         names = set(specs) if needed is None else set(needed)
         if missing := sorted(names - set(specs)):
             raise UserError(
-                f"no sampler yields the view {', '.join(missing)}; "
+                f"no sampler yields the view {named(missing, readers)}; "
                 f"the samplers {', '.join(samplers)} yield {', '.join(sorted(specs))}"
             )
         self.specs = {name: spec for name, spec in specs.items() if name in names and spec.clips}
@@ -127,6 +129,32 @@ class ViewPlan:
     def needs_times(self) -> bool:
         """Whether :meth:`draw` needs the frames' times."""
         return any(map(_needs_times, self._samplers.values()))
+
+
+def readers_of(module: object) -> dict[str, str]:
+    """Return which objectives of a module read each view and target, as configuration keys.
+
+    Example:
+        >>> readers_of(object())
+        {}
+    """
+    found: dict[str, list[str]] = {}
+    for name, objective in dict(getattr(module, "objectives", {})).items():
+        views = (view for request in objective.requests().values() for view in request.views)
+        for read in dict.fromkeys((*views, *getattr(objective, "targets", tuple)())):
+            found.setdefault(read, []).append(f"objective.objectives.{name}")
+    return {read: " and ".join(names) for read, names in found.items()}
+
+
+def named(missing: Collection[str], readers: Mapping[str, str] | None) -> str:
+    """Name views or targets, and who reads the first one.
+
+    Example:
+        >>> named(["pace"], {"pace": "objective.objectives.pace"})
+        'pace, which objective.objectives.pace reads'
+    """
+    by = [readers[name] for name in missing if name in readers] if readers else []
+    return ", ".join(missing) + (f", which {by[0]} reads" if by else "")
 
 
 def long_enough(table: VideoTable, plan: ViewPlan) -> NDArray[np.bool_]:
@@ -188,5 +216,12 @@ def _times(count: int) -> NDArray[np.float64]:
 
 
 def _shapes(drawn: Draw) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what was drawn; :class:`TypeError` if it is not all numbers."""
     parts = {"frame_indices": drawn.frame_indices, "rows": drawn.rows, "targets": drawn.targets}
-    return {f"{kind} {name}": x.shape for kind, part in parts.items() for name, x in part.items()}
+    shapes = {}
+    for kind, part in parts.items():
+        for name, value in part.items():
+            if value.dtype.kind not in "biuf":
+                raise TypeError(f"{kind} {name} holds {value.dtype}, not numbers")
+            shapes[f"{kind} {name}"] = value.shape
+    return shapes
