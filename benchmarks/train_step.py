@@ -28,7 +28,7 @@ from benchmarks.timing import compare, report
 from vclr_lightning.core.types import Batch
 from vclr_lightning.functional.pixels import normalize as normalize_pixels
 from vclr_lightning.models import TinyBackbone, TorchvisionResNet
-from vclr_lightning.modules import PretrainModule
+from vclr_lightning.modules import MomentumEncoder, PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame, TemporalOrder, VideoLevel
 
 OURS, RELEASED = "vclr_lightning", "as released"
@@ -74,7 +74,7 @@ def make_module(backbone: nn.Module, queue_size: int, **options: Any) -> Pretrai
             "order": partial(TemporalOrder, num_segments=SEGMENTS),
         },
         optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=1e-4),
-        momentum=MOMENTUM,
+        encoders={"key": MomentumEncoder(momentum=MOMENTUM)},
         **options,
     )
 
@@ -104,8 +104,11 @@ class ReleasedStep:
         self.losses: Any = module.objectives
         self.pairs = [
             (query, key)
-            for pair in module._momentum_pairs()
-            for query, key in zip(pair[0].parameters(), pair[1].parameters(), strict=True)
+            for one, other in [
+                (module.query_encoder, module.key_encoder),
+                *(pair for loss in self.losses.values() for pair in loss.momentum_pairs()),
+            ]
+            for query, key in zip(one.parameters(), other.parameters(), strict=True)
         ]
         self.banks = {name: self.losses[name].queue.rows for name in ("inter", "video")}
         self.pointers = dict.fromkeys(self.banks, 0)

@@ -84,11 +84,12 @@ class VCLR(nn.Module):
         """Return the four losses, and the keys that enter the queues after the step."""
         views, rows, targets, video = (batch[k] for k in ("views", "rows", "targets", "video_id"))
         q, k = self.query, self.key
+        others = torch.cat([rows["x2"], rows["x3"]], dim=1)  # (B, 2)
         (anchor,) = self.encode(q, views["anchor"])  # (B, S, F)
         with torch.no_grad():
             frames, positive = self.encode(  # x1 in a second augmentation, x2, x3; the tuple v'
                 k,
-                torch.cat([views["second"], pick(views["anchor"], rows["others"])], dim=1),
+                torch.cat([views["second"], pick(views["anchor"], others)], dim=1),
                 views["positive"],
             )
         x1 = pick(anchor, rows["x1"])[:, 0]

@@ -45,7 +45,7 @@ DEVIATIONS = [
     ("final_lr", 1e-6, 1e-6),
     ("eval_stretch", None, [256, 340]),
     ("test_draws", "centres", "random"),
-    ("share_encodings", True, False),
+    ("batches", "all", "request"),
     ("own_mask", "video", "none"),
     ("warmup_epochs", 5, 5),
     ("draws", "without_replacement", "without_replacement"),
@@ -232,7 +232,7 @@ def test_every_switch_arrives_where_it_acts() -> None:
     for name in ("inter", "video"):
         assert objectives[name]["queue_init"] == "uniform"
         assert objectives[name]["own_mask"] == "none"
-    assert found["module"]["share_encodings"] is False
+    assert found["module"]["batches"] == found["module"]["encoders"]["key"]["batches"] == "request"
     assert found["data"]["batch_size"] == 256
     assert (sampler["segments"], sampler["draws"], sampler["exclude_reversal"]) == (
         "floor",
@@ -279,7 +279,7 @@ def test_k400_is_the_paper_s_recipe() -> None:
     assert optimizer["lr"] == pytest.approx(0.2)
     assert (optimizer["momentum"], optimizer["weight_decay"]) == (0.9, 1e-4)
     assert found["optim"]["scheduler"]["multiplier"] == 100
-    assert found["module"]["momentum"] == 0.999
+    assert found["module"]["encoders"]["key"]["momentum"] == 0.999
     for objective in found["objective"]["objectives"].values():
         assert objective["embedding_dim"] == 128
         assert objective.get("temperature", 0.1) == 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from vclr_lightning.core.types import Batch
-from vclr_lightning.modules import PretrainModule
+from vclr_lightning.modules import MomentumEncoder, PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame, TemporalOrder, VideoLevel
 
 SIZE = 12
+KEY_OPTIONS = [field.name for field in fields(MomentumEncoder)]
 collect_ignore = ["distributed_run.py"]  # a script of its own
 
 
@@ -85,14 +87,14 @@ def draw_sample(video: int, segments: int, epoch: int) -> dict[str, dict[str, Te
     others = torch.cat([positions[:x1], positions[x1 + 1 :]])[:2]
     coins = torch.randint(2, (2,), generator=rng)
     shuffled = torch.arange(segments).roll(1)
-    orders = {
+    order = {
         f"{name}_order": shuffled if coin else torch.arange(segments)
         for name, coin in zip(("anchor", "positive"), coins, strict=True)
     }
     return {
         "views": views,
-        "rows": {"x1": torch.tensor([x1]), "others": others},
-        "targets": {**orders, "shuffled": coins[0] + 2 * coins[1]},
+        "rows": {"x1": torch.tensor([x1]), "x2": others[:1], "x3": others[1:]},
+        "targets": {**order, "shuffled": coins[0] + 2 * coins[1]},
     }
 
 
@@ -123,9 +125,12 @@ def build_module(
         "backbone": Network(norm=norm),
         "objectives": four if objectives is None else objectives,
         "optimizer": partial(SGD, lr=0.1, momentum=0.9),
-        "momentum": 0.9,
     }
-    options = defaults | options
+    key = {name: options.pop(name) for name in list(options) if name in KEY_OPTIONS}
+    options |= {"batches": key["batches"]} if "batches" in key else {}
+    options = (
+        defaults | {"encoders": {"key": MomentumEncoder(**{"momentum": 0.9, **key})}} | options
+    )
     if isinstance(options["backbone"], type):
         options["backbone"] = options["backbone"]()  # drawn from the seed above, like the heads
     return PretrainModule(**options)

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from conftest import Network, build_batch, build_module
 from vclr_lightning.core.distributed import gather_with_gradient
 from vclr_lightning.core.distributed import rank as own_rank
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import torch_generator
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.modules.encoding import encoded
@@ -66,6 +67,22 @@ class TwoViews(Objective):
             for one, other in (views, reversed(views))
         ]
         return ObjectiveOutput(torch.stack(losses).sum())
+
+
+class Spare(TwoViews):
+    """Has a head that no loss depends on."""
+
+    def __init__(self, *, num_features: int) -> None:
+        super().__init__(num_features=num_features)
+        self.spare = nn.Linear(2, 2)
+
+
+def refused(rank: int, world: int, objective: type[Objective]) -> dict[str, Any]:
+    try:
+        train(rank, world, objectives={"mine": objective})
+    except UserError as error:
+        return {"said": str(error)}
+    return {"said": None}
 
 
 def documented() -> type[Objective]:
@@ -119,7 +136,9 @@ def shuffle(rank: int, world: int) -> dict[str, Any]:
 
     def encode(clips: Tensor) -> dict[str, Tensor]:
         groups.append(clips.clone())
-        return encoded(network, clips, pixels=Pixels(2, (0.5,) * 3, (0.25,) * 3), maps=True)
+        return encoded(
+            network, clips, pixels=Pixels(2, (0.5,) * 3, (0.25,) * 3), kinds=("features", "maps")
+        )
 
     with torch.no_grad():
         for step in range(2):
@@ -175,6 +194,7 @@ if __name__ == "__main__":
     }
     for size in (1, 2):
         launch(f"in_batch{size}", size, partial(train, objectives=in_batch), folder)
+    launch("unused", 2, partial(refused, objective=Spare), folder)
     launch("accumulated", 2, partial(train, accumulate=2), folder)
     launch("batchnorm", 2, partial(train, norm=True), folder)
     launch("shuffle", 2, shuffle, folder)

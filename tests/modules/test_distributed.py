@@ -115,3 +115,12 @@ def test_shuffled_keys_are_normalised_with_other_ranks_videos_and_restored(
 def test_the_shuffle_differs_between_steps(runs: dict[str, list[dict[str, Any]]]) -> None:
     first, second = runs["shuffle"][0]["groups"]
     assert not torch.equal(first, second)
+
+
+def test_a_module_that_no_loss_depends_on_is_named_before_the_first_step(
+    runs: dict[str, list[dict[str, Any]]],
+) -> None:
+    for rank in runs["unused"]:
+        said = rank["said"]
+        assert "do not depend on 2 parameters, such as objectives.mine.spare.weight" in said
+        assert "requires_grad_(False)" in said

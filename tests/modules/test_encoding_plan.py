@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Request
 from vclr_lightning.modules.encoding_plan import ClipSource, Forward, plan_encodings
-from vclr_lightning.objectives.inter_frame import frame_requests
+from vclr_lightning.objectives import InterFrame
 
-FRAME = frame_requests()
+FRAME = InterFrame(num_features=4, embedding_dim=2, queue_size=4).requests()
 TUPLE = {
     "query": Request("query", ("anchor",)),
     "key": Request("key", ("positive",)),
 }
 CLIPS = {"anchor": 3, "positive": 3, "second": 1, "extra": 0}
-ROWS = {"x1": 1, "others": 2}
+ROWS = {"x1": 1, "x2": 1, "x3": 1}
+BOTH = ("key", "query")
 
 
 def clips_encoded(forward: Forward) -> int:
@@ -42,16 +43,15 @@ def test_vclr_encodes_three_query_and_six_key_frames() -> None:
 
 
 def test_the_released_code_encodes_four_and_six() -> None:
-    plan = plan_encodings({"inter": FRAME, "video": TUPLE}, share_encodings=False)
+    plan = plan_encodings({"inter": FRAME, "video": TUPLE}, apart=BOTH)
     assert encoded(plan, "query") == [1, 3]
-    assert encoded(plan, "key") == [1, 2, 3]
-    assert [f.apart for f in plan.forwards] == [False, True, False, False, False]  # x2 | x3
+    assert encoded(plan, "key") == [1, 1, 1, 3]
 
 
 def test_another_objective_leaves_the_released_batchnorm_batches_alone() -> None:
     reader = {"all": Request("query", ("anchor", "second")), "key": Request("key", ("anchor",))}
-    alone = plan_encodings({"inter": FRAME, "video": TUPLE}, share_encodings=False)
-    both = plan_encodings({"mine": reader, "inter": FRAME, "video": TUPLE}, share_encodings=False)
+    alone = plan_encodings({"inter": FRAME, "video": TUPLE}, apart=BOTH)
+    both = plan_encodings({"mine": reader, "inter": FRAME, "video": TUPLE}, apart=BOTH)
     assert set(alone.forwards) < set(both.forwards)
     for where, read in alone.reads.items():
         assert alone.forwards[read.forward] == both.forwards[both.reads[where].forward]
@@ -67,8 +67,8 @@ def test_single_losses_encode_only_what_they_read() -> None:
 
 
 def test_keys_run_before_queries() -> None:
-    plan = plan_encodings({"video": TUPLE, "inter": FRAME}, share_encodings=False)
-    assert [forward.encoder for forward in plan.forwards] == ["key"] * 3 + ["query"] * 2
+    plan = plan_encodings({"video": TUPLE, "inter": FRAME}, apart=BOTH)
+    assert [forward.encoder for forward in plan.forwards] == ["key"] * 4 + ["query"] * 2
 
 
 def test_a_selection_from_a_whole_view_is_taken_after_encoding() -> None:
@@ -76,9 +76,9 @@ def test_a_selection_from_a_whole_view_is_taken_after_encoding() -> None:
     read = plan.reads["inter", "query"]
     assert read.rows == "x1"
     assert plan.forwards[read.forward].sources[read.sources[0]] == ClipSource(("anchor",))
-    others = plan.reads["inter", "others"]  # no key request reads the whole anchor view
-    assert others.rows is None
-    assert plan.forwards[others.forward].sources[others.sources[0]].rows == "others"
+    x2 = plan.reads["inter", "key1"]  # no key request reads the whole anchor view
+    assert x2.rows is None
+    assert plan.forwards[x2.forward].sources[x2.sources[0]].rows == "x2"
 
 
 def test_the_rest_of_a_partly_whole_selection_is_encoded_whole() -> None:
@@ -87,35 +87,42 @@ def test_the_rest_of_a_partly_whole_selection_is_encoded_whole() -> None:
     (key,) = [forward for forward in plan.forwards if forward.encoder == "key"]
     assert {source.views for source in key.sources} == {("anchor",), ("extra",), ("second",)}
     assert all(source.rows is None for source in key.sources)
-    assert plan.reads["inter", "others"].rows == "others"
+    assert plan.reads["inter", "key1"].rows == "x2"
 
 
 def test_maps_and_features_share_a_forward() -> None:
     maps = {"map": Request("query", ("anchor",), pooled=False)}
     plan = plan_encodings({"video": TUPLE, "dense": maps})
     (query,) = [forward for forward in plan.forwards if forward.encoder == "query"]
-    assert query.maps
-    assert query.features
-    assert not plan.reads["dense", "map"].pooled
-    assert plan.reads["video", "query"].pooled
+    assert query.kinds == ("features", "maps")
+    assert plan.reads["dense", "map"].kind == "maps"
+    assert plan.reads["video", "query"].kind == "features"
+
+
+def test_a_layer_is_read_beside_the_features_and_averaged_if_pooled() -> None:
+    layer = {p: Request.of("anchor@layer3", pooled=p == "pooled") for p in ("pooled", "map")}
+    plan = plan_encodings({"video": TUPLE, "dense": layer})
+    (query,) = [forward for forward in plan.forwards if forward.encoder == "query"]
+    assert query.kinds == ("features", "@layer3")
+    assert plan.reads["dense", "pooled"].averaged
+    assert not plan.reads["dense", "map"].averaged
+    assert not plan.reads["video", "query"].averaged
 
 
 def test_without_a_momentum_encoder() -> None:
     plan = plan_encodings({"pace": {"clip": Request("query", ("clip",))}})
-    assert plan.uses("query")
-    assert not plan.uses("key")
+    assert {forward.encoder for forward in plan.forwards} == {"query"}
 
 
-@pytest.mark.parametrize(
-    ("request_", "said"),
-    [
-        (Request("teacher", ("anchor",)), "a.b requests the encoder 'teacher'"),
-        (Request("key", ()), "a.b names no view"),
-    ],
-)
-def test_wrong_requests_are_refused(request_: Request, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        plan_encodings({"a": {"b": request_}})
+def test_each_encoder_has_its_own_batches() -> None:
+    mixture = {"inter": FRAME, "video": TUPLE}
+    plan = plan_encodings(mixture, apart=["key"])
+    assert (encoded(plan, "query"), encoded(plan, "key")) == ([3], [1, 1, 1, 3])
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a.b requests the encoder 'teacher'; there are key, quer"):
+        plan_encodings({"a": {"b": Request("teacher", ("anchor",))}})
 
 
 requests = st.builds(
@@ -123,7 +130,6 @@ requests = st.builds(
     encoder=st.sampled_from(["query", "key"]),
     views=st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "c"), ("c", "a")]),
     rows=st.sampled_from([None, None, "r", "s"]),
-    apart=st.booleans(),
 )
 
 
@@ -139,7 +145,7 @@ requests = st.builds(
 def test_every_request_finds_its_clips_and_no_view_is_encoded_twice(
     mixture: dict[str, dict[str, Request]], share: bool
 ) -> None:
-    plan = plan_encodings(mixture, share_encodings=share)
+    plan = plan_encodings(mixture, apart=() if share else BOTH)
     asked = {(o, name): r for o, named in mixture.items() for name, r in named.items()}
     assert plan.reads.keys() == asked.keys()
     for where, request in asked.items():
@@ -161,8 +167,7 @@ def test_every_request_finds_its_clips_and_no_view_is_encoded_twice(
     if share:
         assert len(plan.forwards) == len({forward.encoder for forward in plan.forwards})
         return
-    for where, request in asked.items():  # exactly the clips that it names
+    for where in asked:  # exactly the clips that it names
         read = plan.reads[where]
         assert read.rows is None
         assert read.sources == tuple(range(len(plan.forwards[read.forward].sources)))
-        assert plan.forwards[read.forward].apart == request.apart

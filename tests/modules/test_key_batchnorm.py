@@ -98,7 +98,9 @@ def test_modes() -> None:
     assert resolve_mode("auto", world_size=2, encoder=with_norm) == "shuffle"
     assert resolve_mode("auto", world_size=2, encoder=without) == "none"
     assert resolve_mode("split", world_size=2, encoder=without) == "split"
-    with pytest.raises(UserError, match=r"'shuffle' has nothing to shuffle over.*'auto'"):
+    with pytest.raises(
+        UserError, match=r"'shuffle' of a momentum encoder has nothing to shuffle over.*'auto'"
+    ):
         resolve_mode("shuffle", world_size=1, encoder=with_norm)
 
 

@@ -60,7 +60,7 @@ def expected_losses(module: Any, batch: Batch) -> dict[str, float]:
         views = {name: pictures(view[b]) for name, view in batch["views"].items()}
         x1 = views["anchor"][batch["rows"]["x1"][b]]
         pool = torch.cat([views["anchor"], views.get("extra", views["anchor"][:0])])
-        frames = [views["second"], *(pool[i : i + 1] for i in batch["rows"]["others"][b])]
+        frames = [views["second"], *(pool[batch["rows"][x][b]] for x in ("x2", "x3"))]
         for name in ("inter", "intra"):
             head = heads[name]
             q = normalize(head.query_head(f_q(x1))[0], dim=0)
@@ -85,12 +85,12 @@ def expected_losses(module: Any, batch: Batch) -> dict[str, float]:
     return {name: float(torch.stack(losses).mean()) for name, losses in sums.items()}
 
 
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("batches", ["all", "request"])
 @pytest.mark.parametrize("segments", [2, 3, 5])
 def test_losses_equal_those_of_frames_encoded_one_by_one(
-    make_module: Make, make_batch: MakeBatch, segments: int, share: bool
+    make_module: Make, make_batch: MakeBatch, segments: int, batches: str
 ) -> None:
-    module = make_module(segments=segments, share_encodings=share, weights={"intra": 0.5}).double()
+    module = make_module(segments=segments, batches=batches, weights={"intra": 0.5}).double()
     optimizer = module.configure_optimizers()
     for i in range(3):  # the momentum encoder is no longer a copy, the queues hold keys
         batch = make_batch(range(4 * i, 4 * i + 4), segments=segments)
@@ -112,7 +112,7 @@ def test_every_frame_is_encoded_once(make_module: Make, make_batch: MakeBatch) -
 
 
 def test_the_released_code_encodes_frames_again(make_module: Make, make_batch: MakeBatch) -> None:
-    module: Any = make_module(share_encodings=False)
+    module: Any = make_module(batches="request")
     module.training_step(make_batch(range(4)), 0)
     assert module.query_encoder.calls == [4, 12]  # x1, then the tuple
     assert module.key_encoder.calls == [4, 4, 4, 12]  # x1', x2, x3, then the tuple
@@ -136,29 +136,31 @@ def test_the_released_code_normalises_each_frame_of_the_batch_by_itself(
     make_module: Make, make_batch: MakeBatch
 ) -> None:
     """Section 9 of the method; the query encoder and its copy have the same weights here."""
-    module: Any = make_module(norm=True, share_encodings=False, key_batchnorm="none").double()
+    module: Any = make_module(norm=True, batches="request", batchnorm="none").double()
     features: dict[str, Any] = {}
     for name, objective in module.objectives.items():
         objective.register_forward_pre_hook(lambda _m, a, n=name: features.update({n: a[0]}))
     batch = make_batch(range(4))
     module.training_step(batch, 0)
     views, every = batch["views"], torch.arange(4)
-    others = batch["rows"]["others"]
     keys: list[tuple[Tensor, Tensor]] = []
     queries: list[tuple[Tensor, Tensor]] = []
     expected = {
-        "second": normalised(module, views["second"][:, 0], keys)[:, None],
-        "others": torch.stack(
-            [normalised(module, views["anchor"][every, others[:, i]], keys) for i in (0, 1)], 1
-        ),
+        "second": normalised(module, views["second"][:, 0], keys),
+        "x2": normalised(module, views["anchor"][every, batch["rows"]["x2"][:, 0]], keys),
+        "x3": normalised(module, views["anchor"][every, batch["rows"]["x3"][:, 0]], keys),
         "key": normalised(module, views["positive"].flatten(0, 1), keys).view(4, 3, -1),
         "x1": normalised(module, views["anchor"][every, batch["rows"]["x1"][:, 0]], queries),
         "tuple": normalised(module, views["anchor"].flatten(0, 1), queries).view(4, 3, -1),
     }
     close = {"atol": 1e-12, "rtol": 0.0}
-    for name in ("inter", "intra"):
-        for request in ("second", "others"):
-            torch.testing.assert_close(features[name][request], expected[request], **close)
+    reads = {
+        "inter": {"key0": "second", "key1": "x2", "key2": "x3"},
+        "intra": {"positive": "second", "negative0": "x2", "negative1": "x3"},
+    }
+    for name, requests in reads.items():
+        for request, frame in requests.items():
+            torch.testing.assert_close(features[name][request][:, 0], expected[frame], **close)
         torch.testing.assert_close(features[name]["query"][:, 0], expected["x1"], **close)
     for name in ("video", "order"):
         torch.testing.assert_close(features[name]["key"], expected["key"], **close)
@@ -184,7 +186,7 @@ def test_each_released_key_has_a_shuffle_of_its_own(
         return order
 
     monkeypatch.setattr(key_batchnorm.torch, "randperm", drawn)
-    module: Any = make_module(norm=True, share_encodings=False)
+    module: Any = make_module(norm=True, batches="request")
     for step in (0, 0, 1):
         module.training_step(make_batch(range(16)), step)
     first, again, other = orders[:4], orders[4:8], orders[8:]
@@ -204,7 +206,7 @@ def test_split_batchnorm_encodes_keys_in_groups(make_module: Make, make_batch: M
 def test_key_chunks_change_nothing_without_batchnorm(
     make_module: Make, make_batch: MakeBatch
 ) -> None:
-    whole, chunked = make_module(), make_module(key_chunk=5)
+    whole, chunked = make_module(), make_module(chunk=5)
     losses = [m.training_step(make_batch(range(4)), 0)["loss"].item() for m in (whole, chunked)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert chunked.key_encoder.calls == [5, 5, 5, 5, 4]  # type: ignore[union-attr]
@@ -238,7 +240,8 @@ def test_the_key_side_starts_as_a_copy_and_follows(
     make_module: Make, make_batch: MakeBatch
 ) -> None:
     module = make_module(norm=True)
-    pairs = list(module._momentum_pairs())
+    objectives = dict(module._objectives())
+    pairs = [(query, key) for _, query, key in module._graph.followers(objectives)]
     assert len(pairs) == 5  # the encoders and four heads
     for query, key in pairs:
         for q, k in zip(query.state_dict().values(), key.state_dict().values(), strict=True):
@@ -508,7 +511,7 @@ class Dense(Objective):
 
 def test_maps_without_a_momentum_encoder(make_module: Make, make_batch: MakeBatch) -> None:
     module: Any = make_module(objectives={"dense": Dense})
-    assert module.key_encoder is None
+    assert list(module.encoders) == ["query"]
     out = module.training_step(make_batch(range(4)), 0)
     assert module.objectives["dense"].seen == {"map": (4, 3, 6, 3, 3), "features": (4, 1, 6)}
     assert out["loss"].item() == pytest.approx(0, abs=1e-10)
@@ -567,10 +570,10 @@ class Maps(Objective):
         return ObjectiveOutput(0 * features["query"].sum())
 
 
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("batches", ["all", "request"])
 @pytest.mark.parametrize("backbone", [lambda: TinyBackbone(width=8, stages=1), headed])
 def test_a_request_for_maps_changes_no_feature_of_others(
-    make_module: Make, make_batch: MakeBatch, backbone: Callable[[], nn.Module], share: bool
+    make_module: Make, make_batch: MakeBatch, backbone: Callable[[], nn.Module], batches: str
 ) -> None:
     video = partial(VideoLevel, embedding_dim=4, queue_size=8)
     seen, states = [], []
@@ -579,7 +582,7 @@ def test_a_request_for_maps_changes_no_feature_of_others(
         module: Any = make_module(
             objectives={"video": video, **others},
             backbone=backbone(),
-            share_encodings=share,
+            batches=batches,
             channels_last=True,
         )
         optimizer = module.configure_optimizers()
@@ -617,8 +620,8 @@ def test_a_batch_without_a_view_is_refused(make_module: Make, make_batch: MakeBa
     with pytest.raises(UserError, match="give the data module a sampler"):
         make_module().training_step(batch, 0)
     batch = make_batch(range(4))
-    del batch["rows"]["others"]
-    with pytest.raises(UserError, match="no selection 'others'"):
+    del batch["rows"]["x2"]
+    with pytest.raises(UserError, match="no selection 'x2'"):
         make_module().training_step(batch, 0)
 
 
@@ -671,8 +674,9 @@ def test_queues_that_will_hold_a_video_s_older_keys_are_warned_of(
     [
         ({"momentum": 1.5}, "momentum=1.5"),
         ({"batchnorm_groups": 0}, "batchnorm_groups=0"),
-        ({"key_chunk": 0}, "key_chunk=0"),
-        ({"key_batchnorm": "ghost"}, "key_batchnorm='ghost'"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"batchnorm": "ghost"}, "batchnorm='ghost'"),
+        ({"batches": "some"}, "batches='some'"),
         ({"backbone": nn.Linear(2, 2)}, "Linear has no whole number 'num_features'"),
         ({"weights": {"moco": 1}}, "weights name moco"),
     ],

@@ -26,25 +26,27 @@ def quiet(**options: Any) -> Trainer:
 
 
 def test_broadcast_queues_are_refused() -> None:
-    check_trainer(quiet(), device=CPU, key_batchnorm="auto")
+    check_trainer(quiet(), device=CPU, synchronised=False)
     kept = quiet(strategy=DDPStrategy(broadcast_buffers=False), devices=1)
-    check_trainer(kept, device=CPU, key_batchnorm="auto")
+    check_trainer(kept, device=CPU, synchronised=False)
     with pytest.raises(UserError, match=r"DDPStrategy\(broadcast_buffers=False\)"):
-        check_trainer(quiet(strategy="ddp", devices=1), device=CPU, key_batchnorm="auto")
+        check_trainer(quiet(strategy="ddp", devices=1), device=CPU, synchronised=False)
 
 
 def test_sync_batchnorm_on_a_cpu_is_refused(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], fit: Callable[..., Any]
 ) -> None:
-    module = make_module(norm=True, key_batchnorm="sync")
-    with pytest.raises(UserError, match=r"'sync' works on CUDA devices only, not on cpu"):
+    module = make_module(norm=True, batchnorm="sync")
+    with pytest.raises(
+        UserError, match=r"'sync' of a momentum encoder works on CUDA devices only, not on cpu"
+    ):
         fit(module, [make_batch(range(4))])
 
 
 def test_shuffling_in_one_process_is_refused(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], fit: Callable[..., Any]
 ) -> None:
-    module = make_module(norm=True, key_batchnorm="shuffle")
+    module = make_module(norm=True, batchnorm="shuffle")
     with pytest.raises(UserError, match="nothing to shuffle over"):
         fit(module, [make_batch(range(4))])
 

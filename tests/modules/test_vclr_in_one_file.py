@@ -45,7 +45,7 @@ def test_losses_weights_and_queues_are_those_of_the_package(
     fit: Callable[..., Trainer],
     segments: int,
 ) -> None:
-    module = make_module(segments=segments, norm=True, key_batchnorm="none")
+    module = make_module(segments=segments, norm=True, batchnorm="none")
     model = example["VCLR"](make_network(norm=True), 6, S=segments, D=4, K=20)
     model.query["backbone"].load_state_dict(module.query_encoder.state_dict())
     for name in LOSSES:

@@ -14,11 +14,16 @@ B, S, F = 4, 3, 6
 
 @pytest.fixture
 def frame_features() -> dict[str, Tensor]:
+    """Of one query, its second view and two other frames, as each objective names them."""
     torch.manual_seed(0)
+    query = torch.randn(B, 1, F, dtype=torch.float64, requires_grad=True)
+    same = torch.randn(B, 1, F, dtype=torch.float64)
+    others = torch.randn(B, 2, F, dtype=torch.float64)
     return {
-        "query": torch.randn(B, 1, F, dtype=torch.float64, requires_grad=True),
-        "second": torch.randn(B, 1, F, dtype=torch.float64),
-        "others": torch.randn(B, 2, F, dtype=torch.float64),
+        "query": query,
+        **{f"key{i}": key for i, key in enumerate((same, *others.split(1, 1)))},
+        "positive": same,
+        **{f"negative{i}": other for i, other in enumerate(others.split(1, 1))},
     }
 
 

@@ -39,7 +39,7 @@ def test_inter_frame(
     out = inter(frame_features, batch)
 
     query = embed(inter.query_head, frame_features["query"])[:, 0]
-    keys = embed(inter.key_head, torch.cat([frame_features["second"], frame_features["others"]], 1))
+    keys = embed(inter.key_head, torch.cat([frame_features[f"key{i}"] for i in range(3)], 1))
     losses, hits = [], []
     for b in range(4):
         rows = inter.queue.rows[inter.queue.ids != batch["video_id"][b]]
@@ -113,8 +113,9 @@ def test_intra_frame(
     apart(intra)
     out = intra(frame_features, batch)
     query = embed(intra.query_head, frame_features["query"])[:, 0]
-    same = embed(intra.key_head, frame_features["second"])[:, 0]
-    others = embed(intra.key_head, frame_features["others"])
+    same = embed(intra.key_head, frame_features["positive"])[:, 0]
+    negatives = torch.cat([frame_features["negative0"], frame_features["negative1"]], 1)
+    others = embed(intra.key_head, negatives)
     if form == "joint":
         losses = [nce(query[b], same[b], others[b]) for b in range(4)]
     else:

@@ -49,7 +49,8 @@ def explain(error: BaseException) -> str | None:
         if name == "OutOfMemoryError":
             return (
                 "the device's memory is full; give a smaller batch_size, or the same with"
-                " trainer.accumulate_grad_batches, module.key_chunk or trainer.precision=16-mixed"
+                " trainer.accumulate_grad_batches, objective.encoders.key.chunk or"
+                " trainer.precision=16-mixed"
             )
         ranks = sys.modules.get("vclr_lightning.stages.shared.ddp")
         if ranks is not None and (lost := ranks.lost_rank(cause)):

@@ -171,12 +171,12 @@ def _check_recipe() -> None:
     chosen = HydraConfig.get().runtime.choices.get("recipe") or "none"
     options = GlobalHydra.instance().config_loader().get_group_options
     stages = options("stage")
-    there = sorted(f"{stage}/{name}" for stage in stages for name in options(f"recipe/{stage}"))
+    of_stages = [f"{stage}/{name}" for stage in stages for name in options(f"recipe/{stage}")]
+    there = sorted([*options("recipe"), *of_stages])
     stage, _, name = chosen.rpartition("/")
-    if chosen != "none" and (not stage or name not in {known.split("/")[1] for known in there}):
-        raise UserError(
-            f"there is no recipe={chosen}; give recipe=STAGE/NAME, one of: {', '.join(there)}"
-        )
+    known = {path.split("/")[1] for path in of_stages} if stage else {"none", *options("recipe")}
+    if name not in known:
+        raise UserError(f"there is no recipe={chosen}; give one of: {', '.join(there)}")
 
 
 def _quoted(path: Path) -> str:

@@ -86,6 +86,7 @@ class Batch(TypedDict):
     view's transform; ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``,
     ``label`` (-1: none) and ``index`` (row of the manifest) are ``(B,)`` int64. Where a video was
     replaced, ids are those of the video really decoded; ``rejected`` lists the ones it replaced.
+    ``step``, put in by the training module, is the number of optimizer steps taken.
     """
 
     views: dict[str, Tensor]
@@ -97,6 +98,7 @@ class Batch(TypedDict):
     label: Tensor
     index: Tensor
     rejected: list[Rejection]
+    step: NotRequired[int]
 
 
 class FramesBatch(TypedDict):
@@ -123,15 +125,13 @@ class Request:
     """Features of some clips from one encoder, which an objective needs.
 
     Attributes:
-        encoder: ``"query"`` (with gradient) or ``"key"`` (momentum, without).
+        encoder: name of the encoder: ``"query"`` (with gradient), ``"key"`` (momentum, without).
         views: the views read, concatenated along their clips; a view of 0 clips adds none.
         rows: name of the selection in ``Batch["rows"]``, or ``None`` for all clips.
         layer: name of the layer read, as in ``named_modules()``, whose output is ``(N, C, ...)``;
             followed by ``:input`` for what it takes instead, such as ``layer4.1.relu:input`` for
             ``layer4`` before its last ReLU. ``None``: the encoder's features or final map.
         pooled: features ``(B, r, F)``; otherwise the map before pooling ``(B, r, F, ...)``.
-        apart: if encodings are not shared, each clip forms a BatchNorm batch with the same clip of
-            the other videos; otherwise all clips of the request form one.
     """
 
     encoder: str
@@ -139,7 +139,6 @@ class Request:
     rows: str | None = None
     layer: str | None = None
     pooled: bool = True
-    apart: bool = False
 
     @classmethod
     def of(cls, text: str, *, encoder: str = "query", pooled: bool = True) -> Self:
@@ -155,8 +154,8 @@ class Request:
             UserError: the text is malformed.
 
         Example:
-            >>> Request.of("anchor+extra[others]", encoder="key")
-            Request(encoder='key', views=('anchor', 'extra'), rows='others')
+            >>> Request.of("anchor+extra[x2]", encoder="key")
+            Request(encoder='key', views=('anchor', 'extra'), rows='x2')
             >>> Request.of("slow:clip@layer4").layer
             'layer4'
         """

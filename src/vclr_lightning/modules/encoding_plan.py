@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Request
 
-ENCODERS = ("key", "query")
-"""In the order they run: the key encoder first, before activations are kept for the gradient."""
+FEATURES, MAPS = "features", "maps"
+"""Kinds of outputs of an encoder; others are names of layers, after :data:`LAYER`."""
+
+LAYER = "@"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,10 @@ class ClipSource:
 class Forward:
     """One BatchNorm batch of an encoder, of all clips of its sources."""
 
-    encoder: str  # "query" or "key"
+    encoder: str
     name: str  # of the BatchNorm batch, by which its shuffle is drawn
     sources: tuple[ClipSource, ...]
-    apart: bool = False  # every clip is a BatchNorm batch of its own, over the videos
-    features: bool = True  # whether pooled features are requested
-    maps: bool = False  # whether maps before pooling are requested
+    kinds: tuple[str, ...] = (FEATURES,)  # what is requested: features, maps, outputs of layers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Read:
     forward: int  # position in EncodingPlan.forwards
     sources: tuple[int, ...]  # positions in that forward's sources, concatenated
     rows: str | None  # name of the selection after encoding, if any
-    pooled: bool  # pooled features, or maps
+    kind: str  # of the output
+    averaged: bool = False  # over its positions
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,12 @@ class EncodingPlan:
             view for forward in self.forwards for source in forward.sources for view in source.views
         )
 
-    def uses(self, encoder: str) -> bool:
-        """Return whether anything goes through ``encoder``."""
-        return any(forward.encoder == encoder for forward in self.forwards)
-
 
 def plan_encodings(
-    requests: Mapping[str, Mapping[str, Request]], *, share_encodings: bool = True
+    requests: Mapping[str, Mapping[str, Request]],
+    *,
+    encoders: Sequence[str] = ("key", "query"),
+    apart: Collection[str] = (),
 ) -> EncodingPlan:
     """Plan the union of the objectives' requests.
 
@@ -72,11 +72,14 @@ def plan_encodings(
 
     Args:
         requests: by objective, then by the request's name.
-        share_encodings: all clips of an encoder are one BatchNorm batch; otherwise those of each
-            request are, as in the released code. Equal requests are encoded once in either case.
+        encoders: their names in the order in which they run: momentum encoders first, before
+            activations are kept for the gradient.
+        apart: encoders for which the clips of each request are a BatchNorm batch of their own;
+            otherwise, all clips of an encoder are one. Equal requests are encoded once in either
+            case.
 
     Raises:
-        UserError: a request names an unknown encoder, or no view.
+        UserError: a request names an unknown encoder.
 
     Example:
         >>> x1 = Request("query", ("anchor",), rows="x1")
@@ -87,40 +90,37 @@ def plan_encodings(
         >>> plan.reads["inter", "query"].rows
         'x1'
     """
-    wanted: dict[tuple[str, str, bool], list[tuple[tuple[str, str], Request]]] = {}
+    wanted: dict[tuple[str, str], list[tuple[tuple[str, str], Request]]] = {}
     for objective, named in requests.items():
         for name, request in named.items():
-            _check(request, f"{objective}.{name}")
-            batch = ("all", False) if share_encodings else (_name(request), request.apart)
-            wanted.setdefault((request.encoder, *batch), []).append(((objective, name), request))
+            if request.encoder not in encoders:
+                raise UserError(
+                    f"{objective}.{name} requests the encoder {request.encoder!r}; there are "
+                    f"{', '.join(encoders)}"
+                )
+            batch = _name(request) if request.encoder in apart else "all"
+            wanted.setdefault((request.encoder, batch), []).append(((objective, name), request))
 
     forwards: list[Forward] = []
     reads: dict[tuple[str, str], Read] = {}
-    for encoder, batch_name, apart in sorted(wanted, key=lambda key: ENCODERS.index(key[0])):
-        asked = wanted[encoder, batch_name, apart]
+    for encoder, batch in sorted(wanted, key=lambda key: encoders.index(key[0])):
+        asked = wanted[encoder, batch]
         sources = _sources(request for _, request in asked)
         for where, request in asked:
             reads[where] = _read(request, sources, forward=len(forwards))
-        pooled = {request.pooled for _, request in asked}
-        forwards.append(
-            Forward(
-                encoder, batch_name, sources, apart, features=True in pooled, maps=False in pooled
-            )
-        )
+        kinds = dict.fromkeys(_kind(request) for _, request in asked)
+        forwards.append(Forward(encoder, batch, sources, tuple(kinds)))
     return EncodingPlan(tuple(forwards), reads)
+
+
+def _kind(request: Request) -> str:
+    if request.layer is not None:
+        return LAYER + request.layer
+    return FEATURES if request.pooled else MAPS
 
 
 def _name(request: Request) -> str:
     return "+".join(request.views) + ("" if request.rows is None else f":{request.rows}")
-
-
-def _check(request: Request, where: str) -> None:
-    if request.encoder not in ENCODERS:
-        raise UserError(
-            f"{where} requests the encoder {request.encoder!r}; there are 'query' and 'key'"
-        )
-    if not request.views:
-        raise UserError(f"{where} names no view to read")
 
 
 def _sources(requests: Iterable[Request]) -> tuple[ClipSource, ...]:
@@ -144,6 +144,10 @@ def _sources(requests: Iterable[Request]) -> tuple[ClipSource, ...]:
 def _read(request: Request, sources: tuple[ClipSource, ...], *, forward: int) -> Read:
     selection = ClipSource(request.views, request.rows)
     if request.rows is not None and selection in sources:
-        return Read(forward, (sources.index(selection),), None, request.pooled)
-    whole = tuple(sources.index(ClipSource((view,))) for view in request.views)
-    return Read(forward, whole, request.rows, request.pooled)
+        found: tuple[int, ...] = (sources.index(selection),)
+        rows = None
+    else:
+        found = tuple(sources.index(ClipSource((view,))) for view in request.views)
+        rows = request.rows
+    averaged = request.pooled and request.layer is not None
+    return Read(forward, found, rows, _kind(request), averaged)

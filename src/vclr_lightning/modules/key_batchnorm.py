@@ -24,18 +24,6 @@ Encode = Callable[[Tensor], Mapping[str, Tensor]]
 """Encodes videos: ``(B, n, C, T, H, W)`` uint8 to tensors ``(B, n, F, ...)`` by name."""
 
 
-def check_key_options(momentum: float, mode: str, groups: int, chunk: int | None) -> None:
-    """Raise a :class:`UserError` for options of the key encoder that are out of range."""
-    if not 0 <= momentum <= 1:
-        raise UserError(f"momentum={momentum} of the key encoder must be between 0 and 1")
-    if mode not in MODES:
-        raise UserError(f"key_batchnorm={mode!r} must be one of {', '.join(MODES)}")
-    if groups < 1:
-        raise UserError(f"batchnorm_groups={groups} must be at least 1")
-    if chunk is not None and chunk < 1:
-        raise UserError(f"key_chunk={chunk} must be at least 1, or none")
-
-
 def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
     """Return the momentum copy of ``encoder``; with ``"sync"`` its BatchNorm spans all ranks.
 
@@ -47,8 +35,8 @@ def key_copy(encoder: nn.Module, mode: KeyBatchNorm) -> nn.Module:
         for layer in copy.modules():
             if isinstance(layer, _BatchNorm) and not type(layer).__module__.startswith("torch."):
                 raise UserError(
-                    f"key_batchnorm='sync' supports only PyTorch's own BatchNorm, and this network "
-                    f"has {type(layer).__name__}; take 'shuffle' or 'split'"
+                    "batchnorm='sync' of a momentum encoder supports only PyTorch's own BatchNorm, "
+                    f"and this network has {type(layer).__name__}; take 'shuffle' or 'split'"
                 )
         return cast(
             nn.Module,
@@ -91,8 +79,8 @@ def resolve_mode(mode: KeyBatchNorm, *, world_size: int, encoder: nn.Module) -> 
         return "shuffle" if world_size > 1 else "split"
     if mode == "shuffle" and world_size == 1:
         raise UserError(
-            "key_batchnorm='shuffle' has nothing to shuffle over in a single process; "
-            "use 'split' or 'auto'"
+            "batchnorm='shuffle' of a momentum encoder has nothing to shuffle over in a single "
+            "process; use 'split' or 'auto'"
         )
     return mode
 

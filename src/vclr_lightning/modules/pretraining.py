@@ -1,4 +1,4 @@
-"""The LightningModule of pretraining: query and momentum encoder, and any mixture of objectives."""
+"""The LightningModule of pretraining: encoders, and any mixture of objectives."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ from torch.optim import Optimizer
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.momentum import momentum_update
-from vclr_lightning.core.random import seed_of, torch_generator
+from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.models.network_spec import record_network
-from vclr_lightning.modules.encoding import Encoded, encode_plan, encoded, through
-from vclr_lightning.modules.encoding_plan import Forward, plan_encodings
-from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
+from vclr_lightning.modules.encoders import EncoderGraph
+from vclr_lightning.modules.encoding import encode_plan, through
+from vclr_lightning.modules.input_pixels import backbone_number
 from vclr_lightning.modules.key_batchnorm import (
-    KeyBatchNorm,
-    check_key_options,
-    encode_apart,
-    key_copy,
-    resolve_mode,
     running_statistics,
 )
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
 from vclr_lightning.modules.mixture import PendingKeys, build_objectives
-from vclr_lightning.modules.optimization import with_schedule
+from vclr_lightning.modules.momentum_encoder import QUERY, Batches, MomentumEncoder
+from vclr_lightning.modules.optimization import run_length, with_schedule
+from vclr_lightning.modules.parameter_groups import ParameterGroup, build_optimizer
 from vclr_lightning.modules.trainer_checks import (
+    check_all_used,
     check_trainable,
     check_trainer,
     warn_of_long_queues,
@@ -44,34 +41,30 @@ from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 class PretrainModule(MetricAveragingModule):
     """Train a backbone by a weighted sum of objectives (Section 3.4 of the paper).
 
-    The objectives request clips; the union is planned once, and every clip goes through each
-    encoder at most once. The key encoder is a momentum copy of the backbone. Queues and momentum
-    encoder change only in an optimizer step that was not skipped, with the keys of all ranks and
-    accumulated micro-batches in the order of the global batch.
+    The objectives request clips of views by an encoder; the union is planned once, and every clip
+    goes through each encoder at most once. Queues and momentum encoders change only in an
+    optimizer step that was not skipped, with the keys of all ranks and accumulated micro-batches in
+    the order of the global batch.
 
     Args:
-        backbone: the network to train; see :class:`~vclr_lightning.models.backbone.Backbone`.
+        backbone: the network to train, the encoder ``query``, which is evaluated and exported; see
+            :class:`~vclr_lightning.models.backbone.Backbone`.
+        encoders: further encoders by name: momentum encoders, and networks that are trained too.
+            Those that no objective requests are not built. By default, ``key`` follows ``query``.
         objectives: factories by name; a class may appear under several names.
         optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.1)``.
         weights: of the losses, by name; 1 by default. An objective of weight 0 is not built, so
             nothing is decoded or encoded for it.
         scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
             each optimizer step. ``None`` for a constant learning rate.
-        momentum: of the key encoder.
-        key_batchnorm: which keys BatchNorm normalises together: ``"shuffle"`` videos over ranks,
-            ``"split"`` into groups normalised separately, ``"sync"`` over all ranks (CUDA only),
-            ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.
-        batchnorm_groups: number of groups of ``"split"``.
-        share_encodings: encode a frame once for all objectives, all frames of an encoder as one
-            BatchNorm batch. Otherwise as the released code: x1 and the tuple separately through the
-            query encoder; the second view, x2, x3 and the tuple separately through the key encoder,
-            each with its own shuffle.
-        key_chunk: clips per forward of the key encoder, to save memory; BatchNorm normalises each
-            chunk separately. ``None`` for all at once.
+        groups: parameters by name that have a learning rate and weight decay of their own.
+        batches: of trained encoders: ``"all"``: all clips of a step are one BatchNorm batch, and
+            each is encoded once; ``"request"``: the clips of each request are one, as in the
+            released code.
         mean, std: of each channel's pixels, in 0 to 1; ``None`` for the backbone's.
         channels_last: keep images and weights in the channels-last memory format. (In it, PyTorch
             2.14 on a CPU crashes in convolutions of only 4 channels.)
-        compile: compile both encoders with ``torch.compile``.
+        compile: compile the encoders with ``torch.compile``.
         seed: of every random number drawn in training.
 
     Raises:
@@ -91,21 +84,19 @@ class PretrainModule(MetricAveragingModule):
         ['anchor', 'extra', 'second']
     """
 
-    small_steps = "the key encoder"
+    small_steps = "a momentum encoder"
 
     def __init__(
         self,
         *,
         backbone: nn.Module,
         objectives: Mapping[str, ObjectiveFactory],
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        encoders: Mapping[str, MomentumEncoder | nn.Module] | None = None,
         weights: Mapping[str, float] | None = None,
         scheduler: SchedulerFactory | None = None,
-        momentum: float = 0.999,
-        key_batchnorm: KeyBatchNorm = "auto",
-        batchnorm_groups: int = 4,
-        share_encodings: bool = True,
-        key_chunk: int | None = None,
+        groups: Mapping[str, ParameterGroup | None] | None = None,
+        batches: Batches = "all",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         channels_last: bool = False,
@@ -113,52 +104,67 @@ class PretrainModule(MetricAveragingModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_key_options(momentum, key_batchnorm, batchnorm_groups, key_chunk)
         check_trainable(backbone)
         self.num_features = backbone_number(backbone, "num_features")
-        self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         built = build_objectives(objectives, weights, num_features=self.num_features)
+        self._graph = EncoderGraph(
+            backbone,
+            {"key": MomentumEncoder()} if encoders is None else encoders,
+            requests={name: one.requests() for name, one in built.objectives.items()},
+            batches=batches,
+            mean=mean,
+            std=std,
+            channels_last=channels_last,
+        )
+        if compile and self._graph.reads_layers:
+            raise UserError("a compiled network's layers cannot be read; set compile=false")
+        self.plan, self.pixels = self._graph.plan, self._graph.pixels[QUERY]
         self.objectives = nn.ModuleDict(built.objectives)
         self.loss_weights = built.weights
-        self.plan = plan_encodings(
-            {name: objective.requests() for name, objective in built.objectives.items()},
-            share_encodings=share_encodings,
-        )
-        # A loaded backbone is in evaluation mode.
-        self.query_encoder = backbone.to(memory_format=self.pixels.memory_format).train()
-        self.key_encoder: nn.Module | None = None
-        if self.plan.uses("key"):
-            self.key_encoder = key_copy(self.query_encoder, key_batchnorm)
-        if compile:
-            for encoder in filter(None, (self.query_encoder, self.key_encoder)):
-                encoder.compile()
-        for _, key in self._momentum_pairs():
+        for name, network in self._graph.networks.items():
+            self.add_module(f"{name}_encoder", network)
+            if compile:
+                network.compile()
+        for _, _, key in self._graph.followers(built.objectives):
             key.requires_grad_(False)
         self.reset_key_encoder()
-        self.momentum, self.key_chunk, self.seed = momentum, key_chunk, seed
-        self.key_batchnorm, self.batchnorm_groups = key_batchnorm, batchnorm_groups
+        self.seed = seed
         self._optimizer, self._scheduler = optimizer, scheduler
+        self._groups = groups or {}
         self._pending = PendingKeys()
+        self._unchecked = True
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """The networks by the names of the encoders; ``query`` is the first."""
+        return self._graph.networks
 
     @property
     def required_views(self) -> frozenset[str]:
         """Names of the views that training needs; the data module decodes no others."""
         return self.plan.views
 
+    @property
+    def required_targets(self) -> dict[str, str]:
+        """Names of the targets that training needs, and of an objective that reads each."""
+        return {target: name for name, one in self._objectives() for target in one.targets()}
+
     def encode(self, frames: Tensor) -> Tensor:
         """Encode ``(M, C, T, H, W)`` uint8 to ``(M, F)`` in evaluation mode without gradient."""
-        with evaluation_mode(self.query_encoder), torch.no_grad():
-            return through(self.query_encoder, frames[:, None], pixels=self.pixels).squeeze(1)
+        query = self.encoders[QUERY]
+        with evaluation_mode(query), torch.no_grad():
+            return through(query, frames[:, None], pixels=self.pixels).squeeze(1)
 
     def reset_key_encoder(self) -> None:
-        """Copy the query side to the key side, after loading weights into the query side."""
-        for query, key in self._momentum_pairs():
+        """Copy followed modules to those that follow, after loading weights into the former."""
+        for _, query, key in self._graph.followers(dict(self._objectives())):
             key.load_state_dict(query.state_dict())
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the weighted ``loss``, and each objective's own under ``losses``."""
-        encode = partial(self._encode, step=(self.current_epoch, batch_idx))
-        features = encode_plan(self.plan, batch, encode=encode)
+        batch["step"] = self.global_step
+        keys = (self.seed, self.current_epoch, batch_idx)
+        features = encode_plan(self.plan, batch, encode=partial(self._graph.encode, keys=keys))
         outputs = {
             name: objective(features.get(name, {}), batch) for name, objective in self._objectives()
         }
@@ -172,17 +178,14 @@ class PretrainModule(MetricAveragingModule):
         return {"loss": total, "losses": {name: out.loss.detach() for name, out in outputs.items()}}
 
     def configure_optimizers(self) -> Any:
-        try:
-            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        except (TypeError, ValueError) as error:
-            raise UserError(f"the optimizer cannot be set up: {error}; check optim") from error
+        optimizer = build_optimizer(self, self._optimizer, self._groups)
         optimizer.register_step_post_hook(self._after_step)
         return with_schedule(optimizer, self._scheduler, self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Keep the statistics equal on all ranks, as evaluation and checkpoints assume.
-        distributed.average_in_place(running_statistics(self.query_encoder, self.key_encoder))
+        distributed.average_in_place(running_statistics(*self.encoders.values()))
         # Still there if the gradient scaler skipped the step.
         self._pending.drop()
 
@@ -190,23 +193,26 @@ class PretrainModule(MetricAveragingModule):
         found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
         if found_inf is not None and found_inf.item():
             return
-        momentum_update(self._momentum_pairs(), self.momentum)
+        objectives = dict(self._objectives())
+        self._graph.update(objectives, step=self.global_step, total_steps=self._total_steps)
         self._pending.commit(self._objectives(), self.global_step)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self.train()  # Lightning leaves modes as they are
-        warn_of_slow_statistics(self.trainer, self.query_encoder)
-        check_trainer(self.trainer, device=self.device, key_batchnorm=self.key_batchnorm)
-        if self.key_encoder is not None:
-            resolve_mode(
-                self.key_batchnorm, world_size=self.trainer.world_size, encoder=self.key_encoder
-            )
+        modes = {one.batchnorm for one in self._graph.momentum.values()}
+        check_trainer(self.trainer, device=self.device, synchronised="sync" in modes)
+        for name, network in self.encoders.items():
+            if name in self._graph.momentum:
+                self._graph.mode(name, world_size=self.trainer.world_size)
+            else:
+                warn_of_slow_statistics(self.trainer, network)
+        self._unchecked = True
         self._pending.drop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        record_network(checkpoint, self.query_encoder)
+        record_network(checkpoint, self.encoders[QUERY])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Makes whatever draws from the global generator (dropout) the same after resuming.
@@ -215,29 +221,20 @@ class PretrainModule(MetricAveragingModule):
         if batch_idx == 0 and self.current_epoch == 0 and self._trainer is not None:
             warn_of_long_queues(self.trainer, self._objectives(), videos=len(batch["video_id"]))
 
-    def _encode(self, forward: Forward, name: str, clips: Tensor, step: tuple[int, int]) -> Encoded:
-        """Encode one BatchNorm batch of this ``name``."""
-        encode = partial(encoded, pixels=self.pixels, features=forward.features, maps=forward.maps)
-        if forward.encoder == "query":
-            return encode(self.query_encoder, clips)
-        assert self.key_encoder is not None
-        encode = partial(encode, self.key_encoder, chunk=self.key_chunk)
-        mode = resolve_mode(
-            self.key_batchnorm, world_size=distributed.world_size(), encoder=self.key_encoder
-        )
-        rng = torch_generator(self.seed, "key_batchnorm", name, *step)
-        with torch.no_grad():
-            return encode_apart(clips, encode, mode=mode, groups=self.batchnorm_groups, rng=rng)
+    def on_after_backward(self) -> None:
+        if self._unchecked:
+            check_all_used(self.trainer, self)
+        self._unchecked = False
 
     def _objectives(self) -> Iterator[tuple[str, Objective]]:
         for name, objective in self.objectives.items():
             yield name, cast(Objective, objective)
 
-    def _momentum_pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        if self.key_encoder is not None:
-            yield self.query_encoder, self.key_encoder
-        for _, objective in self._objectives():
-            yield from objective.momentum_pairs()
+    def _total_steps(self) -> int:
+        if self._trainer is None:
+            return 1
+        steps_per_epoch, epochs = run_length(self.trainer)
+        return round(steps_per_epoch * epochs)
 
     def _log_step(self, total: Tensor, outputs: Mapping[str, ObjectiveOutput], videos: int) -> None:
         values = {"train/loss": total}

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.modules.key_batchnorm import KeyBatchNorm
 from vclr_lightning.objectives.base import Objective
 from vclr_lightning.objectives.queued import QueuedObjective
 
@@ -23,8 +22,8 @@ logger = logging.getLogger(__name__)
 _SLOW = 0.01  # momentum of BatchNorm, in PyTorch's convention
 
 
-def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyBatchNorm) -> None:
-    """Check strategy and device.
+def check_trainer(trainer: Trainer, *, device: torch.device, synchronised: bool) -> None:
+    """Check strategy and device; ``synchronised``: whether BatchNorm spans all ranks.
 
     Raises:
         UserError: DDP would broadcast the queues before every forward, or BatchNorm cannot be
@@ -36,10 +35,10 @@ def check_trainer(trainer: Trainer, *, device: torch.device, key_batchnorm: KeyB
             "DDP would broadcast the queues in every forward, though they are the same on all "
             "ranks; use strategy=DDPStrategy(broadcast_buffers=False)"
         )
-    if key_batchnorm == "sync" and device.type != "cuda":
+    if synchronised and device.type != "cuda":
         raise UserError(
-            f"key_batchnorm='sync' works on CUDA devices only, not on {device.type}; "
-            "use 'auto', 'shuffle' or 'split'"
+            f"batchnorm='sync' of a momentum encoder works on CUDA devices only, not on "
+            f"{device.type}; use 'auto', 'shuffle' or 'split'"
         )
 
 
@@ -54,6 +53,26 @@ def check_trainable(backbone: nn.Module, *, else_: str = "") -> None:
         raise UserError(
             f"no parameter of the backbone {type(backbone).__name__} requires a gradient, so none "
             f"would be trained; call requires_grad_(True) on it{else_}"
+        )
+
+
+def check_all_used(trainer: Trainer, module: nn.Module) -> None:
+    """Check, after the first backward pass, that every parameter got a gradient, as DDP requires.
+
+    Raises:
+        UserError: one got none; the message names it.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy) or trainer.world_size == 1:
+        return
+    if strategy._ddp_kwargs.get("find_unused_parameters", False):
+        return
+    unused = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    if unused:
+        raise UserError(
+            f"the losses do not depend on {len(unused)} parameters, such as {unused[0]}, which "
+            "several processes cannot train; leave the module out, freeze it by "
+            "requires_grad_(False), or set trainer.strategy.find_unused_parameters=true"
         )
 
 

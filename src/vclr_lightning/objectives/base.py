@@ -27,6 +27,10 @@ class Objective(nn.Module):
         """Named requests; the features arrive under the same names."""
         raise NotImplementedError
 
+    def targets(self) -> Iterable[str]:
+        """Names of the targets that are read from ``batch["targets"]``."""
+        return ()
+
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         """Return the loss of one micro-batch.
 

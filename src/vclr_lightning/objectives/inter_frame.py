@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.queue import QueueInit
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.contrastive import unit
-from vclr_lightning.objectives.queued import QueuedObjective
+from vclr_lightning.objectives.queued import OwnMask, QueuedObjective
+
+OTHERS = ("anchor+extra[x2]", "anchor+extra[x3]")
+"""The frames x2 and x3, which a tuple of fewer than three clips has in its view ``extra``."""
 
 
 class InterFrame(QueuedObjective):
-    """Contrast the anchor frame with three keys of its video (Section 3.1 of the paper).
+    """Contrast a query with one or several keys of its video (Section 3.1 of the paper).
 
-    The keys are the second view of the anchor frame x1, and the frames x2 and x3; negatives are a
-    queue to which all three are added: every video's second view, then every x2, then every x3.
+    By default the query is the anchor frame x1, and the keys are its second view and the frames x2
+    and x3. Each key alone is contrasted with the queue, and the loss is the mean over the pairs.
+    All keys are added to the queue: every video's first key, then every video's second, and so on.
 
     Args:
         num_features: features of the backbone.
+        query: the view of one clip that is the query; see
+            :meth:`~vclr_lightning.core.types.Request.of`.
+        keys: views whose clips are its keys, by the encoder ``key``.
         embedding_dim: size of the embedding.
         temperature: divides every similarity.
         queue_size: number of keys in the queue.
@@ -33,30 +42,44 @@ class InterFrame(QueuedObjective):
 
     Example:
         >>> inter = InterFrame(num_features=8, embedding_dim=4, queue_size=16)
-        >>> sorted(inter.requests())
-        ['others', 'query', 'second']
+        >>> list(inter.requests())
+        ['query', 'key0', 'key1', 'key2']
     """
 
-    keys_per_video = 3
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        query: str = "anchor[x1]",
+        keys: Sequence[str] = ("second", *OTHERS),
+        embedding_dim: int = 128,
+        temperature: float = 0.1,
+        queue_size: int = 131072,
+        own_mask: OwnMask = "video",
+        queue_init: QueueInit = "unit",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_features=num_features,
+            embedding_dim=embedding_dim,
+            temperature=temperature,
+            queue_size=queue_size,
+            own_mask=own_mask,
+            queue_init=queue_init,
+            seed=seed,
+        )
+        if isinstance(keys, str) or not keys:
+            raise UserError(f"keys={keys!r} must be a list of views, such as [second]")
+        self.query, self.keys = query, tuple(keys)
+        self.keys_per_video = len(self.keys)
 
     def requests(self) -> Mapping[str, Request]:
-        return frame_requests()
+        keys = {f"key{i}": Request.of(key, encoder="key") for i, key in enumerate(self.keys)}
+        return {"query": Request.of(self.query), **keys}
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         query = unit(self.query_head(features["query"]).squeeze(1))  # (B, D)
         with torch.no_grad():
-            keys = torch.cat([features["second"], features["others"]], dim=1)  # (B, 3, F)
-            keys = unit(self.key_head(keys))
+            found = [features[f"key{i}"] for i in range(len(self.keys))]
+            keys = unit(self.key_head(torch.cat(found, dim=1)))  # (B, P, D)
         return self.contrast(query, keys, batch)
-
-
-def frame_requests() -> dict[str, Request]:
-    """Return the requests of the frame-level losses: x1 as query; its second view, x2, x3 as keys.
-
-    The released code encodes these frames one by one.
-    """
-    return {
-        "query": Request("query", ("anchor",), rows="x1"),
-        "second": Request("key", ("second",)),
-        "others": Request("key", ("anchor", "extra"), rows="others", apart=True),
-    }

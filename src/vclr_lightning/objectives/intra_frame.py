@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.contrastive import IntraForm, intra_nce, unit
 from vclr_lightning.objectives.base import Objective
 from vclr_lightning.objectives.heads import check_temperature, projection_heads
-from vclr_lightning.objectives.inter_frame import frame_requests
+from vclr_lightning.objectives.inter_frame import OTHERS
 from vclr_lightning.objectives.queued import contrast_metrics
 
 
@@ -23,6 +23,10 @@ class IntraFrame(Objective):
 
     Args:
         num_features: features of the backbone.
+        query: the view of one clip that is the query; see
+            :meth:`~vclr_lightning.core.types.Request.of`.
+        positive: the view of one clip that is its positive, by the encoder ``key``.
+        negatives: views whose clips are its negatives, likewise.
         embedding_dim: size of the embedding.
         temperature: divides every similarity.
         form: ``"joint"``: one softmax over the positive and both negatives (the paper);
@@ -41,6 +45,9 @@ class IntraFrame(Objective):
         self,
         *,
         num_features: int,
+        query: str = "anchor[x1]",
+        positive: str = "second",
+        negatives: Sequence[str] = OTHERS,
         embedding_dim: int = 128,
         temperature: float = 0.1,
         form: IntraForm = "joint",
@@ -48,18 +55,29 @@ class IntraFrame(Objective):
         super().__init__()
         if form not in ("joint", "pairwise"):
             raise UserError(f"form={form!r} of the intra-frame loss must be 'joint' or 'pairwise'")
+        if isinstance(negatives, str) or not negatives:
+            raise UserError(f"negatives={negatives!r} must be a list of views, such as [second]")
+        self.query, self.positive, self.negatives = query, positive, tuple(negatives)
         self.temperature = check_temperature(temperature)
         self.form: IntraForm = form
         self.query_head, self.key_head = projection_heads(num_features, embedding_dim)
 
     def requests(self) -> Mapping[str, Request]:
-        return frame_requests()
+        return {
+            "query": Request.of(self.query),
+            "positive": Request.of(self.positive, encoder="key"),
+            **{
+                f"negative{i}": Request.of(negative, encoder="key")
+                for i, negative in enumerate(self.negatives)
+            },
+        }
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         query = unit(self.query_head(features["query"]).squeeze(1))  # (B, D)
         with torch.no_grad():
-            positive = unit(self.key_head(features["second"]).squeeze(1))  # (B, D)
-            negatives = unit(self.key_head(features["others"]))  # (B, 2, D)
+            positive = unit(self.key_head(features["positive"]).squeeze(1))  # (B, D)
+            others = [features[f"negative{i}"] for i in range(len(self.negatives))]
+            negatives = unit(self.key_head(torch.cat(others, dim=1)))  # (B, N, D)
         contrast = intra_nce(
             query, positive, negatives, temperature=self.temperature, form=self.form
         )

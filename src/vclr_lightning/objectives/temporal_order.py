@@ -34,6 +34,11 @@ class TemporalOrder(Objective):
     Args:
         num_features: features of the backbone.
         num_segments: clips in a tuple.
+        query: the view that is the first tuple; see
+            :meth:`~vclr_lightning.core.types.Request.of`.
+        key: the view that is the second, by the encoder ``key``.
+        query_order, key_order: targets ``(B, S)`` with the order of each tuple's clips.
+        label: the target ``(B,)``: 0 neither is shuffled, 1 the first, 2 the second, 3 both.
         embedding_dim: size of each clip's embedding.
         normalize: L2-normalise each clip's embedding over its ``"channels"`` (the paper), or each
             channel over the ``"frames"`` of the tuple (the released code).
@@ -53,6 +58,11 @@ class TemporalOrder(Objective):
         *,
         num_features: int,
         num_segments: int = 3,
+        query: str = "anchor",
+        key: str = "positive",
+        query_order: str = "anchor_order",
+        key_order: str = "positive_order",
+        label: str = "shuffled",
         embedding_dim: int = 128,
         normalize: TupleNorm = "channels",
     ) -> None:
@@ -60,6 +70,8 @@ class TemporalOrder(Objective):
         if normalize not in ("channels", "frames"):
             raise UserError(f"normalize={normalize!r} must be 'channels' or 'frames'")
         self.normalize: TupleNorm = normalize
+        self.query, self.key = query, key
+        self.query_order, self.key_order, self.label = query_order, key_order, label
         self.num_segments = check_num_segments(num_segments)
         if self.enabled:
             self.query_head, self.key_head = projection_heads(num_features, embedding_dim)
@@ -70,24 +82,22 @@ class TemporalOrder(Objective):
         return self.num_segments > 1
 
     def requests(self) -> Mapping[str, Request]:
-        return {
-            "query": Request("query", ("anchor",)),
-            "key": Request("key", ("positive",)),
-        }
+        return {"query": Request.of(self.query), "key": Request.of(self.key, encoder="key")}
+
+    def targets(self) -> Iterable[str]:
+        return (self.query_order, self.key_order, self.label)
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         check_tuple(features["query"], self.num_segments, "the order loss")
-        targets = batch["targets"]
+        first, second, label = (batch["targets"][name] for name in self.targets())
         query = normalize_tuple(self.query_head(features["query"]), self.normalize)  # (B, S, D)
         with torch.no_grad():
             key = normalize_tuple(self.key_head(features["key"]), self.normalize)  # (B, S, D)
-        logits = self.classifier(
-            join_tuples(query, key, targets["anchor_order"], targets["positive_order"])
-        )
+        logits = self.classifier(join_tuples(query, key, first, second))
         return ObjectiveOutput(
-            loss=order_loss(logits, targets["shuffled"]),
+            loss=order_loss(logits, label),
             metrics={
-                "accuracy": (logits.detach().argmax(1) == targets["shuffled"]).float().mean(),
+                "accuracy": (logits.detach().argmax(1) == label).float().mean(),
                 "chance": logits.new_full((), 1 / ORDER_CLASSES, dtype=torch.float32),
             },
         )

@@ -26,6 +26,8 @@ class VideoLevel(QueuedObjective):
     Args:
         num_features: features of the backbone.
         num_segments: clips in a tuple.
+        query: the view that is the query; see :meth:`~vclr_lightning.core.types.Request.of`.
+        key: the view that is its key, by the encoder ``key``.
         embedding_dim: size of the embedding.
         temperature: divides every similarity.
         queue_size: number of keys in the queue.
@@ -52,6 +54,8 @@ class VideoLevel(QueuedObjective):
         *,
         num_features: int,
         num_segments: int = 3,
+        query: str = "anchor",
+        key: str = "positive",
         embedding_dim: int = 128,
         temperature: float = 0.1,
         queue_size: int = 131072,
@@ -69,6 +73,7 @@ class VideoLevel(QueuedObjective):
             queue_init=queue_init,
             seed=seed,
         )
+        self.query, self.key = query, key
         self.num_segments = check_num_segments(num_segments)
         self.consensus = consensus
         self.key_consensus = (
@@ -78,10 +83,7 @@ class VideoLevel(QueuedObjective):
         self.register_buffer("segments", torch.tensor(num_segments))
 
     def requests(self) -> Mapping[str, Request]:
-        return {
-            "query": Request("query", ("anchor",)),
-            "key": Request("key", ("positive",)),
-        }
+        return {"query": Request.of(self.query), "key": Request.of(self.key, encoder="key")}
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
         check_tuple(features["query"], self.num_segments, "the video-level loss")

@@ -120,7 +120,7 @@ def test_optimizers_and_schedules_are_tried_first(words: list[str], said: str) -
     [
         ("objective.objectives.inter.temperature=-1", "objective.objectives.inter.temperature=-1"),
         ("data.transform.blur_sigma=[2,1]", "data.transform.blur_sigma=[2, 1] is not possible"),
-        ("module.momentum=2", "module.momentum=2 of the key encoder must be between 0 and 1"),
+        ("objective.encoders.key.chunk=0", "objective.encoders.key.chunk=0 must be at least 1"),
         ("callbacks.checkpoint.every_n_steps=0", "callbacks.checkpoint.every_n_steps=0 of the"),
     ],
 )

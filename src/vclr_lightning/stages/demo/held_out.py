@@ -70,9 +70,11 @@ def _order_objective(module: PretrainModule) -> TemporalOrder | None:
 @torch.no_grad()
 def _order_accuracy(module: PretrainModule, batch: Batch) -> float | None:
     objective = _order_objective(module)
-    if objective is None or module.key_encoder is None:
+    if objective is None or "key" not in module.encoders:
         return None
-    encode_key = frame_encoder(module.key_encoder, mean=module.pixels.mean, std=module.pixels.std)
+    encode_key = frame_encoder(
+        module.encoders["key"], mean=module.pixels.mean, std=module.pixels.std
+    )
     features = {
         "query": _tuples(module.encode, batch["views"]["anchor"]),
         "key": _tuples(encode_key, batch["views"]["positive"]),
