@@ -48,7 +48,7 @@ def make_batch(videos: int, size: int, seed: int) -> Batch:
     ids = torch.arange(videos) + seed * videos
     return Batch(
         views={"anchor": pictures(SEGMENTS), "positive": pictures(SEGMENTS), "second": pictures(1)},
-        rows={"x1": torch.zeros_like(order[:, :1]), "others": order[:, 1:3]},
+        rows={"x1": torch.zeros_like(order[:, :1]), "x2": order[:, 1:2], "x3": order[:, 2:3]},
         targets={
             "anchor_order": order,
             "positive_order": order,

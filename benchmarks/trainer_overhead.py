@@ -57,7 +57,8 @@ def _batch(batch: int, size: int, index: int):
         "views": {"anchor": pictures(3), "positive": pictures(3), "second": pictures(1)},
         "rows": {
             "x1": torch.zeros(batch, 1, dtype=torch.int64),
-            "others": torch.tensor([[1, 2]]).repeat(batch, 1),
+            "x2": torch.ones(batch, 1, dtype=torch.int64),
+            "x3": torch.full((batch, 1), 2),
         },
         "targets": {
             "anchor_order": identity,

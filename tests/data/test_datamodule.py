@@ -85,7 +85,6 @@ def test_batches_have_the_shapes_they_promise(make: Make, manifest: Manifest) ->
             "x1": (4, 1),
             "x2": (4, 1),
             "x3": (4, 1),
-            "others": (4, 2),
         }
         assert {name: tuple(o.shape) for name, o in batch["targets"].items()} == {
             "anchor_order": (4, 2),

@@ -136,7 +136,6 @@ class TupleSampler:
                 "x1": np.array([x1], dtype=np.int64),
                 "x2": others[:1],
                 "x3": others[1:],
-                "others": others,
             },
             targets=self._draw_orders(rng),
         )
