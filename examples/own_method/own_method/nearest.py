@@ -1,6 +1,5 @@
 """An objective with a queue: the positive is the key's nearest neighbour (NNCLR)."""
 
-import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
