@@ -1,11 +1,10 @@
-"""Schedules of learning rate and momentum, by optimizer step."""
+"""Learning-rate schedules, by optimizer step."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
@@ -20,37 +19,6 @@ class SchedulerFactory(Protocol):
     def __call__(
         self, optimizer: Optimizer, *, steps_per_epoch: int, epochs: float
     ) -> LRScheduler: ...
-
-
-class MomentumSchedule(Protocol):
-    """The momentum of a momentum encoder after optimizer step ``step`` of ``total_steps``."""
-
-    def __call__(self, step: int, total_steps: int) -> float: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class CosineMomentum:
-    """Momentum that rises from ``start`` to ``end`` by half a cosine (BYOL, Section 3.1).
-
-    Raises:
-        UserError: a value is not between 0 and 1.
-
-    Example:
-        >>> momentum = CosineMomentum(start=0.99, end=1.0)
-        >>> [round(momentum(step, 5), 4) for step in range(5)]
-        [0.99, 0.9915, 0.995, 0.9985, 1.0]
-    """
-
-    start: float = 0.996
-    end: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1):
-            raise UserError(f"start={self.start} and end={self.end} of a momentum must be 0 to 1")
-
-    def __call__(self, step: int, total_steps: int) -> float:
-        done = min(1.0, step / max(1, total_steps - 1))
-        return self.end - (self.end - self.start) * (1 + math.cos(math.pi * done)) / 2
 
 
 class _StepSchedule(LRScheduler):

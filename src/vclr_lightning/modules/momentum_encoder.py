@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.schedules import MomentumSchedule
+from vclr_lightning.core.momentum import MomentumSchedule
 from vclr_lightning.modules.key_batchnorm import MODES, KeyBatchNorm
 from vclr_lightning.modules.trainer_checks import check_trainable
 
@@ -29,7 +29,7 @@ class MomentumEncoder:
     Args:
         follows: name of the trained encoder.
         momentum: a number, or a schedule; see
-            :class:`~vclr_lightning.core.schedules.CosineMomentum`.
+            :class:`~vclr_lightning.core.momentum.CosineMomentum`.
         batchnorm: which clips BatchNorm normalises together: ``"shuffle"`` videos over ranks,
             ``"split"`` into groups normalised separately, ``"sync"`` over all ranks (CUDA only),
             ``"none"``: each rank's batch; ``"auto"``: shuffle on several ranks, split on one.

@@ -17,7 +17,7 @@ from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.models.network_spec import record_network
-from vclr_lightning.modules.encoders import EncoderGraph
+from vclr_lightning.modules.encoder_graph import EncoderGraph
 from vclr_lightning.modules.encoding import encode_plan, through
 from vclr_lightning.modules.input_pixels import backbone_number
 from vclr_lightning.modules.key_batchnorm import (

@@ -77,7 +77,9 @@ class IntraFrame(Objective):
         with torch.no_grad():
             positive = unit(self.key_head(features["positive"]).squeeze(1))  # (B, D)
             others = [features[f"negative{i}"] for i in range(len(self.negatives))]
-            negatives = unit(self.key_head(torch.cat(others, dim=1)))  # (B, N, D)
+            # Not contiguous: the head rounds as it does for a slice, as in earlier versions.
+            joined = torch.cat([other.transpose(0, 1) for other in others]).transpose(0, 1)
+            negatives = unit(self.key_head(joined))  # (B, N, D)
         contrast = intra_nce(
             query, positive, negatives, temperature=self.temperature, form=self.form
         )

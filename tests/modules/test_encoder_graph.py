@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.schedules import CosineMomentum
+from vclr_lightning.core.momentum import CosineMomentum
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.models import TorchvisionResNet
 from vclr_lightning.modules import MomentumEncoder, PretrainModule
