@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,7 @@ class Classify(Objective):
         return logits
 
     def forward(self, features: Mapping[str, Tensor], batch: Batch) -> ObjectiveOutput:
-        target = cast(Any, batch)["targets"][self.target].long()
+        target = batch["targets"][self.target].long()
         if self.join != "none":
             target = target if target.ndim == 1 else target[:, 0]
         else:

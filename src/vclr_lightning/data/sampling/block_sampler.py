@@ -10,7 +10,7 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.frame_indices import clip_indices, possible_starts
+from vclr_lightning.data.sampling.frame_indices import check_clips, clip_indices, possible_starts
 from vclr_lightning.functional.permutations import permutation_table
 
 if TYPE_CHECKING:
@@ -67,15 +67,14 @@ class BlockSampler:
     min_frames: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("blocks", 1),
-            ("frames_per_clip", 1),
-            ("stride", 1),
-            ("gap", 0),
-            ("spare", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_clips(
+            rate=self.rate,
+            blocks=self.blocks,
+            frames_per_clip=self.frames_per_clip,
+            stride=self.stride,
+        )
+        if self.gap < 0 or self.spare < 0:
+            raise UserError(f"gap={self.gap} and spare={self.spare} must be at least 0")
         if self.shuffle not in get_args(Shuffle):
             raise UserError(
                 f"shuffle={self.shuffle!r} is unknown; take {', '.join(get_args(Shuffle))}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.sampling.frame_indices import clip_indices, possible_starts
+from vclr_lightning.data.sampling.frame_indices import check_clips, clip_indices, possible_starts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class SpeedSampler:
     View: ``clips``, normal and sped up. Target: ``sped_up``, 0 and 1, of each clip.
 
     Args:
-        frames_per_clip: T, at least 2.
+        frames_per_clip: T.
         stride: frames in a step of normal speed.
         rate: frames per second, instead of ``stride``.
         normal, sped_up: smallest and largest factor, at least 1.
@@ -56,11 +56,7 @@ class SpeedSampler:
     targets = ("sped_up",)
 
     def __post_init__(self) -> None:
-        if self.frames_per_clip < 2 or self.stride < 1:
-            raise UserError(
-                f"frames_per_clip={self.frames_per_clip} must be at least 2, and stride="
-                f"{self.stride} at least 1"
-            )
+        check_clips(rate=self.rate, frames_per_clip=self.frames_per_clip, stride=self.stride)
         for name in ("normal", "sped_up"):
             factors = tuple(float(value) for value in getattr(self, name))
             if len(factors) != 2 or not 1 <= factors[0] <= factors[1] < np.inf:
