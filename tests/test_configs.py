@@ -336,7 +336,10 @@ def test_ablations_of_losses_and_segments_build(path: Path) -> None:
     for segments in (1, 2, 3, 5, 7):
         small = ("backbone=tiny", "backbone.width=4", "queue_size=64", f"num_segments={segments}")
         cfg = composed(f"objective={path.stem}", *small)
-        expected = set(cfg.objective.weights) - ({"order"} if segments == 1 else set())
+        needs_two = [
+            n for n, o in cfg.objective.objectives.items() if "TemporalOrder" in o._target_
+        ]
+        expected = set(cfg.objective.weights) - set(needs_two if segments == 1 else ())
         if expected:
             module = instantiate(cfg.stage.run.module, _convert_="all")
             assert set(module.objectives) == expected

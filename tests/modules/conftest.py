@@ -21,7 +21,7 @@ from vclr_lightning.objectives import InterFrame, IntraFrame, TemporalOrder, Vid
 
 SIZE = 12
 KEY_OPTIONS = [field.name for field in fields(MomentumEncoder)]
-collect_ignore = ["distributed_run.py"]  # a script of its own
+collect_ignore = ["distributed_run.py", "frame_methods_run.py"]  # scripts of their own
 
 
 class Network(nn.Module):

@@ -7,6 +7,8 @@ from vclr_lightning.objectives.dpc import DPC
 from vclr_lightning.objectives.inter_frame import InterFrame
 from vclr_lightning.objectives.intra_frame import IntraFrame
 from vclr_lightning.objectives.memdpc import MemDPC
+from vclr_lightning.objectives.moco import MoCo
+from vclr_lightning.objectives.seco import PrecedesOrFollows
 from vclr_lightning.objectives.temporal_order import TemporalOrder
 from vclr_lightning.objectives.video_level import VideoLevel
 from vclr_lightning.objectives.vince import Vince
@@ -20,8 +22,10 @@ __all__ = [
     "InterFrame",
     "IntraFrame",
     "MemDPC",
+    "MoCo",
     "Objective",
     "ObjectiveFactory",
+    "PrecedesOrFollows",
     "TemporalOrder",
     "VideoLevel",
     "Vince",

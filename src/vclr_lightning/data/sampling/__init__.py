@@ -7,6 +7,7 @@ from vclr_lightning.data.sampling.clip_pair_sampler import (
     TwoRateSampler,
 )
 from vclr_lightning.data.sampling.frame_pair_sampler import FramePairSampler
+from vclr_lightning.data.sampling.halves_sampler import HalvesSampler
 from vclr_lightning.data.sampling.pace_sampler import PaceSampler
 from vclr_lightning.data.sampling.prefixed import Prefixed
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
@@ -17,6 +18,7 @@ __all__ = [
     "BlockSampler",
     "ClipPairSampler",
     "FramePairSampler",
+    "HalvesSampler",
     "IntervalSampler",
     "PaceSampler",
     "Prefixed",

@@ -63,7 +63,7 @@ class TupleSampler:
         >>> draw.frame_indices["anchor"].shape, draw.frame_indices["extra"].shape
         ((3, 1), (0, 1))
         >>> sorted(draw.rows), sorted(draw.targets)
-        (['others', 'x1', 'x2', 'x3'], ['anchor_order', 'positive_order', 'shuffled'])
+        (['x1', 'x2', 'x3'], ['anchor_order', 'positive_order', 'shuffled'])
     """
 
     num_segments: int = 3
