@@ -133,6 +133,22 @@ def test_a_pretrained_network_is_evaluated(common: list[str], fork: Fork, tmp_pa
     assert process.wait() == 0, process.output()
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("recipe", [[], ["recipe=common"]], ids=["own", "common"])
+def test_recipes_and_vclr_s_losses_go_with_every_method(method: str, recipe: list[str]) -> None:
+    words = [f"objective={method}", "+add=video_order", "backbone=tiny", "queue_size=64", *recipe]
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        cfg = compose("config", overrides=words)
+    module = instantiate(cfg.stage.run.module, _convert_="all")
+    assert set(module.objectives) == {method, "video", "order"}
+    optim = instantiate(cfg.optim)
+    optimizer = optim.optimizer(module.parameters())
+    optim.scheduler(optimizer, steps_per_epoch=10, epochs=cfg.epochs)
+    adam = not recipe and method in ("dpc", "memdpc")
+    assert type(optimizer).__name__ == ("Adam" if adam else "SGD")
+    assert (cfg.epochs == 400) is bool(recipe)
+
+
 @pytest.mark.parametrize(
     ("method", "depth", "parameters"),
     [
