@@ -257,6 +257,12 @@ def test_a_rate_arrives_wherever_clips_are_read() -> None:
         for key in distances:
             if not key.startswith("backbone."):
                 assert found[key.replace("stride", "rate")] == 7.5, key
+    for path in (CONF / "objective").glob("*.yaml"):
+        method = values(f"objective={path.stem}", "frame_stride=97", "frame_rate=7.5")
+        samplers = method["objective"].get("samplers") or {}
+        for name, sampler in samplers.items():
+            if sampler.get("stride") == 97:
+                assert sampler["rate"] == 7.5, (path.stem, name)
     for wrong in ("0", "fast", "true"):
         with pytest.raises(UserError, match=r"frame_rate=.* must be frames per second, above 0"):
             resolved(composed(f"frame_rate={wrong}"))
