@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,22 @@ import torch
 Fork = Callable[[list[str], Path], Any]
 
 RUN = Path("outputs/pretrain/tried")
+FRAMES = ["backbone=tiny", "backbone.width=8", "backbone.stages=2", "optim.base_lr=0.5"]
+CLIPS = ["backbone=slow_r50", "backbone.depth=18", "backbone.width=4"]
+FAST = [f"objective.encoders.fast.{word.partition('.')[2]}" for word in CLIPS[1:]]
+STAGES = "{layer2: [8, 8], layer3: [16, 16], layer4: [32, 32]}"
 METHODS: dict[str, list[str]] = {  # what a tiny run needs beside `objective=NAME`
-    "moco": [],
-    "seco": [],
-    "vince": ["optim.scheduler.warmup_steps=2", "optim.scheduler.milestones=[1]"],
+    "moco": FRAMES,
+    "seco": FRAMES,
+    "vince": [*FRAMES, "optim.scheduler.warmup_steps=2", "optim.scheduler.milestones=[1]"],
+    "clip_nce": [*CLIPS, "frames_per_clip=4"],
+    "cvrl": [*CLIPS, "frames_per_clip=4", "optim.scheduler.warmup_epochs=1"],
+    "pace": [*CLIPS, "frames_per_clip=4", "objective.transforms.clip.steps.stretch.size=[36,48]"],
+    "vthcl": [
+        *(*CLIPS, *FAST, "frames_per_clip=2"),
+        "objective.objectives.vthcl.negatives=9",
+        f"objective.objectives.vthcl.stages={STAGES}",
+    ],
 }
 
 
@@ -27,9 +40,6 @@ def tiny(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
     """Six steps of 4 of 12 videos, 6 held out."""
     return [
         "name=tried",
-        "backbone=tiny",
-        "backbone.width=8",
-        "backbone.stages=2",
         "image_size=32",
         "trainer=cpu",
         "trainer.threads=1",
@@ -41,7 +51,6 @@ def tiny(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
         "batch_size=4",
         "queue_size=50",
         "epochs=2",
-        "optim.base_lr=0.5",
         "callbacks.online.every_n_epochs=2",
         "callbacks.checkpoint.every_n_steps=1",
     ]
@@ -91,6 +100,7 @@ def test_a_method_trains_continues_exactly_and_is_evaluated(
     losses = [float(row["train/loss"]) for row in rows_of(whole) if row.get("train/loss")]
     assert len(losses) == 6
     assert len(set(losses)) == 6
+    assert all(map(math.isfinite, losses))
     states = [
         tensors_of(torch.load(folder / RUN / "last.ckpt", weights_only=True))
         for folder in (whole, parts)

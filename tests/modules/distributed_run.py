@@ -33,7 +33,8 @@ from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.modules.encoding import encoded
 from vclr_lightning.modules.input_pixels import Pixels
 from vclr_lightning.modules.key_batchnorm import shuffle_videos
-from vclr_lightning.objectives import DPC, MemDPC
+from vclr_lightning.modules.momentum_encoder import MomentumEncoder
+from vclr_lightning.objectives import CVRL, DPC, VTHCL, Classify, ClipNCE, MemDPC
 from vclr_lightning.objectives.base import Objective
 
 GLOBAL_BATCH, STEPS = 8, 5
@@ -192,8 +193,25 @@ if __name__ == "__main__":
         "dpc": partial(DPC, **dense),
         "memdpc": partial(MemDPC, **dense),
     }
+    one: dict[str, Any] = {"embedding_dim": 4}
+    in_batch |= {
+        "clip_nce": partial(ClipNCE, query="anchor[x1]", keys=["second"], queue_size=50, **one),
+        "cvrl": partial(CVRL, first="anchor[x1]", second="second", **one),
+        "pace": partial(Classify, of="anchor[x1]", target="shuffled", classes=4),
+        "vthcl": partial(
+            VTHCL,
+            slow="anchor[x1]",
+            fast="fast:second",
+            stages={"conv": [6, 6]},
+            negatives=5,
+            videos=GLOBAL_BATCH * STEPS,
+            **one,
+        ),
+    }
+    encoders = {"key": MomentumEncoder(momentum=0.9), "fast": Network()}
     for size in (1, 2):
-        launch(f"in_batch{size}", size, partial(train, objectives=in_batch), folder)
+        work = partial(train, objectives=in_batch, encoders=encoders)
+        launch(f"in_batch{size}", size, work, folder)
     launch("unused", 2, partial(refused, objective=Spare), folder)
     launch("accumulated", 2, partial(train, accumulate=2), folder)
     launch("batchnorm", 2, partial(train, norm=True), folder)

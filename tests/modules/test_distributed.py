@@ -17,6 +17,7 @@ from vclr_lightning.modules.input_pixels import Pixels
 
 STEPS = 5
 LOSSES = ("inter", "intra", "video", "order")
+IN_BATCH = ("two_views", "documented", "dpc", "memdpc", "clip_nce", "cvrl", "pace", "vthcl")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_losses_within_a_batch_are_those_of_one_process(
     for rank in runs["in_batch2"]:
         for ours, single in zip(rank["losses"][1:], alone["losses"][1:], strict=True):
             assert ours == pytest.approx(single, abs=1e-6)
-            for loss in ("two_views", "documented", "dpc", "memdpc"):
+            for loss in IN_BATCH:
                 name = f"train/{loss}/loss"
                 assert ours[name] == pytest.approx(single[name], abs=1e-9)
         for name, value in alone["state"].items():  # after five steps, so gradients are equal too

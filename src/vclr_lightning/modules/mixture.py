@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from vclr_lightning.core import distributed
@@ -66,6 +67,16 @@ def build_objectives(
             "to learn; give one a positive weight"
         )
     return Mixture(objectives, {name: float(weights.get(name, 1)) for name in objectives})
+
+
+def prepare_objectives(objectives: Iterable[tuple[str, Objective]], trainer: Trainer) -> None:
+    """Hand the ids of the training videos to the objectives that need them."""
+    videos = getattr(getattr(trainer, "datamodule", None), "train", None)
+    asking = [one for _, one in objectives if type(one).prepare is not Objective.prepare]
+    if asking and videos is not None:
+        ids = torch.tensor([videos.video_id(i) for i in range(len(videos))])
+        for objective in asking:
+            objective.prepare(ids)
 
 
 class PendingKeys:

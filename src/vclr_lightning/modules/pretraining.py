@@ -24,7 +24,7 @@ from vclr_lightning.modules.key_batchnorm import (
     running_statistics,
 )
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
-from vclr_lightning.modules.mixture import PendingKeys, build_objectives
+from vclr_lightning.modules.mixture import PendingKeys, build_objectives, prepare_objectives
 from vclr_lightning.modules.momentum_encoder import QUERY, Batches, MomentumEncoder
 from vclr_lightning.modules.optimization import run_length, with_schedule
 from vclr_lightning.modules.parameter_groups import ParameterGroup, build_optimizer
@@ -196,6 +196,9 @@ class PretrainModule(MetricAveragingModule):
         objectives = dict(self._objectives())
         self._graph.update(objectives, step=self.global_step, total_steps=self._total_steps)
         self._pending.commit(self._objectives(), self.global_step)
+
+    def setup(self, stage: str) -> None:
+        prepare_objectives(self._objectives(), self.trainer)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

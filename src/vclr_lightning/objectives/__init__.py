@@ -2,6 +2,7 @@
 
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 from vclr_lightning.objectives.classify import Classify
+from vclr_lightning.objectives.clip_nce import ClipNCE
 from vclr_lightning.objectives.cvrl import CVRL
 from vclr_lightning.objectives.dpc import DPC
 from vclr_lightning.objectives.inter_frame import InterFrame
@@ -19,6 +20,7 @@ __all__ = [
     "DPC",
     "VTHCL",
     "Classify",
+    "ClipNCE",
     "InterFrame",
     "IntraFrame",
     "MemDPC",
