@@ -148,12 +148,12 @@ def test_a_classifier_of_coclr_loads_by_name(tmp_path: Path) -> None:
     assert (report.missing, report.left) == ((), ("final_fc.1.weight",))
 
 
-@pytest.mark.parametrize("shape", [(4, 32, 32), (8, 16, 32), (8, 32, 16)])
+@pytest.mark.parametrize("shape", [(7, 32, 32), (8, 16, 32), (8, 32, 16)])
 def test_clips_that_are_too_small_are_named(shape: tuple[int, int, int]) -> None:
     backbone = TorchvisionVideo(name="s3d").eval()
-    with pytest.raises(UserError, match="S3D takes clips of at least 5 frames of 17 x 17 pixels"):
+    with pytest.raises(UserError, match="S3D takes clips of at least 8 frames of 17 x 17 pixels"):
         backbone(torch.zeros(1, 3, *shape))
     with torch.no_grad():
-        assert backbone.forward_map(torch.zeros(1, 3, 5, 17, 17)).shape == (1, 1024, 1, 1, 1)
+        assert backbone.forward_map(torch.zeros(1, 3, 8, 17, 17)).shape == (1, 1024, 1, 1, 1)
     with pytest.raises(UserError, match="conv_std=0 must be above 0"):
         TorchvisionVideo(name="s3d", conv_std=0)

@@ -28,6 +28,7 @@ from vclr_lightning.models import (
     TorchvisionVideo,
     TSMResNet,
     export_backbone,
+    load_backbone,
     load_initial_weights,
 )
 from vclr_lightning.models.tsm import TemporalShift
@@ -140,6 +141,8 @@ def test_transformers_are_torchvisions(name: str, tmp_path: Path) -> None:
     report = load_initial_weights(ours, tmp_path / "kinetics.pth")
     assert report.missing == ()
     assert all(name.startswith("head.") for name in report.left)
+    recognised: Any = load_backbone(tmp_path / "kinetics.pth")
+    assert recognised.spec == ours.spec
     theirs.head = nn.Identity()
     if name == "mvit_v2_s":  # whose own forward takes clips of one size alone
         theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = 2, (16, 16)
@@ -297,6 +300,19 @@ def test_the_authors_checkpoints_load_by_name(prefix: str, tmp_path: Path) -> No
     report = load_initial_weights(ours, tmp_path / "dpc.pth.tar")
     assert len(report.loaded) == len(theirs.state_dict())
     assert all(torch.equal(t, ours.state_dict()[n]) for n, t in theirs.state_dict().items())
+
+
+def test_weights_without_running_statistics_start_them_afresh(tmp_path: Path) -> None:
+    pretrained, finetuned = ResNet2d3d(track_running_stats=False), ResNet2d3d()
+    export_backbone(pretrained, tmp_path / "dpc.safetensors")
+    report = load_initial_weights(finetuned, tmp_path / "dpc.safetensors")
+    assert report.loaded == tuple(pretrained.state_dict())
+    assert "bn1.running_mean" in report.missing
+    assert torch.equal(finetuned.conv1.weight, pretrained.conv1.weight)
+    # The other way, statistics are left over.
+    export_backbone(finetuned, tmp_path / "tracked.safetensors")
+    report = load_initial_weights(pretrained, tmp_path / "tracked.safetensors")
+    assert (report.missing, "bn1.running_mean" in report.left) == ((), True)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,13 @@ _RELEASED_HEADS = {
 }
 _RELEASED_CLASSIFIER = "fc_order_classifier."
 _CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
+_TORCHVISION = {  # a name in the files of its ResNets, video networks, Swin and MViT
+    "conv1.weight",
+    "stem.0.weight",
+    "features.0.0.0.weight",
+    "features.0.0.norm1.weight",
+    "pos_encoding.class_token",
+}
 _STATE_DICTS = ("state_dict", "model", "model_state_dict", "backbone")
 _NESTED = 4  # levels of these keys
 
@@ -96,6 +103,8 @@ class Checkpoint:
         others = (*self.heads.values(), *self.classifiers.values())
         if self.form in ("torchvision", "other"):
             others += tuple(self.prefix + name for name in _CLASSIFIERS)
+        if self.form == "torchvision":
+            others += ("head.",)  # of its transformers
         return {
             name.removeprefix(self.prefix): tensor
             for name, tensor in self.tensors.items()
@@ -161,7 +170,7 @@ def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
             return Checkpoint(path, "released", tensors, outer, heads=heads, classifiers=order)
     if present(f"{coclr_names.PREFIX}features."):
         return Checkpoint(path, "other", tensors, coclr_names.PREFIX, metadata=metadata)
-    if {"conv1.weight", "stem.0.weight", "features.0.0.0.weight"} & set(tensors):
+    if _TORCHVISION & set(tensors):
         return Checkpoint(path, "torchvision", tensors, "")
     return Checkpoint(path, "other", tensors, None, metadata=metadata)
 

@@ -41,6 +41,9 @@ def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]
             raise UserError(problem + _fitting(checkpoint))
     _check_eps(checkpoint, backbone)
     begun = {name.partition(".")[0] for name in found}
+    if not any(name.endswith("running_mean") for name in checkpoint.tensors):
+        # Of a network whose BatchNorm had none; this one's start afresh.
+        weights = {name: shape for name, shape in weights.items() if ".running_" not in name}
     for name in weights:
         if name not in found and name.partition(".")[0] in begun:
             raise UserError(

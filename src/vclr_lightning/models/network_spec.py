@@ -27,7 +27,7 @@ from vclr_lightning.models.torchvision import (
     TorchvisionVideo,
 )
 from vclr_lightning.models.tsm import TSMResNet
-from vclr_lightning.models.video_transformers import TorchvisionMViT, TorchvisionSwin
+from vclr_lightning.models.video_transformers import SWINS, TorchvisionMViT, TorchvisionSwin
 
 if TYPE_CHECKING:
     from vclr_lightning.models.checkpoints import Checkpoint
@@ -91,6 +91,10 @@ def _candidates(shapes: Mapping[str, Size]) -> Iterator[Callable[[], Any]]:
         for name in VIDEO_NETWORKS:
             old = {"bn_eps": TORCHVISION_S3D["bn_eps"]} if name == "s3d" else {}
             yield partial(TorchvisionVideo, name=name, **old)
+        for name in SWINS if "patch_embed.proj.weight" in shapes else ():
+            yield partial(TorchvisionSwin, name=name)
+    if "pos_encoding.class_token" in shapes:
+        yield TorchvisionMViT
 
 
 def weight_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:

@@ -136,9 +136,11 @@ class TorchvisionVideo(_Torchvision):
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the features before pooling, ``(N, F, t, h, w)``."""
         frames, height, width = x.shape[2:]
-        if "features" in self._modules and (frames < 5 or min(height, width) < 17):
+        # Below 5 frames nothing is left to pool. For 5 to 7, oneDNN (of PyTorch 2.14, on CPUs)
+        # computes wrong gradients of the first temporal convolution, beyond its memory.
+        if "features" in self._modules and (frames < 8 or min(height, width) < 17):
             raise UserError(
-                f"S3D takes clips of at least 5 frames of 17 x 17 pixels, and these have {frames} "
+                f"S3D takes clips of at least 8 frames of 17 x 17 pixels, and these have {frames} "
                 f"of {height} x {width}; raise frames_per_clip or image_size"
             )
         return super().forward_map(x)

@@ -89,7 +89,6 @@ class TorchvisionMViT(Backbone):
     """
 
     clip_dims = 3
-    num_features = 768
     pixel_mean = (0.45, 0.45, 0.45)
     pixel_std = (0.225, 0.225, 0.225)
 
@@ -99,6 +98,7 @@ class TorchvisionMViT(Backbone):
             raise UserError(f"global_pool={global_pool!r} must be one of {', '.join(POOLS)}")
         net = torchvision.models.video.mvit_v2_s(weights=None)
         self.global_pool = global_pool
+        self.num_features = int(net.norm.normalized_shape[0])
         self.conv_proj, self.pos_encoding = net.conv_proj, net.pos_encoding
         self.blocks, self.norm = net.blocks, net.norm
         _set_stochastic_depth(self, stochastic_depth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.types import Batch
+from vclr_lightning.evaluation.layer_maps import WatchedForward, first_tensor, watched_forward
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.functional.order import reorder
 from vclr_lightning.models.backbone import Backbone
@@ -112,30 +113,35 @@ def _encoded(encoder: Any, x: Tensor, kinds: Collection[str]) -> dict[str, Tenso
     features, maps = FEATURES in kinds or MAPS not in kinds, MAPS in kinds
     if not layers:
         return _outputs(encoder, x, features=features, maps=maps)
-    with layer_outputs(encoder, layers.values()) as outputs:
+    with layer_outputs(encoder, x, layers.values()) as outputs:
         found = _outputs(encoder, x, features=features, maps=maps)
     return found | {kind: outputs(name) for kind, name in layers.items()}
 
 
 @contextmanager
-def layer_outputs(encoder: nn.Module, names: Iterable[str]) -> Iterator[Callable[[str], Tensor]]:
+def layer_outputs(
+    encoder: nn.Module, x: Tensor, names: Iterable[str]
+) -> Iterator[Callable[[str], Tensor]]:
     """Yield a function that returns what a layer returned, or with ``:input`` took, last.
+
+    Maps of ``x`` have channels second, and tokens are on their grid.
 
     Raises:
         UserError: there is no such layer; from the function, the layer was not called, returned
-            no tensor, or its output was overwritten by a later layer.
+            neither features nor a map, or its output was overwritten by a later layer.
 
     Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True))
-        >>> with layer_outputs(net, ["1:input"]) as outputs:
-        ...     _ = net(torch.zeros(2, 3, 8, 8))
+        >>> net, x = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(True)), torch.zeros(2, 3, 8, 8)
+        >>> with layer_outputs(net, x, ["1:input"]) as outputs:
+        ...     _ = net(x)
         >>> outputs("1:input").shape
         torch.Size([2, 5, 6, 6])
     """
-    kept: dict[str, tuple[Any, int]] = {}
+    kept: dict[str, tuple[Any, int, WatchedForward]] = {}
 
     def keep(name: str, value: Any) -> None:
-        kept[name] = (value, value._version if isinstance(value, Tensor) else 0)
+        first = first_tensor(value)
+        kept[name] = first, getattr(first, "_version", 0), watched.seen()
 
     def before(name: str, _: nn.Module, inputs: Any) -> None:
         first = inputs[0] if inputs else None
@@ -146,7 +152,7 @@ def layer_outputs(encoder: nn.Module, names: Iterable[str]) -> Iterator[Callable
         keep(name, found)
 
     def output(name: str) -> Tensor:
-        value, version = kept.get(name, (None, 0))
+        value, version, seen = kept.get(name, (None, 0, watched))
         if not isinstance(value, Tensor):
             what = f"gives a {type(value).__name__}" if name in kept else "is not called"
             raise UserError(f"the layer {name} {what} in {type(encoder).__name__}; read another")
@@ -155,20 +161,17 @@ def layer_outputs(encoder: nn.Module, names: Iterable[str]) -> Iterator[Callable
                 f"the output of layer {name} is overwritten by a later layer that works in place; "
                 "read the module around both"
             )
-        return value
+        return value if value.ndim == 2 else seen.layout(value, name)(value)
 
-    handles = []
-    for name in dict.fromkeys(names):
-        layer = find_layer(encoder, name.removesuffix(INPUT))
-        if name.endswith(INPUT):
-            handles.append(layer.register_forward_pre_hook(partial(before, name)))
-        else:
-            handles.append(layer.register_forward_hook(partial(after, name)))
-    try:
+    with watched_forward(encoder) as watched, ExitStack() as handles:
+        watched.count, watched.size = len(x), tuple(x.shape[2:])
+        for name in dict.fromkeys(names):
+            layer = find_layer(encoder, name.removesuffix(INPUT))
+            if name.endswith(INPUT):
+                handles.callback(layer.register_forward_pre_hook(partial(before, name)).remove)
+            else:
+                handles.callback(layer.register_forward_hook(partial(after, name)).remove)
         yield output
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _outputs(encoder: Any, x: Tensor, *, features: bool, maps: bool) -> dict[str, Tensor]:
