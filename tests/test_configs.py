@@ -248,6 +248,27 @@ def test_every_switch_arrives_where_it_acts() -> None:
     assert found["optim"]["scheduler"]["eta_min"] == 1e-6
 
 
+def test_a_rate_arrives_wherever_clips_are_read() -> None:
+    """Where a distance between frames does, there is a rate."""
+    weights = ("ckpt=a.ckpt", "frames_per_clip=4", "frame_stride=1", "frame_rate=7.5")
+    for stage in STAGES:
+        found = dict(leaves(values(f"stage={stage}", "image_size=64", *weights)))
+        distances = [key for key in found if key.split(".")[-1] in ("stride", "frame_stride")]
+        assert distances
+        for key in distances:
+            if not key.startswith("backbone."):
+                assert found[key.replace("stride", "rate")] == 7.5, key
+    for path in (CONF / "objective").glob("*.yaml"):
+        method = values(f"objective={path.stem}", "frame_stride=97", "frame_rate=7.5")
+        samplers = method["objective"].get("samplers") or {}
+        for name, sampler in samplers.items():
+            if sampler.get("stride") == 97:
+                assert sampler["rate"] == 7.5, (path.stem, name)
+    for wrong in ("0", "fast", "true"):
+        with pytest.raises(UserError, match=r"frame_rate=.* must be frames per second, above 0"):
+            resolved(composed(f"frame_rate={wrong}"))
+
+
 def test_the_released_stretch_is_that_of_kinetics_alone() -> None:
     """Section 6: snippets of localisation are cut out of frames of their own shape."""
     of = ("+preset=released", "ckpt=a.ckpt", "data.root=/x")

@@ -170,7 +170,7 @@ def test_extracted_frames_have_no_rate(
     with pytest.raises(UserError, match=r"extracted frames have no times.*frame_stride"):
         VideoDataset(**given, samplers={"a": sampler}, transform=transform)
     with pytest.raises(UserError, match=r"extracted frames have no times.*frame_stride"):
-        FramesDataset(**given, transform=eval_transform, frames_per_clip=4, rate=5)
+        FramesDataset(**given, transform=eval_transform, frames_per_clip=4, rate=5)[0]
     for make in (SegmentSampler, TupleSampler, FramePairSampler):
         with pytest.raises(UserError, match="rate=0 frames per second must be above 0"):
             make(rate=0)

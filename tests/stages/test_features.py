@@ -197,6 +197,10 @@ def test_a_network_of_clips(build: Build) -> None:
     store = build(backbone=TorchvisionVideo(name="r3d_18"), frames_per_clip=4, stride=2)("val")
     assert store.mean.shape == (6, 512)
     assert store.provenance["sampling"] == {"num_frames": 6, "frames_per_clip": 4, "stride": 2}
+    torch.manual_seed(0)
+    timed = build(backbone=TorchvisionVideo(name="r3d_18"), frames_per_clip=4, rate=5)("val")
+    assert timed.provenance["sampling"] == {"num_frames": 6, "frames_per_clip": 4, "rate": 5}
+    assert torch.equal(timed.mean, store.mean)  # the videos have ten frames a second
 
 
 def test_bad_videos_are_left_out_counted_and_listed(

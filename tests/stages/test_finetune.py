@@ -148,8 +148,14 @@ def test_networks_of_clips(main: Main, tmp_path: Path) -> None:
     common = [word for word in COMMON if not word.startswith("backbone.")]
     done = main("name=clips", "callbacks.online=null", "monitor=null", *options, common=common)
     assert done.code == 0, done.err
-    content = json.loads((tmp_path / "outputs/finetune/clips/finetune.json").read_text())
+    file = tmp_path / "outputs/finetune/clips/finetune.json"
+    content = json.loads(file.read_text())
     assert content["settings"] == "TSN, 2 clips of 4 frames x centre 32"
+    options[1] = "frame_rate=5"  # of videos of ten frames a second
+    done = main("name=timed", "callbacks.online=null", "monitor=null", *options, common=common)
+    assert done.code == 0, done.err
+    timed = json.loads((file.parents[1] / "timed/finetune.json").read_text())
+    assert timed["test"] == content["test"]
 
 
 def test_what_is_left_out_is_said(main: Main, video_folder: Path, tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         rate = _value(cfg, key, 0)
         if not isinstance(rate, int | float) or rate < 0:
             raise UserError(f"{key}={rate!r} must be a number, 0 or more")
+    rate = _value(cfg, "frame_rate", None)
+    if rate is not None and (isinstance(rate, bool | str) or not rate > 0):
+        raise UserError(f"frame_rate={rate!r} must be frames per second, above 0, or null")
     try:
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{missing[0]} is missing; give {missing[0]}=...")

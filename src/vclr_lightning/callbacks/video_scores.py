@@ -16,6 +16,7 @@ from vclr_lightning.core.screen import track
 from vclr_lightning.data.loading.epochs import rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import CentresDataset
 from vclr_lightning.data.loading.loader import BatchLoader
+from vclr_lightning.data.sampling.frame_indices import check_clips
 from vclr_lightning.data.transforms import ViewsTransform
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class VideoViews:
         transform: crops of each.
         frames_per_clip: T, for networks of clips.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
         draws: ``"centres"`` of the segments; or ``"random"``, as the released code tests TSN on
             Something-Something.
         seed: of random draws.
@@ -49,15 +51,15 @@ class VideoViews:
     transform: ViewsTransform = field(default_factory=ViewsTransform)
     frames_per_clip: int = 1
     stride: int = 1
+    rate: float | None = None
     draws: str = "centres"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.draws not in ("centres", "random"):
             raise UserError(f"draws={self.draws!r} of testing must be 'centres' or 'random'")
-        for name in ("num_segments", "frames_per_clip", "stride"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        names = ("num_segments", "frames_per_clip", "stride")
+        check_clips(rate=self.rate, **{name: getattr(self, name) for name in names})
 
     @property
     def summary(self) -> str:
@@ -117,6 +119,7 @@ def score_videos(
         num_segments=views.num_segments,
         frames_per_clip=views.frames_per_clip,
         stride=views.stride,
+        rate=views.rate,
         seed=views.seed if views.draws == "random" else None,
     )
     ranks, rank = distributed.world_size(), distributed.rank()

@@ -35,6 +35,36 @@ def test_a_size_is_a_number_that_can_be(value: Any, tmp_path: Path) -> None:
     assert "1234" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (2, 7.5)),
+        ({"frame_rate": 4}, (2, 4)),
+        ({"frame_stride": 3}, (3, None)),
+        ({"frame_stride": 3, "frame_rate": 4}, (3, 4)),
+    ],
+)
+def test_a_rate_is_that_of_the_run_unless_a_distance_is_given(
+    given: dict[str, Any], expected: tuple[int, float | None], tmp_path: Path
+) -> None:
+    config = {"frame_stride": 2, "frame_rate": 7.5}
+    torch.save({"metadata": {"config": config}}, tmp_path / "a.ckpt")
+    values = {**OPEN, "frame_rate": None, "backbone": {"_target_": "a"}, **given}
+    cfg = {"ckpt": str(tmp_path / "a.ckpt"), "stage": {"name": "x"}, **values}
+    found = with_checkpoint_values(OmegaConf.create(cfg))
+    assert (found.frame_stride, found.frame_rate) == expected
+
+
+@pytest.mark.parametrize("value", [SECRET, 0, "8", -1.5, True, [8]])
+def test_a_rate_is_a_number_that_can_be(value: Any, tmp_path: Path) -> None:
+    torch.save({"metadata": {"config": {"frame_rate": value}}}, tmp_path / "a.ckpt")
+    values = {**OPEN, "frame_rate": None, "backbone": {"_target_": "a"}}
+    cfg = OmegaConf.create({"ckpt": str(tmp_path / "a.ckpt"), "stage": {"name": "x"}, **values})
+    with pytest.raises(UserError, match="says it was made with frame_rate=") as error:
+        with_checkpoint_values(cfg)
+    assert "1234" not in str(error.value)
+
+
 def test_nothing_is_resolved_beside_an_export(tmp_path: Path) -> None:
     file = export_backbone(TinyBackbone(width=4), tmp_path / "last.backbone.safetensors")
     config = tmp_path / "config.yaml"

@@ -131,6 +131,8 @@ def _with_open(
     """Call ``take`` with the open video and the row's frames, again if their number changes."""
     known, path = manifest.num_frames(row), manifest.path(row)
     window = manifest.window(row)
+    if needs_times:
+        check_times(reader)
 
     def of(video: OpenVideo, num_frames: int) -> Taken:
         if num_frames < 1:

@@ -67,6 +67,7 @@ class VideoDataModule(LightningDataModule):
         eval_frames: frames, or clips, per video in :meth:`frames_loader`.
         frames_per_clip: T of these clips; 1 for networks that see single pictures.
         frame_stride: distance between the frames of a clip.
+        frame_rate: frames per second of a clip, instead of ``frame_stride``.
         eval_batch_size: videos per batch and rank in :meth:`pair_loader` and
             :meth:`frames_loader`.
         splits: videos for the evaluation of trained networks, by name: the splits as published,
@@ -111,6 +112,7 @@ class VideoDataModule(LightningDataModule):
         eval_frames: int = 30,
         frames_per_clip: int = 1,
         frame_stride: int = 1,
+        frame_rate: float | None = None,
         eval_batch_size: int = 8,
         splits: Mapping[str, VideoTable] | None = None,
         augment: Augment | None = None,
@@ -146,10 +148,11 @@ class VideoDataModule(LightningDataModule):
             timeout=timeout,
         )
         self._views = views
-        self._eval_clips = {
+        self._eval_clips: dict[str, Any] = {
             "num_frames": eval_frames,
             "frames_per_clip": frames_per_clip,
             "stride": frame_stride,
+            "rate": frame_rate,
         }
         self.eval_batch_size = eval_batch_size
         held = {} if val is None else {"val": val}

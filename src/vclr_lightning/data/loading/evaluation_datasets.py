@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.faults import blaming, picture
-from vclr_lightning.data.loading.clip_reading import check_times, read_clips, reject
+from vclr_lightning.data.loading.clip_reading import read_clips, reject
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.sampling.evaluation_frames import (
     evaluation_indices,
@@ -52,8 +52,6 @@ class _ClipsDataset(Dataset[Any]):
         names = {field.name for field in fields(self)} - {"seed", "rate"}
         numbers = {name: x for name in names if isinstance(x := getattr(self, name), int)}
         check_clips(rate=self.rate, **numbers)
-        if self.rate is not None:
-            check_times(self.reader)
 
     def __len__(self) -> int:
         return len(self.manifest)

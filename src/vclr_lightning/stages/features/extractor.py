@@ -69,6 +69,7 @@ class FeatureExtractor:
         every: instead, the middle frame of each run of this many frames.
         frames_per_clip: T, of a network of clips.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
         transform: resizes and crops a frame.
         layer: name of the layer whose output is used, a map averaged over its positions; ``None``:
             the network's features.
@@ -103,6 +104,7 @@ class FeatureExtractor:
         every: int | None = None,
         frames_per_clip: int = 1,
         stride: int = 1,
+        rate: float | None = None,
         transform: ClipTransform | None = None,
         layer: str | None = None,
         keep_frames: bool = False,
@@ -123,7 +125,8 @@ class FeatureExtractor:
         if layer is not None:
             find_layer(self.backbone, layer)
         self.num_frames, self.every = num_frames, every
-        self.frames_per_clip, self.stride = frames_per_clip, stride
+        self.frames_per_clip = frames_per_clip
+        self.spacing: dict[str, Any] = {"stride": stride} if rate is None else {"rate": rate}
         self.transform = transform or EvalTransform()
         self.keep_frames = keep_frames
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -223,9 +226,11 @@ class FeatureExtractor:
     def provenance(self, split: str) -> dict[str, Any]:
         """Return what the features of a split depend on, as plain values."""
         table = self.data.split(split)
-        sampling = {"num_frames": self.num_frames} if self.every is None else {"every": self.every}
+        sampling: dict[str, Any] = {"every": self.every}
+        if self.every is None:
+            sampling = {"num_frames": self.num_frames}
         if self.frames_per_clip > 1:
-            sampling |= {"frames_per_clip": self.frames_per_clip, "stride": self.stride}
+            sampling |= {"frames_per_clip": self.frames_per_clip, **self.spacing}
         return {
             "weights": self._digest,
             "network": network_name(self.backbone),
@@ -271,7 +276,7 @@ class FeatureExtractor:
                 num_frames=self.num_frames,
                 every=self.every,
                 frames_per_clip=self.frames_per_clip,
-                stride=self.stride,
+                **self.spacing,
             ),
             backbone=self.backbone,
             layer=self.layer,

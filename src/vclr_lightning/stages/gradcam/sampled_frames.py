@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from vclr_lightning.data.faults import blaming
 from vclr_lightning.data.loading.clip_reading import read_clips
 from vclr_lightning.data.sampling.evaluation_frames import segment_centres
-from vclr_lightning.data.sampling.frame_indices import clip_indices
+from vclr_lightning.data.sampling.frame_indices import clip_indices, possible_starts
 from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.stages.gradcam.videos import ChosenVideo
 
@@ -29,6 +29,7 @@ def sample_frames(
     passes: int,
     frames_per_clip: int = 1,
     stride: int = 1,
+    rate: float | None = None,
     size: int = 160,
 ) -> tuple[Tensor, Tensor]:
     """Read evenly spaced frames of a video, as K passes of one tuple each.
@@ -54,10 +55,11 @@ def sample_frames(
         stretch=None if stretch is None else (scaled(stretch[0]), scaled(stretch[1])),
     )
 
-    def draw(num_frames: int) -> NDArray[np.int64]:
-        span = (frames_per_clip - 1) * stride
-        starts = segment_centres(max(1, num_frames - span), segments * passes)
-        return clip_indices(starts, frames=frames_per_clip, stride=stride, num_frames=num_frames)
+    def draw(num_frames: int, times: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+        at: dict[str, Any] = {"stride": stride, "rate": rate, "times": times}
+        fitting = possible_starts(num_frames, steps=frames_per_clip - 1, **at)
+        starts = segment_centres(fitting, segments * passes)
+        return clip_indices(starts, frames=frames_per_clip, num_frames=num_frames, **at)
 
     def converter() -> Callable[[list[NDArray[np.uint8]]], tuple[Tensor, Tensor]]:
         rng = np.random.default_rng(0)  # of transforms in which nothing is random
@@ -69,7 +71,14 @@ def sample_frames(
 
         return convert
 
-    found = read_clips(video.table, video.row, video.reader, draw=draw, converter=converter)
+    found = read_clips(
+        video.table,
+        video.row,
+        video.reader,
+        draw=draw,
+        converter=converter,
+        needs_times=rate is not None,
+    )
     stacked = (torch.stack(part) for part in zip(*found, strict=True))
     clips, pictures = (x.view(segments, -1, *x.shape[1:]).transpose(0, 1) for x in stacked)
     return clips, pictures

@@ -48,6 +48,7 @@ def gradcam(
     passes: int = 8,
     frames_per_clip: int = 1,
     stride: int = 1,
+    rate: float | None = None,
     transform: EvalTransform | None = None,
     size: int = 160,
     fps: int = 8,
@@ -85,6 +86,7 @@ def gradcam(
         passes: K, tuples of each video; at least 2.
         frames_per_clip: T, of networks of clips.
         stride: distance between the frames of a clip.
+        rate: frames per second of a clip, instead of ``stride``.
         transform: resizes and crops a frame.
         size: of the pictures to show, in pixels.
         fps: frames per second of the films.
@@ -141,6 +143,7 @@ def gradcam(
                 passes=passes,
                 frames_per_clip=frames_per_clip,
                 stride=stride,
+                rate=rate,
                 size=size,
             )
         except VideoError as error:

@@ -45,6 +45,8 @@ def _sampling(about: Mapping[str, Any]) -> str:
         '30 of each video, evenly spaced from the first to the last; their features averaged'
         >>> _sampling({"sampling": {"every": 16, "frames_per_clip": 4, "stride": 2}})
         'the middle one of each 16; clips of 4 frames, 2 apart, begin there'
+        >>> _sampling({"sampling": {"every": 16, "frames_per_clip": 4, "rate": 7.5}})
+        'the middle one of each 16; clips of 4 frames, 7.5 a second, begin there'
     """
     sampling = about.get("sampling") or {}
     if "every" in sampling:
@@ -53,8 +55,9 @@ def _sampling(about: Mapping[str, Any]) -> str:
         number = sampling.get("num_frames")
         text = f"{number} of each video, evenly spaced from the first to the last"
     if "frames_per_clip" in sampling:
-        length, stride = sampling["frames_per_clip"], sampling.get("stride", 1)
-        text += f"; clips of {length} frames, {stride} apart, begin there"
+        rate, stride = sampling.get("rate"), sampling.get("stride", 1)
+        apart = f"{stride} apart" if rate is None else f"{rate:g} a second"
+        text += f"; clips of {sampling['frames_per_clip']} frames, {apart}, begin there"
     return f"{text}; their features averaged" if about.get("form") == "mean" else text
 
 

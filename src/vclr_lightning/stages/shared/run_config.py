@@ -93,6 +93,8 @@ def config_count(config: Mapping[str, Any], key: str, default: int, ckpt: str | 
 def inherited_settings(config: Mapping[str, Any], ckpt: str | Path | None) -> dict[str, Any]:
     """Return the keys of :data:`DEFAULTS` that are ``None`` in ``config``, as in ``ckpt``'s run.
 
+    Likewise ``frame_rate``, if the run had one and neither it nor ``frame_stride`` is given.
+
     Example:
         >>> config = {"image_size": None, "frames_per_clip": 8, "frame_stride": None}
         >>> inherited_settings(config, "none")
@@ -103,7 +105,17 @@ def inherited_settings(config: Mapping[str, Any], ckpt: str | Path | None) -> di
     defaults, backbone = dict(DEFAULTS), config.get("backbone")
     if backbone is not None and str(backbone.get("_target_")).endswith(".TimmBackbone"):
         defaults["image_size"] = timm_image_size(str(backbone["name"]))
-    values = {key: config_count(saved, key, defaults[key], ckpt) for key in missing}
+    values: dict[str, Any] = {}
+    for key in missing:
+        values[key] = config_count(saved, key, defaults[key], ckpt)
+    rate = saved.get("frame_rate")
+    if rate is not None and "frame_stride" in missing and config.get("frame_rate") is None:
+        if type(rate) not in (int, float) or not 0 < rate <= _MOST:
+            raise UserError(
+                f"{ckpt} says it was made with frame_rate={str(rate)[:99]}; give frame_rate=NUMBER"
+            )
+        values["frame_rate"] = rate
+        missing.append("frame_rate")
     if inherited := ", ".join(f"{key}={values[key]}" for key in missing if key in saved):
         logger.info("as in the run of the weights: %s", inherited)
     return values
