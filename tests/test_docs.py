@@ -56,6 +56,10 @@ def test_training_commands_compose(overrides: list[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     plain = [word for word in overrides if word not in ("-m", "--multirun")]
+    if "--config-dir" in plain:  # the project that the page builds
+        at = plain.index("--config-dir")
+        where = ROOT / "examples" / "own_method" / plain[at + 1]
+        plain[at : at + 2] = [f"hydra.searchpath=[file://{where}]"]
     parser = OverridesParser.create()
     first = []
     for override in parser.parse_overrides(plain):
