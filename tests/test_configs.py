@@ -373,6 +373,19 @@ def test_ablations_of_losses_and_segments_build(path: Path) -> None:
             assert isinstance(caught.value.__cause__, UserError)
 
 
+def test_added_losses_leave_those_of_a_method_as_they_are() -> None:
+    paths = {path.stem for path in FILES if path.parent.name == "objective"}
+    for name in sorted(
+        paths - {"video", "order", "vclr", *(p for p in paths if "inter_intra_" in p)}
+    ):
+        own = values(f"objective={name}")["objective"]
+        added = values(f"objective={name}", "+add=video_order")["objective"]
+        assert set(added["weights"]) == {*own["weights"], "video", "order"}, name
+        for group in ("samplers", "encoders", "objectives", "weights"):
+            for key, value in own.get(group, {}).items():
+                assert added[group][key] == value, (name, group, key)
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "backbone"], ids=str)
 def test_backbones_build(path: Path, tmp_path: Path) -> None:
     weights = export_backbone(TinyBackbone(width=4), tmp_path / "tiny.backbone.safetensors")
