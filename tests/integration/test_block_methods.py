@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+
+from vclr_lightning.data.sampling import BlockSampler
 
 Fork = Callable[..., Any]
 
@@ -166,3 +169,66 @@ def test_parameters_of_the_published_models(method: str, depth: int, parameters:
     tracked = [name for name, _ in module.named_buffers() if name.endswith("running_mean")]
     assert bool(tracked) is (method == "memdpc")  # DPC pretrains without running statistics
     assert module.required_views == {"blocks"}
+
+
+def _transform(method: str, *words: str) -> Any:
+    overrides = [f"objective={method}", *words]
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        cfg = compose("config", overrides=overrides)
+    return instantiate(cfg.data.transforms, _convert_="all")["blocks"]
+
+
+@pytest.mark.parametrize(("method", "grey"), [("dpc", 0.5), ("memdpc", 0.25)])
+def test_blocks_share_their_geometry_and_each_frame_has_its_own_colours(
+    method: str, grey: float
+) -> None:
+    frame = np.zeros((240, 320, 3), np.uint8)
+    frame[:, :, 0] = np.arange(320) // 2  # where it is: red by column, green by row
+    frame[:, :, 1] = np.arange(240)[:, None]
+    frame[:, :, 2] = 77
+    plain = _transform(
+        method, *(f"objective.transforms.blocks.steps.{s}=null" for s in ("gray", "jitter"))
+    )
+    coloured = _transform(method)
+    tops, flips, same = set(), set(), 0
+    for seed in range(30):
+        clip = plain([frame] * 40, np.random.default_rng(seed)).numpy()
+        assert clip.shape == (3, 40, 128, 128)
+        assert (clip == clip[:, :1]).all()  # one crop, one flip
+        tops.add(int(clip[1, 0, 0, 0]))
+        flips.add(bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1]))
+        if method == "dpc":  # 224 pixels, every 1.75th: nearest neighbours, no mixture
+            rows = np.unique(clip[1, 0, :, 0].astype(int))
+            assert len(rows) == 128
+            assert np.ptp(rows) in (222, 223)
+            assert set(np.diff(rows)) == {1, 2}
+        if seed < 8:
+            noisy = coloured([frame] * 40, np.random.default_rng(seed)).numpy()
+            assert len({noisy[:, t].tobytes() for t in range(40)}) > 30
+            same += sum((noisy[0, t] == noisy[1, t]).all() for t in range(40))
+    assert len(tops) > 5
+    assert flips == {False, True}
+    assert same / (8 * 40) == pytest.approx(grey, abs=0.1)
+
+
+def test_published_schedules_and_samplers() -> None:
+    """The drop rule, the steps of blocks, and one fall of MemDPC's learning rate."""
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        configs = {m: compose("config", overrides=[f"objective={m}"]) for m in METHODS}
+        both = compose("config", overrides=["objective=dpc", "+add=video_order"])
+    for method in ("dpc", "memdpc"):
+        sampler = instantiate(configs[method].data.samplers)["blocks"]
+        assert sampler == BlockSampler(blocks=8, frames_per_clip=5, stride=3, spare=3)
+        assert sampler.min_frames == 121
+    tuples = instantiate(both.data.samplers)["tuples"]
+    assert (tuples.num_segments, tuples.frames_per_clip, tuples.stride) == (3, 5, 3)
+    assert "tuples" not in both.data.transforms
+    optim = instantiate(configs["memdpc"].optim)
+    optimizer = optim.optimizer([torch.zeros(1, requires_grad=True)])
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 1e-5, (0.9, 0.999))
+    schedule = optim.scheduler(optimizer, steps_per_epoch=2, epochs=500)
+    rates = [schedule.rate(2 * epoch, 1e-3) for epoch in (0, 299, 300, 401, 499)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-4])
+    assert instantiate(configs["vcop"].data.samplers)["blocks"].min_frames == 64
+    assert instantiate(configs["st_puzzle"].data.samplers)["blocks"].min_frames == 112

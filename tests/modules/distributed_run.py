@@ -192,6 +192,15 @@ if __name__ == "__main__":
         "documented": documented(),
         "dpc": partial(DPC, **dense),
         "memdpc": partial(MemDPC, **dense),
+        "classify": partial(
+            Classify,
+            of="anchor",
+            target="shuffled",
+            classes=4,
+            clips=3,
+            join="pairs",
+            hidden=5,
+        ),
     }
     one: dict[str, Any] = {"embedding_dim": 4}
     in_batch |= {
