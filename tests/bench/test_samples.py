@@ -15,12 +15,15 @@ from PIL import Image
 from vclr_lightning.bench.samples import (
     PHASES,
     TimedReader,
-    TimedTransform,
+    TimedTransforms,
     read_shares,
     sample_cost,
 )
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import ViewSpec
 from vclr_lightning.data.indexing import ensure_manifest
 from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.data.loading.view_transforms import ViewTransforms
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.readers import ImageFolderReader, PyAVReader
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
@@ -112,7 +115,9 @@ def test_errors_pass_through(video_folder: Path) -> None:
     file = next(video_folder.rglob("*.mp4"))
     with pytest.raises(IndexError), TimedReader(PyAVReader(), spent).open(file) as video:
         video.read([10_000])
-    transform = TimedTransform(PretrainTransform(size=16), spent)
-    assert transform.size == 16
-    with pytest.raises(ValueError, match="0 frames"):
-        transform([], np.random.default_rng(0))
+    specs = {"clip": ViewSpec(clips=1, frames=2)}
+    transforms = TimedTransforms(ViewTransforms(specs, PretrainTransform(size=16)), spent)
+    assert transforms.targets == frozenset()
+    with pytest.raises(UserError, match="a clip of 0 frames"):
+        transforms([], 0)
+    assert spent["augment"] > 0

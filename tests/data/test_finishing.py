@@ -22,7 +22,7 @@ from vclr_lightning.data.protocols import ClipTransform, VideoReader
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import FinetuneTransform, PretrainTransform
 from vclr_lightning.models.tiny import TinyBackbone
-from vclr_lightning.modules import PretrainModule
+from vclr_lightning.modules import MomentumEncoder, PretrainModule
 from vclr_lightning.objectives import InterFrame, IntraFrame
 
 # Lightning reads batches with a part of torch that newer torch deprecates.
@@ -161,7 +161,7 @@ def _trained(data: VideoDataModule, **trainer: Any) -> dict[str, Tensor]:
         backbone=TinyBackbone(width=8, stages=2),
         objectives={"inter": partial(InterFrame, queue_size=24), "intra": IntraFrame},
         optimizer=partial(torch.optim.SGD, lr=0.1),
-        batchnorm_groups=2,
+        encoders={"key": MomentumEncoder(batchnorm_groups=2)},
     )
     pl.Trainer(
         accelerator="cpu",
@@ -198,7 +198,7 @@ def test_a_modules_own_hook_still_runs(make: Make) -> None:
         backbone=TinyBackbone(width=8, stages=2),
         objectives={"inter": partial(InterFrame, queue_size=24)},
         optimizer=partial(torch.optim.SGD, lr=0.1),
-        batchnorm_groups=2,
+        encoders={"key": MomentumEncoder(batchnorm_groups=2)},
     )
     module.seen = []
     pl.Trainer(

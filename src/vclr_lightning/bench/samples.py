@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from cProfile import Profile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -19,9 +19,10 @@ from vclr_lightning.data.loading.dataset import VideoDataset
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    from vclr_lightning.data.protocols import ClipTransform, OpenVideo, VideoReader
+    from vclr_lightning.core.random import Key
+    from vclr_lightning.data.loading.view_transforms import Augmented, ViewTransforms
+    from vclr_lightning.data.protocols import OpenVideo, VideoReader
 
 PHASES = {
     "open": "open the file, read its index",
@@ -88,7 +89,7 @@ def sample_cost(
     profile = Profile(time.process_time)
     timed = dataset.replaced(
         reader=TimedReader(dataset.reader, spent),
-        transform=TimedTransform(dataset.transform, spent),
+        transforms=cast(Any, TimedTransforms(dataset.transforms, spent)),
     )
     profiled = dataset.replaced(reader=TimedReader(dataset.reader, defaultdict(float), profile))
     kept: deque[Any] = deque(maxlen=_KEPT)
@@ -143,23 +144,19 @@ def _timing(spent: dict[str, float], phase: str) -> Iterator[None]:
         spent[phase] += time.process_time() - start
 
 
-class TimedTransform:
-    """A transform that adds its CPU time to ``spent["augment"]``."""
+class TimedTransforms:
+    """The transforms of all views, whose CPU time is added to ``spent["augment"]``."""
 
-    def __init__(self, transform: ClipTransform, spent: dict[str, float]) -> None:
-        self._transform = transform
+    def __init__(self, transforms: ViewTransforms, spent: dict[str, float]) -> None:
+        self._transforms = transforms
         self._spent = spent
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transform, name)
+        return getattr(self._transforms, name)
 
-    def __call__(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Tensor:
+    def __call__(self, frames: Sequence[NDArray[np.uint8]], *keys: Key) -> Augmented:
         with _timing(self._spent, "augment"):
-            return self._transform(clip, rng)
-
-    def begin(self, clip: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> Any:
-        with _timing(self._spent, "augment"):
-            return self.__getattr__("begin")(clip, rng)
+            return self._transforms(frames, *keys)
 
 
 class TimedReader:

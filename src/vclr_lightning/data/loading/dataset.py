@@ -72,7 +72,7 @@ class VideoDataset(Dataset[TrainingSample]):
         max_attempts: videos tried for one sample before giving up.
 
     Attributes:
-        manifest, reader, transform: see above.
+        manifest, reader: see above.
         views: the :class:`ViewPlan`.
         transforms: the :class:`ViewTransforms`.
 
@@ -127,9 +127,9 @@ class VideoDataset(Dataset[TrainingSample]):
         every = [view for sampler in samplers.values() for view in sampler.views]
         check_views(transforms, every, "transforms")
         check_views(share, every, "share")
-        self._transforms, self._share, self._begin_only = transforms, share, begin_only
-        self.transform = transform
-        self.transforms = self._augmentation()
+        self.transforms = ViewTransforms(
+            self.views.specs, transform, transforms=transforms, share=share, begin=begin_only
+        )
         made = self.views.targets | self.transforms.targets
         if missing := sorted(set(targets) - made):
             raise UserError(
@@ -149,24 +149,14 @@ class VideoDataset(Dataset[TrainingSample]):
         *,
         manifest: VideoTable | None = None,
         reader: VideoReader | None = None,
-        transform: ClipTransform | None = None,
+        transforms: ViewTransforms | None = None,
     ) -> VideoDataset:
         """Return the same dataset, with the same draws, with other parts of the same kind."""
         other = copy.copy(self)
         other.manifest = manifest if manifest is not None else self.manifest
         other.reader = reader or self.reader
-        other.transform = transform or self.transform
-        other.transforms = other._augmentation()
+        other.transforms = transforms or self.transforms
         return other
-
-    def _augmentation(self) -> ViewTransforms:
-        return ViewTransforms(
-            self.views.specs,
-            self.transform,
-            transforms=self._transforms,
-            share=self._share,
-            begin=self._begin_only,
-        )
 
     def __len__(self) -> int:
         return len(self.manifest)
