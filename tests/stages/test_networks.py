@@ -188,7 +188,10 @@ def test_a_network_is_pretrained_and_exported(
 
 @pytest.mark.parametrize("name", ALL_STAGES)
 def test_a_network_goes_through_all_stages(
-    name: str, command: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    command: Callable[[Sequence[str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+    video_folder: Path,
 ) -> None:
     pretrain = pretraining(name, ALL_STAGES[name], 2)
     pretrain += ["+callbacks.stop_early._target_=stopper.Stopper"]
@@ -214,3 +217,7 @@ def test_a_network_goes_through_all_stages(
     short = [*SHORT, "trainer.limit_train_batches=1", "name=tuned"]
     assert command(["stage=finetune", f"init={STRAIGHT}", *short, *sizes]) == 0
     assert load_backbone("outputs/finetune/tuned/last.ckpt").spec == network.spec
+    shown = f"videos=[{next(video_folder.rglob('*.mp4'))}]"
+    few = ["stage.run.passes=2", "name=shown", *sizes]
+    assert command(["stage=gradcam", "ckpt=outputs/finetune/tuned/last.ckpt", shown, *few]) == 0
+    assert any(Path("outputs/gradcam/shown").rglob("*.html"))
