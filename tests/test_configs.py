@@ -326,6 +326,38 @@ def test_k400_is_the_paper_s_recipe() -> None:
     assert released["optim"]["optimizer"]["lr"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("method", "rate", "batch", "epochs", "queue", "dim", "temperature"),
+    [
+        ("moco", 0.03, 256, 200, 65536, 128, 0.2),
+        ("seco", 0.2, 512, 400, 131072, 128, 0.1),
+        ("vince", 0.03, 64, 92, 65536, 64, 0.07),
+    ],
+)
+def test_published_recipes_of_methods_of_frames(
+    method: str, rate: float, batch: int, epochs: int, queue: int, dim: int, temperature: float
+) -> None:
+    found = values(f"objective={method}")
+    optimizer, transform = found["optim"]["optimizer"], found["data"]["transform"]
+    assert optimizer["lr"] == pytest.approx(rate)
+    assert (optimizer["momentum"], optimizer["weight_decay"]) == (0.9, 1e-4)
+    assert (found["batch_size"], found["epochs"]) == (batch, epochs)
+    assert found["objective"]["encoders"]["key"]["momentum"] == 0.999
+    assert found["objective"]["encoders"]["key"]["batches"] == (
+        "request" if method == "seco" else "all"
+    )
+    for objective in found["objective"]["objectives"].values():
+        assert objective["embedding_dim"] == dim
+        assert objective.get("temperature", temperature) == temperature
+        assert objective.get("queue_size", queue) == queue
+        assert objective.get("own_mask", "none") == "none"
+    vince = method == "vince"
+    assert (transform["hue"], transform["jitter_p"], transform["blur_p"]) == (
+        (0.2, 1.0, 0.0) if vince else (0.1, 0.8, 0.5)
+    )
+    assert (transform["gray_p"], transform["flip_p"], transform["scale"]) == (0.2, 0.5, [0.2, 1.0])
+
+
 def test_learning_rate_follows_the_batch() -> None:
     assert values("batch_size=1024")["optim"]["optimizer"]["lr"] == pytest.approx(0.4)
 
