@@ -418,6 +418,22 @@ def test_added_losses_leave_those_of_a_method_as_they_are() -> None:
                 assert added[group][key] == value, (name, group, key)
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "objective"], ids=str)
+def test_the_common_recipe_takes_the_place_of_any_other(path: Path) -> None:
+    import torch
+
+    cfg = composed(f"objective={path.stem}", "recipe=common")
+    optimizer = instantiate(cfg.optim.optimizer)([torch.zeros(1, requires_grad=True)])
+    scheduler = instantiate(cfg.optim.scheduler)(optimizer, steps_per_epoch=10, epochs=400)
+    assert optimizer.param_groups[0]["lr"] * 100 == pytest.approx(0.2)  # in warm-up
+    assert scheduler.get_last_lr() == [pytest.approx(0.002)]
+    assert optimizer.defaults["weight_decay"] == 1e-4
+    assert (cfg.batch_size, cfg.epochs, cfg.queue_size) == (512, 400, 131072)
+    assert cfg.objective.transforms is None
+    assert cfg.objective.share is None
+    assert cfg.module.mean is None
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "backbone"], ids=str)
 def test_backbones_build(path: Path, tmp_path: Path) -> None:
     weights = export_backbone(TinyBackbone(width=4), tmp_path / "tiny.backbone.safetensors")

@@ -20,9 +20,7 @@ from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.modules.encoder_graph import EncoderGraph
 from vclr_lightning.modules.encoding import encode_plan, through
 from vclr_lightning.modules.input_pixels import backbone_number
-from vclr_lightning.modules.key_batchnorm import (
-    running_statistics,
-)
+from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
 from vclr_lightning.modules.mixture import PendingKeys, build_objectives, prepare_objectives
 from vclr_lightning.modules.momentum_encoder import QUERY, Batches, MomentumEncoder
@@ -30,6 +28,7 @@ from vclr_lightning.modules.optimization import run_length, with_schedule
 from vclr_lightning.modules.parameter_groups import ParameterGroup, build_optimizer
 from vclr_lightning.modules.trainer_checks import (
     check_all_used,
+    check_synchronised,
     check_trainable,
     check_trainer,
     warn_of_long_queues,
@@ -198,6 +197,7 @@ class PretrainModule(MetricAveragingModule):
         self._pending.commit(self._objectives(), self.global_step)
 
     def setup(self, stage: str) -> None:
+        check_synchronised(self.trainer)
         prepare_objectives(self._objectives(), self.trainer)
 
     def on_fit_start(self) -> None:

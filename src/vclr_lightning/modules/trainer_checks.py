@@ -42,6 +42,20 @@ def check_trainer(trainer: Trainer, *, device: torch.device, synchronised: bool)
         )
 
 
+def check_synchronised(trainer: Trainer) -> None:
+    """Raise a :class:`UserError` if BatchNorm is to span several processes on the CPU."""
+    strategy = trainer.strategy
+    if (
+        isinstance(strategy, DDPStrategy)
+        and strategy._layer_sync is not None
+        and strategy.root_device.type != "cuda"
+    ):
+        raise UserError(
+            "trainer.sync_batchnorm=true works on CUDA devices only, not on "
+            f"{strategy.root_device.type}; set trainer.sync_batchnorm=false"
+        )
+
+
 def check_trainable(backbone: nn.Module, *, else_: str = "") -> None:
     """Refuse a network none of whose parameters requires a gradient; ``else_`` ends the message.
 

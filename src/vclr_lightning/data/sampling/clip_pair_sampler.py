@@ -140,15 +140,15 @@ class TwoRateSampler(ClipSampler):
     Args:
         frames_per_clip: T, frames of the slow clip.
         alpha: frames of the fast clip for one of the slow clip.
-        stride: frames in a step of the fast clip.
-        rate: frames per second of the fast clip, instead of ``stride``; see :class:`ClipSampler`.
+        stride: frames in a step of the slow clip, a multiple of ``alpha``.
+        rate: frames per second of the slow clip, instead of ``stride``; see :class:`ClipSampler`.
         min_frames: shorter videos are left out.
 
     Raises:
         UserError: a value is out of range.
 
     Example:
-        >>> sampler = TwoRateSampler(frames_per_clip=2, alpha=2, stride=3)
+        >>> sampler = TwoRateSampler(frames_per_clip=2, alpha=2, stride=6)
         >>> draw = sampler(10, np.random.default_rng(0))
         >>> draw.frame_indices["slow"].tolist(), draw.frame_indices["fast"].tolist()
         ([[0, 6]], [[0, 3, 6, 9]])
@@ -156,12 +156,17 @@ class TwoRateSampler(ClipSampler):
 
     frames_per_clip: int = 8
     alpha: int = 4
-    stride: int = 2
+    stride: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha < 1:
             raise UserError(f"alpha={self.alpha} must be at least 1")
+        if self.rate is None and self.stride % self.alpha:
+            raise UserError(
+                f"stride={self.stride} of the slow clip must be a multiple of alpha={self.alpha}, "
+                "so that the fast clip has a whole number of frames between"
+            )
 
     @property
     def views(self) -> Mapping[str, ViewSpec]:
@@ -179,7 +184,7 @@ class TwoRateSampler(ClipSampler):
         times: NDArray[np.float64] | None = None,
     ) -> Draw:
         """Draw from a video of ``num_frames`` frames (at least 1)."""
-        frames, stride = self.timeline(num_frames, rng, times)
+        frames, stride = self.timeline(num_frames, rng, times, parts=self.alpha)
         steps = stride * np.arange(self.frames_per_clip * self.alpha, dtype=np.int64)
         start = rng.integers(max(1, len(frames) - steps[-1]))
         fast = frames[np.minimum(start + steps, len(frames) - 1)]

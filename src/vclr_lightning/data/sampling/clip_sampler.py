@@ -51,9 +51,20 @@ class ClipSampler:
         return self.rate is not None
 
     def timeline(
-        self, num_frames: int, rng: np.random.Generator, times: NDArray[np.float64] | None
+        self,
+        num_frames: int,
+        rng: np.random.Generator,
+        times: NDArray[np.float64] | None,
+        *,
+        parts: int = 1,
     ) -> tuple[NDArray[np.int64], int]:
         """Return the frames that clips can step through, ``(n,)``, and how far a step goes.
+
+        Args:
+            num_frames: frames of the video.
+            rng: draws where a timeline at a rate begins.
+            times: when each frame is shown, with ``rate``.
+            parts: what a step of the sampler is divided into.
 
         Example:
             >>> times, rng = np.arange(9) / 30, np.random.default_rng(0)
@@ -62,11 +73,12 @@ class ClipSampler:
             ([1, 3, 5, 7], 1)
         """
         if self.rate is None:
-            return np.arange(num_frames, dtype=np.int64), self.stride
+            return np.arange(num_frames, dtype=np.int64), self.stride // parts
         if times is None:
             raise UserError(f"{type(self).__name__} with rate={self.rate} needs times=")
-        begun = times[0] + rng.random() / self.rate
-        count = 1 + max(0, int((times[-1] - begun) * self.rate + _ROUNDING))
-        at = begun + np.arange(count) / self.rate
+        rate = self.rate * parts
+        begun = times[0] + rng.random() / rate
+        count = 1 + max(0, int((times[-1] - begun) * rate + _ROUNDING))
+        at = begun + np.arange(count) / rate
         shown = np.searchsorted(times, at + _ROUNDING, side="right") - 1
         return shown.astype(np.int64), 1
