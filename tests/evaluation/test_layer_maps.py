@@ -18,6 +18,7 @@ from vclr_lightning.evaluation import frame_encoder
 from vclr_lightning.evaluation.layer_maps import WatchedForward, watched_forward
 from vclr_lightning.evaluation.layers import default_layer, find_layer, layer_gradients
 from vclr_lightning.models import TorchvisionMViT, TorchvisionSwin, TSMResNet, WrappedBackbone
+from vclr_lightning.modules.layer_outputs import layer_outputs
 
 
 def vit(*, registers: int = 0, token: bool = True, pool: str = "token") -> nn.Module:
@@ -234,3 +235,23 @@ def test_a_block_that_norms_after_attention_is_explained_by_the_one_before() -> 
     net.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
     net.blocks = nn.Sequential(block(), block())
     assert default_layer(net) == "blocks.0"
+
+
+@pytest.mark.parametrize("named", ["blocks.1", "blocks.2.norm1", "blocks.2:input"])
+def test_an_objective_reads_tokens_as_a_map(named: str) -> None:
+    """Pooled, class and register tokens do not count."""
+    network = vit(registers=2, pool="avg")
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        x = torch.randn(2, 3, 32, 32)
+        with layer_outputs(network, [named]) as outputs:
+            network(x)
+            maps = outputs(named)
+        net = network.net
+        y = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(x))))
+        for number, block in enumerate(net.blocks):
+            found[f"blocks.{number}:input"] = y
+            found[f"blocks.{number}.norm1"] = block.norm1(y)
+            found[f"blocks.{number}"] = y = block(y)
+    assert maps.shape == (2, 12, 4, 4)
+    torch.testing.assert_close(maps.flatten(2).mean(2), found[named][:, 3:].mean(dim=1))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
+from PIL import Image
 from torch import nn
 
 from vclr_lightning.app.resolvers import register_resolvers
@@ -68,11 +70,65 @@ def test_maps_in_channels_last_order_are_turned() -> None:
         assert backbone.pool(maps).shape == (1, 768)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit4", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("size", [64, 96, 256])
+def test_positions_are_interpolated_for_another_size(name: str, size: int) -> None:
+    """As by a network built for that size, with positions that Pillow has resized."""
+    torch.manual_seed(0)
+    backbone = TimmBackbone(name=name, image_size=128).eval()
+    nn.init.normal_(backbone.net.pos_embed)
+    assert (backbone.image_size, backbone.interpolates) == (128, True)
+    theirs = timm.create_model(name, pretrained=False, num_classes=0, img_size=size).eval()
+    weights = backbone.state_dict()
+    positions = weights["pos_embed"][0]
+    before, after = 128 // 16, size // 16
+    others = len(positions) - before**2
+    resized = [
+        np.asarray(
+            Image.fromarray(channel.reshape(before, before).numpy()).resize(
+                (after, after), Image.Resampling.BICUBIC
+            )
+        )
+        for channel in positions[others:].T
+    ]
+    grid = torch.from_numpy(np.stack(resized, axis=-1)).reshape(after**2, -1)
+    weights["pos_embed"] = torch.cat([positions[:others], grid])[None]
+    theirs.load_state_dict(weights)
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(x), theirs(x), atol=1e-4, rtol=1e-4)
+        own = timm.create_model(name, pretrained=False, num_classes=0, img_size=128).eval()
+        own.load_state_dict(backbone.state_dict())
+        y = torch.rand(1, 3, 128, 128)
+        assert torch.equal(backbone(y), own(y))
+    averaged = TimmBackbone(name=name, image_size=128, global_pool="avg").eval()
+    with torch.no_grad():
+        maps = averaged.forward_map(x)
+        assert maps.shape[2:] == (after, after)
+        torch.testing.assert_close(averaged.pool(maps), averaged(x))
+
+
+def test_a_size_that_a_transformer_cannot_take_is_one_sentence() -> None:
+    backbone = TimmBackbone(name="test_vit", image_size=64).eval()
+    with pytest.raises(UserError, match=r"whole patches of 16 .* image_size .* multiple of 16"):
+        backbone(torch.zeros(1, 3, 72, 72))
+    with pytest.raises(UserError, match="multiple of 16"):
+        TimmBackbone(name="test_vit", image_size=64, global_pool="avg").forward_map(
+            torch.zeros(1, 3, 72, 72)
+        )
+    relative = TimmBackbone(name="test_vit_relpos", image_size=64).eval()
+    assert not relative.interpolates
+    with pytest.raises(UserError, match="built for pictures of 64 pixels, and these have 96 x 96"):
+        relative(torch.zeros(1, 3, 96, 96))
+    # Trained at a size that leaves a rest, it goes on without the option that forbids one.
+    odd = TimmBackbone(name="test_vit", image_size=72).eval()
+    assert not odd.interpolates
+    assert odd(torch.zeros(1, 3, 72, 72)).shape == (1, 64)
+
+
 def test_a_transformer_is_built_for_the_size_of_the_pictures() -> None:
     backbone = TimmBackbone(name="test_vit", image_size=64).eval()
     assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 64)
-    with pytest.raises(UserError, match="built for pictures of 64 pixels, and these have 96 x 96"):
-        backbone(torch.zeros(1, 3, 96, 96))
     convolutional = TimmBackbone(name="test_resnet", image_size=64)
     assert convolutional(torch.zeros(2, 3, 96, 96)).shape == (2, 96)
 

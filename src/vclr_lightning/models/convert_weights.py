@@ -17,7 +17,6 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.models.checkpoints import MARK, read_checkpoint
 from vclr_lightning.models.export import export_backbone, export_metadata
 from vclr_lightning.models.network_spec import (
-    BACKBONES,
     describe_spec,
     known_spec,
     recognise_backbone,
@@ -26,6 +25,10 @@ from vclr_lightning.models.weights import FORMS, group_names
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_RESNETS = tuple(
+    f"vclr_lightning.models.{name}" for name in ("TorchvisionResNet", "TimmBackbone", "TSMResNet")
+)
 
 Names = Literal["own", "mmaction", "mmaction-tsm"]
 
@@ -111,11 +114,14 @@ def convert_checkpoint(
         export_backbone(source, target, prefix=prefix)
     else:
         if names != "own":
-            if spec and spec["_target_"] not in BACKBONES:  # even if its names are a ResNet's
+            if spec and spec["_target_"] not in _RESNETS:  # even if its names are a ResNet's
                 raise UserError(
                     f"MMAction2 has no names for {describe_spec(spec)}; leave --names out"
                 )
-            trained = checkpoint.metadata.get("head") == "tsm"
+            shifted = spec.get("_target_") == "vclr_lightning.models.TSMResNet"
+            if shifted and spec.get("divisions", 8) != 8:
+                raise UserError(f"MMAction2's TSM shifts by 8 divisions, not {describe_spec(spec)}")
+            trained = shifted or checkpoint.metadata.get("head") == "tsm"
             tensors = mmaction_names(
                 tensors, tsm=trained or names == "mmaction-tsm", every_block=trained
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -25,13 +26,16 @@ class TimmBackbone(WrappedBackbone):
         name: of the network, with a tag (``vit_base_patch16_224.augreg_in1k``) for the
             configuration of those weights.
         image_size: height and width of the images in pixels; ``None`` for timm's. Matters only
-            to networks of a fixed size, such as most transformers, which are built for it.
+            to networks that are built for a size, such as most transformers: those with learned
+            positions interpolate them for images of another size, where timm can, and others refuse
+            these.
         global_pool: how a map becomes features: ``avg``, ``max``, ``token``, if the network
             supports it; ``None`` for timm's choice.
 
     Attributes:
         image_size: height and width of the images that the network was built for or, where it
             takes any, of timm's configuration.
+        interpolates: whether positions are interpolated for images of another size.
 
     Shape: - input: ``(N, 3, H, W)``; output: ``(N, F)``
 
@@ -61,9 +65,7 @@ class TimmBackbone(WrappedBackbone):
         if self._fixed:
             options["img_size"] = size
         try:
-            net = import_module("timm").create_model(
-                name, pretrained=False, num_classes=0, **options
-            )
+            net, self.interpolates = _create(name, options, built_for_size=self._fixed)
         # timm validates little: a wrong option fails somewhere in the network.
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             given = ", ".join(f"{key}={value}" for key, value in options.items())
@@ -77,12 +79,7 @@ class TimmBackbone(WrappedBackbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features, pooled as timm does."""
-        if self._fixed and tuple(x.shape[-2:]) != (self.image_size, self.image_size):
-            height, width = x.shape[-2:]
-            raise UserError(
-                f"{self._name} was built for pictures of {self.image_size} pixels, and "
-                f"these have {height} x {width}; give the same image_size to both"
-            )
+        self._check_size(*x.shape[-2:])
         return super().forward(x)
 
     def forward_map(self, x: Tensor) -> Tensor:
@@ -92,6 +89,7 @@ class TimmBackbone(WrappedBackbone):
             UserError: the features are those of a token, not an average over the map.
         """
         net: Any = self.net
+        self._check_size(*x.shape[-2:])
         y: Tensor = net.forward_features(x)
         if y.ndim == 3:
             if getattr(net, "global_pool", "") not in ("avg", "avgmax", "max"):
@@ -100,7 +98,10 @@ class TimmBackbone(WrappedBackbone):
                     "not hold; give backbone.global_pool=avg"
                 )
             patches = y[:, self._prefix :]
-            height, width = net.patch_embed.grid_size
+            embed = net.patch_embed
+            height, width = (
+                embed.dynamic_feat_size(x.shape[-2:]) if self.interpolates else embed.grid_size
+            )
             return patches.transpose(1, 2).reshape(len(y), -1, height, width)
         return y.permute(0, 3, 1, 2) if self._channels_last else y
 
@@ -115,6 +116,20 @@ class TimmBackbone(WrappedBackbone):
         features: Tensor = self.net.forward_head(maps)  # type: ignore[operator]
         return features
 
+    def _check_size(self, height: int, width: int) -> None:
+        if not self._fixed or (height, width) == (self.image_size, self.image_size):
+            return
+        if not self.interpolates:
+            raise UserError(
+                f"{self._name} was built for pictures of {self.image_size} pixels, and "
+                f"these have {height} x {width}; give the same image_size to both"
+            )
+        if height % (patch := _patch(self.net)) or width % patch:
+            raise UserError(
+                f"{self._name} takes pictures of whole patches of {patch} pixels, and these have "
+                f"{height} x {width}; give an image_size that is a multiple of {patch}"
+            )
+
     @property
     def _prefix(self) -> int:
         """Number of tokens before those of the patches."""
@@ -123,6 +138,27 @@ class TimmBackbone(WrappedBackbone):
     @property
     def _channels_last(self) -> bool:
         return str(getattr(self.net, "output_fmt", "")) == "NHWC"
+
+
+def _create(name: str, options: dict[str, Any], *, built_for_size: bool) -> tuple[Any, bool]:
+    """Return a network of timm, and whether it interpolates its positions."""
+    create = partial(import_module("timm").create_model, name, pretrained=False, num_classes=0)
+    if built_for_size:
+        try:
+            net = create(**options, dynamic_img_size=True)
+        except TypeError as error:  # the network has no such option
+            if "dynamic_img_size" not in str(error):
+                raise
+        else:
+            if options["img_size"] % _patch(net) == 0:
+                return net, True
+    return create(**options), False
+
+
+def _patch(net: Any) -> int:
+    """Return of what the size of images must be a multiple, where it may be any."""
+    embed = net.patch_embed
+    return 1 if embed.dynamic_img_pad else int(embed.patch_size[0])
 
 
 def timm_config(name: str) -> Any:

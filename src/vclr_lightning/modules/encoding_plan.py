@@ -53,8 +53,16 @@ class EncodingPlan:
     @property
     def views(self) -> frozenset[str]:
         """Names of all views that are read."""
+        return frozenset(view for _, view in self.encoded_views)
+
+    @property
+    def encoded_views(self) -> frozenset[tuple[str, str]]:
+        """Encoders, and views that each encodes."""
         return frozenset(
-            view for forward in self.forwards for source in forward.sources for view in source.views
+            (forward.encoder, view)
+            for forward in self.forwards
+            for source in forward.sources
+            for view in source.views
         )
 
 

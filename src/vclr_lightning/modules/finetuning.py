@@ -19,6 +19,7 @@ from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.embedding import average_views
 from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
+from vclr_lightning.modules.clip_sizes import check_first_batch
 from vclr_lightning.modules.encoding import through
 from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.modules.key_batchnorm import running_statistics
@@ -120,6 +121,7 @@ class FinetuneModule(MetricAveragingModule):
         if frozen:
             self.query_encoder.requires_grad_(False)
         self._optimizer, self._scheduler = optimizer, scheduler
+        self._unchecked = True
         self.train()  # a loaded backbone is in evaluation mode
 
     @property
@@ -206,6 +208,9 @@ class FinetuneModule(MetricAveragingModule):
         self.train()  # after Lightning has warned about modules in evaluation mode
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._unchecked and self.shift is None:
+            check_first_batch({"query": self.query_encoder}, [("query", "segments")], batch)
+        self._unchecked = False
         # Makes dropout the same after resuming.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))

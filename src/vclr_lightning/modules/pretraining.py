@@ -17,6 +17,7 @@ from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.models.network_spec import record_network
+from vclr_lightning.modules.clip_sizes import check_first_batch
 from vclr_lightning.modules.encoder_graph import EncoderGraph
 from vclr_lightning.modules.encoding import encode_plan, through
 from vclr_lightning.modules.input_pixels import backbone_number
@@ -218,6 +219,8 @@ class PretrainModule(MetricAveragingModule):
         record_network(checkpoint, self.encoders[QUERY])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._unchecked:
+            check_first_batch(self.encoders, self.plan.encoded_views, batch)
         # Makes whatever draws from the global generator (dropout) the same after resuming.
         keys = (self.current_epoch, batch_idx, distributed.rank())
         torch.manual_seed(seed_of(self.seed, "step", *keys))

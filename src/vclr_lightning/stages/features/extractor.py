@@ -25,6 +25,7 @@ from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.layers import find_layer
 from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.evaluation.store_assembly import assemble, replaced_store
+from vclr_lightning.modules.clip_sizes import check_clip_sizes
 from vclr_lightning.stages.features.extraction import Extraction
 from vclr_lightning.stages.features.provenance import (
     COMPLETE,
@@ -128,6 +129,8 @@ class FeatureExtractor:
         self.frames_per_clip = frames_per_clip
         self.spacing: dict[str, Any] = {"stride": stride} if rate is None else {"rate": rate}
         self.transform = transform or EvalTransform()
+        if isinstance(size := getattr(self.transform, "size", None), int):
+            check_clip_sizes(self.backbone, [(frames_per_clip, size)])
         self.keep_frames = keep_frames
         self.folder = None if folder is None else Path(folder).expanduser()
         if self.folder is not None and untrained:

@@ -19,6 +19,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
 from vclr_lightning.evaluation.probe_result import ProbeResult
+from vclr_lightning.modules.clip_sizes import check_clip_sizes
 from vclr_lightning.modules.finetuning import FinetuneModule
 from vclr_lightning.results import Result, percent, present
 from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
@@ -125,6 +126,8 @@ def finetune(
     share = dict.fromkeys(sampler.views, "video")
     data.draw_with(samplers={"segments": sampler}, transform=transform, share=share)
     network = module(num_classes=classes.count, class_names=classes.names)
+    if test is not None and network.shift is None:
+        check_clip_sizes(network.query_encoder, [(test.frames_per_clip, test.transform.size)])
     built: list[Trainer] = []
 
     def build(**options: Any) -> Trainer:

@@ -15,6 +15,7 @@ from vclr_lightning.core.screen import track
 from vclr_lightning.data.prepare.video_writer import write_video
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
+from vclr_lightning.modules.clip_sizes import check_clip_sizes
 from vclr_lightning.results import Result, present, save
 from vclr_lightning.stages.gradcam.explained import ExplainedVideo, gradcam_result
 from vclr_lightning.stages.gradcam.heat_maps import heat_map, shuffled_orders
@@ -120,6 +121,9 @@ def gradcam(
     networks = load_networks(
         ckpt, others, backbone=backbone, target=target, layer=layer, device=device
     )
+    transform = transform or EvalTransform()
+    for one in networks:
+        check_clip_sizes(one.target.network, [(frames_per_clip, transform.size)])
     kind, tuples = networks[0].target.kind, networks[0].target.tuples
     segments = _segments(networks, num_frames, ckpt)
     _check_outcome(networks, explain, shuffled)
@@ -138,7 +142,7 @@ def gradcam(
         try:
             clips, pictures = sample_frames(
                 video,
-                transform=transform or EvalTransform(),
+                transform=transform,
                 segments=segments,
                 passes=passes,
                 frames_per_clip=frames_per_clip,

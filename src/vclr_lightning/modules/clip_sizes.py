@@ -1,0 +1,90 @@
+"""Whether a network can take the clips of a run, before anything is trained or extracted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vclr_lightning.core.distributed import is_rank_zero
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.types import Batch
+from vclr_lightning.evaluation.encoders import evaluation_mode
+from vclr_lightning.models.backbone import unwrap
+from vclr_lightning.modules.encoding import through
+from vclr_lightning.modules.input_pixels import pixels_of
+
+logger = logging.getLogger(__name__)
+
+
+def check_clip_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]]) -> None:
+    """Encode one black clip of each shape, in evaluation mode, and forget it.
+
+    Args:
+        backbone: the network.
+        shapes: frames, and height and width in pixels.
+
+    Raises:
+        UserError: the network cannot take such clips, or returns other features than it declares.
+
+    Example:
+        >>> from vclr_lightning.models import TinyBackbone
+        >>> check_clip_sizes(TinyBackbone(width=8), [(1, 64), (1, 96)])
+    """
+    if getattr(backbone, "_compiled_call_impl", None) is not None:
+        return  # a single clip would be compiled for
+    name = type(unwrap(backbone)).__name__
+    for frames, size in sorted(set(shapes)):
+        clip = torch.zeros(1, 1, 3, frames, size, size, dtype=torch.uint8)
+        what = f"clips of {frames} frames of " if frames > 1 else "pictures of "
+        what += f"{size} x {size} pixels (image_size={size})"
+        try:
+            features = _encoded(backbone, clip)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the layers of a network raise
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"{name} cannot encode {what}: {said:.300}; give another image_size"
+                f"{' or frames_per_clip' if frames > 1 else ''}, or mend the network"
+            ) from error
+        declared = getattr(backbone, "num_features", features.shape[-1])
+        if features.shape[2:] != (declared,):
+            raise UserError(
+                f"{name} returns features {tuple(features.shape[2:])} of {what}, and declares "
+                f"num_features={declared}; correct num_features, or the network"
+            )
+        built = getattr(backbone, "image_size", size)
+        if getattr(backbone, "interpolates", False) and built != size and is_rank_zero():
+            logger.info(
+                "positions of %s are those of %s pixels, interpolated for %s", name, built, size
+            )
+
+
+def check_first_batch(
+    networks: Mapping[str, nn.Module], reads: Iterable[tuple[str, str]], batch: Batch
+) -> None:
+    """Check that networks can encode a batch; see :func:`check_clip_sizes`.
+
+    Args:
+        networks: by name; one that another is a copy of is checked alone.
+        reads: names of networks, and of a view that each encodes.
+        batch: the first one.
+    """
+    shapes: dict[type, tuple[nn.Module, set[tuple[int, int]]]] = {}
+    for name, view in reads:
+        if view in batch["views"]:
+            frames, size = batch["views"][view].shape[3:5]
+            network = networks[name]
+            shapes.setdefault(type(unwrap(network)), (network, set()))[1].add((frames, size))
+    for network, found in shapes.values():
+        check_clip_sizes(network, found)
+
+
+def _encoded(backbone: nn.Module, clip: Tensor) -> Tensor:
+    weight = next(backbone.parameters(), clip)
+    devices = [weight.device] if weight.is_cuda else []
+    with evaluation_mode(backbone), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        return through(backbone, clip.to(weight.device), pixels=pixels_of(backbone))
