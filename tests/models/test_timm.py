@@ -170,6 +170,18 @@ def test_timm_s_own_weights_are_initial_weights(tmp_path: Path) -> None:
     assert torch.equal(backbone.net.bn1.weight, theirs.bn1.weight)
 
 
+def test_weights_of_another_size_say_how_they_are_taken(tmp_path: Path) -> None:
+    theirs = timm.create_model("test_vit", pretrained=False, num_classes=0, img_size=64)
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    with pytest.raises(
+        UserError, match=r"pos_embed .*give backbone\.image_size as in"
+    ):
+        load_initial_weights(TimmBackbone(name="test_vit", image_size=96), tmp_path / "timm.pth")
+    backbone = TimmBackbone(name="test_vit", image_size=64)
+    load_initial_weights(backbone, tmp_path / "timm.pth")
+    assert backbone(torch.zeros(1, 3, 96, 96)).shape == (1, 64)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,3 +166,34 @@ def test_a_network_that_bears_the_names_of_another_is_never_taken_for_it(
     capfd.readouterr()
     assert command([*tuned, "backbone.width=8", *SHORT, *COMMON, "name=t", *where]) == 0
     assert "was trained as alike.Rooted(width=8)" in capfd.readouterr().out
+
+
+def test_a_transformer_goes_on_at_another_size_and_is_explained(
+    video_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    where = [*COMMON, f"data.root={video_folder}"]
+    small = [*VIT, "image_size=64", *SHORT, "trainer.limit_train_batches=1", "queue_size=16"]
+    assert command([*small, "batch_size=2", "name=v", *where]) == 0
+    run = "outputs/pretrain/v/last.ckpt"
+    capfd.readouterr()
+    features = ["stage=features", f"ckpt={run}", "image_size=96", "features.folder=f"]
+    assert command([*features, *where]) == 0
+    assert "positions of VisionTransformer are those of 64 pixels" in capfd.readouterr().out
+    backbone = load_backbone(run)
+    assert (type(backbone), backbone.image_size) == (TimmBackbone, 64)
+    tuned = ["stage=finetune", f"init={run}", "image_size=96", "num_segments=2", "name=t"]
+    assert command([*tuned, *SHORT, "test=null", *where]) == 0
+    for stage, key in (("features", "ckpt"), ("finetune", "init"), ("gradcam", "ckpt")):
+        words = [f"stage={stage}", f"{key}={run}", "image_size=72", f"name=no-{stage}", *where]
+        words += SHORT if stage == "finetune" else []
+        capfd.readouterr()
+        assert command(words) == 2
+        said = capfd.readouterr().err
+        assert "give an image_size that is a multiple of 16" in said
+        assert said.count("\n") == 1
+    assert not Path("outputs/finetune/no-finetune/last.ckpt").exists()
+    video = next(video_folder.rglob("*.mp4"))
+    shown = ["stage=gradcam", f"ckpt={run}", f"videos=[{video}]", "name=c", "stage.run.passes=2"]
+    assert command([*shown, "trainer=cpu", "trainer.threads=1"]) == 0
+    content = json.loads(Path("outputs/gradcam/c/gradcam.json").read_text())
+    assert content["networks"][0]["layer"] == "blocks.5.norm1"

@@ -17,6 +17,11 @@ from vclr_lightning.models.network_spec import (
 )
 from vclr_lightning.models.trusted_networks import trusted_spec
 
+_SIZE = (
+    "; give backbone.image_size as in its training: positions are interpolated where the pictures "
+    "have another size"
+)
+
 
 def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]:
     """Return the file's name of each of the backbone's tensors that the file has.
@@ -38,7 +43,8 @@ def find_backbone(checkpoint: Checkpoint, backbone: nn.Module) -> dict[str, str]
         )
     for name, source in found.items():
         if problem := shape_problem(checkpoint, source, target[name]):
-            raise UserError(problem + _fitting(checkpoint))
+            hint = _SIZE if name.endswith("pos_embed") else ""
+            raise UserError(problem + (_fitting(checkpoint) or hint))
     _check_eps(checkpoint, backbone)
     begun = {name.partition(".")[0] for name in found}
     if not any(name.endswith("running_mean") for name in checkpoint.tensors):
