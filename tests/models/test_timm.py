@@ -121,9 +121,11 @@ def test_a_size_that_a_transformer_cannot_take_is_one_sentence() -> None:
     with pytest.raises(UserError, match="built for pictures of 64 pixels, and these have 96 x 96"):
         relative(torch.zeros(1, 3, 96, 96))
     # Trained at a size that leaves a rest, it goes on without the option that forbids one.
-    odd = TimmBackbone(name="test_vit", image_size=72).eval()
+    odd = TimmBackbone(name="vit_tiny_patch16_224", image_size=72).eval()
     assert not odd.interpolates
-    assert odd(torch.zeros(1, 3, 72, 72)).shape == (1, 64)
+    assert odd(torch.zeros(1, 3, 72, 72)).shape == (1, 192)
+    with pytest.raises(UserError, match="multiple of 16"):
+        TimmBackbone(name="test_vit", image_size=72)(torch.zeros(1, 3, 72, 72))
 
 
 def test_a_transformer_is_built_for_the_size_of_the_pictures() -> None:
@@ -173,9 +175,7 @@ def test_timm_s_own_weights_are_initial_weights(tmp_path: Path) -> None:
 def test_weights_of_another_size_say_how_they_are_taken(tmp_path: Path) -> None:
     theirs = timm.create_model("test_vit", pretrained=False, num_classes=0, img_size=64)
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    with pytest.raises(
-        UserError, match=r"pos_embed .*give backbone\.image_size as in"
-    ):
+    with pytest.raises(UserError, match=r"pos_embed .*give backbone\.image_size as in"):
         load_initial_weights(TimmBackbone(name="test_vit", image_size=96), tmp_path / "timm.pth")
     backbone = TimmBackbone(name="test_vit", image_size=64)
     load_initial_weights(backbone, tmp_path / "timm.pth")

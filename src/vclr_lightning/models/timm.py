@@ -117,14 +117,14 @@ class TimmBackbone(WrappedBackbone):
         return features
 
     def _check_size(self, height: int, width: int) -> None:
-        if not self._fixed or (height, width) == (self.image_size, self.image_size):
-            return
-        if not self.interpolates:
+        if self._fixed and not self.interpolates:
+            if (height, width) == (self.image_size, self.image_size):
+                return
             raise UserError(
                 f"{self._name} was built for pictures of {self.image_size} pixels, and "
                 f"these have {height} x {width}; give the same image_size to both"
             )
-        if height % (patch := _patch(self.net)) or width % patch:
+        if self.interpolates and (height % (patch := _patch(self.net)) or width % patch):
             raise UserError(
                 f"{self._name} takes pictures of whole patches of {patch} pixels, and these have "
                 f"{height} x {width}; give an image_size that is a multiple of {patch}"
@@ -152,7 +152,8 @@ def _create(name: str, options: dict[str, Any], *, built_for_size: bool) -> tupl
         else:
             if options["img_size"] % _patch(net) == 0:
                 return net, True
-    return create(**options), False
+    net = create(**options)
+    return net, built_for_size and bool(getattr(net, "dynamic_img_size", False))
 
 
 def _patch(net: Any) -> int:
