@@ -97,18 +97,15 @@ def finetune(
 
     Returns:
         Of the test videos ``top1``, ``top5`` with more than five classes, ``mean_class``, and their
-        chance levels; ``train/videos``, ``test/videos`` and ``test/left_out``; and what training
-        logged.
+        chance levels; ``train/videos``, ``test/videos`` and ``test/left_out``; and training's log.
 
     Raises:
-        UserError: the weights do not fit, videos have no labels or more classes than the
-            classifier, or whatever a part of the run finds wrong.
+        UserError: weights or labels do not fit, or whatever a part of the run finds wrong.
     """
     split = None if test is None else _test_split(data, test_split)
     table = None if split is None else data.split(split)
     classes = classes_of(data.train, table, num_classes=num_classes)
-    whole = len(data.train)
-    data.train = labelled_only(data.train)
+    whole, data.train = len(data.train), labelled_only(data.train)
     notes = list(classes.notes)
     if recipe is not None and recipe.batch_size != data.batch_size:
         notes.append(
