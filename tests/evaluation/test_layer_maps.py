@@ -18,7 +18,7 @@ from vclr_lightning.evaluation import frame_encoder
 from vclr_lightning.evaluation.layer_maps import WatchedForward, watched_forward
 from vclr_lightning.evaluation.layers import default_layer, find_layer, layer_gradients
 from vclr_lightning.models import TorchvisionMViT, TorchvisionSwin, TSMResNet, WrappedBackbone
-from vclr_lightning.modules.layer_outputs import layer_outputs
+from vclr_lightning.modules.encoding import layer_outputs
 
 
 def vit(*, registers: int = 0, token: bool = True, pool: str = "token") -> nn.Module:
@@ -244,7 +244,7 @@ def test_an_objective_reads_tokens_as_a_map(named: str) -> None:
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         x = torch.randn(2, 3, 32, 32)
-        with layer_outputs(network, [named]) as outputs:
+        with layer_outputs(network, x, [named]) as outputs:
             network(x)
             maps = outputs(named)
         net = network.net

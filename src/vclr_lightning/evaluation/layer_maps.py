@@ -155,13 +155,12 @@ class WatchedForward:
 
 
 @contextmanager
-def watched_forward(network: nn.Module, x: Tensor | None = None) -> Iterator[WatchedForward]:
+def watched_forward(network: nn.Module) -> Iterator[WatchedForward]:
     """Yield what the last forward within the block was given and said.
 
     Args:
         network: called within the block, with images or clips; ``num_prefix_tokens`` of it, or of
             the network that it wraps, says how many tokens stand before those of positions.
-        x: its input, where another of its methods is called.
     """
     net = getattr(network, "net", network)  # in a wrapper
     prefix, order = (getattr(net, name, None) for name in ("num_prefix_tokens", "output_fmt"))
@@ -171,9 +170,6 @@ def watched_forward(network: nn.Module, x: Tensor | None = None) -> Iterator[Wat
         channels_last=str(order) == "NHWC" if order is not None or not attends else None,
         tokens=attends or isinstance(prefix, int),
     )
-
-    if x is not None:
-        watched.count, watched.size = len(x), tuple(x.shape[2:])
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim in (_IMAGES, _CLIPS):
