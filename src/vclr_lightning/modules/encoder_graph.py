@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from vclr_lightning.core import distributed
@@ -30,6 +31,7 @@ from vclr_lightning.modules.momentum_encoder import (
     check_batches,
     check_encoders,
 )
+from vclr_lightning.modules.trainer_checks import warn_of_slow_statistics
 from vclr_lightning.objectives.base import Objective
 
 Follower = tuple[str, nn.Module, nn.Module]
@@ -113,6 +115,18 @@ class EncoderGraph:
         """
         encoder = self.networks[name]
         return resolve_mode(self.momentum[name].batchnorm, world_size=world_size, encoder=encoder)
+
+    def check(self, trainer: Trainer) -> None:
+        """Check BatchNorm of momentum encoders in a trainer, and warn of slow statistics of others.
+
+        Raises:
+            UserError: BatchNorm of one cannot work on the trainer's ranks.
+        """
+        for name, network in self.networks.items():
+            if name in self.momentum:
+                self.mode(name, world_size=trainer.world_size)
+            else:
+                warn_of_slow_statistics(trainer, network)
 
     def encode(self, forward: Forward, clips: Tensor, *, keys: tuple[Key, ...]) -> Encoded:
         """Encode one BatchNorm batch of a step; ``keys`` are those of the step's random numbers."""

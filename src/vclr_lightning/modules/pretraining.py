@@ -33,7 +33,6 @@ from vclr_lightning.modules.trainer_checks import (
     check_trainable,
     check_trainer,
     warn_of_long_queues,
-    warn_of_slow_statistics,
 )
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 
@@ -206,11 +205,7 @@ class PretrainModule(MetricAveragingModule):
         self.train()  # Lightning leaves modes as they are
         modes = {one.batchnorm for one in self._graph.momentum.values()}
         check_trainer(self.trainer, device=self.device, synchronised="sync" in modes)
-        for name, network in self.encoders.items():
-            if name in self._graph.momentum:
-                self._graph.mode(name, world_size=self.trainer.world_size)
-            else:
-                warn_of_slow_statistics(self.trainer, network)
+        self._graph.check(self.trainer)
         self._unchecked = True
         self._pending.drop()
 
