@@ -69,12 +69,13 @@ def check_first_batch(
     """Check that networks can encode a batch; see :func:`check_clip_sizes`.
 
     Args:
-        networks: by name; one that another is a copy of is checked alone.
+        networks: by name; of several of one class the first is checked, as the others are copies.
         reads: names of networks, and of a view that each encodes.
         batch: the first one.
     """
     shapes: dict[type, tuple[nn.Module, set[tuple[int, int]]]] = {}
-    for name, view in reads:
+    order = list(networks)
+    for name, view in sorted(reads, key=lambda read: order.index(read[0])):
         if view in batch["views"]:
             frames, size = batch["views"][view].shape[3:5]
             network = networks[name]
