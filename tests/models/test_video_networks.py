@@ -151,6 +151,19 @@ def test_transformers_are_torchvisions(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(ours.eval()(x), theirs(x))
 
 
+@pytest.mark.parametrize("name", ["r3d_18", "s3d"])
+def test_torchvisions_weights_bring_their_normalisation(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(getattr(tv, name)().state_dict(), tmp_path / "kinetics.pth")
+    loaded: Any = load_backbone(tmp_path / "kinetics.pth")
+    assert loaded.pixel_mean == (0.43216, 0.394666, 0.37645)
+    assert loaded.pixel_std == (0.22803, 0.22145, 0.216989)
+    eps = loaded.spec["bn_eps"]
+    load_initial_weights(TorchvisionVideo(name=name, bn_eps=eps), tmp_path / "kinetics.pth")
+    assert "set module.mean and module.std to keep those of its training" in caplog.text
+
+
 def test_mvit_reads_its_tokens_or_their_average() -> None:
     torch.manual_seed(0)
     token, average = TorchvisionMViT().eval(), TorchvisionMViT(global_pool="avg").eval()

@@ -25,6 +25,7 @@ from vclr_lightning.models.torchvision import (
     VIDEO_NETWORKS,
     TorchvisionResNet,
     TorchvisionVideo,
+    published_pixels,
 )
 from vclr_lightning.models.tsm import TSMResNet
 from vclr_lightning.models.video_transformers import SWINS, TorchvisionMViT, TorchvisionSwin
@@ -141,7 +142,10 @@ def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
         return stored
     # An export records every network.
     exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
-    return {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+    found = {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+    if checkpoint.form == "torchvision" and found.get("name") in VIDEO_NETWORKS:
+        found["_pixels_"] = published_pixels(found["name"])
+    return found
 
 
 def say_recognised(checkpoint: Checkpoint, spec: Mapping[str, Any]) -> None:

@@ -27,6 +27,17 @@ TORCHVISION_S3D = {"bn_momentum": 0.001, "bn_eps": 0.001}
 """BatchNorm of torchvision's S3D, and of this package's in its first versions."""
 
 
+def published_pixels(name: str) -> list[list[float]]:
+    """Return mean and standard deviation of pixels for torchvision's Kinetics weights.
+
+    Example:
+        >>> published_pixels("r3d_18")[0]
+        [0.43216, 0.394666, 0.37645]
+    """
+    preset: Any = torchvision.models.get_model_weights(name)["KINETICS400_V1"].transforms()
+    return [list(preset.mean), list(preset.std)]
+
+
 class _Torchvision(Backbone):
     """The children of a torchvision network, except for its classifier."""
 
