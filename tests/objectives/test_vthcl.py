@@ -170,3 +170,6 @@ def test_requests() -> None:
     assert (slow.encoder, slow.views, slow.layer) == ("query", ("slow",), "layer2")
     assert (fast.encoder, fast.views, fast.layer) == ("fast", ("fast",), "layer2")
     assert len(vthcl.requests()) == 6
+    fewer = _objective(stages={"layer3": None, "layer4": [8, 4]})
+    assert sorted(fewer.requests()) == ["layer4.fast", "layer4.slow"]
+    assert sorted(fewer.banks) == ["layer4_fast", "layer4_slow"]

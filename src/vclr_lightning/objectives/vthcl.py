@@ -46,7 +46,8 @@ class VTHCL(Objective):
         num_features: features of the backbone, which are those of the last stage; not used.
         slow: the view of the slow pathway, as :meth:`Request.of` describes it, less its layer.
         fast: the view of the fast pathway.
-        stages: features of the slow and of the fast network, by the layer that is read.
+        stages: features of the slow and of the fast network, by the layer that is read; ``None``
+            leaves a layer out.
         weights: of the stages; 1 by default.
         embedding_dim: size of the embeddings.
         negatives: rows drawn for each query.
@@ -74,7 +75,7 @@ class VTHCL(Objective):
         num_features: int,
         slow: str = "slow",
         fast: str = "fast:fast",
-        stages: Mapping[str, Sequence[int]] = R50_STAGES,
+        stages: Mapping[str, Sequence[int] | None] = R50_STAGES,
         weights: Mapping[str, float] | None = None,
         embedding_dim: int = 128,
         negatives: int = 16384,
@@ -85,15 +86,16 @@ class VTHCL(Objective):
     ) -> None:
         super().__init__()
         self.temperature = check_temperature(temperature)
-        if not stages or negatives < 1:
-            raise UserError(f"stages={dict(stages)} and negatives={negatives} must not be empty")
-        if unknown := sorted(set(weights or {}) - set(stages)):
-            raise UserError(f"weights has {', '.join(unknown)}, but stages {', '.join(stages)}")
+        used = {layer: sizes for layer, sizes in stages.items() if sizes is not None}
+        if not used or negatives < 1:
+            raise UserError(f"stages={used} and negatives={negatives} must not be empty")
+        if unknown := sorted(set(weights or {}) - set(used)):
+            raise UserError(f"weights has {', '.join(unknown)}, but stages {', '.join(used)}")
         self.views = {"slow": slow, "fast": fast}
-        self.stages = {layer: (weights or {}).get(layer, 1.0) for layer in stages}
+        self.stages = {layer: (weights or {}).get(layer, 1.0) for layer in used}
         self.negatives, self.seed = negatives, seed
         self.heads, self.banks = nn.ModuleDict(), nn.ModuleDict()
-        for layer, sizes in stages.items():
+        for layer, sizes in used.items():
             for pathway, size in zip(("slow", "fast"), sizes, strict=True):
                 name = _name(layer, pathway)
                 self.heads[name] = nn.Linear(size, embedding_dim)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -35,6 +37,8 @@ from vclr_lightning.data.transforms.augmentation import sample_jitter
 from vclr_lightning.data.transforms.clip_steps import Frames, as_frames, as_planes
 
 Picture = NDArray[np.uint8]
+REFERENCE = Path(__file__).parents[2] / "reference" / "g15_clip_nce.json"
+FIGURES = json.loads(REFERENCE.read_text())["pair_augmentation"]
 NONE: dict[str, Any] = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
 
@@ -284,6 +288,13 @@ def test_pairs_of_coclr() -> None:
     two = {(q, 1, k, 2): chance[q] * chance[k] / 2 for q in chance for k in chance}
     expected = one | two
     assert set(seen) == set(expected)
+    recorded = {  # of the authors' code: query, key, the query's clip from 0
+        (q == "base", int(which) + 1, k == "base", int(which) + 1 if kind == "same" else 2): share
+        for kind, q, k, which, share in (
+            (*name.split(), share) for name, share in FIGURES["fraction"].items()
+        )
+    }
+    assert recorded == pytest.approx(expected, abs=0.004)  # of 200000 pairs
     counts = [seen[key] for key in expected]
     assert stats.chisquare(counts, [8000 * p for p in expected.values()]).pvalue > 1e-4
 
