@@ -213,6 +213,34 @@ def test_tsm_is_a_2d_network_with_shifts(tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(clips))(x), expected)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: TSMResNet(name="resnet18"),
+        TorchvisionSwin,
+        TorchvisionMViT,
+        lambda: TorchvisionMViT(global_pool="avg"),
+        lambda: TorchvisionVideo(name="s3d"),
+        lambda: PaceResNet(factored=True),
+        lambda: SlowFastPathway(width=8, stem_frames=5, temporal_from=1),
+        lambda: ResNet2d3d(track_running_stats=False),
+    ],
+)
+def test_every_parameter_is_trained_in_either_memory_format(
+    build: Callable[[], Backbone],
+) -> None:
+    torch.manual_seed(0)
+    backbone = build().double().eval()
+    x = torch.rand(2, 3, 8, 32, 32, dtype=torch.float64)
+    features = backbone(x)
+    features.square().sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    backbone.to(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        again = backbone(x.contiguous(memory_format=torch.channels_last_3d))
+    torch.testing.assert_close(again, features.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_a_factored_convolution_is_two() -> None:
     torch.manual_seed(0)
     backbone = PaceResNet(factored=True).double().eval()

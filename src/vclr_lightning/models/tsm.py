@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,14 @@ class TSMResNet(TorchvisionResNet):
         super().__init__(name=name, small_stem=small_stem, zero_init_residual=zero_init_residual)
         self.shift = TemporalShift(self, divisions=divisions)
         self.clip_dims = 3
+
+    def to(self, *args: Any, memory_format: Any = None, **kwargs: Any) -> Self:
+        """As of any module, with the memory format of clips taken as that of frames."""
+        if memory_format is torch.channels_last_3d:  # which only 3D convolutions have
+            memory_format = torch.channels_last
+        if memory_format is not None:
+            kwargs["memory_format"] = memory_format
+        return super().to(*args, **kwargs)
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the features before pooling, ``(N, F, T, h, w)``."""
