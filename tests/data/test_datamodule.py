@@ -158,11 +158,11 @@ def test_views_that_the_module_misses_are_named(make: Make) -> None:
 class Reading:
     """An objective, as far as data go."""
 
-    def __init__(self, *views: str, targets: tuple[str, ...] = ()) -> None:
-        self.views, self.needed = views, targets
+    def __init__(self, *views: str, targets: tuple[str, ...] = (), rows: str | None = None) -> None:
+        self.views, self.needed, self.rows = views, targets, rows
 
     def requests(self) -> dict[str, Request]:
-        return {"read": Request("query", self.views)}
+        return {"read": Request("query", self.views, rows=self.rows)}
 
     def targets(self) -> tuple[str, ...]:
         return self.needed
@@ -180,6 +180,11 @@ class Reading:
             Reading("anchor", targets=("shuffled", "pace")),
             "nothing makes the target pace, which objective.objectives.mine reads; samplers and "
             "transforms make anchor_order, positive_order, shuffled",
+        ),
+        (
+            Reading("anchor", rows="x4"),
+            "nothing draws the rows x4, which objective.objectives.mine reads; samplers draw x1, "
+            "x2, x3",
         ),
     ],
 )

@@ -141,11 +141,15 @@ def test_what_cannot_be_left_to_the_device_is_refused(
         finetuned.draw_with(
             samplers={"tuples": TupleSampler()}, transform=FinetuneTransform(size=32)
         )
-    for options in (
-        {"transform": FinetuneTransform(size=32)},
-        {"transform": PretrainTransform(size=32), "replace": False},
+    whole = FinetuneTransform(size=32)
+    own = dict.fromkeys(("anchor", "positive", "second", "extra"), whole)
+    with pytest.raises(UserError, match="not for the transforms of anchor, positive, second, w"):
+        make(augment="device", transforms=own).train_dataloader()
+    for options, message in (
+        ({"transform": whole}, "is not for the transforms of anchor, positive, second, which only"),
+        ({"transform": PretrainTransform(size=32), "replace": False}, "begin_only needs replace"),
     ):
-        with pytest.raises(UserError, match="begin_only needs a transform with begin"):
+        with pytest.raises(UserError, match=message):
             VideoDataset(
                 manifest=manifest,
                 reader=reader,

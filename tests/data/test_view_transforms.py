@@ -213,8 +213,14 @@ def test_a_transform_is_tried_before_anything_is_loaded(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"transforms": {"clip": None}}, "transforms names clip, which no sampler yields; there"),
-        ({"share": {"clip": "k"}}, r"share names clip, which no sampler yields; .* anchor, extra"),
+        (
+            {"transforms": {"clip": None}},
+            r"transforms \(objective.transforms\) names clip, which no sampler yields; there",
+        ),
+        (
+            {"share": {"clip": "k"}},
+            r"share \(objective.share\) names clip, which no sampler yields; .* anchor, extra",
+        ),
     ],
 )
 def test_views_that_there_are_not_are_named(make: Make, changes: Any, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.core.types import Draw, ViewSpec
-from vclr_lightning.data.loading.views import ViewPlan
+from vclr_lightning.data.loading.views import ViewPlan, long_enough
+from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.sampling import Prefixed, TupleSampler
 
@@ -131,6 +133,24 @@ def test_what_cannot_be_batched_is_the_samplers_fault() -> None:
 
     with pytest.raises(CodeFault, match=r"Worded .* fails: TypeError: targets pace holds <U4, not"):
         ViewPlan({"worded": Worded("clip")})
+
+
+def test_what_the_index_says_of_a_video_s_length(tmp_path: Path) -> None:
+    plan = ViewPlan({"long": Long("long")})  # 80 frames
+    rows = [
+        Row(path="a.mp4", num_frames=79),
+        Row(path="b.mp4", num_frames=80),
+        Row(path="c.mp4"),
+        Row(path="d.mp4", num_frames=79, exact=True),
+        Row(path="e.mp4", num_frames=500, fps=10.0, start=1.0, end=8.9),
+        Row(path="f.mp4", num_frames=500, fps=10.0, start=1.0, end=9.0),
+        Row(path="g.mp4", num_frames=500, start=1.0, end=8.9),
+        Row(path="h.mp4", fps=10.0, start=1.0, end=8.9),
+    ]
+    table = Manifest.load(write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path)))
+    long = [table.path(i).stem for i, kept in enumerate(long_enough(table, plan)) if kept]
+    assert long == ["b", "c", "f", "g"]
+    assert long_enough(table, ViewPlan({"a": OneFrame("single")})).all()
 
 
 class Promising(OneFrame):

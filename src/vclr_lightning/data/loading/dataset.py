@@ -136,11 +136,20 @@ class VideoDataset(Dataset[TrainingSample]):
                 f"nothing makes the target {named(missing, readers)}; samplers and transforms make "
                 f"{', '.join(sorted(made)) or 'none'}"
             )
+        rows = {read[1:-1]: by for read, by in (readers or {}).items() if read[0] == "["}
+        if missing := sorted(set(rows) - self.views.rows):
+            raise UserError(
+                f"nothing draws the rows {named(missing, rows)}; samplers draw "
+                f"{', '.join(sorted(self.views.rows)) or 'none'}"
+            )
         self._seed = seed
         self._replace = replace
         if begin_only and not (self.transforms.begun and replace):
             raise UserError(
-                "begin_only needs a transform with begin() and finish(), and replace=True"
+                "augment='device' (begin_only) is not for the transforms of "
+                f"{', '.join(self.views.specs)}, which only the workers compute; take 'torch'"
+                if replace
+                else "begin_only needs replace=True"
             )
         self._max_attempts = max_attempts
 

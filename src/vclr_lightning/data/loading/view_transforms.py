@@ -200,6 +200,6 @@ def check_views(given: Mapping[str, Any] | None, views: Sequence[str], key: str)
     """Raise :class:`UserError` if ``given`` names a view that there is not."""
     if unknown := sorted(set(given or ()) - set(views)):
         raise UserError(
-            f"{key} names {', '.join(unknown)}, which no sampler yields; there are the views "
-            f"{', '.join(sorted(views))}"
+            f"{key} (objective.{key}) names {', '.join(unknown)}, which no sampler yields; "
+            f"there are the views {', '.join(sorted(views))}"
         )

@@ -36,7 +36,7 @@ class ViewPlan:
 
     Attributes:
         specs: the views that are read, in the order of the samplers, without views of 0 clips.
-        targets: names of the targets that the samplers called give.
+        targets, rows: names of the targets and rows that the samplers called give.
         min_frames: frames that a video must have for all samplers called.
 
     Raises:
@@ -69,6 +69,7 @@ class ViewPlan:
         self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self.min_frames = 1
         self.targets: frozenset[str] = frozenset()
+        self.rows: frozenset[str] = frozenset()
         specs: dict[str, ViewSpec] = {}
         owners: dict[tuple[str, str], str] = {}
         for name, sampler in samplers.items():
@@ -79,6 +80,7 @@ class ViewPlan:
                 self._samplers[name], self._shapes[name] = sampler, _shapes(drawn)
                 self.min_frames = max(self.min_frames, _least(sampler))
                 self.targets |= drawn.targets.keys()
+                self.rows |= drawn.rows.keys()
         names = set(specs) if needed is None else set(needed)
         if missing := sorted(names - set(specs)):
             raise UserError(
@@ -132,7 +134,7 @@ class ViewPlan:
 
 
 def readers_of(module: object) -> dict[str, str]:
-    """Return which objectives of a module read each view and target, as configuration keys.
+    """Return which objectives of a module read each view, target and rows, as configuration keys.
 
     Example:
         >>> readers_of(object())
@@ -140,10 +142,12 @@ def readers_of(module: object) -> dict[str, str]:
     """
     found: dict[str, list[str]] = {}
     for name, objective in dict(getattr(module, "objectives", {})).items():
-        views = (view for request in objective.requests().values() for view in request.views)
-        for read in dict.fromkeys((*views, *getattr(objective, "targets", tuple)())):
+        requests = objective.requests().values()
+        names = [view for request in requests for view in request.views]
+        names += [f"[{request.rows}]" for request in requests if request.rows is not None]
+        for read in dict.fromkeys((*names, *getattr(objective, "targets", tuple)())):
             found.setdefault(read, []).append(f"objective.objectives.{name}")
-    return {read: " and ".join(names) for read, names in found.items()}
+    return {read: " and ".join(keys) for read, keys in found.items()}
 
 
 def named(missing: Collection[str], readers: Mapping[str, str] | None) -> str:
@@ -158,11 +162,20 @@ def named(missing: Collection[str], readers: Mapping[str, str] | None) -> str:
 
 
 def long_enough(table: VideoTable, plan: ViewPlan) -> NDArray[np.bool_]:
-    """Return which videos have as many frames as the samplers need, as far as that is known."""
+    """Return which rows have as many frames as the samplers need, as far as their index says.
+
+    It may be a few frames off; rows of unknown length count as long enough.
+    """
     if plan.min_frames == 1:
         return np.ones(len(table), dtype=bool)
-    counts = (table.num_frames(row) for row in range(len(table)))
-    return np.array([count is None or count >= plan.min_frames for count in counts], dtype=bool)
+    if hasattr(table, "column"):
+        counts = np.asarray(table.column("num_frames"), np.float64)
+        seconds = table.column("end") - table.column("start")  # of parts of files
+        counts = np.fmin(counts, np.ceil(seconds * table.column("fps")))
+    else:
+        known = (table.num_frames(row) for row in range(len(table)))
+        counts = np.array([np.nan if count is None else count for count in known])
+    return ~(counts < plan.min_frames)  # a number that is not known is not below
 
 
 def _tried(name: str, sampler: Sampler) -> Draw:
