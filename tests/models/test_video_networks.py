@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from torchvision.ops import StochasticDepth
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import (
     C3D,
+    S3DG,
     Backbone,
     PaceResNet,
     ResNet2d3d,
@@ -61,6 +63,7 @@ from vclr_lightning.models.tsm import TemporalShift
         (C3D, 27_661_440, (16, 112), (512, 2, 7, 7)),
         (PaceResNet, 14_361_792, (16, 112), (512, 2, 7, 7)),
         (lambda: PaceResNet(factored=True), 14_365_303, (16, 112), (512, 2, 7, 7)),
+        (S3DG, 9_125_072, (64, 224), (1024, 8, 7, 7)),
         (lambda: TSMResNet(name="resnet50"), 23_508_032, (8, 224), (2048, 8, 7, 7)),
     ],
     ids=[
@@ -73,6 +76,7 @@ from vclr_lightning.models.tsm import TemporalShift
         "c3d",
         "r3d10",
         "r2plus1d10",
+        "s3dg",
         "tsm50",
     ],
 )
@@ -213,6 +217,51 @@ def test_tsm_is_a_2d_network_with_shifts(tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(clips))(x), expected)
 
 
+def test_s3dg_gates_every_branch_and_pools_with_zeros_behind() -> None:
+    torch.manual_seed(0)
+    backbone = S3DG().double().eval()
+    state = backbone.state_dict()
+    x = torch.rand(1, 3, 5, 40, 40, dtype=torch.float64)
+
+    def layer(x: Tensor, name: str, **how: Any) -> Tensor:
+        y = conv3d(x, state[f"{name}.0.weight"], **how)
+        mean, var, weight, bias = (
+            state[f"{name}.1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return relu(batch_norm(y, mean, var, weight, bias))
+
+    def separable(x: Tensor, name: str) -> Tensor:
+        return layer(layer(x, f"{name}.0", padding=(0, 1, 1)), f"{name}.1", padding=(1, 0, 0))
+
+    def gate(x: Tensor, name: str) -> Tensor:
+        scores = state[f"{name}.fc.weight"] @ x.mean((2, 3, 4))[0] + state[f"{name}.fc.bias"]
+        return x / (1 + torch.exp(-scores))[None, :, None, None, None]
+
+    def pool(x: Tensor) -> Tensor:  # 3 x 3 at even positions, zeros below and to the right
+        height, width = (math.ceil((side - 2) / 2) + 1 for side in x.shape[3:])
+        padded = x.new_zeros(*x.shape[:3], 2 * height + 1, 2 * width + 1)
+        padded[..., : x.shape[3], : x.shape[4]] = x
+        return padded.unfold(3, 3, 2).unfold(4, 3, 2).amax((5, 6))
+
+    y = layer(x, "stem", stride=2, padding=(1, 3, 3))
+    y = separable(layer(pool(y), "layer1.1"), "layer1.2")
+    y = pool(gate(y, "layer1.3"))
+    branches = [
+        layer(y, "layer2.1.branch0.0"),
+        separable(layer(y, "layer2.1.branch1.0.0"), "layer2.1.branch1.0.1"),
+        separable(layer(y, "layer2.1.branch2.0.0"), "layer2.1.branch2.0.1"),
+        layer(max_pool3d(y, 3, 1, 1), "layer2.1.branch3.0.1"),
+    ]
+    expected = torch.cat(
+        [gate(branch, f"layer2.1.branch{i}.1") for i, branch in enumerate(branches)], dim=1
+    )
+    layers: Any = backbone
+    with torch.no_grad():
+        found = layers.layer2[1](layers.layer2[0](layers.layer1(layers.stem(x))))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert all(n.eps == 1e-5 for n in backbone.modules() if isinstance(n, nn.BatchNorm3d))
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -222,6 +271,7 @@ def test_tsm_is_a_2d_network_with_shifts(tmp_path: Path) -> None:
         lambda: TorchvisionMViT(global_pool="avg"),
         lambda: TorchvisionVideo(name="s3d"),
         lambda: PaceResNet(factored=True),
+        S3DG,
         lambda: SlowFastPathway(width=8, stem_frames=5, temporal_from=1),
         lambda: ResNet2d3d(track_running_stats=False),
     ],

@@ -42,6 +42,7 @@ ONE_STEP = {
     "r3d18": [*CLIP, "backbone.name=mc3_18"],
     "resnet18": ["backbone.small_stem=true", "image_size=32"],
     "resnet18_2d3d": CLIP,
+    "s3dg": CLIP,
 }
 # Of a class that is above; larger.
 OTHERS = {"as_init", "r2plus1d18", "resnet34_2d3d", "resnet50", "tsm50"}

@@ -4,6 +4,7 @@ from vclr_lightning.models.backbone import Backbone, WrappedBackbone
 from vclr_lightning.models.export import export_backbone, load_backbone, random_backbone
 from vclr_lightning.models.pace_networks import C3D, PaceResNet
 from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
+from vclr_lightning.models.s3dg import S3DG
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import TinyBackbone
 from vclr_lightning.models.torchvision import TorchvisionResNet, TorchvisionVideo
@@ -14,6 +15,7 @@ from vclr_lightning.models.weights import WeightReport, load_initial_weights
 
 __all__ = [
     "C3D",
+    "S3DG",
     "Backbone",
     "PaceResNet",
     "ResNet2d3d",

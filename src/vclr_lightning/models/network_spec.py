@@ -17,6 +17,7 @@ from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.constructor_calls import import_path, recorded_call
 from vclr_lightning.models.pace_networks import C3D, PaceResNet
 from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
+from vclr_lightning.models.s3dg import S3DG
 from vclr_lightning.models.timm import TimmBackbone
 from vclr_lightning.models.tiny import NORMS, TinyBackbone
 from vclr_lightning.models.torchvision import (
@@ -49,6 +50,7 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
         TorchvisionMViT,
         C3D,
         PaceResNet,
+        S3DG,
     )
 }
 
