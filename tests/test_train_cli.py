@@ -497,6 +497,7 @@ def test_bad_videos_are_replaced_listed_and_at_some_point_too_many(
         ("seed=4294967296", "must be below 4294967296"),
         ("data.reader=abc", "data.reader='abc' must have a _target_"),
         ("monitor=val/foo", "monitor=val/foo is nothing that callbacks.online measures"),
+        ("data.frames_per_clip=4", "the evaluation during training: the 2D backbone takes single"),
         ("+callbacks.foo.bar=1", "callbacks.foo is no callback of Lightning"),
         ("run_dir=afile/x", "afile/x cannot be used: Not a directory"),
     ],

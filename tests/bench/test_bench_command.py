@@ -143,11 +143,16 @@ def test_too_few_videos_are_an_error_before_anything_is_measured(
     assert "12 training videos" in capsys.readouterr().err
 
 
-def test_own_options(video_folder: Path, tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "conf/backbone").mkdir(parents=True)
-    (tmp_path / "conf/backbone/mine.yaml").write_text(
-        "_target_: vclr_lightning.models.TinyBackbone\nwidth: 8\nstages: 1\n"
+def test_own_options_and_the_network_of_the_present_folder(
+    video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])  # as of an installed command
+    (tmp_path / "narrow.py").write_text(
+        "from vclr_lightning.models import TinyBackbone\nclass Narrow(TinyBackbone): ...\n"
     )
+    (tmp_path / "conf/backbone").mkdir(parents=True)
+    own = "_target_: narrow.Narrow\nwidth: 8\nstages: 1\n"
+    (tmp_path / "conf/backbone/mine.yaml").write_text(own)
     arguments = ["--seconds", "1", "--json", "--no-variants", "--config-dir", "conf", "trainer=cpu"]
     run = ["backbone=mine", *TINY[4:], "queue_size=16", "data.num_workers=0"]
     assert main(["bench", *arguments, *run, f"data.root={video_folder}"]) == 0

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: there is no folder {args.out.absolute().parent}")
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; give a file")
+    if os.getcwd() not in sys.path:  # where `python -m` finds the classes of a project
+        sys.path.insert(0, os.getcwd())
     found = benchmark(
         args.overrides, config_dir=args.config_dir, seconds=args.seconds, variants=args.variants
     )

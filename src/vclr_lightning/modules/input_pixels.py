@@ -51,22 +51,30 @@ class Pixels:
                 f"clips need dimensions C, T, H, W after that of the batch; these have "
                 f"{tuple(clips.shape[1:])}: unsqueeze(2) turns images into clips of one frame"
             )
-        if self.clip_dims == 2 and clips.shape[2] != 1:
-            raise UserError(
-                f"the 2D backbone takes single frames, but the data gives clips of "
-                f"{clips.shape[2]} frames; set frames_per_clip=1 or use a 3D backbone"
-            )
-        if self.clip_dims == _3D and clips.shape[2] == 1:
-            raise UserError(
-                "the 3D backbone takes clips, but the data gives single frames; set "
-                "frames_per_clip, such as frames_per_clip=16"
-            )
+        self.check_length(clips.shape[2])
         if self.channels_last:  # rearranged as bytes, before they are floats
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         work = torch.promote_types(dtype, torch.float32)
         mean, std = (_constant(x, work, clips.device) for x in (self.mean, self.std))
         pictures = normalize(clips, mean, std, dtype=dtype)
         return pictures.squeeze(2) if self.clip_dims == 2 else pictures
+
+    def check_length(self, frames: int) -> None:
+        """Check that the encoder takes clips of so many frames.
+
+        Raises:
+            UserError: several frames for a 2D network, or a single one for a 3D network.
+        """
+        if self.clip_dims == 2 and frames != 1:
+            raise UserError(
+                f"the 2D backbone takes single frames, but the data gives clips of {frames} "
+                "frames; set frames_per_clip=1 or use a 3D backbone"
+            )
+        if self.clip_dims == _3D and frames == 1:
+            raise UserError(
+                "the 3D backbone takes clips, but the data gives single frames; set "
+                "frames_per_clip, such as frames_per_clip=16"
+            )
 
 
 def pixels_of(

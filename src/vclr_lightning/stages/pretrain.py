@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,10 @@ def pretrain(
                 f"callbacks.{name} is no callback of Lightning; give it a _target_, or leave it out"
             )
     watching = [callback for callback in callbacks.values() if callback is not None]
-    _check_monitor(monitor, watching, data)
+    online = next((c for c in watching if isinstance(c, OnlineEvaluation)), None)
+    if online is not None:
+        _check_monitor(monitor, online, data)
+        _check_evaluated_clips(module, data)
     fitting = trainer(
         callbacks=watching,
         loggers=[sink for sink in loggers.values() if sink is not None],
@@ -101,14 +104,28 @@ def pretrain(
     return Result(title="Pretraining", numbers=values, page="")
 
 
-def _check_monitor(monitor: str | None, callbacks: Sequence[Callback], data: Any) -> None:
+def _check_evaluated_clips(module: Any, data: Any) -> None:
+    """Refuse clips that the evaluation cannot encode, whatever those of the samplers are.
+
+    Raises:
+        UserError: single frames for a 3D network, or clips for a 2D one.
+    """
+    pixels, frames = getattr(module, "pixels", None), getattr(data, "frames_per_clip", None)
+    if pixels is None or frames is None:  # a module or data of the user's
+        return
+    try:
+        pixels.check_length(frames)
+    except UserError as error:
+        raise UserError(f"the evaluation during training: {error}") from error
+
+
+def _check_monitor(monitor: str | None, online: OnlineEvaluation, data: Any) -> None:
     """Refuse a measure that this run would never log, before anything is trained.
 
     Raises:
         UserError: it needs labels, or an evaluation, that are not there.
     """
-    online = next((c for c in callbacks if isinstance(c, OnlineEvaluation)), None)
-    if online is None or monitor is None or not monitor.startswith("val/"):
+    if monitor is None or not monitor.startswith("val/"):
         return
     measures = {"val/instance_r1": online.instance, "val/knn_r1": online.knn}
     if monitor not in measures:

@@ -78,7 +78,7 @@ class VideoDataModule(LightningDataModule):
             ``transforms``, those for which it is not possible are left as they are.
 
     Attributes:
-        splits, reader, eval_batch_size: see above.
+        splits, reader, frames_per_clip, eval_batch_size: see above.
         finishing_time: seconds spent so far on finishing the augmentation of batches.
 
     Raises:
@@ -148,6 +148,7 @@ class VideoDataModule(LightningDataModule):
             timeout=timeout,
         )
         self._views = views
+        self.frames_per_clip = frames_per_clip
         self._eval_clips: dict[str, Any] = {
             "num_frames": eval_frames,
             "frames_per_clip": frames_per_clip,
