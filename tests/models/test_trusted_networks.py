@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import (
     Backbone,
+    TimmBackbone,
     TinyBackbone,
     TorchvisionResNet,
+    TSMResNet,
     WrappedBackbone,
     export_backbone,
     load_backbone,
@@ -166,6 +168,16 @@ def test_other_arguments_than_those_of_the_training_are_warned_of(
     assert not caplog.messages
     load_backbone(file, Tripled(factor=4.0))
     assert "and this network has factor=4.0" in caplog.messages[-1]
+
+
+def test_networks_of_this_package_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    shifted = export_backbone(TSMResNet(name="resnet18"), tmp_path / "tsm.safetensors")
+    with pytest.raises(UserError, match=r"TorchvisionResNet would compute .*backbone=as_init"):
+        load_backbone(shifted, TorchvisionResNet(name="resnet18"))
+    plain = export_backbone(TorchvisionResNet(name="resnet18"), tmp_path / "plain.safetensors")
+    with pytest.raises(UserError, match="TSMResNet would compute something else"):
+        load_backbone(plain, TSMResNet(name="resnet18"))
+    assert isinstance(load_backbone(plain, TimmBackbone(name="resnet18")), TimmBackbone)
 
 
 def test_unknown_arguments_are_asked_for(tmp_path: Path) -> None:

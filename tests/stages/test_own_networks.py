@@ -28,6 +28,7 @@ from torch import nn
 class Mirrored(nn.Module):
     def __init__(self, depths, scale=1.0):
         super().__init__()
+        assert type(depths) is list
         block = torchvision.models.resnet.BasicBlock
         net = torchvision.models.ResNet(block, depths)
         for name, child in net.named_children():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from importlib import resources
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,8 +21,9 @@ def project_folders() -> list[Path]:
 
     if not HydraConfig.initialized():
         return []
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(s.path) for s in sources if s.provider in _PROVIDERS and s.schema == "file"]
+    own = [s for s in HydraConfig.get().runtime.config_sources if s.provider in _PROVIDERS]
+    packages = [Path(str(resources.files(s.path))) for s in own if s.schema == "pkg"]
+    return [Path(s.path) for s in own if s.schema == "file"] + packages
 
 
 def vouching(cfg: DictConfig, folders: Sequence[Path]) -> AbstractContextManager[None]:

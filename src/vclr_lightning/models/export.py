@@ -19,6 +19,7 @@ from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
 from vclr_lightning.models.match_weights import find_backbone
+from vclr_lightning.models.network_identity import check_identity, unknown_network
 from vclr_lightning.models.network_spec import (
     BACKBONES,
     describe_spec,
@@ -29,12 +30,7 @@ from vclr_lightning.models.network_spec import (
     spec_of,
     weight_shapes,
 )
-from vclr_lightning.models.trusted_networks import (
-    build_backbone,
-    check_identity,
-    trusted_spec,
-    unknown_network,
-)
+from vclr_lightning.models.trusted_networks import build_backbone, trusted_spec
 
 
 def export_backbone(

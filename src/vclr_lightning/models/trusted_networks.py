@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.models.backbone import unwrap
-from vclr_lightning.models.checkpoints import Checkpoint
 from vclr_lightning.models.constructor_calls import import_path
 from vclr_lightning.models.network_spec import (
     BACKBONES,
@@ -22,11 +18,8 @@ from vclr_lightning.models.network_spec import (
     describe_spec,
     set_pixel_statistics,
     spec_arguments,
-    spec_of,
     upgrade_spec,
 )
-
-logger = logging.getLogger(__name__)
 
 _WRAPPER = "vclr_lightning.models.WrappedBackbone"
 _NODES: dict[str, Sequence[Mapping[str, Any]]] = {}  # by import path, as the user wrote them
@@ -104,13 +97,17 @@ def trusted_spec(spec: Mapping[str, Any]) -> dict[str, Any] | None:
     kept = {k: v for k, v in spec.items() if k in ("_target_", "_pixels_") or k[:1] != "_"}
     values = {key: value for key, value in kept.items() if key != "_pixels_"}
     if values.get("_target_") not in BACKBONES:
-        return dict(kept) if "_target_" in kept and not _unknown(spec) and _known(values) else None
+        return (
+            dict(kept)
+            if "_target_" in kept and not lacks_arguments(spec) and _known(values)
+            else None
+        )
     plain = all(v is None or isinstance(v, bool | int | float | str) for v in values.values())
     return dict(upgrade_spec(kept)) if plain and _known(values) else None
 
 
-def _unknown(spec: Any) -> bool:
-    """Whether arguments of a network are not recorded."""
+def lacks_arguments(spec: Any) -> bool:
+    """Whether arguments of a network, or of one in it, are not recorded."""
     return any("_arguments_" in one for one in _targets(spec))
 
 
@@ -195,53 +192,3 @@ def _targets(node: Any) -> Iterator[Mapping[str, Any]]:
     )
     for child in children:
         yield from _targets(child)
-
-
-def check_identity(checkpoint: Checkpoint, backbone: nn.Module) -> None:
-    """Refuse weights of a user's own class in a network of another one, whose names they share.
-
-    Other arguments than those of the training are warned of.
-
-    Raises:
-        UserError: the file records another class.
-    """
-    stated, own = checkpoint.spec, spec_of(backbone)
-    net = type(unwrap(backbone))
-    recorded = str(stated.get("_class_") or stated.get("net", stated).get("_target_"))
-    known = not stated or stated["_target_"] in BACKBONES
-    if not known and recorded.rpartition(".")[2] not in {kind.__name__ for kind in net.__mro__}:
-        raise UserError(
-            f"{checkpoint.path} holds weights of {describe_spec(stated)}, from which "
-            f"{net.__name__} would compute something else; {_how_to_name(stated)}"
-        )
-    if "_arguments_" in (stated | own) or stated.get("_target_") != own.get("_target_"):
-        return
-    changed = [k for k in stated if k[:1] != "_" and k in own and own[k] != stated[k]]
-    if changed:
-        logger.warning(
-            "%s was trained as %s, and this network has %s; without backbone it is the first",
-            *(checkpoint.path, describe_spec(stated), ", ".join(f"{k}={own[k]}" for k in changed)),
-        )
-
-
-def unknown_network(path: str | Path, spec: Mapping[str, Any]) -> UserError:
-    """Return the error for a file whose network may not be built, or is not known."""
-    what = describe_spec(spec) if spec else "a network that is not recognised"
-    if spec:
-        lacks = _unknown(spec)
-        what += (
-            ", whose arguments it does not record" if lacks else ", none of this package's networks"
-        )
-    return UserError(f"{path} holds weights of {what}; {_how_to_name(spec)}")
-
-
-def _how_to_name(spec: Mapping[str, Any]) -> str:
-    if not spec or _unknown(spec):
-        return (
-            "build it and pass it as backbone=; in a command, name its class in "
-            "conf/backbone/NAME.yaml and give --config-dir conf backbone=NAME"
-        )
-    return (
-        "give --config-dir FOLDER of the project whose backbone/NAME.yaml names it, or in Python "
-        "call register_backbone, or build it and pass it as backbone="
-    )

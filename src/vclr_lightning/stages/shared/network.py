@@ -20,8 +20,9 @@ from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import read_checkpoint
 from vclr_lightning.models.export import check_spec
 from vclr_lightning.models.match_weights import find_backbone
+from vclr_lightning.models.network_identity import unknown_network
 from vclr_lightning.models.network_spec import NODE, known_spec, say_recognised, weight_shapes
-from vclr_lightning.models.trusted_networks import trusted_spec, unknown_network
+from vclr_lightning.models.trusted_networks import trusted_spec
 from vclr_lightning.models.weights import group_names
 from vclr_lightning.stages.shared.finetuned import is_finetuned, load_finetuned
 
@@ -171,7 +172,7 @@ def network_from_node(node: str) -> nn.Module:
         UserError: it gives no network.
     """
     spec = json.loads(node)
-    network = instantiate(spec)
+    network = instantiate({"_convert_": "all", **spec})  # plain lists and dictionaries
     if not isinstance(network, nn.Module):
         raise UserError(
             f"backbone._target_={spec['_target_']} gives a {type(network).__name__}, no nn.Module"
