@@ -32,12 +32,11 @@ def check_identity(checkpoint: Checkpoint, backbone: nn.Module) -> None:
     stated, own = checkpoint.spec, spec_of(backbone)
     net = type(unwrap(backbone))
     recorded = str(stated.get("_class_") or stated.get("net", stated).get("_target_"))
-    other = recorded.rpartition(".")[2] not in {kind.__name__ for kind in net.__mro__}
-    if other and stated.get("_target_") in BACKBONES:
+    other = recorded.rpartition(".")[2] != net.__name__  # modules may move
+    if other and recorded in BACKBONES:
         both = {recorded, str(own["_target_"])}
-        other = (
-            both <= BACKBONES.keys() and not both <= _ALIKE and _same_shapes(checkpoint, backbone)
-        )
+        other = both <= BACKBONES.keys() and not both <= _ALIKE
+        other = other and _same_shapes(checkpoint, backbone)
     if stated and other:
         raise UserError(
             f"{checkpoint.path} holds weights of {describe_spec(stated)}, from which "
