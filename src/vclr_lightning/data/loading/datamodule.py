@@ -270,7 +270,7 @@ class VideoDataModule(LightningDataModule):
             dataset = VideoDataset(
                 manifest=manifest,
                 reader=self.reader,
-                samplers={"pair": sampler},
+                samplers={"pair_sampler": sampler},
                 transform=self._transform,
                 views=views,
                 seed=self.seed,
