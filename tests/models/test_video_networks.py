@@ -390,7 +390,10 @@ def test_the_authors_checkpoints_load_by_name(prefix: str, tmp_path: Path) -> No
     torch.save({"epoch": 1, "net": "resnet18", "state_dict": state}, tmp_path / "dpc.pth.tar")
     report = load_initial_weights(ours, tmp_path / "dpc.pth.tar")
     assert len(report.loaded) == len(theirs.state_dict())
-    assert all(torch.equal(t, ours.state_dict()[n]) for n, t in theirs.state_dict().items())
+    loaded = load_backbone(tmp_path / "dpc.pth.tar", ResNet2d3d())
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor, ours.state_dict()[name])
+        assert torch.equal(tensor, loaded.state_dict()[name])
 
 
 def test_weights_without_running_statistics_start_them_afresh(tmp_path: Path) -> None:
