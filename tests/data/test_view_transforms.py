@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,14 +214,13 @@ def test_a_transform_is_tried_before_anything_is_loaded(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"transforms": {"clip": None}},
-            r"transforms \(objective.transforms\) names clip, which no sampler yields; there",
-        ),
-        (
-            {"share": {"clip": "k"}},
-            r"share \(objective.share\) names clip, which no sampler yields; .* anchor, extra",
-        ),
+        ({"transforms": {"clip": Rotated()}}, "transforms names clip, which no sampler yields; t"),
+        ({"transforms": {"anchor": None}}, "transforms.anchor is null, not a transform; give it"),
+        ({"transforms": ["anchor"]}, "transforms must be a mapping from names to transforms, not"),
+        ({"transforms": {"anchor": partial(Rotated)}}, "leave out its _partial_"),
+        ({"share": {"anchor": 1.5}}, "share.anchor is 1.5, not a sharing key; give it a word"),
+        ({"share": ["anchor"]}, "share must be a mapping from names to sharing keys, not"),
+        ({"share": {"clip": "k"}}, r"share names clip, which no sampler yields; .* anchor, extra"),
     ],
 )
 def test_views_that_there_are_not_are_named(make: Make, changes: Any, message: str) -> None:

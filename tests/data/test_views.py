@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ class Promising(OneFrame):
     ("samplers", "needed", "message"),
     [
         ({}, None, "samplers={} must be samplers by name"),
-        ([TupleSampler()], None, "must be samplers by name, at least one"),
+        ([TupleSampler()], None, "samplers must be a mapping from names to samplers, not"),
+        ({"a": None}, None, "samplers.a is null, not a sampler; give it a _target_, or leave it"),
+        ({"a": partial(TupleSampler)}, None, "samplers.a is of type .*; leave out its _partial_"),
         (
             {"tuples": TupleSampler()},
             {"query", "anchor"},

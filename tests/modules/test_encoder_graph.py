@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -202,8 +203,19 @@ def test_a_request_for_a_layer_changes_no_pooled_feature(
         ),
         ("anchor", {"encoders": {"query": MomentumEncoder()}}, "can't be named 'query'"),
         ("anchor", {"encoders": {"a.b": MomentumEncoder()}}, "can't be named 'a.b'"),
-        ("anchor", {"encoders": {"key": 3}}, "the encoder key is a int; give a network"),
-        ("anchor@layer9", {}, "Network has no layer 'layer9'; it has conv, norm"),
+        ("anchor", {"encoders": {"key": 3}}, "encoders.key is 3, not an encoder; give it a _targ"),
+        ("anchor", {"encoders": {"key": None}}, "encoders.key is null, not an encoder"),
+        ("anchor", {"encoders": ["key"]}, "encoders must be a mapping from names to encoders"),
+        (
+            "anchor",
+            {"encoders": {"key": partial(MomentumEncoder)}},
+            "encoders.key is of type partial, not an encoder; leave out its _partial_",
+        ),
+        (
+            "anchor@layer9",
+            {},
+            "objectives.a reads @layer9: Network has no layer 'layer9'; it has conv",
+        ),
         ("anchor@conv", {"compile": True}, "compiled network's layers cannot be read"),
         ("anchor[x1", {}, "describes no view; write VIEW, "),
         ("", {}, "describes no view"),

@@ -92,11 +92,19 @@ def test_every_group_follows_the_schedule(make_module: Make, fit: Any, make_batc
 @pytest.mark.parametrize(
     ("group", "said"),
     [
-        ({"parameters": "ghost.*"}, "the parameter group mine holds none of the parameters"),
+        ({"parameters": "ghost.*"}, "^the parameter group mine holds none of the parameters"),
         ({"parameters": "*", "lr": -1}, "lr=-1"),
         ({"parameters": "*", "layer_decay": 0}, "layer_decay=0"),
+        ({"parameters": None}, "parameters=None must be a name with wildcards, or a list"),
+        ({"parameters": [1]}, r"parameters=\[1\] must be a name with wildcards, or a list"),
     ],
 )
 def test_what_is_refused(make_module: Make, group: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         make_module(groups={"mine": ParameterGroup(**group)}).configure_optimizers()
+
+
+@pytest.mark.parametrize("groups", [["heads"], {"heads": {"parameters": "objectives.*"}}])
+def test_what_is_no_group_is_refused(make_module: Make, groups: Any) -> None:
+    with pytest.raises(UserError, match=r"optim\.groups.* not"):
+        make_module(groups=groups).configure_optimizers()

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.types import Batch, ObjectiveOutput, Request
 from vclr_lightning.functional.pixels import IMAGENET_MEAN, IMAGENET_STD
 from vclr_lightning.models import TinyBackbone, WrappedBackbone
@@ -518,19 +518,51 @@ def test_maps_without_a_momentum_encoder(make_module: Make, make_batch: MakeBatc
     assert module.query_encoder.calls == [12, 12]  # its features might be another thing
 
 
+def _indexed(out: ObjectiveOutput) -> Any:
+    return ObjectiveOutput(out.loss[99])
+
+
 @pytest.mark.parametrize(
-    "change", [lambda out: None, lambda out: out.loss, lambda out: ObjectiveOutput(out.loss[None])]
+    ("change", "said"),
+    [
+        (lambda out: None, "it returns NoneType, not an ObjectiveOutput"),
+        (lambda out: out.loss, "it returns Tensor, not an ObjectiveOutput"),
+        (lambda out: ObjectiveOutput(out.loss[None]), r"its loss is a tensor \(1,\), not"),
+        (lambda out: ObjectiveOutput(1.0), "its loss is 1.0, not"),
+        (lambda out: ObjectiveOutput(out.loss, {"top1": 0.5}), "its top1 is 0.5, not"),
+        (lambda out: ObjectiveOutput(out.loss, pending={"k": out.loss}), "its pending k is not"),
+        (lambda out: ObjectiveOutput(out.loss.detach()), "depends on no parameter"),
+        (_indexed, "IndexError"),
+    ],
 )
-def test_an_objective_that_gives_no_loss_is_named(
-    make_module: Make, make_batch: MakeBatch, change: Callable[[ObjectiveOutput], Any]
+def test_an_objective_at_fault_is_named(
+    make_module: Make,
+    make_batch: MakeBatch,
+    change: Callable[[ObjectiveOutput], Any],
+    said: str,
 ) -> None:
     class Giving(Dense):
         def forward(self, features: Any, batch: Batch) -> Any:
             return change(super().forward(features, batch))
 
     module = make_module(objectives={"mine": Giving})
-    with pytest.raises(TypeError, match=r"Giving \(mine\) must return an ObjectiveOutput"):
+    with pytest.raises(CodeFault, match=rf"Giving .*fails on the objective mine: .*{said}"):
         module.training_step(make_batch(range(4)), 0)
+
+
+def test_a_commit_at_fault_is_named(make_module: Make, make_batch: MakeBatch, fit: Fit) -> None:
+    class Committing(Dense):
+        def forward(self, features: Any, batch: Batch) -> Any:
+            out = super().forward(features, batch)
+            return ObjectiveOutput(out.loss, pending={"rows": features["features"]})
+
+        def commit(self, pending: Any, step: int) -> None:
+            assert not pending["rows"].requires_grad
+            raise KeyError("rowz")
+
+    module = make_module(objectives={"mine": Committing})
+    with pytest.raises(CodeFault, match=r"Committing .*fails on the objective mine: KeyError"):
+        fit(module, [make_batch(range(4))])
 
 
 class Head(nn.Module):
@@ -673,6 +705,8 @@ def test_queues_that_will_hold_a_video_s_older_keys_are_warned_of(
     ("options", "said"),
     [
         ({"momentum": 1.5}, "momentum=1.5"),
+        ({"momentum": "high"}, "momentum='high' of a momentum encoder must be a number"),
+        ({"momentum": None}, "momentum=None of a momentum encoder must be a number"),
         ({"batchnorm_groups": 0}, "batchnorm_groups=0"),
         ({"chunk": 0}, "chunk=0"),
         ({"batchnorm": "ghost"}, "batchnorm='ghost'"),

@@ -19,7 +19,7 @@ def report_error(error: BaseException) -> int | None:
         The exit status, 2 or 1; ``None`` for other errors, which are not printed.
     """
     status, text = 2, explain(error)
-    if isinstance(error, CodeFault):
+    if text is None and isinstance(error, CodeFault):
         status, text = 1, error.report()
     if text is None:
         return None
@@ -68,12 +68,12 @@ def explain(error: BaseException) -> str | None:
 
 def _instantiation(error: BaseException) -> str | None:
     """A call in the configuration whose arguments are invalid."""
-    found = re.search(r"Error in call to target '([^']+)':\s*\w+\((.*)\)", str(error), re.DOTALL)
+    found = re.search(r"Error in call to target '([^']+)'", str(error))
     where = re.search(r"full_key: (\S+)", str(error))
     if found is None or not isinstance(error.__cause__, TypeError | ValueError):
         return None
     key = where[1].removeprefix("stage.run.") if where else "the configuration"
-    message = _one_line(found[2].strip("\"'"))
+    message = _one_line(str(error.__cause__))
     return f"the values of {key} do not fit {found[1]}: {message} (HYDRA_FULL_ERROR=1 shows where)"
 
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -74,6 +74,53 @@ class CodeFault(Exception):  # noqa: N818  # not every error is one
     def report(self) -> str:
         """Return the message with the traceback."""
         return "\n".join((str(self), *self.__notes__)).rstrip()
+
+
+def check_named(
+    key: str,
+    parts: object,
+    *,
+    what: str,
+    fits: Callable[[object], bool],
+    advice: str = "give it a _target_, or leave it out",
+) -> None:
+    """Check the parts of one kind by name, as a configuration gives them.
+
+    Args:
+        key: of all of them in the configuration.
+        parts: what was given.
+        what: a word for one of them.
+        fits: whether an object is one.
+        advice: what to do where one is none.
+
+    Raises:
+        UserError: there is no mapping, or one of its values is no such part.
+
+    Example:
+        >>> check_named("samplers", {"a": None}, what="sampler", fits=callable)
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: samplers.a is null, not a sampler; give it a \
+_target_, or leave it out
+    """
+    if not isinstance(parts, Mapping):
+        raise UserError(f"{key} must be a mapping from names to {what}s, not {_shown(parts)}")
+    for name, part in parts.items():
+        if not isinstance(name, str):
+            raise UserError(f"{key}.{name} has a number for a name; give it a word")
+        if fits(part):
+            continue
+        if isinstance(part, functools.partial) or type(part).__name__ == "_DeferredTarget":
+            advice = "leave out its _partial_"  # Hydra's own partial
+        article = "an" if what[0] in "aeiou" else "a"
+        raise UserError(f"{key}.{name} is {_shown(part)}, not {article} {what}; {advice}")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    plain = isinstance(value, str | int | float | list | Mapping)
+    return repr(value) if plain and len(repr(value)) < 80 else f"of type {type(value).__name__}"
 
 
 def _place(part: object, error: Exception) -> str:

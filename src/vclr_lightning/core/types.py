@@ -159,7 +159,7 @@ class Request:
             >>> Request.of("slow:clip@layer4").layer
             'layer4'
         """
-        if not (match := _REFERENCE.fullmatch(text)):
+        if not isinstance(text, str) or not (match := _REFERENCE.fullmatch(text)):
             raise UserError(
                 f"{text!r} describes no view; write VIEW, VIEW[ROWS], VIEW@LAYER or ENCODER:VIEW, "
                 "with VIEW+VIEW for several"

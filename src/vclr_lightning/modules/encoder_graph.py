@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from vclr_lightning.core import distributed
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.core.momentum import momentum_update
 from vclr_lightning.core.random import Key, torch_generator
 from vclr_lightning.core.types import Request
@@ -36,6 +36,10 @@ from vclr_lightning.objectives.base import Objective
 
 Follower = tuple[str, nn.Module, nn.Module]
 """Name of the momentum encoder, the module that is followed, and the one that follows."""
+
+
+def _is_request(part: object) -> bool:
+    return isinstance(part, Request)
 
 
 class EncoderGraph:
@@ -70,6 +74,9 @@ class EncoderGraph:
         channels_last: bool = False,
     ) -> None:
         check_batches(batches)
+        for objective, named in requests.items():
+            key = f"objective.objectives.{objective}.requests"
+            check_named(key, named, what="Request", fits=_is_request)
         asked = [request for named in requests.values() for request in named.values()]
         used = {request.encoder for request in asked}
         check_encoders(encoders, used)
@@ -103,9 +110,16 @@ class EncoderGraph:
             },
         )
         self.reads_layers = any(request.layer for request in asked)
-        for request in asked:
-            if request.layer is not None:
-                find_layer(self.networks[request.encoder], request.layer.removesuffix(INPUT))
+        for objective, named in requests.items():
+            for request in named.values():
+                if request.layer is not None:
+                    self._check_layer(request.encoder, request.layer, reader=objective)
+
+    def _check_layer(self, encoder: str, layer: str, *, reader: str) -> None:
+        try:
+            find_layer(self.networks[encoder], layer.removesuffix(INPUT))
+        except UserError as error:
+            raise UserError(f"objective.objectives.{reader} reads @{layer}: {error}") from error
 
     def mode(self, name: str, *, world_size: int) -> KeyBatchNorm:
         """Return how BatchNorm of a momentum encoder works on ``world_size`` ranks.

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.core.momentum import MomentumSchedule
 from vclr_lightning.modules.key_batchnorm import MODES, KeyBatchNorm
 from vclr_lightning.modules.trainer_checks import check_trainable
@@ -55,6 +55,10 @@ class MomentumEncoder:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
+        if not callable(self.momentum) and not isinstance(self.momentum, int | float):
+            raise UserError(
+                f"momentum={self.momentum!r} of a momentum encoder must be a number, or a schedule"
+            )
         if isinstance(self.momentum, int | float) and not 0 <= self.momentum <= 1:
             raise UserError(
                 f"momentum={self.momentum} of a momentum encoder must be between 0 and 1"
@@ -87,6 +91,10 @@ def check_batches(batches: str) -> None:
         raise UserError(f"batches={batches!r} must be 'all' or 'request'")
 
 
+def _is_encoder(part: object) -> bool:
+    return isinstance(part, MomentumEncoder | nn.Module)
+
+
 def check_encoders(
     encoders: Mapping[str, MomentumEncoder | nn.Module], requested: Collection[str]
 ) -> None:
@@ -96,6 +104,7 @@ def check_encoders(
         UserError: a name cannot be an encoder's, a momentum encoder follows nobody, or an encoder
             that is requested is not there.
     """
+    check_named("objective.encoders", encoders, what="encoder", fits=_is_encoder)
     for name, encoder in encoders.items():
         if not name.isidentifier() or name == QUERY:
             raise UserError(
@@ -105,11 +114,6 @@ def check_encoders(
         if isinstance(encoder, nn.Module):
             check_trainable(encoder)
             continue
-        if not isinstance(encoder, MomentumEncoder):
-            raise UserError(
-                f"the encoder {name} is a {type(encoder).__name__}; give a network, or a "
-                "MomentumEncoder that follows one"
-            )
         trained = [QUERY, *(n for n, other in encoders.items() if isinstance(other, nn.Module))]
         if encoder.follows not in trained:
             raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.modules.optimization import NORMS
 
 _BLOCK = re.compile(r"(?P<block>(?:[^.]+\.)*?\d+)\..+")
@@ -45,6 +45,13 @@ class ParameterGroup:
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
+        names = self.parameters
+        if not isinstance(names, str) and (
+            not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names)
+        ):
+            raise UserError(
+                f"parameters={names!r} must be a name with wildcards, or a list of those"
+            )
         if self.lr < 0 or self.weight_decay < 0 or self.layer_decay <= 0:
             raise UserError(
                 f"lr={self.lr} and weight_decay={self.weight_decay} of a parameter group must be at"
@@ -113,17 +120,23 @@ def build_optimizer(
     Raises:
         UserError: a group holds no parameter, or the optimizer refuses its arguments.
     """
+    check_named("optim.groups", groups, what="parameter group", fits=_is_group)
     used = {name: group for name, group in groups.items() if group is not None}
+    trained: list[Any] = [p for p in module.parameters() if p.requires_grad]
+    if used:
+        trained = parameter_groups(module, used)
     try:
-        if not used:
-            return build([p for p in module.parameters() if p.requires_grad])
-        optimizer = build(parameter_groups(module, used))
+        optimizer = build(trained)
     except (TypeError, ValueError) as error:
         raise UserError(f"the optimizer cannot be set up: {error}; check optim") from error
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if used else ():
         group["lr"] *= group.pop("lr_factor")
         group["weight_decay"] = group.get("weight_decay", 0) * group.pop("weight_decay_factor")
     return optimizer
+
+
+def _is_group(part: object) -> bool:
+    return part is None or isinstance(part, ParameterGroup)
 
 
 def _kinds(module: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:

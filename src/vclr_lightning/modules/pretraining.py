@@ -23,7 +23,12 @@ from vclr_lightning.modules.encoding import encode_plan, through
 from vclr_lightning.modules.input_pixels import backbone_number
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
-from vclr_lightning.modules.mixture import PendingKeys, build_objectives, prepare_objectives
+from vclr_lightning.modules.mixture import (
+    PendingKeys,
+    build_objectives,
+    evaluate_objectives,
+    prepare_objectives,
+)
 from vclr_lightning.modules.momentum_encoder import QUERY, Batches, MomentumEncoder
 from vclr_lightning.modules.optimization import run_length, with_schedule
 from vclr_lightning.modules.parameter_groups import ParameterGroup, build_optimizer
@@ -164,13 +169,7 @@ class PretrainModule(MetricAveragingModule):
         batch["step"] = self.global_step
         keys = (self.seed, self.current_epoch, batch_idx)
         features = encode_plan(self.plan, batch, encode=partial(self._graph.encode, keys=keys))
-        outputs = {
-            name: objective(features.get(name, {}), batch) for name, objective in self._objectives()
-        }
-        for name, out in outputs.items():
-            if not isinstance(out, ObjectiveOutput) or out.loss.ndim:
-                kind = type(self.objectives[name]).__qualname__
-                raise TypeError(f"{kind} ({name}) must return an ObjectiveOutput of scalar loss")
+        outputs = evaluate_objectives(self._objectives(), features, batch)
         total = torch.stack([self.loss_weights[n] * out.loss for n, out in outputs.items()]).sum()
         self._pending.add(outputs)
         self._log_step(total, outputs, len(batch["video_id"]))

@@ -63,6 +63,15 @@ def test_every_number_has_to_be_finite(stage: str) -> None:
         ("+trainer.max_steps=1k", "trainer.max_steps='1k' must be a whole number"),
         ("+trainer.max_step=1", "trainer has no max_step; did you mean max_steps?"),
         ("data=synthetic data.eval_frames=x", "data.eval_frames='x' must be a whole number"),
+        (
+            "objective.objectives.intra._partial_=false",
+            "objective.objectives.intra lacks num_features; give it, or, where the program does, "
+            "set objective.objectives.intra._partial_=true",
+        ),
+        (
+            "+objective.samplers.tuples.frame=2",
+            "objective.samplers.tuples has no frame; did you mean frames_per_clip?",
+        ),
     ],
 )
 def test_what_a_part_hands_on_is_checked_as_well(word: str, sentence: str) -> None:

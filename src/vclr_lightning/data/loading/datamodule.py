@@ -13,12 +13,13 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from vclr_lightning.core.distributed import is_rank_zero
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import FramesDataset
 from vclr_lightning.data.loading.finishing import finish_batch
 from vclr_lightning.data.loading.loader import BatchLoader, EpochLoader, restore_position
+from vclr_lightning.data.loading.view_transforms import check_augmentation, is_transform
 from vclr_lightning.data.loading.views import long_enough, readers_of
 from vclr_lightning.data.loading.workers import StartMethod, WorkerOptions, default_num_workers
 from vclr_lightning.data.transforms.backends import Augment, choose
@@ -172,8 +173,10 @@ class VideoDataModule(LightningDataModule):
         """Replace samplers and transforms of the training videos.
 
         Raises:
-            UserError: ``augment`` is not for this transform.
+            UserError: one is no transform, or ``augment`` is not for it.
         """
+        check_named("data", {"transform": transform}, what="transform", fits=is_transform)
+        check_augmentation(transforms=transforms, share=share)
         self._samplers, self._share = samplers or {}, share
         self._transform = choose(transform, self._augment)
         self._transforms = {

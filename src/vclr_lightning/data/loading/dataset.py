@@ -125,8 +125,7 @@ class VideoDataset(Dataset[TrainingSample]):
         if self.views.needs_times:
             check_times(reader)
         every = [view for sampler in samplers.values() for view in sampler.views]
-        check_views(transforms, every, "transforms")
-        check_views(share, every, "share")
+        check_views(every, transforms=transforms, share=share)
         self.transforms = ViewTransforms(
             self.views.specs, transform, transforms=transforms, share=share, begin=begin_only
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.data.faults import blaming, described, picture
 from vclr_lightning.data.transforms.backends import is_split
@@ -196,10 +196,35 @@ class ViewTransforms:
             return torch.split(begun, lengths), rest
 
 
-def check_views(given: Mapping[str, Any] | None, views: Sequence[str], key: str) -> None:
-    """Raise :class:`UserError` if ``given`` names a view that there is not."""
-    if unknown := sorted(set(given or ()) - set(views)):
-        raise UserError(
-            f"{key} (objective.{key}) names {', '.join(unknown)}, which no sampler yields; "
-            f"there are the views {', '.join(sorted(views))}"
-        )
+def check_augmentation(
+    *, transforms: Mapping[str, Any] | None, share: Mapping[str, Any] | None
+) -> None:
+    """Raise :class:`UserError` if these are not transforms and sharing keys by view."""
+    check_named("objective.transforms", transforms or {}, what="transform", fits=is_transform)
+    advice = "give it a word, or leave it out"
+    check_named("objective.share", share or {}, what="sharing key", fits=_is_key, advice=advice)
+
+
+def check_views(
+    views: Sequence[str],
+    *,
+    transforms: Mapping[str, Any] | None,
+    share: Mapping[str, Any] | None,
+) -> None:
+    """Raise :class:`UserError` if these are not transforms and sharing keys of ``views``."""
+    check_augmentation(transforms=transforms, share=share)
+    for key, given in (("transforms", transforms), ("share", share)):
+        if unknown := sorted(set(given or ()) - set(views)):
+            raise UserError(
+                f"objective.{key} names {', '.join(unknown)}, which no sampler yields; there are "
+                f"the views {', '.join(sorted(views))}"
+            )
+
+
+def is_transform(part: object) -> bool:
+    """Return whether an object can augment clips."""
+    return callable(part) and hasattr(part, "size") and not isinstance(part, type)
+
+
+def _is_key(part: object) -> bool:
+    return part is None or isinstance(part, str) or (type(part) is int and part >= 0)

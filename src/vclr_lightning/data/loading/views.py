@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.errors import UserError, check_named
 from vclr_lightning.core.random import Key, numpy_generator
 from vclr_lightning.core.types import Draw, ViewSpec
 from vclr_lightning.data.faults import blaming
@@ -60,9 +60,10 @@ class ViewPlan:
         targets: Collection[str] = (),
         readers: Mapping[str, str] | None = None,
     ) -> None:
-        if not isinstance(samplers, Mapping) or not samplers:
+        check_named("objective.samplers", samplers, what="sampler", fits=_is_sampler)
+        if not samplers:
             raise UserError(
-                f"samplers={samplers!r} must be samplers by name, at least one, such as "
+                "samplers={} must be samplers by name, at least one, such as "
                 "{tuples: TupleSampler()}; a method names them in objective.samplers"
             )
         self._samplers: dict[str, Sampler] = {}
@@ -214,6 +215,10 @@ def _claim(name: str, drawn: Draw, owners: dict[tuple[str, str], str]) -> None:
                     "vclr_lightning.data.sampling.Prefixed(sampler, prefix='b_'), and read "
                     f"b_{key} where its own is meant"
                 )
+
+
+def _is_sampler(part: object) -> bool:
+    return callable(part) and hasattr(part, "views") and not isinstance(part, type)
 
 
 def _least(sampler: Sampler) -> int:

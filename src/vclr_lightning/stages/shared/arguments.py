@@ -69,6 +69,13 @@ def check_arguments(config: Mapping[str, Any]) -> None:
                 near = difflib.get_close_matches(str(name), parameters, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters)}"
                 raise UserError(f"{key} has no {name}; {hint}")
+        if key.startswith("objective.") and not node.get("_partial_"):
+            needed = [p.name for p in parameters.values() if _is_needed(p)]
+            if lacking := [name for name in needed if name not in given and "_args_" not in node]:
+                raise UserError(
+                    f"{key} lacks {', '.join(lacking)}; give it, or, where the program does, set "
+                    f"{key}._partial_=true"
+                )
         if key == "module":
             check_precision(target, (config.get("trainer") or {}).get("precision"))
         _build_on_trial(key, target, given, config)
@@ -105,12 +112,15 @@ def with_key(sentence: str, config: Mapping[str, Any]) -> str:
 
 
 def _nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All nodes by dotted key, parents first; ``stage``, whose ``run`` repeats others, last."""
+    """All nodes by dotted key, parents first; ``objective``, which others repeat, before them.
+
+    ``stage``, whose ``run`` repeats others, is last.
+    """
     yield prefix, node
     if isinstance(node, Mapping):
         children = [(str(key), child) for key, child in node.items()]
         if not prefix:
-            children.sort(key=lambda child: child[0] == "stage")
+            children.sort(key=lambda child: (child[0] == "stage", child[0] != "objective"))
     elif isinstance(node, list):
         children = [(str(index), child) for index, child in enumerate(node)]
     else:
@@ -128,6 +138,11 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
             del own[name]
             own = _parameters(vars(inspect.getmodule(target))[taker[1]]) | own
     return own
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    rest = (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    return parameter.default is parameter.empty and parameter.kind not in rest
 
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:
