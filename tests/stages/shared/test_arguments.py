@@ -69,8 +69,8 @@ def test_every_number_has_to_be_finite(stage: str) -> None:
             "set objective.objectives.intra._partial_=true",
         ),
         (
-            "+objective.samplers.tuples.frame=2",
-            "objective.samplers.tuples has no frame; did you mean frames_per_clip?",
+            "+objective.samplers.tuples.frames_in_clip=2",
+            "objective.samplers.tuples has no frames_in_clip; did you mean frames_per_clip?",
         ),
     ],
 )
