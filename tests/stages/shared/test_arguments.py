@@ -146,3 +146,13 @@ def test_classes_refuse_what_is_endless_themselves() -> None:
     for value in (0, float("inf"), float("nan")):
         with pytest.raises(UserError):
             check_temperature(value)
+
+
+@pytest.mark.parametrize("part", ["encoders.teacher", "samplers.mine", "weights.mine"])
+def test_a_part_of_the_method_outside_objective_is_named(part: str) -> None:
+    cfg = composed(*TINY, f"+{part}=1")
+    name = part.partition(".")[0]
+    with pytest.raises(
+        UserError, match=rf"{name} stands beside objective.*objective\.{name}\.NAME"
+    ):
+        check_arguments(resolved(cfg))

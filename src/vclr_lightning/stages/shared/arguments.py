@@ -30,6 +30,8 @@ _RANGES: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     Optimizer: {"momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1)},
     LRScheduler: {"gamma": ("above 0", lambda v: v > 0)},
 }
+# Parts of a method, which are keys of ``objective``.
+_PARTS = {"samplers", "transforms", "share", "encoders", "objectives", "weights"}
 
 
 def check_arguments(config: Mapping[str, Any]) -> None:
@@ -42,7 +44,8 @@ def check_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: an argument is unknown, of the wrong type or out of range, there is no such
-            target, or the module does not train in the trainer's precision.
+            target, the module does not train in the trainer's precision, or a part of the method
+            stands where nothing reads it.
 
     Example:
         >>> check_arguments({"optim": {"_target_": "torch.optim.SGD", "lr": 1, "nesterofs": True}})
@@ -50,6 +53,13 @@ def check_arguments(config: Mapping[str, Any]) -> None:
         ...
         vclr_lightning.core.errors.UserError: optim has no nesterofs; did you mean nesterov?
     """
+    if "objective" in config and (astray := sorted(_PARTS & config.keys())):
+        part = astray[0]
+        raise UserError(
+            f"{part} stands beside objective, where nothing reads it; in a file with `# @package "
+            f"_global_` write objective: {{{part}: ...}}, and in its defaults "
+            f"/objective/part/...@objective.{part}.NAME"
+        )
     for key, node in _nodes(config):
         if not isinstance(node, Mapping) or "_target_" not in node:
             continue
