@@ -136,7 +136,7 @@ def test_views_of_clip_nce() -> None:
 
 def test_views_of_cvrl() -> None:
     transforms = built(composed("cvrl").objective.transforms)
-    first, second = transforms["first"], transforms["second"]
+    first, second = transforms["clip1"], transforms["clip2"]
     for transform in (first, second):
         jitter = step(transform, Jitter)
         assert (jitter.brightness, jitter.hue, jitter.center) == (0.8, 0.2, "channels")

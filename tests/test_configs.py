@@ -416,6 +416,8 @@ def test_added_losses_leave_those_of_a_method_as_they_are() -> None:
         for group in ("samplers", "encoders", "objectives", "weights"):
             for key, value in own.get(group, {}).items():
                 assert added[group][key] == value, (name, group, key)
+        views = [view for one in added["samplers"].values() for view in instantiate(one).views]
+        assert len(set(views)) == len(views), (name, views)
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "objective"], ids=str)

@@ -116,7 +116,7 @@ def test_intervals_between_starts_fall_linearly(n: int, stride: int, possible: i
         drawn = sampler(n, rng).frame_indices
         for clip in drawn.values():
             assert np.diff(clip[0]).tolist() == [stride] * 2
-        seen[int(drawn["first"][0, 0]), int(drawn["second"][0, 0])] += 1
+        seen[int(drawn["clip1"][0, 0]), int(drawn["clip2"][0, 0])] += 1
     law = _interval_law(possible)
     assert _p(seen, law) > 1e-4
 
@@ -129,13 +129,13 @@ def test_clips_of_a_short_video_wrap_around_in_cvrl() -> None:
             drawn = sampler(n, rng).frame_indices
             for clip in drawn.values():
                 assert clip[0].tolist() == [(clip[0, 0] + 2 * k) % n for k in range(16)]
-            pairs[int(drawn["first"][0, 0]), int(drawn["second"][0, 0])] += 1
+            pairs[int(drawn["clip1"][0, 0]), int(drawn["clip2"][0, 0])] += 1
         if n < 30:
             law = {(a, b): 1 / n**2 for a in range(n) for b in range(n)}
             assert _p(pairs, law) > 1e-4
     # With one frame more there is one start.
     exact = sampler(31, rng).frame_indices
-    assert exact["first"].tolist() == exact["second"].tolist() == [list(range(0, 31, 2))]
+    assert exact["clip1"].tolist() == exact["clip2"].tolist() == [list(range(0, 31, 2))]
 
 
 def _paced(n: int, start: int, pace: int, frames: int) -> list[int]:

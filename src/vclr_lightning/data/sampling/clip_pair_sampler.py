@@ -80,7 +80,7 @@ class IntervalSampler(ClipSampler):
     among those that this leaves, and a coin decides which clip is the first view. Clips of a video
     that is too short for one start anywhere, independently, and go on at the video's beginning.
 
-    Views: ``first`` and ``second``, one clip each.
+    Views: ``clip1`` and ``clip2``, one clip each.
 
     Args:
         frames_per_clip: T, frames of a clip.
@@ -93,7 +93,7 @@ class IntervalSampler(ClipSampler):
 
     Example:
         >>> draw = IntervalSampler(frames_per_clip=3, stride=2)(30, np.random.default_rng(0))
-        >>> draw.frame_indices["first"].tolist(), draw.frame_indices["second"].tolist()
+        >>> draw.frame_indices["clip1"].tolist(), draw.frame_indices["clip2"].tolist()
         ([[8, 10, 12]], [[18, 20, 22]])
     """
 
@@ -102,7 +102,7 @@ class IntervalSampler(ClipSampler):
     @property
     def views(self) -> Mapping[str, ViewSpec]:
         """The two views."""
-        return dict.fromkeys(("first", "second"), ViewSpec(clips=1, frames=self.frames_per_clip))
+        return dict.fromkeys(("clip1", "clip2"), ViewSpec(clips=1, frames=self.frames_per_clip))
 
     def __call__(
         self,
@@ -124,7 +124,7 @@ class IntervalSampler(ClipSampler):
             starts = rng.integers(len(frames), size=2)
         steps = stride * np.arange(self.frames_per_clip, dtype=np.int64)
         clips = frames[(starts[:, np.newaxis] + steps) % len(frames)]
-        return Draw(frame_indices={"first": clips[:1], "second": clips[1:]})
+        return Draw(frame_indices={"clip1": clips[:1], "clip2": clips[1:]})
 
 
 @dataclass(frozen=True, kw_only=True)
