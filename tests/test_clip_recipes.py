@@ -108,6 +108,11 @@ def test_networks_and_heads_have_the_published_sizes(method: str, trained: int) 
         assert module.pixels.std == pytest.approx((1 / 255,) * 3)
 
 
+def test_pace_prediction_with_its_largest_network() -> None:
+    module = built(composed("pace", "backbone=s3dg").stage.run.module)
+    assert _trained(module) == 9_129_172
+
+
 def test_views_of_clip_nce() -> None:
     transforms = built(composed("clip_nce").objective.transforms)
     query, key = transforms["query"], transforms["key"]
