@@ -232,7 +232,12 @@ class VideoDataModule(LightningDataModule):
             return dataset
         short = f"{len(long) - long.sum()} of {len(long)} training videos have fewer than {least}"
         if not long.any():
-            raise UserError(f"{short} frames, which samplers need; take shorter clips or others")
+            needs = [n for n, s in self._samplers.items() if getattr(s, "min_frames", 1) == least]
+            raise UserError(
+                f"{short} frames, which the samplers {', '.join(needs)} need; take shorter clips "
+                "(frames_per_clip, frame_stride) or other videos, or lower min_frames of a sampler "
+                "that has it (min_frames=1 keeps all videos)"
+            )
         if is_rank_zero():
             logger.info("%s frames, which samplers need, and are left out", short)
         self.train = self.train.select(long)
