@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_clip_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]]) -> None:
-    """Encode one black clip of each shape, in evaluation mode, and forget it.
+    """Encode black clips of each shape, in evaluation mode, and forget it.
 
     Args:
         backbone: the network.
@@ -34,14 +34,15 @@ def check_clip_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]]) -> 
         >>> check_clip_sizes(TinyBackbone(width=8), [(1, 64), (1, 96)])
     """
     if getattr(backbone, "_compiled_call_impl", None) is not None:
-        return  # a single clip would be compiled for
+        return  # two clips would be compiled for
     name = type(unwrap(backbone)).__name__
     for frames, size in sorted(set(shapes)):
-        clip = torch.zeros(1, 1, 3, frames, size, size, dtype=torch.uint8)
+        # Two: BatchNorm without running statistics takes no single value.
+        clips = torch.zeros(2, 1, 3, frames, size, size, dtype=torch.uint8)
         what = f"clips of {frames} frames of " if frames > 1 else "pictures of "
         what += f"{size} x {size} pixels (image_size={size})"
         try:
-            features = _encoded(backbone, clip)
+            features = _encoded(backbone, clips)
         except UserError:
             raise
         except Exception as error:  # whatever the layers of a network raise
@@ -84,8 +85,8 @@ def check_first_batch(
         check_clip_sizes(network, found)
 
 
-def _encoded(backbone: nn.Module, clip: Tensor) -> Tensor:
-    weight = next(backbone.parameters(), clip)
+def _encoded(backbone: nn.Module, clips: Tensor) -> Tensor:
+    weight = next(backbone.parameters(), clips)
     devices = [weight.device] if weight.is_cuda else []
     with evaluation_mode(backbone), torch.no_grad(), torch.random.fork_rng(devices=devices):
-        return through(backbone, clip.to(weight.device), pixels=pixels_of(backbone))
+        return through(backbone, clips.to(weight.device), pixels=pixels_of(backbone))
