@@ -85,6 +85,14 @@ def _pitfalls(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "a_file").write_text("text")
     torch.save({"state_dict": {"w": torch.zeros(1)}}, folder / "weights.pth")
+    (folder / "own" / "objective").mkdir(parents=True)
+    for name, text in {
+        "list": "- a\n- b\n",
+        "broken": "samplers: {a: 1\nweights: 2\n",
+        "words": "defaults: part/tuples\n",
+        "empty": "",
+    }.items():
+        (folder / "own" / "objective" / f"{name}.yaml").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +116,11 @@ def _pitfalls(folder: Path) -> None:
         (["+experiment=k400", "data.root=nowhere"], ["init=none"]),
         (["trainer=gpu", "data.root={videos}"], ["gpu"]),
         (["data.root={videos}", "num_segments=x"], ["num_segments='x'", "whole number"]),
+        (["objective=list", "--config-dir", "own"], ["objective must be a mapping"]),
+        (["objective=broken", "--config-dir", "own"], ["no YAML", "line 2 of", "broken.yaml"]),
+        (["objective=words", "--config-dir", "own"], ["objective/words", "must be a list"]),
+        (["objective=empty", "--config-dir", "own"], ["objective.objectives=None", "a value"]),
+        (["data.root={videos}", "objective.samplers.tuples=null"], ["samplers.tuples is null"]),
         (["-m", "run_dir=mine", "num_segments=2,3"], ["run_dir=mine", "every job", "name=..."]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from vclr_lightning import cli, train
-from vclr_lightning.core.errors import CodeFault, UserError
+from vclr_lightning.core.errors import CodeFault, UserError, causes
 from vclr_lightning.data import faults
 from vclr_lightning.data.faults import is_transient
 from vclr_lightning.data.jobs import Answer, LocalProcesses, run_job
@@ -435,3 +435,9 @@ def test_mistakes_of_the_user_stay_theirs(manifest: Manifest) -> None:
 class _Refusing(PretrainTransform):
     def __call__(self, clip: Any, rng: np.random.Generator) -> Any:
         raise VideoError("the size changes")
+
+
+def test_causes_that_are_a_ring_end() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert list(causes(first)) == [first, second]

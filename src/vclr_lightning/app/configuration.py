@@ -99,7 +99,8 @@ def _not_computed(cfg: DictConfig, error: InterpolationResolutionError) -> UserE
     if not wrong:
         return None
     named = " and ".join(f"{key}={value!r}" for key, value in wrong.items())
-    return UserError(f"{error.full_key} cannot be computed from {named}; give a number")
+    wanted = "it a value" if None in wrong.values() else "a number"
+    return UserError(f"{error.full_key} cannot be computed from {named}; give {wanted}")
 
 
 def derived_keys(cfg: DictConfig) -> set[str]:

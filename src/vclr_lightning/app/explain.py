@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Iterator
 
+from yaml import MarkedYAMLError
+
 from vclr_lightning.core.errors import CodeFault, UserError, causes, disk_failure, escape_controls
 
 _PLUS = ("experiment", "preset", "profiler", "suite")
@@ -55,10 +57,16 @@ def explain(error: BaseException) -> str | None:
         ranks = sys.modules.get("vclr_lightning.stages.shared.ddp")
         if ranks is not None and (lost := ranks.lost_rank(cause)):
             return str(lost)
+        if str(cause).startswith("Invalid defaults list"):
+            return _one_line(str(cause))
         if str(cause).startswith("Config group override must be"):
             return "a group cannot be null on the command line; name one of its options (--help)"
         if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
             return f"{cause.filename} cannot be used: {cause.strerror}; give another path"
+        if isinstance(cause, MarkedYAMLError):
+            mark = cause.problem_mark
+            where = "" if mark is None else f" (line {mark.line + 1} of {mark.name})"
+            return f"a file of options is no YAML: {cause.problem}{where}"
         if module.startswith("hydra.") or name in ("HydraException",):
             return _hydra(cause)
         if module.startswith("omegaconf."):

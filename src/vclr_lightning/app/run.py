@@ -40,6 +40,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         UserError: the configuration, or a file that it names, is wrong.
     """
     _check_recipe()
+    if OmegaConf.is_list(cfg.get("objective")):
+        raise UserError("objective must be a mapping of samplers, objectives, ..., not a list")
     cfg = with_debug(cfg)
     with vouching(cfg, project_folders()):
         return _complete_and_run(cfg)

@@ -139,7 +139,9 @@ def _place(part: object, error: Exception) -> str:
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, the one it was raised from, and so on."""
     seen: BaseException | None = error
-    while seen is not None:
+    known: set[int] = set()
+    while seen is not None and id(seen) not in known:  # a chain may be a ring
+        known.add(id(seen))
         yield seen
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
