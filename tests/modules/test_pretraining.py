@@ -728,7 +728,7 @@ def test_two_objectives_of_one_class_have_their_own_state(
     module: Any = make_module(objectives=objectives, weights={"short": 0.5})
     trainer = fit(module, [make_batch(range(4))])
     assert {"train/long/loss", "train/short/loss"} <= set(trainer.callback_metrics)
-    assert module.query_encoder.calls == [1, 12]  # one clip on trial
+    assert module.query_encoder.calls == [2, 12]  # two clips on trial
     assert [len(o.queue.rows) for o in module.objectives.values()] == [30, 10]
 
 
