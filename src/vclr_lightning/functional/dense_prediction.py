@@ -109,7 +109,12 @@ class DenseContrast:
 
 
 def positions(maps: Tensor) -> Tensor:
-    """Return the vectors at all positions of maps, ``(B, n, F, h, w)`` to ``(B n h w, F)``."""
+    """Return the vectors at all positions of maps, ``(B, n, F, h, w)`` to ``(B n h w, F)``.
+
+    Example:
+        >>> positions(torch.zeros(2, 3, 8, 4, 4)).shape
+        torch.Size([96, 8])
+    """
     return maps.movedim(2, -1).flatten(0, -2)
 
 
