@@ -83,7 +83,7 @@ class WatchedForward:
         network says which, or has no attention: then channels are first.
 
         Raises:
-            UserError: it is no map, or cannot be told which.
+            UserError: it is no map, or its layout is ambiguous.
 
         Example:
             >>> import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from vclr_lightning.objectives.inter_frame import InterFrame
 from vclr_lightning.objectives.queued import OwnMask
@@ -52,7 +52,7 @@ class ClipNCE(InterFrame):
         temperature: float = 0.07,
         queue_size: int = 2048,
         own_mask: OwnMask = "none",
-        **options: Any,
+        **options: Annotated[Any, InterFrame],
     ) -> None:
         super().__init__(
             num_features=num_features,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from vclr_lightning.objectives.inter_frame import InterFrame
 from vclr_lightning.objectives.queued import OwnMask
@@ -50,7 +50,7 @@ class MoCo(InterFrame):
         temperature: float = 0.2,
         queue_size: int = 65536,
         own_mask: OwnMask = "none",
-        **options: Any,
+        **options: Annotated[Any, InterFrame],
     ) -> None:
         super().__init__(
             num_features=num_features,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Vince(QueuedObjective):
         embedding_dim: int = 64,
         queue_size: int = 65536,
         own_mask: OwnMask = "none",
-        **options: Any,
+        **options: Annotated[Any, QueuedObjective],
     ) -> None:
         super().__init__(
             num_features=num_features,

@@ -103,12 +103,12 @@ def test_what_differs_within_lists_is_told_by_its_key(tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     torch.save({"metadata": {"config": saved}}, file)
     derived = {"data.crops.0.num_segments"}
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         check_same_run(file, config=now, derived=derived)
     assert "made with num_segments=3 (now 2), optim.scheduler.milestones=[20, 40]" in str(
-        told.value
+        raised.value
     )
-    assert "data.crops" not in str(told.value)
+    assert "data.crops" not in str(raised.value)
     # Where nothing else differs, it was given by hand, then or now.
     same = now | {"num_segments": 3, "optim": saved["optim"]}
     with pytest.raises(UserError, match=r"data\.crops\.0\.num_segments=3 \(now 2\): give"):

@@ -82,7 +82,7 @@ class BlockSampler:
         if self.shuffle != "none" and not 2 <= self.blocks <= _MOST_SHUFFLED:
             raise UserError(
                 f"blocks={self.blocks} cannot be shuffled; take 2 to {_MOST_SHUFFLED}, whose "
-                "orders can be told apart by a classifier"
+                "orders a classifier can predict"
             )
         if self.min_frames is None:
             fitting = 1 if self.rate is not None else int(self._steps[-1, -1]) * self.stride + 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.sampling.frame_indices import check_clips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +40,8 @@ class ClipSampler:
     min_frames: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("frames_per_clip", "stride", "min_frames"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.rate is not None and not 0 < self.rate < np.inf:
-            raise UserError(f"rate={self.rate} must be above 0 frames per second")
+        names = ("frames_per_clip", "stride", "min_frames")
+        check_clips(rate=self.rate, **{name: getattr(self, name) for name in names})
 
     @property
     def needs_times(self) -> bool:

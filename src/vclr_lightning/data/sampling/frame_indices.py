@@ -197,7 +197,7 @@ def check_clips(*, rate: float | None, **least_one: int) -> None:
     for name, value in least_one.items():
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
-    if rate is not None and not rate > 0:
+    if rate is not None and not 0 < rate < np.inf:
         raise UserError(f"rate={rate} frames per second must be above 0, or null to use stride")
 
 
