@@ -86,12 +86,13 @@ def _chart(chart: Chart) -> Drawn:
             dots = axes.scatter([x for x, _ in points], [y for _, y in points], color=colour, s=10)
             drawn.tip(dots, *(f"{name}, step {x:g}: {text(y)}" for x, y in points))
     axes.margins(y=0.08)
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=0, right=max(1.0, axes.get_xlim()[1]))
     if chart.percent:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(lambda share, _: _percent(share))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(nbins=4)
+    axes.locator_params(axis="x", integer=True)  # steps
     axes.grid(axis="y")
     if chart.chance is not None:
         _dashed(axes.axhline, chart.chance)

@@ -17,9 +17,13 @@ from vclr_lightning.objectives import TemporalOrder
 
 
 def held_out(
-    module: PretrainModule, data: VideoDataModule, *, others: Mapping[str, Encode]
+    module: PretrainModule,
+    data: VideoDataModule,
+    *,
+    others: Mapping[str, Encode],
+    name: str = "VCLR",
 ) -> dict[str, Any]:
-    """Measure ``module`` and ``others`` on two draws of every held-out video.
+    """Measure ``module``, under ``name``, and ``others`` on two draws of every held-out video.
 
     Returns:
         ``videos``, how many there are; ``instance_r1``, by name of the encoder, the share of videos
@@ -30,26 +34,26 @@ def held_out(
     Raises:
         UserError: there are no held-out videos.
     """
-    encoders: dict[str, Encode] = {"VCLR": module.encode, **others}
+    encoders: dict[str, Encode] = {name: module.encode, **others}
     draws: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in encoders}
     right, videos = 0.0, 0
     for batch in data.pair_loader("val"):
         count = len(batch["video_id"])
         if not count:
             continue
-        for name, encode in encoders.items():
+        for encoder, encode in encoders.items():
             first, second = (
                 _tuples(encode, batch["views"][view]).mean(1) for view in ("anchor", "positive")
             )
-            draws[name].append((first, second))
+            draws[encoder].append((first, second))
         right += count * (_order_accuracy(module, batch) or 0)
         videos += count
     has_order = _order_objective(module) is not None
     return {
         "videos": videos,
         "instance_r1": {
-            name: instance_recall(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
-            for name, pairs in draws.items()
+            encoder: instance_recall(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
+            for encoder, pairs in draws.items()
         },
         "instance_chance": 1 / videos,
         "order_accuracy": right / videos if has_order else None,

@@ -22,6 +22,7 @@ from vclr_lightning.evaluation import (
     frame_encoder,
 )
 from vclr_lightning.modules import PretrainModule
+from vclr_lightning.objectives import InterFrame, IntraFrame, TemporalOrder, VideoLevel
 from vclr_lightning.results import Chart, Result, Scalar, present
 from vclr_lightning.results.curves import charts_of, read_metrics
 from vclr_lightning.stages.demo.held_out import held_out
@@ -35,6 +36,7 @@ from vclr_lightning.stages.shared.run_report import (
     training_content,
 )
 
+_VCLR = (InterFrame, IntraFrame, VideoLevel, TemporalOrder)
 _ORDER_MARGIN = 0.05  # above chance, from which on the order counts as learned
 
 
@@ -90,7 +92,9 @@ def demo(
         frame_encoder(network, mean=module.pixels.mean, std=module.pixels.std)
         for network in untrained
     ]
-    encoders: dict[str, list[Encode]] = {"VCLR": [module.encode]}
+    vclr = all(type(one) in _VCLR for one in module.objectives.values())
+    own = "VCLR" if vclr else "this method"
+    encoders: dict[str, list[Encode]] = {own: [module.encode]}
     if random:
         encoders["untrained"] = random
     if trivial:
@@ -102,8 +106,8 @@ def demo(
         encoders, data.frames_loader("val"), segments=segments, description="features, unseen"
     )
     frozen = compare_features(known, unseen, standardize=standardize)
-    tasks = held_out(module, data, others={"untrained": random[0]} if random else {})
-    shown = [name for name in ("VCLR", "untrained") if name in encoders]
+    tasks = held_out(module, data, others={"untrained": random[0]} if random else {}, name=own)
+    shown = [name for name in (own, "untrained") if name in encoders]
     metrics = directory / "metrics.csv"
     charts = charts_of(read_metrics(metrics)) if metrics.exists() else []
     scalars = list(held_out_scalars(tasks))
@@ -129,7 +133,7 @@ def demo(
         ),
         directory,
     )
-    measures = {name: values[0] for name, values in frozen.row("VCLR").values.items()}
+    measures = {name: values[0] for name, values in frozen.row(own).values.items()}
     evaluated: Mapping[str, float] = {}
     if evaluations:
         evaluated = evaluate(
