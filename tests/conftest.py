@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +26,16 @@ CLASSES = ("grow", "left", "right")
 CLIPS = 6
 
 WriteVideo = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let temporary files of examples and child processes lie in one folder, gone at the end."""
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist inherits TMPDIR
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays there
+    folder = tempfile.mkdtemp(prefix="vclr-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
