@@ -123,3 +123,21 @@ def test_no_short_file_has_a_single_importer() -> None:
         and file not in SHORT_BY_DESIGN
     }
     assert not short
+
+
+def test_lightning_is_imported_in_one_place() -> None:
+    """Which of its two packages, is decided in core/lightning.py."""
+    packages = {"pytorch_lightning", "lightning", "lightning_fabric"}
+    found = defaultdict(set)
+    for file, (_, tree) in files().items():
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if packages & {name.partition(".")[0] for name in names}:
+                found[file].add(node.lineno)
+    assert found.keys() == {"core/lightning.py"}
+    targets = " ".join(path.read_text() for path in CONF.rglob("*.yaml"))
+    assert "pytorch_lightning" not in targets

@@ -73,10 +73,10 @@ def _run(
 ) -> dict[str, float]:
     """Run in a folder that no other process uses."""
     from hydra.utils import instantiate
-    from pytorch_lightning import seed_everything
 
     from vclr_lightning.callbacks.run_log import note
     from vclr_lightning.core.distributed import is_rank_zero
+    from vclr_lightning.core.lightning import seed_everything
     from vclr_lightning.results import Result, log_result
     from vclr_lightning.stages.shared.resume import check_same_run, choose_start, set_aside
 

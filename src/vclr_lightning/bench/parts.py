@@ -8,9 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
-
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import LightningModule, Trainer
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.epochs import EpochBatches, epoch_order, micro_batch_size

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Callback, LightningDataModule, LightningModule, Trainer
 from vclr_lightning.data.loading.collate import as_tensors, collate
 from vclr_lightning.data.loading.finishing import finishing_time
 

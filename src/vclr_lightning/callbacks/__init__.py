@@ -1,0 +1,48 @@
+"""Callbacks for any LightningModule: ``from vclr_lightning.callbacks import Throughput``.
+
+Importing the package costs nothing; each class is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint as ResumableCheckpoint
+    from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+    from vclr_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
+    from vclr_lightning.callbacks.held_out_accuracy import HeldOutAccuracy as HeldOutAccuracy
+    from vclr_lightning.callbacks.non_finite import NonFiniteGuard as NonFiniteGuard
+    from vclr_lightning.callbacks.non_finite import NonFiniteLossError as NonFiniteLossError
+    from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation as OnlineEvaluation
+    from vclr_lightning.callbacks.progress import RunProgress as RunProgress
+    from vclr_lightning.callbacks.rejections import RejectionWriter as RejectionWriter
+    from vclr_lightning.callbacks.run_log import RunLog as RunLog
+    from vclr_lightning.callbacks.throughput import Throughput as Throughput
+    from vclr_lightning.callbacks.video_scores import VideoViews as VideoViews
+
+_FILES = {
+    "AtomicCheckpointIO": "checkpoint_io",
+    "GracefulStop": "graceful_stop",
+    "HeldOutAccuracy": "held_out_accuracy",
+    "NonFiniteGuard": "non_finite",
+    "NonFiniteLossError": "non_finite",
+    "OnlineEvaluation": "online_evaluation",
+    "RejectionWriter": "rejections",
+    "ResumableCheckpoint": "checkpoint",
+    "RunLog": "run_log",
+    "RunProgress": "progress",
+    "Throughput": "throughput",
+    "VideoViews": "video_scores",
+}
+
+__all__ = list(_FILES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FILES])

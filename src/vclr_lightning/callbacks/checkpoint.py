@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
-
 from vclr_lightning.callbacks.checkpoint_io import CheckpointFiles
 from vclr_lightning.callbacks.restoring import restore_loader_positions, undo_fetch
 from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Checkpoint, LightningModule, Trainer, check_trainer
 from vclr_lightning.core.random import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -106,6 +104,7 @@ class ResumableCheckpoint(Checkpoint):
         return str(self._files.best) if self._files.best.exists() else ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_trainer(trainer)
         self._files.clear()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

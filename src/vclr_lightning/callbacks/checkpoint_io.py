@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import CheckpointIO
 
 from vclr_lightning.core.distributed import failing_together, is_rank_zero, max_over_ranks
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers, replacing
+from vclr_lightning.core.lightning import CheckpointIO
 from vclr_lightning.core.saved import load_dict
 
 logger = logging.getLogger(__name__)

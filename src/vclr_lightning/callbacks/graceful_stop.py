@@ -8,16 +8,15 @@ import sys
 from shlex import quote
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.core.distributed import max_over_ranks
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.core.stopping import SignalHandler, StopRequested, write_stderr
 
 logger = logging.getLogger(__name__)
 
 
-class GracefulStop(Callback):
+class GracefulStop(CheckedCallback):
     """Finishes the optimizer step on the first SIGTERM or Ctrl-C, saves, and stops; aborts on the
     second.
 
@@ -40,6 +39,7 @@ class GracefulStop(Callback):
         self._handler: SignalHandler | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
             # They would call ours as well and, on several processes, start a collective.
             connector: Any = trainer._signal_connector

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.functional.accuracy import topk_accuracy
 
 
-class HeldOutAccuracy(Callback):
+class HeldOutAccuracy(CheckedCallback):
     """Logs ``val/top1`` of the data module's ``val`` videos after every few epochs and the last.
 
     Works with any LightningModule that has ``scores(views)``, see

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vclr_lightning.core.distributed import gather_objects, max_over_ranks
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.core.overrides import shell_override
 
 _SHOWN = 5
@@ -23,7 +23,7 @@ class NonFiniteLossError(UserError):
     """A loss was infinite or not a number; the message names the step and the samples."""
 
 
-class NonFiniteGuard(Callback):
+class NonFiniteGuard(CheckedCallback):
     """Stops all ranks when the loss of any is infinite or not a number.
 
     The loss is checked before its backward pass; on an accelerator one batch later, so that nothing

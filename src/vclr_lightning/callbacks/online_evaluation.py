@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Literal, cast
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vclr_lightning.core.distributed import failing_together, gather_objects, rank
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.core.random import numpy_generator, random_state_kept
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch, FramesBatch
@@ -23,7 +23,7 @@ from vclr_lightning.functional.retrieval import chance_recall, instance_recall
 logger = logging.getLogger(__name__)
 
 
-class OnlineEvaluation(Callback):
+class OnlineEvaluation(CheckedCallback):
     """Logs R@1 of the features on held-out videos after every few epochs, and after the last.
 
     ``val/instance_r1``: of two independent draws of each held-out video, augmented as in training

@@ -6,11 +6,10 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from vclr_lightning.core.lightning import LightningModule, ProgressBar, Trainer, check_trainer
 from vclr_lightning.core.screen import screen
 
 
@@ -47,6 +46,10 @@ class RunProgress(ProgressBar):
         self._first_step = 0
         self._total: int | None = None
         self._started = self._shown = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_trainer(trainer)
+        super().setup(trainer, pl_module, stage)
 
     def disable(self) -> None:
         self._enabled = False

@@ -7,10 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
 from vclr_lightning.core.distributed import gather_objects, is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.data.loading.rejection_log import RejectionLog
 
 logger = logging.getLogger(__name__)
@@ -18,7 +17,7 @@ logger = logging.getLogger(__name__)
 _NAMED = 100  # in the log: transient errors may recur in every epoch
 
 
-class RejectionWriter(Callback):
+class RejectionWriter(CheckedCallback):
     """Writes ``rejected.csv``, logs ``data/rejected``, and stops past the allowed share.
 
     Reads ``batch["rejected"]`` and ``batch["video_id"]`` of a

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning import Trainer
-
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Trainer
 
 
 def undo_fetch(progress: dict[str, Any]) -> None:

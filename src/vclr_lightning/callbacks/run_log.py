@@ -6,9 +6,8 @@ import io
 import logging
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
 from vclr_lightning.core.distributed import is_rank_zero
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def note_table(table: Any) -> None:
     note("\n" + content.getvalue().rstrip())
 
 
-class RunLog(Callback):
+class RunLog(CheckedCallback):
     """Writes to the log file what is trained on, the values after each epoch, and the end.
 
     Counts come from the trainer's data module (``train`` and ``val``), where it has them; values

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.data.loading.finishing import finishing_time
 
 
-class Throughput(Callback):
+class Throughput(CheckedCallback):
     """Logs ``perf/videos_per_s``, ``perf/data_wait`` and the learning rate used, ``train/lr``.
 
     Speed counts the samples of all ranks over the wall time since it was last logged; the data wait

@@ -14,11 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
-
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.lightning import Logger, rank_zero_only
 
 logger = logging.getLogger(__name__)
 

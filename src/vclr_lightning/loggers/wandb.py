@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
-from pytorch_lightning.utilities import rank_zero_only
-
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
+from vclr_lightning.core.lightning import LightningWandbLogger, rank_zero_only
 
 
 class WandbLogger(LightningWandbLogger):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError, check_named
+from vclr_lightning.core.lightning import Trainer
 from vclr_lightning.core.momentum import momentum_update
 from vclr_lightning.core.random import Key, torch_generator
 from vclr_lightning.core.types import Request

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import LightningModule
 
 _KEY = "measured"  # in a checkpoint
 

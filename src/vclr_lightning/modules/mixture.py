@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import CodeFault, UserError, check_named
+from vclr_lightning.core.lightning import Trainer
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.objectives.base import Objective, ObjectiveFactory
 

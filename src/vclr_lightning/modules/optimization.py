@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import LightningModule, Trainer
 from vclr_lightning.core.schedules import SchedulerFactory
 
 Scales = Mapping[str, tuple[float, float]]

@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from operator import length_hint
 
 import torch
-from pytorch_lightning import Trainer
-from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import DDPStrategy, Trainer
 from vclr_lightning.objectives.base import Objective
 from vclr_lightning.objectives.queued import QueuedObjective
 

@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.loggers import Logger
-
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.non_finite import NonFiniteGuard
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
@@ -17,6 +14,13 @@ from vclr_lightning.callbacks.restoring import restoring
 from vclr_lightning.callbacks.run_log import note_table
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Logger,
+    Trainer,
+)
 from vclr_lightning.core.screen import screen, wrote
 from vclr_lightning.models import load_initial_weights
 from vclr_lightning.results import Result

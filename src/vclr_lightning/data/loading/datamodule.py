@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pytorch_lightning import LightningDataModule
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError, check_named
+from vclr_lightning.core.lightning import LightningDataModule
 from vclr_lightning.data.loading.dataset import VideoDataset
 from vclr_lightning.data.loading.epochs import EpochBatches, rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import FramesDataset

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
+from vclr_lightning.core.lightning import move_data_to_device
 from vclr_lightning.data.faults import blaming
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-
+    from vclr_lightning.core.lightning import Trainer
     from vclr_lightning.data.protocols import SplitTransform
 
 

@@ -26,7 +26,7 @@ from vclr_lightning.data.loading.workers import (
 )
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
+    from vclr_lightning.core.lightning import Trainer
 
 _END = object()
 

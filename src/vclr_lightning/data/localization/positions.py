@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import LightningDataModule
 from vclr_lightning.data.loading.epochs import EpochBatches
 from vclr_lightning.data.loading.loader import EpochLoader
 from vclr_lightning.data.localization.annotations import AnnotatedVideo, LeftOut

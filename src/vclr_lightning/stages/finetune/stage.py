@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
 
 from vclr_lightning import __version__
 from vclr_lightning.callbacks.video_scores import ScoredVideos, VideoViews, score_videos
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Callback, Logger, Trainer
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
 from vclr_lightning.evaluation.probe_result import ProbeResult

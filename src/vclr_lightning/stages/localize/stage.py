@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Callback, LightningModule, Logger, Trainer
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.screen import track, wrote
 from vclr_lightning.data.localization import (

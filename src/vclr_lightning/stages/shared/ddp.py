@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 import torch.distributed
-from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
-from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import distributed_c10d
 
 from vclr_lightning.core import distributed, processes
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import (
+    DDPStrategy,
+    _set_num_threads_if_needed,
+    _SubprocessScriptLauncher,
+)
 from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
 from vclr_lightning.core.stopping import StopRequested, write_stderr
 

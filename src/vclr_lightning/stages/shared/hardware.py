@@ -61,8 +61,7 @@ class Hardware:
     def each(self) -> list[torch.device]:
         """The device of each process."""
         # Imported late: it takes seconds, which worker processes need not spend.
-        from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
-        from lightning_fabric.utilities.exceptions import MisconfigurationException
+        from vclr_lightning.core.lightning import ACCELERATOR_REGISTRY, MisconfigurationException
 
         known = {name: ACCELERATOR_REGISTRY[name]["accelerator"] for name in ACCELERATOR_REGISTRY}
         name = "cuda" if self.accelerator == "gpu" else self.accelerator

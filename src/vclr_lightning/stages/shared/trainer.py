@@ -10,22 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import torch
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.lsf import LSFEnvironment
-from lightning_fabric.plugins.environments.mpi import MPIEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.accelerators import AcceleratorRegistry
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.launcher import find_launch
+from vclr_lightning.core.lightning import (
+    AcceleratorRegistry,
+    Callback,
+    Checkpoint,
+    ClusterEnvironment,
+    LightningEnvironment,
+    LightningModule,
+    Logger,
+    LSFEnvironment,
+    MisconfigurationException,
+    MPIEnvironment,
+    ProgressBar,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+    Trainer,
+    rank_zero_only,
+)
 from vclr_lightning.core.processes import follow_parent
 from vclr_lightning.stages.shared.ddp import WatchedDDP
 
