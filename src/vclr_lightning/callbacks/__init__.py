@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint as ResumableCheckpoint
     from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+    from vclr_lightning.callbacks.collapse_monitor import CollapseMonitor as CollapseMonitor
     from vclr_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
     from vclr_lightning.callbacks.held_out_accuracy import HeldOutAccuracy as HeldOutAccuracy
     from vclr_lightning.callbacks.non_finite import NonFiniteGuard as NonFiniteGuard
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _FILES = {
     "AtomicCheckpointIO": "checkpoint_io",
+    "CollapseMonitor": "collapse_monitor",
     "GracefulStop": "graceful_stop",
     "HeldOutAccuracy": "held_out_accuracy",
     "NonFiniteGuard": "non_finite",

@@ -1,0 +1,95 @@
+"""Base of the callbacks that look at the features of training steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vclr_lightning.callbacks.feature_source import Features, FeatureSource, Views
+from vclr_lightning.callbacks.throughput import samples_in
+from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
+
+
+class FeatureCallback(CheckedCallback):
+    """Hands the features of each training batch to :meth:`on_features`.
+
+    They are those of the training step itself, as the named submodules returned them, in training
+    mode; the host's gradients, modes and random numbers stay as they are.
+
+    Args:
+        features, views, tokens: see
+            :class:`~vclr_lightning.callbacks.feature_source.FeatureSource`.
+    """
+
+    def __init__(
+        self, *, features: Features | None = None, views: Views = "outside", tokens: bool = False
+    ) -> None:
+        super().__init__()
+        self.source = FeatureSource(features, views=views, tokens=tokens)
+        self._key = f"{type(self).__name__}({', '.join(self.source.names)})"
+        self._reading = False
+
+    @property
+    def state_key(self) -> str:
+        """Tells several callbacks of a class apart in a checkpoint."""
+        return self._key
+
+    def on_features(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        features: dict[str, Tensor],
+        batch: Any,
+    ) -> None:
+        """Use the features ``(B, V, F)`` of a training batch, by name."""
+
+    def reads(self, trainer: Trainer) -> bool:
+        """Whether the features of the next training batch are wanted."""
+        return True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.source.attach(pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._reading = self.reads(trainer)
+        if self._reading:
+            self.source.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._reading:
+            return
+        with trainer.precision_plugin.forward_context():
+            features = self.source.take(pl_module, batch, samples=samples_in(batch))
+        self.on_features(trainer, pl_module, features, batch)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.source.detach()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.source.detach()
+
+    def named(self, prefix: str, layer: str, measure: str) -> str:
+        """Return the name of a value in the logs; the layer is left out where it is the only one.
+
+        Example:
+            >>> FeatureCallback(features="net").named("probe/knn", "net", "val_top1")
+            'probe/knn/val_top1'
+        """
+        several = len(self.source.names) > 1
+        return "/".join([prefix, *([layer] if several else []), measure])
+
+
+def log_equal(pl_module: LightningModule, values: dict[str, Any], **options: Any) -> None:
+    """Log values that are the same on all ranks, in full precision as far as Lightning keeps it."""
+    for name, value in values.items():
+        number = torch.as_tensor(value, dtype=torch.float32, device=pl_module.device)
+        # Without sync_dist Lightning warns at the end of an epoch.
+        pl_module.log(name, number, batch_size=1, sync_dist=True, **options)
