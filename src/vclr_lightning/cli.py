@@ -18,6 +18,7 @@ from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
 COMMANDS = {
     "index": "list a folder of videos in a manifest, which training reads",
+    "doctor": "find videos that are broken, doubled, leaking between splits, or odd",
     "prepare": "re-encode videos once, so that training reads them fast",
     "shard": "store videos in a few large files, for object stores and network disks",
     "bench": "measure where the time of training goes, and what would help",
@@ -66,7 +67,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _dispatch(arguments: Sequence[str]) -> None:
+def _dispatch(arguments: Sequence[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -81,17 +82,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}; see `vclr {command} --help`")
     if command is None:
         parser.print_help()
-    else:
-        chosen.run(chosen)
+        return 0
+    return chosen.run(chosen) or 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vclr``; return 0, 2 (user's mistake), 1 (fault of code) or 128 + signal."""
+    """Run ``vclr``; return 0, 1 (fault of code, or what the command says), 2 (user's mistake), or
+    128 + signal."""
     try:
         with stopped_by_signals("the same command continues"):
             check_rank_variables(os.environ)
-            _dispatch(sys.argv[1:] if arguments is None else arguments)
+            status = _dispatch(sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
+            return status
     except StopRequested as stop:
         return 128 + stop.signum
     except KeyboardInterrupt:
@@ -100,15 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 141
     except Exception as error:
-        status = report_error(error)
-        if status is None:
+        known = report_error(error)
+        if known is None:
             raise
         try:
             sys.stdout.flush()
         except OSError:  # a full disk
             _drop_output()
-        return status
-    return 0
+        return known
 
 
 def _drop_output() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import mean
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.results.curves import Curve
@@ -14,6 +14,8 @@ from vclr_lightning.results.visuals import (
     Charts,
     ConfusionMatrix,
     Figure,
+    Histogram,
+    Histograms,
     Timeline,
     Timelines,
 )
@@ -27,6 +29,7 @@ NUMBERED = 25  # classes, up to which its cells show numbers
 GOOD_IOU = 0.5  # from which a proposal is coloured
 _MANY = 60  # points of a curve, above which its moving average is drawn over it
 _DOTTED = 12  # points of a curve, up to which each is a dot
+_BINS = 20  # of a histogram
 _FAINTEST = 0.12  # opacity of a cell that counts any video
 
 
@@ -43,6 +46,8 @@ def draw(figure: Figure) -> list[Drawn]:
         match figure:
             case Charts():
                 return [_chart(chart) for chart in figure.charts if any(map(_points, _of(chart)))]
+            case Histograms():
+                return [_histogram(chart) for chart in figure.charts]
             case Bars():
                 return [_bars(figure)]
             case ConfusionMatrix():
@@ -102,6 +107,20 @@ def _chart(chart: Chart) -> Drawn:
         axes.annotate(label, **place, **above, color=COLOURS["soft"])  # type: ignore[arg-type]
     if len(chart.lines) > 1:
         drawn.drawing.legend(loc="outside lower left", ncols=2, labelcolor="linecolor", fontsize=7)
+    return drawn
+
+
+def _histogram(chart: Histogram) -> Drawn:
+    drawn, axes = _blank(chart.title, 320, 180)
+    counts, edges, bars = axes.hist(chart.values, bins=_BINS, color=LINES[0], rwidth=0.9)
+    tips = zip(edges, edges[1:], counts, strict=False)
+    for bar, (low, high, count) in zip(bars, tips, strict=True):  # type: ignore[arg-type]
+        drawn.tip(bar, f"{low:.4g} to {high:.4g}: {count:.0f}")
+    middle = median(chart.values)
+    drawn.tip(_dashed(axes.axvline, middle), f"median: {middle:.4g}")
+    axes.locator_params(nbins=4)
+    axes.locator_params(axis="y", integer=True)
+    axes.grid(axis="y")
     return drawn
 
 

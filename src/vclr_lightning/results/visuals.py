@@ -38,6 +38,28 @@ class Charts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How often values occur, and their median.
+
+    Attributes:
+        title: what the values are.
+        values: finite ones, at least one.
+    """
+
+    title: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histograms:
+    """Histograms side by side."""
+
+    charts: Sequence[Histogram]
+    title: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bars:
     """Shares as bars, a group for each measure.
 
@@ -161,4 +183,4 @@ class Embedded:
     page: Path
 
 
-Figure = Charts | Bars | ConfusionMatrix | Timelines
+Figure = Charts | Histograms | Bars | ConfusionMatrix | Timelines
