@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -16,10 +17,13 @@ import pytest
 from vclr_lightning import train
 from vclr_lightning.app.sweep_table import (
     Job,
+    failure_notes,
     forget_jobs,
+    measures_of,
     read_jobs,
     record_job,
     sweep_rows,
+    sweep_screen,
     write_table,
 )
 
@@ -189,6 +193,52 @@ def test_a_sweep_without_a_job_leaves_the_earlier_table(tmp_path: Path) -> None:
     forget_jobs(tmp_path)
     assert write_table(tmp_path) == []
     assert (tmp_path / "sweep.csv").read_text() == before
+
+
+def _many(keys: int, jobs: int = 3) -> list[Job]:
+    """Jobs that differ in many keys, some long or ambiguous, with many measures."""
+    names = [f"objective.samplers.view{k}.number_of_segments" for k in range(keys - 1)]
+    measures = ["train/loss", *(f"val/measure_{k}" for k in range(9)), "best"]
+    return [
+        Job(
+            number=j,
+            overrides=["backbone=" + "abcdefghij" * 4 + str(j), *(f"+{n}={j}.25" for n in names)],
+            folder=f"/a/very/long/folder/of/the/job/{j}",
+            values=dict.fromkeys(measures, 0.123456 + j) if j else {},
+            status="done" if j else "failed",
+            reason="" if j else "a reason that goes on and on, " * 9,
+        )
+        for j in range(jobs)
+    ]
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3, 12])
+def test_the_table_fits_80_columns_whatever_differs(keys: int) -> None:
+    from vclr_lightning.core.screen import screen
+
+    jobs = _many(keys)
+    console = screen(width=80, record=True, file=io.StringIO())
+    console.print(sweep_screen(jobs, width=80))
+    shown = console.export_text()
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "best" in lines[2] if keys == 1 else "best" in shown
+    assert "val/measure_0" in shown
+    assert "train/loss" not in shown
+    assert "abcdefghij…" in shown
+    words = "".join(character for character in shown if character not in "│ \n")
+    for k in range(keys - 1):  # every key, shortened where that is unambiguous
+        assert f"view{k}" in words or keys == 2
+    assert lines[-2].rstrip("│ ").endswith("done")
+    (note,) = failure_notes(jobs, width=80)
+    assert len(note) <= 80
+    assert note.startswith("job 0: a reason that goes on")
+
+
+def test_measures_of_the_table_are_best_then_validation() -> None:
+    jobs = _many(1)
+    assert measures_of(jobs)[:3] == ["best", "val/measure_0", "val/measure_1"]
+    assert measures_of(jobs)[-1] == "train/loss"
 
 
 def test_special_characters_are_escaped_and_csv_is_exact(tmp_path: Path) -> None:

@@ -22,17 +22,17 @@ from hydra.types import RunMode
 from vclr_lightning.app.explain import explain
 from vclr_lightning.app.sweep_table import (
     Job,
+    failure_notes,
     forget_jobs,
-    measures_of,
     record_job,
-    sweep_rows,
+    sweep_screen,
     write_table,
 )
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.overrides import hydra_value
 from vclr_lightning.core.processes import run_command
 from vclr_lightning.core.reading import read_numbers
-from vclr_lightning.core.screen import PlainTable, show
+from vclr_lightning.core.screen import screen, show
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 4  # measures on the screen; the files hold all
 _current: list[Path] = []  # folder of the sweep that this process runs
 
 
@@ -118,22 +117,13 @@ def sweep_shown(*, tracebacks: bool = False) -> Iterator[None]:
 
 
 def _show(folder: Path) -> int:
-    """Print the table, with the first measures and the folders' names; return the failed jobs."""
+    """Print the table, and why jobs have failed; return how many have."""
     jobs = write_table(folder)
     if not jobs:
         return 0
-    measures = measures_of(jobs)[:_SHOWN]
-    table = PlainTable(title=f"sweep of {len(jobs)} jobs", title_justify="left")
-    header, *rows = sweep_rows(jobs, measures, digits=4)
-    for title in header:
-        right = title == "job" or title in measures
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
-    together = len({Path(job.folder).parent for job in jobs}) == 1
-    for job, cells in zip(jobs, rows, strict=True):
-        if together:  # beside the table's files, whose path is shown
-            cells[-1] = Path(job.folder).name
-        table.add_row(*cells, style="red" if job.status == "failed" else "")
-    show(table, f"wrote {quote(str(folder / 'sweep.csv'))} and sweep.md")
+    width = screen().width
+    show(sweep_screen(jobs, width=width), *failure_notes(jobs, width=width))
+    show(f"wrote {quote(str(folder / 'sweep.csv'))} and sweep.md, with the jobs' folders")
     failed = [job for job in jobs if job.status == "failed"]
     if failed:
         print(

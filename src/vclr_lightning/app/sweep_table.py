@@ -7,9 +7,18 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from vclr_lightning.core.files import clear_leftovers, replacing
 from vclr_lightning.core.reading import read_record, write_record
+from vclr_lightning.core.screen import PlainTable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MEASURES = 5  # on the screen; the files hold all
+_LONGEST = 20  # characters of a name or value on the screen
+_LEAST = 26  # columns for the settings, where they would take more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +63,10 @@ def forget_jobs(folder: Path) -> None:
 
 
 def measures_of(jobs: Sequence[Job]) -> list[str]:
-    """Return the names of all measures, the one that chooses the best weights first."""
+    """Return the names of all measures: the one that chooses the best weights, those of held-out
+    videos, the others."""
     names = dict.fromkeys(name for job in jobs for name in job.values)
-    return sorted(names, key=lambda name: name != "best")
+    return sorted(names, key=lambda name: (name != "best", not name.startswith("val/")))
 
 
 def sweep_rows(jobs: Sequence[Job], measures: Sequence[str], *, digits: int) -> list[list[str]]:
@@ -79,17 +89,118 @@ def sweep_rows(jobs: Sequence[Job], measures: Sequence[str], *, digits: int) -> 
         ['0', '1', '0.25', 'stopped', 'a']
         ['1', '2', '', 'failed: the loss is not finite', 'b']
     """
+    settings = differing_settings(jobs)
+    rows = [["job", *settings[0], *measures, "status", "folder"]] if jobs else []
+    for job, one in zip(jobs, settings, strict=True):
+        values = (_number(job, measure, digits) for measure in measures)
+        status = f"{job.status}: {job.reason}" if job.reason else job.status
+        rows.append([str(job.number), *one.values(), *values, status, job.folder])
+    return rows
+
+
+def differing_settings(jobs: Sequence[Job]) -> list[dict[str, str]]:
+    """Return for each job the overrides that differ between jobs, all with the same keys."""
     pairs = [[o.lstrip("+~").partition("=") for o in job.overrides] for job in jobs]
     settings = [{key: value for key, _, value in words} for words in pairs]
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-    rows = [["job", *differing, *measures, "status", "folder"]]
-    for job, one in zip(jobs, settings, strict=True):
-        values = (f"{job.values[m]:.{digits}g}" if m in job.values else "" for m in measures)
-        status = f"{job.status}: {job.reason}" if job.reason else job.status
-        cells = (one.get(key, "") for key in differing)
-        rows.append([str(job.number), *cells, *values, status, job.folder])
-    return rows
+    return [{key: one.get(key, "") for key in differing} for one in settings]
+
+
+def sweep_screen(jobs: Sequence[Job], *, width: int) -> Table:
+    """Return the table for a terminal: what differed, ``best``, ``val/...``, and the status.
+
+    Keys are shortened to what tells them apart, and long values in their middle. Settings have a
+    column each, or together one where these would not fit; measures that do not fit are left out.
+
+    Args:
+        jobs: of a sweep.
+        width: columns of the terminal.
+
+    Example:
+        >>> from vclr_lightning.core.screen import screen
+        >>> jobs = [
+        ...     Job(number=k, overrides=[f"a.tau={k}"], folder="", values={"best": 0.5}, status="done")
+        ...     for k in (0, 1)
+        ... ]
+        >>> screen(width=60).print(sweep_screen(jobs, width=60))
+        sweep of 2 jobs
+        ┏━━━━━┳━━━━━┳━━━━━━┳━━━━━━━━┓
+        ┃ job ┃ tau ┃ best ┃ status ┃
+        ┡━━━━━╇━━━━━╇━━━━━━╇━━━━━━━━┩
+        │   0 │ 0   │  0.5 │ done   │
+        │   1 │ 1   │  0.5 │ done   │
+        └─────┴─────┴──────┴────────┘
+    """
+    settings = differing_settings(jobs)
+    names = short_keys(list(settings[0]))
+    cells = [[_brief(value) for value in one.values()] for one in settings]
+    columns = [
+        [_brief(name), *of] for name, of in zip(names, zip(*cells, strict=True), strict=True)
+    ]
+    measures = [m for m in measures_of(jobs) if m == "best" or m.startswith("val/")][:_MEASURES]
+    ends = [["job", *(str(job.number) for job in jobs)], ["status", *(job.status for job in jobs)]]
+
+    def taken(*groups: Sequence[Sequence[str]]) -> int:
+        return 1 + sum(3 + max(map(len, column)) for group in groups for column in group)
+
+    def numbers() -> list[list[str]]:
+        return [[_brief(m), *(_number(job, m, 4) for job in jobs)] for m in measures]
+
+    while measures and taken(ends, numbers()) > width - min(_LEAST, taken(columns)):
+        measures.pop()
+    if taken(ends, columns, numbers()) > width:
+        pairs = (zip(names, row, strict=True) for row in cells)
+        columns = [["settings", *(" ".join(f"{k}={v}" for k, v in row if v) for row in pairs)]]
+    table = PlainTable(title=f"sweep of {len(jobs)} jobs", title_justify="left")
+    shown = [ends[0], *columns, *numbers(), ends[1]]
+    for column in shown:
+        right = column is shown[0] or column[0] in map(_brief, measures)
+        folds = column[0] == "settings"
+        side: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(column[0], justify=side, overflow="fold", no_wrap=not folds)
+    for k, job in enumerate(jobs, 1):
+        table.add_row(*(c[k] for c in shown), style="red" if job.status == "failed" else "")
+    return table
+
+
+def failure_notes(jobs: Sequence[Job], *, width: int) -> list[str]:
+    """Return a line on each failed job, with as much of its reason as fits.
+
+    Example:
+        >>> failure_notes([Job(number=3, overrides=[], folder="", status="failed",
+        ...                    reason="the loss is not finite at step 7")], width=30)
+        ['job 3: the loss is not finite…']
+    """
+    lines = (f"job {job.number}: {job.reason}" for job in jobs if job.status == "failed")
+    return [line if len(line) <= width else f"{line[: width - 1].rstrip()}…" for line in lines]
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the last words of each key that tell it from the others.
+
+    Example:
+        >>> short_keys(["data.seed", "seed", "objective.queue_size", "a.b.lr", "a.c.lr"])
+        ['data.seed', 'seed', 'queue_size', 'b.lr', 'c.lr']
+    """
+    parts = [key.split(".") for key in keys]
+
+    def ending(words: Sequence[str]) -> str:
+        for count in range(1, len(words)):
+            if sum(other[-count:] == words[-count:] for other in parts) == 1:
+                return ".".join(words[-count:])
+        return ".".join(words)
+
+    return [ending(words) for words in parts]
+
+
+def _brief(text: str) -> str:
+    """Leave out the middle of a long text."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
+
+
+def _number(job: Job, measure: str, digits: int) -> str:
+    return f"{job.values[measure]:.{digits}g}" if measure in job.values else ""
 
 
 def write_table(folder: Path) -> list[Job]:
