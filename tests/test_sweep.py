@@ -229,7 +229,7 @@ def test_the_table_fits_80_columns_whatever_differs(keys: int) -> None:
     words = "".join(character for character in shown if character not in "│ \n")
     for k in range(keys - 1):  # every key, shortened where that is unambiguous
         assert f"view{k}" in words or keys == 2
-    assert lines[-2].rstrip("│ ").endswith("done")
+    assert shown.count("done") == 2
     (note,) = failure_notes(jobs, width=80)
     assert len(note) <= 80
     assert note.startswith("job 0: a reason that goes on")

@@ -120,17 +120,17 @@ def sweep_screen(jobs: Sequence[Job], *, width: int) -> Table:
     Example:
         >>> from vclr_lightning.core.screen import screen
         >>> jobs = [
-        ...     Job(number=k, overrides=[f"a.tau={k}"], folder="", values={"best": 0.5}, status="done")
+        ...     Job(number=k, overrides=[f"a.tau={k}"], folder="", values={"best": 0.5})
         ...     for k in (0, 1)
         ... ]
-        >>> screen(width=60).print(sweep_screen(jobs, width=60))
+        >>> screen(width=60).print(sweep_screen(jobs, width=60))  # doctest: +NORMALIZE_WHITESPACE
         sweep of 2 jobs
-        ┏━━━━━┳━━━━━┳━━━━━━┳━━━━━━━━┓
-        ┃ job ┃ tau ┃ best ┃ status ┃
-        ┡━━━━━╇━━━━━╇━━━━━━╇━━━━━━━━┩
-        │   0 │ 0   │  0.5 │ done   │
-        │   1 │ 1   │  0.5 │ done   │
-        └─────┴─────┴──────┴────────┘
+        ┏━━━━━┳━━━━━┳━━━━━━┳━━━━━━━━━┓
+        ┃ job ┃ tau ┃ best ┃ status  ┃
+        ┡━━━━━╇━━━━━╇━━━━━━╇━━━━━━━━━┩
+        │   0 │ 0   │  0.5 │ stopped │
+        │   1 │ 1   │  0.5 │ stopped │
+        └─────┴─────┴──────┴─────────┘
     """
     settings = differing_settings(jobs)
     names = short_keys(list(settings[0]))
