@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.non_finite import NonFiniteGuard as NonFiniteGuard
     from vclr_lightning.callbacks.non_finite import NonFiniteLossError as NonFiniteLossError
     from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation as OnlineEvaluation
+    from vclr_lightning.callbacks.online_knn import OnlineKNN as OnlineKNN
+    from vclr_lightning.callbacks.online_linear import OnlineAttentiveProbe as OnlineAttentiveProbe
+    from vclr_lightning.callbacks.online_linear import OnlineLinearProbe as OnlineLinearProbe
     from vclr_lightning.callbacks.progress import RunProgress as RunProgress
     from vclr_lightning.callbacks.rejections import RejectionWriter as RejectionWriter
     from vclr_lightning.callbacks.run_log import RunLog as RunLog
@@ -28,7 +31,10 @@ _FILES = {
     "HeldOutAccuracy": "held_out_accuracy",
     "NonFiniteGuard": "non_finite",
     "NonFiniteLossError": "non_finite",
+    "OnlineAttentiveProbe": "online_linear",
     "OnlineEvaluation": "online_evaluation",
+    "OnlineKNN": "online_knn",
+    "OnlineLinearProbe": "online_linear",
     "RejectionWriter": "rejections",
     "ResumableCheckpoint": "checkpoint",
     "RunLog": "run_log",

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vclr_lightning.callbacks.feature_callback import FeatureCallback, log_equal
 from vclr_lightning.callbacks.feature_source import Features, Views
-from vclr_lightning.core.distributed import gather_objects, rank, world_size
+from vclr_lightning.callbacks.recent_rows import RecentRows
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import LightningModule, Trainer
 from vclr_lightning.functional.collapse import (
@@ -88,9 +87,8 @@ class CollapseMonitor(FeatureCallback):
             )
         self.samples, self.every_n_steps = samples, every_n_steps
         self.alarm, self.patience, self.stop = dict(alarm or {}), patience, stop
-        self._rows: dict[str, list[Tensor]] = {}
+        self.recent = RecentRows(samples)
         self._low: dict[str, int] = {}  # measurements in a row
-        self._loaded: list[dict[str, Tensor]] | None = None
 
     def on_features(
         self,
@@ -99,27 +97,18 @@ class CollapseMonitor(FeatureCallback):
         features: dict[str, Tensor],
         batch: Any,
     ) -> None:
-        self._restore(pl_module.device)
-        most = -(-self.samples // world_size())
-        for name, rows in features.items():
-            held = self._rows.setdefault(name, [])
-            if held and held[0].shape[1:] != rows.shape[1:]:
-                held.clear()  # another number of views
-            held.append(rows)
-            while sum(map(len, held)) - len(held[0]) >= most:
-                del held[0]
+        self.recent.add(features)
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if self.every_n_steps and done % self.every_n_steps == 0:
             self._measure(trainer, pl_module, on_step=True, on_epoch=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore(pl_module.device)
         self._measure(trainer, pl_module)
 
     def measure(self) -> dict[str, float]:
         """Return the measures of the samples held by all ranks; every rank has to call it."""
         values: dict[str, float] = {}
-        for name, rows in self._gathered().items():
+        for name, rows in self.recent.gathered().items():
             first, views = rows[:, 0], rows.shape[1]
             if len(rows) < 2:
                 continue
@@ -158,29 +147,9 @@ class CollapseMonitor(FeatureCallback):
         if alarms and self.stop:
             trainer.should_stop = True
 
-    def _gathered(self) -> dict[str, Tensor]:
-        own = self._own()
-        if world_size() == 1:
-            return own
-        ranks = gather_objects({name: rows.cpu() for name, rows in own.items()})
-        shared = [name for name in own if all(name in one for one in ranks)]
-        return {name: torch.cat([one[name] for one in ranks]) for name in shared}
-
-    def _own(self) -> dict[str, Tensor]:
-        """This rank's share of the last samples."""
-        most = -(-self.samples // world_size())
-        return {name: torch.cat(held)[-most:] for name, held in self._rows.items() if held}
-
     def state_dict(self) -> dict[str, Any]:
-        own = {name: rows.cpu() for name, rows in self._own().items()}
-        return {"ranks": gather_objects(own), "low": dict(self._low)}
+        return {**self.recent.state_dict(), "low": dict(self._low)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._low, self._loaded = dict(state_dict["low"]), state_dict["ranks"]
-
-    def _restore(self, device: torch.device) -> None:
-        """Take up the samples of the checkpoint, where it is one of as many ranks."""
-        ranks, self._loaded = self._loaded, None
-        if ranks and len(ranks) == world_size():
-            mine = ranks[rank()]
-            self._rows = {name: [rows.to(device)] for name, rows in mine.items()}
+        self._low = dict(state_dict["low"])
+        self.recent.load_state_dict(state_dict)

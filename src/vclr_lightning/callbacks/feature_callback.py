@@ -92,4 +92,5 @@ def log_equal(pl_module: LightningModule, values: dict[str, Any], **options: Any
     for name, value in values.items():
         number = torch.as_tensor(value, dtype=torch.float32, device=pl_module.device)
         # Without sync_dist Lightning warns at the end of an epoch.
-        pl_module.log(name, number, batch_size=1, sync_dist=True, **options)
+        sync = not options.get("on_step", False)
+        pl_module.log(name, number, batch_size=1, sync_dist=sync, **options)

@@ -77,13 +77,18 @@ def knn_scores(
     num_classes: int,
     k: int = 20,
     temperature: float = 0.07,
+    query_groups: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
 ) -> Tensor:
     """Return each class's share of the weighted votes of a query's ``k`` nearest gallery rows.
 
-    A neighbour of cosine similarity s votes with weight exp(s / temperature).
+    A neighbour of cosine similarity s votes with weight exp(s / temperature) (Wu et al.,
+    "Unsupervised feature learning via non-parametric instance discrimination", 2018, Section 3.4).
+    With groups, rows of the query's own group do not vote; each query needs another one.
 
     Shape:
         - queries: ``(Q, F)``; gallery: ``(G, F)``; gallery_labels: ``(G,)``
+        - groups: ``(Q,)`` and ``(G,)``
         - returns: ``(Q, num_classes)``; rows sum to 1
 
     Example:
@@ -93,7 +98,9 @@ def knn_scores(
         >>> scores.argmax(dim=1).tolist()
         [1]
     """
-    similarity, position = cosine_neighbours(queries, gallery, k)
+    similarity, position = cosine_neighbours(
+        queries, gallery, k, query_groups=query_groups, gallery_groups=gallery_groups
+    )
     weight = torch.softmax(similarity.double() / temperature, dim=1)  # (Q, k)
     scores = weight.new_zeros(len(queries), num_classes)
     return scores.scatter_add_(1, gallery_labels[position], weight)

@@ -12,7 +12,12 @@ import pytest
 import torch
 from foreign_modules import MODULES, make_loader, make_trainer
 
-from vclr_lightning.callbacks import CollapseMonitor
+from vclr_lightning.callbacks import (
+    CollapseMonitor,
+    OnlineAttentiveProbe,
+    OnlineKNN,
+    OnlineLinearProbe,
+)
 from vclr_lightning.core.lightning import LightningModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*module.* in eval mode at the start.*")
@@ -33,6 +38,10 @@ def brightness(batch: Any) -> torch.Tensor:
     return first_tensor(batch).mean(dim=(1, 2, 3)).round().long().clamp(0, 2)
 
 
+def held_out(trainer: Any) -> Any:
+    return make_loader("plain", "classifier")
+
+
 def encoded(module: LightningModule, batch: Any) -> torch.Tensor:
     torch.rand(2)  # what a function draws disturbs nothing
     return module.encoder(first_tensor(batch))
@@ -42,6 +51,15 @@ WATCHERS: dict[str, Callable[[], Any]] = {
     "collapse": lambda: CollapseMonitor(every_n_steps=2, samples=10, patience=1),
     "collapse of layers": lambda: CollapseMonitor(
         features={"map": "encoder.1", "own": encoded}, every_n_steps=3
+    ),
+    "k-NN": lambda: OnlineKNN(labels=brightness, held_out=held_out, forward=encoded),
+    "linear": lambda: OnlineLinearProbe(labels=brightness, num_classes=3),
+    "attentive": lambda: OnlineAttentiveProbe(
+        features="encoder.2",
+        labels=brightness,
+        num_classes=3,
+        held_out=held_out,
+        forward=encoded,
     ),
 }
 
