@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -180,6 +179,8 @@ def _memory(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     if device.type != "cpu" or sys.platform != "linux":
         return 0
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.core.distributed import max_over_ranks
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
-from vclr_lightning.core.stopping import SignalHandler, StopRequested, write_stderr
+from vclr_lightning.core.stopping import KILL, SignalHandler, StopRequested, write_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class GracefulStop(CheckedCallback):
         def abort(signum: int) -> None:
             kill = getattr(launcher, "kill", None)
             if callable(kill):
-                kill(signal.SIGKILL)
+                kill(KILL)
             write_stderr("aborted; the last checkpoint is intact")
 
         self._handler = SignalHandler(begin, abort)

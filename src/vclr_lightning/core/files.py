@@ -10,10 +10,14 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from vclr_lightning.core.errors import UserError, disk_failure
+
+HAS_FCNTL = find_spec("fcntl") is not None
+"""False on Windows, which can neither remove nor replace a file that is open."""
 
 _PIECE = 1 << 22  # bytes
 _THREADS = 16
@@ -52,6 +56,8 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             sink.flush()
             os.fsync(sink.fileno())
             os.chmod(temporary, 0o666 & ~_MASK)  # mkstemp makes it readable for its owner only
+            if not HAS_FCNTL:
+                sink.close()
             os.replace(temporary, file)
     except BaseException as error:
         if temporary:
@@ -65,7 +71,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
 def clear_leftovers(folder: Path) -> None:
     """Remove what :func:`replacing` left in a folder when its process was killed.
 
-    Files that a process is still writing, here or on another machine, stay.
+    Files that a process is still writing, here or on another machine, stay; on Windows all do.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -99,11 +105,13 @@ def _temporary(file: Path) -> IO[bytes]:
 
 def _lock(file: IO[bytes]) -> bool:
     """Lock a file for as long as it is open; false where it is locked, or cannot be."""
-    try:
-        import fcntl
+    if not HAS_FCNTL:
+        return False
+    import fcntl
 
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except OSError:
         return False
     return True
 

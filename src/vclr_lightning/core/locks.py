@@ -1,8 +1,9 @@
 """Locks that end with the process that holds them, however it ends.
 
 POSIX record locks: forked workers never hold them, and network file systems support them between
-machines. filelock is not used: it polls, and on file systems without flock it leaves marker files
-that outlive a killed process.
+machines. filelock serves where there are none (Windows); elsewhere its locks would be inherited by
+forked workers, it polls, and on file systems without flock it leaves marker files that outlive a
+killed process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from shlex import quote
 from typing import IO
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.files import clear_leftovers
+from vclr_lightning.core.files import HAS_FCNTL, clear_leftovers
 
 RUN_LOCK = ".lock"
 
@@ -27,7 +28,8 @@ RUN_LOCK = ".lock"
 @contextmanager
 def locked(file: Path, *, show: bool = True) -> Iterator[None]:
     """Wait until no other process writes ``file``, and lock it within the block."""
-    with _hold(file.with_suffix(".lock"), wait=True, waiting_for=quote(str(file)) if show else ""):
+    hold = _hold if HAS_FCNTL else _hold_by_filelock
+    with hold(file.with_suffix(".lock"), wait=True, waiting_for=quote(str(file)) if show else ""):
         yield
 
 
@@ -47,7 +49,8 @@ def in_use(folder: Path) -> Iterator[None]:
         >>> list(folder.iterdir())
         []
     """
-    with _hold(folder / RUN_LOCK, wait=False):
+    hold = _hold if HAS_FCNTL else _hold_by_filelock
+    with hold(folder / RUN_LOCK, wait=False):
         yield
 
 
@@ -64,21 +67,15 @@ def _hold(lock: Path, *, wait: bool, waiting_for: str = "") -> Iterator[None]:
                 if not wait:
                     sink.seek(0)
                     holder = sink.read(200).decode(errors="replace").strip()
-                    raise UserError(
-                        f"{lock.parent} is in use by {holder or 'another process'}; wait for it, "
-                        "stop it, or give another name=..."
-                    )
-                if waiting_for:
-                    print(f"waiting for another process that writes {waiting_for}", file=sys.stderr)
-                    waiting_for = ""
+                    raise _in_use(lock, holder)
+                _say(waiting_for)
+                waiting_for = ""
                 _take(sink, block=True)
             if not _is_at(lock, sink.fileno()):
                 continue  # its last holder has removed the file: begin again
-            since = datetime.now().isoformat(" ", "seconds")
-            holder = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
             try:
                 sink.truncate(0)
-                sink.write(holder.encode())
+                sink.write(_this_process().encode())
             except OSError as error:
                 lock.unlink(missing_ok=True)
                 raise _unwritable(lock, error) from error
@@ -88,6 +85,49 @@ def _hold(lock: Path, *, wait: bool, waiting_for: str = "") -> Iterator[None]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+@contextmanager
+def _hold_by_filelock(lock: Path, *, wait: bool, waiting_for: str = "") -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    holder = lock.with_suffix(".holder")  # a locked file cannot be read on Windows
+    held = FileLock(lock, thread_local=False)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise _in_use(lock, holder.read_text() if holder.exists() else "") from None
+            _say(waiting_for)
+            held.acquire()
+        holder.write_text(_this_process())
+    except OSError as error:
+        held.release()
+        raise _unwritable(lock, error) from error
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        held.release()
+
+
+def _this_process() -> str:
+    since = datetime.now().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+
+
+def _say(waiting_for: str) -> None:
+    if waiting_for:
+        print(f"waiting for another process that writes {waiting_for}", file=sys.stderr)
+
+
+def _in_use(lock: Path, holder: str) -> UserError:
+    return UserError(
+        f"{lock.parent} is in use by {holder or 'another process'}; wait for it, stop it, or give "
+        "another name=..."
+    )
 
 
 def _unwritable(lock: Path, error: OSError) -> UserError:

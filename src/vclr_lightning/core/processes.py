@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.stopping import SignalHandler, StopRequested, write_stderr
+from vclr_lightning.core.stopping import KILL, SignalHandler, StopRequested, write_stderr
 
 PARENT = "VCLR_PARENT"  # the process that started this one, if it is of this package
 _FAILURE_FILE = "VCLR_FAILURE_FILE"  # where a command writes why it failed
@@ -35,9 +35,9 @@ def end_with_parent(parent: int) -> None:
     import ctypes
 
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, KILL)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
 
 
 def follow_parent() -> None:
@@ -83,6 +83,19 @@ def is_stopped(process: int) -> bool:
     return content[content.rindex(b")") + 2 :][:1] in (b"T", b"t")
 
 
+def signal_name(status: int) -> str:
+    """Return the name of the signal that ended a process; empty where none did.
+
+    Example:
+        >>> signal_name(-9), signal_name(3)
+        ('SIGKILL', '')
+    """
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return ""
+
+
 def how_ended(status: int) -> str:
     """Describe how a process ended, by its status as in :mod:`subprocess`.
 
@@ -94,10 +107,7 @@ def how_ended(status: int) -> str:
     """
     if status >= 0:
         return f"ended with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+    name = signal_name(status) or f"signal {-status}"
     if name == "SIGKILL":
         return "was killed (SIGKILL), as happens where memory is short"
     if name == "SIGBUS":
@@ -112,7 +122,7 @@ def ended_from_outside(status: int) -> bool:
         >>> ended_from_outside(-9), ended_from_outside(-11), ended_from_outside(1)
         (True, False, False)
     """
-    return status < 0 and -status in [signal.Signals[name] for name in _FROM_OUTSIDE]
+    return signal_name(status) in _FROM_OUTSIDE
 
 
 def run_command(command: Sequence[str], *, without: Collection[str] = ()) -> None:

@@ -11,8 +11,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
 """SLURM sends SIGUSR1 before a job's time is up."""
+
+KILL: signal.Signals = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What ends a process at once; on Windows SIGTERM does."""
 
 _SAME = 1.0  # seconds within which a repeated signal is the same request
 _held: list[int] | None = None  # signals that arrived while processes were being started
@@ -120,15 +125,27 @@ def signals_blocked() -> Iterator[None]:
     handled after the block, when the parent knows all processes that it has started.
     """
     global _held
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = block_signals()
     _held = []  # other threads of this process may receive signals
     try:
         yield
     finally:
         held, _held = _held, None
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for signum in held[:1]:
             signal.raise_signal(signum)
+
+
+def block_signals() -> set[signal.Signals | int] | None:
+    """Let this thread, and processes that it starts, get none of :data:`SIGNALS`.
+
+    Returns:
+        The signals blocked before; ``None`` on Windows, where nothing happens.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return None
+    return {*signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)}
 
 
 def write_stderr(sentence: str) -> None:

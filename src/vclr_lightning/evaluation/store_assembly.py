@@ -101,21 +101,20 @@ def assemble(
 
 
 def _write_features(file: Path, batches: Sequence[EncodedBatch], shape: tuple[int, ...]) -> None:
-    target = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
-    with file.open("r+b") as sink:  # a full disk is an error here, and a crash on a mapped page
-        os.posix_fallocate(sink.fileno(), 0, file.stat().st_size)
-    start = 0
-    for batch in batches:
-        rows = batch.read()
-        if not len(rows):
-            continue  # no video of the batch could be read
-        if len(shape) == 3:  # (rows, F) to (videos, n, F): the last frame is repeated
-            videos = np.split(rows, np.cumsum(batch.columns["rows"])[:-1])
-            frames = np.arange(shape[1])
-            rows = np.stack([video[np.minimum(frames, len(video) - 1)] for video in videos])
-        target[start : start + len(rows)] = rows
-        start += len(rows)
-    target.flush()
+    form = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with file.open("wb") as sink:  # a full disk is an error here, and a crash on a mapped page
+        np.lib.format.write_array_header_1_0(sink, form)
+        for batch in batches:
+            rows = batch.read()
+            if not len(rows):
+                continue  # no video of the batch could be read
+            if len(shape) == 3:  # (rows, F) to (videos, n, F): the last frame is repeated
+                videos = np.split(rows, np.cumsum(batch.columns["rows"])[:-1])
+                frames = np.arange(shape[1])
+                rows = np.stack([video[np.minimum(frames, len(video) - 1)] for video in videos])
+            sink.write(np.ascontiguousarray(rows, "<f4").data)
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def _write_rows(

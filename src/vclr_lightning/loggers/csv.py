@@ -94,8 +94,9 @@ class CSVLogger(Logger):
                 self._row_start = self._rewrite(rows)
             line = _line([self._row.get(name, "") for name in self._columns])
             with self.path.open("r+b") as file:
-                os.pwrite(file.fileno(), line, self._row_start)
-                file.truncate(self._row_start + len(line))
+                file.seek(self._row_start)
+                file.write(line)
+                file.truncate()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -107,7 +108,7 @@ class CSVLogger(Logger):
     def sync(self) -> None:
         """Put all rows onto the disk, so that they survive a power cut."""
         if self.path.exists():
-            with self._writing(), self.path.open("rb") as file:
+            with self._writing(), self.path.open("r+b") as file:
                 os.fsync(file.fileno())
 
     @contextmanager

@@ -6,13 +6,12 @@ import contextlib
 import os
 import pickle
 import queue
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from vclr_lightning.core.stopping import SIGNALS
+from vclr_lightning.core.stopping import block_signals
 from vclr_lightning.data.jobs.worker_process import TIME_LIMIT, WorkerProcess
 
 Arguments = ParamSpec("Arguments")
@@ -118,7 +117,7 @@ class LocalProcesses(Executor):
 
     def _run(self, process: WorkerProcess) -> None:
         # Processes that this thread starts ignore a signal to the process group.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        block_signals()
         with contextlib.closing(process):
             while (call := self._calls.get()) is not None:
                 future, content, limit = call

@@ -22,6 +22,7 @@ from vclr_lightning.core.processes import (
 
 TIME_LIMIT = 900.0  # seconds for one file, decoded to its end
 _CODE = "import sys; sys.path[:] = {!r}; from {} import serve; serve({}, {})"
+_POSIX = hasattr(os, "fork")  # elsewhere no pipe can be passed: calls run in this process
 _ATTEMPTS = 3  # at a call whose process is ended from outside
 _POLL = 1.0  # seconds
 _STOPPED = 10.0  # seconds for which a process may be stopped
@@ -57,6 +58,9 @@ class WorkerProcess:
         Raises:
             WorkerLostError: the process was lost by the call, or several times otherwise.
         """
+        if not _POSIX:
+            fn, args, kwargs = pickle.loads(content)
+            return fn(*args, **kwargs)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._call(content, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,11 +75,10 @@ class Collate:
 def shared_memory() -> tuple[int, int]:
     """Return the free and used bytes of shared memory; plenty free if that is unknown."""
     try:
-        status = os.statvfs(_SHARED_MEMORY)
+        usage = shutil.disk_usage(_SHARED_MEMORY)
     except OSError:
         return sys.maxsize, 0
-    free = status.f_bavail * status.f_frsize
-    return free, status.f_blocks * status.f_frsize - free
+    return usage.free, usage.total - usage.free
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from torch.utils.data._utils import signal_handling
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
+from vclr_lightning.core.processes import how_ended, is_stopped, report_failure, signal_name
 from vclr_lightning.core.stopping import write_stderr
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
@@ -29,10 +28,9 @@ _CONTINUES = "the same command continues"
 _FEWER = f"give fewer data.num_workers or a smaller data.prefetch_factor; {_CONTINUES}"
 _SLOW = "where a video or the disk may take that long, give a larger data.timeout"
 _ADVICE = {
-    0: _CONTINUES,
-    signal.SIGKILL: _FEWER,
-    signal.SIGBUS: f"give docker run a larger --shm-size, or data.num_workers=0; {_CONTINUES}",
-    signal.SIGSEGV: "a video may be what crashes the decoder: `vclr index --decode` finds it",
+    "SIGKILL": _FEWER,
+    "SIGBUS": f"give docker run a larger --shm-size, or data.num_workers=0; {_CONTINUES}",
+    "SIGSEGV": "a video may be what crashes the decoder: `vclr index --decode` finds it",
 }
 
 
@@ -146,7 +144,7 @@ class WorkerWatch(threading.Thread):
     def _death(self) -> str | None:
         for name, worker in self._named():
             if (status := worker.exitcode) is not None:
-                return f"{name} {how_ended(status)}; {_ADVICE.get(-status, _ADVICE[0])}"
+                return f"{name} {how_ended(status)}; {_ADVICE.get(signal_name(status), _CONTINUES)}"
         return None
 
     def _delay(self) -> str:

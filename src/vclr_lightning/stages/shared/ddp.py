@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -25,7 +24,7 @@ from vclr_lightning.core.lightning import (
     _SubprocessScriptLauncher,
 )
 from vclr_lightning.core.processes import how_ended, is_stopped, report_failure
-from vclr_lightning.core.stopping import StopRequested, write_stderr
+from vclr_lightning.core.stopping import KILL, StopRequested, write_stderr
 
 # Public since torch 2.14.
 set_timeout: Callable[[timedelta], None] = getattr(
@@ -178,7 +177,7 @@ def lost_rank(error: BaseException) -> str | None:
     if launcher is not None and is_stopped(launcher):
         reason = f"rank 0 (process {launcher}) is stopped (SIGSTOP); {_CONTINUES}"
         write_stderr(f"error: {reason}")
-        os.kill(launcher, signal.SIGKILL)  # and this process with it
+        os.kill(launcher, KILL)  # and this process with it
     return (
         f"rank {distributed.rank()} lost another rank, which has ended, or did not answer within "
         f"trainer.timeout; what that one printed says why; {_CONTINUES}"
