@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 # What other packages look up stays: these are imported before. Windows has none of the removed.
 CODE = """
 import os, signal, sys
