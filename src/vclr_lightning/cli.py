@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from vclr_lightning import __version__
 from vclr_lightning.app.explain import report_error
@@ -37,8 +38,23 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of ``vclr``; only ``command`` gets its arguments.
+class _Completion(argparse.Action):
+    """Prints a script by which a shell completes commands, options and files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: Any, *__: object) -> None:
+        import shtab
+
+        complete: Any = build_parser(*COMMANDS)
+        (commands,) = (a.choices for a in complete._actions if a.dest == "command")
+        for action in (a for command in commands.values() for a in command._actions):
+            if action.type is Path:
+                action.complete = shtab.FILE
+        print(shtab.complete(complete, shell=shell))
+        parser.exit()
+
+
+def build_parser(*filled: str) -> argparse.ArgumentParser:
+    """Return the parser of ``vclr``; only the commands ``filled`` get their arguments.
 
     Example:
         >>> str(build_parser("show").parse_args(["show", "k400.arrow"]).manifest)
@@ -50,9 +66,15 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         epilog="`vclr COMMAND --help` describes each.",
     )
     parser.add_argument("--version", action="version", version=f"vclr_lightning {__version__}")
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=["bash", "zsh", "tcsh"],
+        help="print the completion script of a shell",
+    )
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
-        if name != command:
+        if name not in filled:
             commands.add_parser(name, help=text)
             continue
         module = import_module(f"vclr_lightning.commands.{name}")
@@ -68,12 +90,12 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
-    command = next((word for word in arguments if not word.startswith("-")), None)
+    command = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if command is not None and command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
         raise UserError(f"there is no command {command!r}; {hint}")
-    parser = build_parser(command)
+    parser = build_parser(*[command] if command else [])
     chosen, rest = parser.parse_known_args(arguments)
     # argparse takes positional arguments from one place only: `vclr bench a=1 --seconds 5 b=2`.
     if hasattr(chosen, "overrides") and all(word[0] != "-" and "=" in word for word in rest):

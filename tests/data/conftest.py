@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
 from vclr_lightning.data.readers import PyAVReader
-from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
+
+if TYPE_CHECKING:
+    from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 
 MakeManifest = Callable[..., Manifest]
 
@@ -33,11 +36,15 @@ def reader() -> PyAVReader:
 
 @pytest.fixture(scope="session")
 def transform() -> PretrainTransform:
+    from vclr_lightning.data.transforms import PretrainTransform
+
     return PretrainTransform(size=32)
 
 
 @pytest.fixture(scope="session")
 def eval_transform() -> EvalTransform:
+    from vclr_lightning.data.transforms import EvalTransform
+
     return EvalTransform(size=32, resize=36)
 
 

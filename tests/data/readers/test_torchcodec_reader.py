@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ needs_ffmpeg = pytest.mark.skipif(LACK is not None, reason=f"{LACK}")
 
 
 @pytest.mark.skipif(LACK is None, reason="torchcodec can be loaded")
+@pytest.mark.skipif(find_spec("torchcodec") is None, reason="torchcodec is not installed")
 def test_these_tests_run_on_the_libraries_of_pyav() -> None:
     with pyav_ffmpeg.environment() as env:
         if env is None:
