@@ -205,3 +205,36 @@ def test_a_closed_pipe(tmp_path: Path, printer: str) -> None:
     _, errors = process.communicate()
     assert process.returncode in (1, 141)  # rich ends with 1 by itself
     assert errors == b""
+
+
+def test_bash_completes_commands_options_and_files(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--completion", "bash"])
+    (tmp_path / "vclr.bash").write_text(capsys.readouterr().out)
+
+    def completed(*words: str) -> set[str]:
+        typed = " ".join(words)
+        script = f"""
+            source vclr.bash
+            COMP_WORDS=({typed}) COMP_CWORD={len(words) - 1} COMP_LINE={typed!r}
+            "$(complete -p vclr | sed 's/.*-F //; s/ vclr//')" vclr
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        command = ["bash", "--norc", "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        return set(done.stdout.split())
+
+    assert completed("vclr", "sh") == {"shard", "show"}
+    assert "--check" in completed("vclr", "show", "--ch")
+    assert "videos" in completed("vclr", "show", "vid")
+
+
+@pytest.mark.parametrize(("shell", "begins"), [("zsh", "#compdef vclr\n"), ("tcsh", "#")])
+def test_other_shells_get_every_command(shell: str, begins: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--completion", shell])
+    script = capsys.readouterr().out
+    assert script.startswith(begins)
+    assert set(COMMANDS) <= set(re.findall(r"[a-z]+", script))
