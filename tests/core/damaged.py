@@ -26,7 +26,7 @@ from vclr_lightning.evaluation.store import FeatureStore
 from vclr_lightning.evaluation.store_assembly import assemble
 from vclr_lightning.models import TinyBackbone, export_backbone, load_backbone
 from vclr_lightning.models.checkpoints import read_checkpoint
-from vclr_lightning.stages.shared.run_config import run_config
+from vclr_lightning.models.run_record import run_config
 
 Case = tuple[str, list[Path], Callable[[], Any], bool]
 COLUMNS = ("path", "name", "group", "split", "label", "duration", "exact", "codec", "size", "spans")

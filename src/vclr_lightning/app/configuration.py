@@ -203,8 +203,8 @@ def with_network(
     Raises:
         UserError: the weights cannot be read.
     """
+    from vclr_lightning.models.run_record import run_config
     from vclr_lightning.stages.shared.network import network_spec
-    from vclr_lightning.stages.shared.run_config import run_config
 
     if "backbone" not in (cfg.get("module") or {}):
         features = cfg.get("features")

@@ -15,20 +15,12 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import parse_json, plain_values
 from vclr_lightning.core.saved import load_torch
 from vclr_lightning.models import coclr_names
+from vclr_lightning.models.foreign_names import LAYOUTS, from_mmaction
 
 MARK = "vclr_lightning"
 """Key of this package's metadata in the weights files that it writes."""
 
 QUERY_PREFIX = "query_encoder."
-_MOCO_PREFIX = "module.encoder_q."
-# The heads of the released code, by the objectives that they belong to here.
-_RELEASED_HEADS = {
-    "inter": "fc_inter.",
-    "intra": "fc_intra.",
-    "video": "fc_tsn.",
-    "order": "fc_order.",
-}
-_RELEASED_CLASSIFIER = "fc_order_classifier."
 _CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's networks
 _TORCHVISION = {  # a name in the files of its ResNets, video networks, Swin and MViT
     "conv1.weight",
@@ -48,7 +40,8 @@ class Checkpoint:
     Attributes:
         path: the file.
         form: its layout: ``"vclr_lightning"`` (a checkpoint or an export), ``"moco"``,
-            ``"released"`` (the authors' VCLR code), ``"torchvision"`` or ``"other"``.
+            ``"released"`` (the authors' VCLR code), ``"mmaction"``, ``"torchvision"`` or
+            ``"other"``.
         tensors: all tensors, by name.
         prefix: prefix of the backbone's names; ``None`` if unknown.
         heads: prefix of the head that each objective starts from; ``"*"`` is for all objectives.
@@ -116,8 +109,8 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
     """Read a weights file onto the CPU and recognise its layout. Executes no code of the file.
 
     Recognised are this package's checkpoints and safetensors exports, MoCo v2 checkpoints, the
-    authors' released VCLR checkpoints and weights files of torchvision; for others, ``prefix``
-    is the prefix of the backbone's names.
+    authors' released VCLR checkpoints, TSN and TSM of MMAction2 and weights files of torchvision;
+    for others, ``prefix`` is the prefix of the backbone's names.
 
     Raises:
         UserError: the file is missing, damaged, of another program, contains code or objects other
@@ -143,10 +136,12 @@ def read_checkpoint(path: str | Path, *, prefix: str | None = None) -> Checkpoin
             more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
             raise UserError(f"no name in {path} starts with prefix={prefix!r}: {names}{more}")
         return Checkpoint(path, "other", tensors, prefix, metadata=metadata)
-    return _recognise(path, tensors, metadata)
+    return recognise(path, tensors, metadata)
 
 
-def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
+def recognise(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """Recognise the layout of the tensors of a file by their names."""
+
     def present(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in tensors)
 
@@ -161,13 +156,23 @@ def _recognise(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
         return Checkpoint(
             path, "vclr_lightning", tensors, QUERY_PREFIX, heads, classifiers, metadata
         )
-    if present(_MOCO_PREFIX):
-        return Checkpoint(path, "moco", tensors, _MOCO_PREFIX, heads={"*": f"{_MOCO_PREFIX}fc."})
-    for outer in ("module.", ""):
-        if present(outer + _RELEASED_HEADS["inter"]):
-            heads = {name: outer + head for name, head in _RELEASED_HEADS.items()}
-            order = {"order": outer + _RELEASED_CLASSIFIER}
+    moco, released = LAYOUTS["moco"], LAYOUTS["released"]
+    if present(moco.prefix):
+        return Checkpoint(path, "moco", tensors, moco.prefix, heads=moco.heads)
+    for outer in (released.prefix, ""):
+        heads, order = (
+            {name: outer + part.removeprefix(released.prefix) for name, part in parts.items()}
+            for parts in (released.heads, released.classifiers)
+        )
+        if present(heads["inter"]):
             return Checkpoint(path, "released", tensors, outer, heads=heads, classifiers=order)
+    if found := from_mmaction(tensors):
+        renamed, prefix, every = found
+        shifts = {"shift_every": str(every)} if every else {}
+        classifier = LAYOUTS["mmaction"].classifiers
+        return Checkpoint(
+            path, "mmaction", renamed, prefix, classifiers=classifier, metadata=shifts
+        )
     if present(f"{coclr_names.PREFIX}features."):
         return Checkpoint(path, "other", tensors, coclr_names.PREFIX, metadata=metadata)
     if _TORCHVISION & set(tensors):
@@ -203,8 +208,11 @@ def _find_metadata(content: Any, path: Path) -> dict[str, str]:
         known = plain_values(metadata, path)
         if isinstance(spec := _recorded_spec(known), Mapping):
             facts["backbone"] = json.dumps(spec)
-        if head := finetuned_options(known).get("head"):
+        options = finetuned_options(known)
+        if head := options.get("head"):
             facts["head"] = str(head)
+            if head == "tsm" and options.get("shift_divisions", 8) != 8:
+                facts["shift_divisions"] = str(options["shift_divisions"])
     return facts
 
 

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import replacing
-from vclr_lightning.models.checkpoints import MARK, read_checkpoint
-from vclr_lightning.models.export import export_backbone, export_metadata
+from vclr_lightning.models.agreement import check_features, library_features, probe_pixels
+from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint, recognise
+from vclr_lightning.models.export import export_backbone, export_metadata, rebuilt
+from vclr_lightning.models.foreign_names import LAYOUTS
+from vclr_lightning.models.model_card import card_facts, card_metadata, write_card
 from vclr_lightning.models.network_spec import (
     describe_spec,
     known_spec,
-    recognise_backbone,
 )
+from vclr_lightning.models.onnx_file import write_onnx
+from vclr_lightning.models.renamed_weights import renamed_tensors
+from vclr_lightning.models.run_record import run_config
+from vclr_lightning.models.trusted_networks import trusted_spec
 from vclr_lightning.models.weights import FORMS, group_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_RESNETS = tuple(
-    f"vclr_lightning.models.{name}" for name in ("TorchvisionResNet", "TimmBackbone", "TSMResNet")
-)
-
-Names = Literal["own", "mmaction", "mmaction-tsm"]
-
-_CONV = re.compile(r"(^|\.)conv(\d)\.")
-_NORM = re.compile(r"(^|\.)bn(\d)\.")
-_BLOCK = re.compile(r"(layer\d)\.(\d+)\.conv1\.conv\.")
-# MMAction2's 2D ResNets, and before which of their blocks its TSM shifts: every block of those
-# whose third layer has fewer than 23, every other block of deeper ones.
-_EVERY = {"resnet18": 1, "resnet34": 1, "resnet50": 1, "resnet101": 2, "resnet152": 2}
+_ENDINGS = (".safetensors", ".pth", ".pt", ".onnx")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was read and written.
+    """What was read, checked and written.
 
     Attributes:
         source: the file read.
@@ -50,7 +44,9 @@ class Conversion:
         form: layout of the source.
         backbone: the network, as Python code; ``""`` if it is none of this package's.
         names: names of the tensors written.
-        left: names in the source that belong to no backbone.
+        left: names in the source that are not written.
+        checked: how the features of source and target agree.
+        card: the model card beside the target.
     """
 
     source: Path
@@ -59,6 +55,8 @@ class Conversion:
     backbone: str
     names: tuple[str, ...]
     left: tuple[str, ...]
+    checked: str
+    card: Path
 
     def table(self) -> Table:
         """Return a table for the terminal."""
@@ -72,115 +70,134 @@ class Conversion:
         table.add_row("written", f"{self.target}, {len(self.names)} tensors")
         table.add_row("names", ", ".join(group_names(self.names)))
         table.add_row("left out", ", ".join(group_names(self.left)) or "nothing")
+        table.add_row("checked", self.checked)
+        table.add_row("model card", str(self.card))
         return table
 
 
 def convert_checkpoint(
-    source: str | Path, target: str | Path, *, names: Names = "own", prefix: str | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    names: str = "own",
+    prefix: str | None = None,
+    results: Sequence[Path] = (),
 ) -> Conversion:
-    """Write the backbone of a checkpoint as ``.safetensors``, or as a ``.pth`` state dict.
+    """Write the backbone of a checkpoint for another program, with a model card beside it.
+
+    Nothing is written unless the written weights, read again in the other program's network or
+    under its names, give the features of the source.
 
     Args:
         source: a file that :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
-        target: the file to write; its ending chooses the format.
-        names: the network's own names, or those of MMAction2: of its ``ResNetTSM`` for
-            ``"mmaction-tsm"``, and where the source is a TSM classifier.
+        target: the file to write; its ending chooses the format: ``.safetensors``, ``.pth`` or
+            ``.pt`` for a state dict, ``.onnx`` for a program.
+        names: of :data:`~vclr_lightning.models.foreign_names.LAYOUTS`: the network's own names,
+            which torchvision and timm share where they have the network; those of MoCo v2 or the
+            released VCLR, with their heads; or MMAction2's, with the classifier of a finetuned
+            network, of its ``ResNetTSM`` for ``"mmaction-tsm"`` and where the source is a TSM.
         prefix: prefix of the backbone's names in a file of another layout.
+        results: ``result.json`` of evaluations, whose numbers go into the card.
 
     Raises:
         UserError: the source cannot be read, its backbone cannot be identified, its network has no
-            such names, or the ending of ``target`` is unknown.
+            such names or computes something else under them, or the ending of ``target`` is
+            unknown.
 
     Example:
         >>> import tempfile
-        >>> from vclr_lightning.models import TorchvisionResNet, export_backbone
+        >>> from vclr_lightning.models import TorchvisionResNet
         >>> folder = Path(tempfile.mkdtemp())
         >>> file = export_backbone(TorchvisionResNet(name="resnet18"), folder / "b.safetensors")
         >>> convert_checkpoint(file, folder / "tsn.pth", names="mmaction").names[0]
         'backbone.conv1.bn.bias'
     """
     source, target = Path(source), Path(target)
-    if target.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"{target} must end in .safetensors, .pth or .pt, which choose the format")
-    if target.suffix == ".safetensors" and names != "own":
-        raise UserError(
-            f"{target} cannot have names={names}, which this package would not load; write a .pth"
-        )
+    _check_target(target, names)
     checkpoint = read_checkpoint(source, prefix=prefix)
-    tensors = checkpoint.backbone()
-    spec = known_spec(checkpoint)
-    used = {f"{checkpoint.prefix}{name}" for name in tensors}
-    if target.suffix == ".safetensors":
-        export_backbone(source, target, prefix=prefix)
-    else:
-        if names != "own":
-            if spec and spec["_target_"] not in _RESNETS:  # even if its names are a ResNet's
-                raise UserError(
-                    f"MMAction2 has no names for {describe_spec(spec)}; leave --names out"
-                )
-            shifted = spec.get("_target_") == "vclr_lightning.models.TSMResNet"
-            if shifted and spec.get("divisions", 8) != 8:
-                raise UserError(f"MMAction2's TSM shifts by 8 divisions, not {describe_spec(spec)}")
-            trained = shifted or checkpoint.metadata.get("head") == "tsm"
-            tensors = mmaction_names(
-                tensors, tsm=trained or names == "mmaction-tsm", every_block=trained
-            )
-        written = OrderedDict((name, tensor.clone()) for name, tensor in tensors.items())
-        if names == "own":  # where PyTorch keeps the versions of layers
-            written._metadata = {MARK: export_metadata(checkpoint)}  # type: ignore[attr-defined]
+    tensors, spec = checkpoint.backbone(), known_spec(checkpoint)
+    facts = card_facts(checkpoint, results=results)
+    metadata = card_metadata(facts)
+    if target.suffix == ".onnx":
+        used = _sources(checkpoint, tensors)
+        network = rebuilt(checkpoint)
         with replacing(target) as file:
-            torch.save(written, file)
+            checked = write_onnx(
+                network,
+                file,
+                pixels=_pixels_of_run(network, source),
+                metadata=export_metadata(checkpoint) | metadata,
+            )
+        written = tensors
+    elif names in ("own", "torchvision", "timm"):
+        used, written = _sources(checkpoint, tensors), tensors
+        metadata = export_metadata(checkpoint) | metadata
+        again = recognise(target, tensors, metadata)
+        if names == "own" and (not spec or trusted_spec(spec) is None):
+            network, checked = None, "names and tensors alone: the file's network is not known"
+        else:
+            network = rebuilt(checkpoint)
+            checked = (
+                check_features(network, rebuilt(again), what="the written file")
+                if names == "own"
+                else library_features(names, network, spec, tensors)
+            )
+        if target.suffix == ".safetensors":
+            export_backbone(source, target, prefix=prefix, metadata=metadata)
+        else:  # the metadata is where PyTorch keeps the versions of layers
+            _save(tensors, target, metadata=metadata)
+    else:
+        written, used, network = renamed_tensors(checkpoint, names)
+        again = recognise(target, written, {})
+        checked = check_features(
+            network, rebuilt(again), what=f"the file under {LAYOUTS[names].title}'s names"
+        )
+        _save(written, target, nested=LAYOUTS[names].nested)
     return Conversion(
         source=source,
         target=target,
         form=checkpoint.form,
         backbone=describe_spec(spec) if spec else "",
-        names=tuple(tensors),
+        names=tuple(written),
         left=tuple(name for name in checkpoint.tensors if name not in used),
+        checked=checked,
+        card=write_card(target, network=network, facts=facts, names=names, checked=checked),
     )
 
 
-def mmaction_names(
-    tensors: Mapping[str, Tensor], *, tsm: bool = False, every_block: bool = False
-) -> dict[str, Tensor]:
-    """Rename the weights of a torchvision ResNet to those of MMAction2's recognizers.
-
-    There, every convolution and its norm layer are one module, under ``backbone``.
-
-    Args:
-        tensors: of a ResNet of depth 18, 34, 50, 101 or 152.
-        tsm: for ``ResNetTSM``, where convolutions after a shift are in a ``net``.
-        every_block: the network was trained with a shift before every block.
-
-    Raises:
-        UserError: these are not the weights of such a ResNet, or MMAction2 would shift it in other
-            places.
-
-    Example:
-        >>> from torchvision.models import resnet18
-        >>> weights = {n: t for n, t in resnet18().state_dict().items() if not n.startswith("fc.")}
-        >>> list(mmaction_names(weights))[0], list(mmaction_names(weights, tsm=True))[6]
-        ('backbone.conv1.conv.weight', 'backbone.layer1.0.conv1.conv.net.weight')
-    """
-    spec = recognise_backbone(tensors)
-    every = _EVERY.get(spec["name"]) if spec and not spec.get("small_stem", True) else None
-    if spec is None or every is None:
-        what = describe_spec(spec) if spec else f"networks with weights like {next(iter(tensors))}"
-        raise UserError(f"MMAction2 has no names for {what}; it knows {', '.join(_EVERY)}")
-    if every_block and every > 1:
+def _check_target(target: Path, names: str) -> None:
+    if names not in LAYOUTS:
+        raise UserError(f"names={names!r} are of no known program; take {', '.join(LAYOUTS)}")
+    if target.suffix not in _ENDINGS:
+        raise UserError(f"{target} must end in {', '.join(_ENDINGS)}, which choose the format")
+    if names not in ("own", "torchvision", "timm") and target.suffix not in (".pth", ".pt"):
         raise UserError(
-            f"MMAction2's TSM shifts before every other block of a {spec['name']}, and this one "
-            "was trained with a shift before each: its scores would differ there"
+            f"{target} cannot have names={names}, whose program does not read it; write a .pth"
         )
 
-    def wrapped(block: re.Match[str]) -> str:
-        return block[0] + ("net." if int(block[2]) % every == 0 else "")
 
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        new = _CONV.sub(r"\1conv\2.conv.", name)
-        new = _NORM.sub(r"\1conv\2.bn.", new)
-        new = new.replace("downsample.0.", "downsample.conv.")
-        new = new.replace("downsample.1.", "downsample.bn.")
-        renamed[f"backbone.{_BLOCK.sub(wrapped, new) if tsm else new}"] = tensor
-    return renamed
+def _pixels_of_run(network: nn.Module, source: Path) -> Tensor:
+    """Return random pixels of the size that the network was trained on, as far as that is known."""
+    config = run_config(source)
+    sizes = [config.get(key) for key in ("image_size", "frames_per_clip")]
+    size, frames = (value if type(value) is int and value > 0 else None for value in sizes)
+    default = int(getattr(network, "image_size", 224))
+    return probe_pixels(network, size=size or default, frames=frames or 8)
+
+
+def _sources(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> set[str]:
+    return {f"{checkpoint.prefix}{name}" for name in tensors}
+
+
+def _save(
+    tensors: Mapping[str, Tensor],
+    target: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    nested: bool = False,
+) -> None:
+    written = OrderedDict((name, tensor.clone()) for name, tensor in tensors.items())
+    if metadata is not None:
+        written._metadata = {MARK: dict(metadata)}  # type: ignore[attr-defined]
+    with replacing(target) as file:
+        torch.save({"state_dict": written} if nested else written, file)

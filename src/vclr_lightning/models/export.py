@@ -83,9 +83,13 @@ def export_backbone(
 
 
 def load_backbone(
-    path: str | Path, backbone: nn.Module | None = None, *, prefix: str | None = None
+    path: str | Path,
+    backbone: nn.Module | None = None,
+    *,
+    prefix: str | None = None,
+    train: bool = False,
 ) -> nn.Module:
-    """Return a backbone with the weights of a file, in evaluation mode.
+    """Return a backbone with the weights of a file.
 
     Args:
         path: an export of this package, or any file that
@@ -95,6 +99,7 @@ def load_backbone(
             of the file, if it is one of this package's, or of your
             :func:`~vclr_lightning.models.register_backbone`.
         prefix: prefix of the backbone's names in a file of another layout.
+        train: return it in training mode, to finetune it, instead of evaluation mode.
 
     Raises:
         UserError: the file cannot be read, does not fit, does not identify its network, or records
@@ -115,6 +120,15 @@ def load_backbone(
         backbone = _build(checkpoint)
     else:
         check_identity(checkpoint, backbone)
+    return filled(backbone, checkpoint).train(train)
+
+
+def filled(backbone: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+    """Load a checkpoint's weights into a backbone, and return it.
+
+    Raises:
+        UserError: they do not fit, or are of more layers than it has.
+    """
     net = unwrap(backbone)
     found = find_backbone(checkpoint, net)
     if checkpoint.prefix is not None:
@@ -122,13 +136,22 @@ def load_backbone(
         unused = sorted(name for name in names if checkpoint.prefix + name not in used)
         if unused:
             raise UserError(
-                f"{path} holds {unused[0]} and {len(unused) - 1} more tensors that this "
+                f"{checkpoint.path} holds {unused[0]} and {len(unused) - 1} more tensors that this "
                 f"{type(net).__name__} does not have; build the network that the file is of"
             )
     net.load_state_dict(
         {n: checkpoint.tensors[source] for n, source in found.items()}, strict=False
     )
-    return set_pixel_statistics(backbone, known_spec(checkpoint)).eval()
+    return set_pixel_statistics(backbone, known_spec(checkpoint))
+
+
+def rebuilt(checkpoint: Checkpoint) -> nn.Module:
+    """Return the network of a checkpoint with its weights, in evaluation mode.
+
+    Raises:
+        UserError: the checkpoint does not identify its network, or does not fit it.
+    """
+    return filled(_build(checkpoint, say=False), checkpoint).eval()
 
 
 def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 0) -> nn.Module:
@@ -147,15 +170,16 @@ def random_backbone(path: str | Path, *, prefix: str | None = None, seed: int = 
         return _build(checkpoint).eval()
 
 
-def _build(checkpoint: Checkpoint) -> nn.Module:
-    """Build the network of a checkpoint."""
+def _build(checkpoint: Checkpoint, *, say: bool = True) -> nn.Module:
+    """Build the network of a checkpoint; with ``say``, warn of one that it does not name."""
     stated = known_spec(checkpoint)
     if not stated:
         checkpoint.backbone()  # raises where a prefix would help
     spec = trusted_spec(stated)
     if spec is None:
         raise unknown_network(checkpoint.path, stated)
-    say_recognised(checkpoint, spec)
+    if say:
+        say_recognised(checkpoint, spec)
     check_spec(checkpoint, spec)
     return build_backbone(spec)
 

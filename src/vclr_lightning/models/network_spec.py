@@ -145,6 +145,9 @@ def known_spec(checkpoint: Checkpoint) -> dict[str, Any]:
     # An export records every network.
     exported = checkpoint.form == "vclr_lightning" and not checkpoint.prefix
     found = {} if exported else recognise_backbone(checkpoint.backbone()) or {}
+    if found and (every := checkpoint.metadata.get("shift_every")):
+        options = {key: found[key] for key in ("name", "small_stem")}
+        found = {"_target_": import_path(TSMResNet), **options, "every": int(every)}
     if checkpoint.form == "torchvision" and found.get("name") in VIDEO_NETWORKS:
         found["_pixels_"] = published_pixels(found["name"])
     return found

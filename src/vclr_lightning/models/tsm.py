@@ -126,13 +126,15 @@ class TSMResNet(TorchvisionResNet):
     Args:
         name: one of torchvision's ResNet, ResNeXt and Wide ResNet builders.
         divisions: 8 shifts an eighth of the channels each way.
+        every: shift before every block (1), or, as MMAction2 in ResNet-101 and 152, before the
+            first of every two (2) of a stage.
         small_stem, zero_init_residual: see :class:`TorchvisionResNet`.
 
     Shape: - input: ``(N, 3, T, H, W)``; output: ``(N, F)``, the average over frames; maps:
         ``(N, F, T, H / 32, W / 32)``, rounded up
 
     Raises:
-        UserError: there is no such network, or ``divisions`` is below 2.
+        UserError: there is no such network, ``divisions`` is below 2, or ``every`` below 1.
 
     Reference:
         Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019.
@@ -148,11 +150,16 @@ class TSMResNet(TorchvisionResNet):
         *,
         name: str = "resnet50",
         divisions: int = 8,
+        every: int = 1,
         small_stem: bool = False,
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__(name=name, small_stem=small_stem, zero_init_residual=zero_init_residual)
-        self.shift = TemporalShift(self, divisions=divisions)
+        if every < 1:
+            raise UserError(f"every={every} of TSM must be at least 1")
+        blocks = (name for name, block in self.named_modules() if name and _is_residual(block))
+        layers = [f"{name}.conv1" for name in blocks if int(name.split(".")[1]) % every == 0]
+        self.shift = TemporalShift(self, divisions=divisions, layers=layers)
         self.clip_dims = 3
 
     def to(self, *args: Any, memory_format: Any = None, **kwargs: Any) -> Self:

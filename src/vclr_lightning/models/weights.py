@@ -16,6 +16,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.pixels import pixel_statistics
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import Checkpoint, read_checkpoint
+from vclr_lightning.models.foreign_names import LAYOUTS
 from vclr_lightning.models.match_weights import find_backbone, shape_problem
 from vclr_lightning.models.network_spec import (
     BACKBONES,
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMS = {
+FORMS = {name: layout.title for name, layout in LAYOUTS.items()} | {
     "vclr_lightning": "vclr_lightning",
-    "moco": "MoCo v2",
-    "released": "released VCLR code",
-    "torchvision": "torchvision",
     "other": "other",
 }
 

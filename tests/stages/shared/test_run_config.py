@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from vclr_lightning.app.configuration import with_checkpoint_values
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.models import TinyBackbone, export_backbone
+from vclr_lightning.models.run_record import run_config
 from vclr_lightning.stages.shared.finetuned import load_finetuned
 from vclr_lightning.stages.shared.network import network_spec
 from vclr_lightning.stages.shared.resume import check_same_run
-from vclr_lightning.stages.shared.run_config import run_config
 
 SECRET = "${oc.env:VCLR_SECRET}"
 OPEN = {"image_size": None, "frames_per_clip": None, "frame_stride": None}

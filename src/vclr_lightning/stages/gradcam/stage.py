@@ -15,6 +15,7 @@ from vclr_lightning.core.screen import track
 from vclr_lightning.data.prepare.video_writer import write_video
 from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.transforms import EvalTransform
+from vclr_lightning.models.run_record import run_config
 from vclr_lightning.modules.clip_sizes import check_clip_sizes
 from vclr_lightning.results import Result, present, save
 from vclr_lightning.stages.gradcam.explained import ExplainedVideo, gradcam_result
@@ -25,7 +26,7 @@ from vclr_lightning.stages.gradcam.strips import video_film, video_strip
 from vclr_lightning.stages.gradcam.targets import SHUFFLED
 from vclr_lightning.stages.gradcam.videos import DataFactory, choose_videos
 from vclr_lightning.stages.shared.hardware import Hardware
-from vclr_lightning.stages.shared.run_config import config_count, run_config
+from vclr_lightning.stages.shared.run_config import config_count
 
 if TYPE_CHECKING:
     from torch import nn

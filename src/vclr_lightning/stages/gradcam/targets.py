@@ -15,6 +15,7 @@ from vclr_lightning.functional.embedding import average
 from vclr_lightning.functional.order import TupleNorm, join_tuples, normalize_tuple
 from vclr_lightning.functional.precision import full
 from vclr_lightning.models.checkpoints import QUERY_PREFIX, Checkpoint, read_checkpoint
+from vclr_lightning.models.run_record import config_value, run_config
 from vclr_lightning.models.tsm import TemporalShift
 from vclr_lightning.modules.encoding import through
 from vclr_lightning.modules.finetuning import FinetuneModule
@@ -22,7 +23,6 @@ from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.objectives.heads import projection_head
 from vclr_lightning.stages.shared.finetuned import load_finetuned
 from vclr_lightning.stages.shared.network import pretrained_network
-from vclr_lightning.stages.shared.run_config import config_value, run_config
 
 logger = logging.getLogger(__name__)
 

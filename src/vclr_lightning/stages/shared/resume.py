@@ -15,12 +15,8 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.locks import RUN_LOCK
 from vclr_lightning.core.overrides import shell_override
 from vclr_lightning.core.saved import load_dict
-from vclr_lightning.stages.shared.run_config import (
-    checkpoint_config,
-    config_value,
-    differences,
-    is_below,
-)
+from vclr_lightning.models.run_record import checkpoint_config, config_value
+from vclr_lightning.stages.shared.run_config import differences, is_below
 
 logger = logging.getLogger(__name__)
 
