@@ -275,7 +275,7 @@ def test_a_damaged_checkpoint_is_the_user_s_to_replace(
         (["epoch"], "3", "its epoch is a str"),
         (["state_dict", "net.0.weight"], "text", "RuntimeError: Error"),
         (["state_dict", "net.0.weight"], torch.zeros(2), "size mismatch"),
-        (["loops", "fit_loop"], None, "AttributeError"),
+        (["loops", "fit_loop"], None, "TypeError"),
         (["loops", "fit_loop", "epoch_loop.batch_progress", "total"], "text", "ValueError"),
         (["optimizer_states", 0, "param_groups"], [], "different number of parameter groups"),
         (["pytorch-lightning_version"], 3, "its pytorch-lightning_version is a int"),

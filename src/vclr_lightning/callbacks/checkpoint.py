@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vclr_lightning.callbacks.checkpoint_io import CheckpointFiles
-from vclr_lightning.callbacks.restoring import restore_loader_positions, undo_fetch
+from vclr_lightning.callbacks.continuation import Continuation
+from vclr_lightning.callbacks.restoring import undo_fetch
 from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Checkpoint, LightningModule, Trainer, check_trainer
-from vclr_lightning.core.random import random_state, set_random_state
-
-logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -26,9 +23,11 @@ class ResumableCheckpoint(Checkpoint):
     part of a Lightning checkpoint). A save falls between two optimizer steps, when the last one has
     been logged completely: after every ``every_n_steps`` steps and after each epoch, including its
     ``on_train_epoch_end`` hooks, or, where ``min_minutes`` have not passed by then, as soon as they
-    have; and at the end. A train dataloader with ``state_dict`` and ``load_state_dict`` continues
-    within the epoch; any other restarts it. The state of the global random generators is kept for
-    each rank; another number of ranks continues, and the log says what differs.
+    have; and at the end. The train dataloaders continue within the epoch: by their ``state_dict``,
+    or by reading its first batches once more, which is exact where a loader repeats itself after
+    the same random numbers, as torch's do; the log says where it is not. The state of the global
+    random generators is kept for each rank; another number of ranks continues, and the log says
+    what differs. Gradients that a module under manual optimization accumulates are not saved.
 
     With ``monitor``, ``best.ckpt`` is the checkpoint of the epoch after which the logged value was
     best; until the next save it waits in memory. Files are written atomically when the trainer has
@@ -45,6 +44,8 @@ class ResumableCheckpoint(Checkpoint):
             accelerators only, since a copy on the CPU costs memory and gains little.
         monitor: name of the logged metric that selects ``best.ckpt``; ``None`` for no such file.
         mode: ``"max"`` or ``"min"``: which values of ``monitor`` are better.
+        fast_forward: read the consumed batches of an epoch once more where a train dataloader has
+            no state; not where a sampler or the data module restores the position by itself.
         metadata: plain values to keep in the checkpoint under ``"metadata"``.
         export: called with the module and a path to export the backbone beside each checkpoint, as
             ``last.backbone.safetensors`` and ``best.backbone.safetensors``.
@@ -70,6 +71,7 @@ class ResumableCheckpoint(Checkpoint):
         background: bool | None = None,
         monitor: str | None = None,
         mode: str = "max",
+        fast_forward: bool = True,
         metadata: Mapping[str, Any] | None = None,
         export: Callable[[LightningModule, Path], Any] | None = None,
     ) -> None:
@@ -95,17 +97,26 @@ class ResumableCheckpoint(Checkpoint):
         self._logged_steps = 0
         self._due = self._is_best = False
         self._boundary: str | None = None  # "batch" or "end" while this callback saves
+        self._continuation = Continuation(fast_forward=fast_forward)
         self._loader_states: list[dict[str, Any]] | None = None
-        self._random_states: list[dict[str, Any]] | None = None
 
     @property
     def best_model_path(self) -> str:
         """The best checkpoint or ``""``, for ``ckpt_path="best"``."""
         return str(self._files.best) if self._files.best.exists() else ""
 
+    @best_model_path.setter
+    def best_model_path(self, path: str) -> None:
+        """Accept the path that Lightning brings back from processes it has spawned: the same."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_trainer(trainer)
         self._files.clear()
+        if stage == "fit":
+            self._continuation.watch(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._continuation.unwatch(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if len(set(steps := gather_objects(self.resumed_step))) > 1:
@@ -117,19 +128,16 @@ class ResumableCheckpoint(Checkpoint):
             for sink in trainer.loggers:
                 if callable(rewind := getattr(sink, "rewind", None)):
                     rewind(self._logged_steps)
-        restore_loader_positions(trainer)
-        if (states := self._random_states) is not None:
-            set_random_state(states[trainer.global_rank % len(states)])
-            self._random_states = None
+        self._continuation.start(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._continuation.start_batch()
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        step = trainer.global_step
-        if step % self.every_n_steps == 0 and step > max(self.saved_step, 0):
-            self._due = True
+        saved, every = max(self.saved_step, 0), self.every_n_steps
+        self._due |= trainer.global_step // every > saved // every  # a batch may be several steps
         may_save = (self._due or self._files.writing) and self._files.poll()
         if self._due and may_save:
             self.save(trainer, wait=False)
@@ -189,9 +197,9 @@ class ResumableCheckpoint(Checkpoint):
         self._due = self._is_best = False
 
     def _state(self, trainer: Trainer, boundary: str) -> dict[str, Any]:
-        self._boundary, self._random_states = boundary, gather_objects(random_state())
+        self._boundary = boundary
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        self._boundary = self._random_states = None
+        self._boundary = None
         return state
 
     def _export(self, trainer: Trainer, *stems: str) -> None:
@@ -216,27 +224,19 @@ class ResumableCheckpoint(Checkpoint):
             undo_fetch(loop["epoch_loop.batch_progress"])
             if self._loader_states:
                 loop["state_dict"]["combined_loader"] = self._loader_states
+        self._continuation.save(trainer, checkpoint, fetched=self._boundary == "batch")
         checkpoint["metadata"] = self.metadata
         if self._boundary == "end":  # for stages after training, even those of another run
             self.logged |= {name: float(v) for name, v in trainer.callback_metrics.items()}
             checkpoint["metadata"] = self.metadata | {"logged": self.logged}
-        checkpoint["random_states"] = self._random_states
         # Optimizer steps whose rows are complete in the logs.
         checkpoint["logged_steps"] = int(loop["epoch_loop.state_dict"]["_batches_that_stepped"])
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        states = checkpoint.get("random_states")
-        if states and len(states) != trainer.world_size and trainer.is_global_zero:
-            logger.info(
-                "continuing on %d process(es) what %d began: each step has the same videos, but"
-                " sums are rounded differently, and BatchNorm's shares and the processes' own"
-                " random numbers (dropout) differ, so the result need not be bit-equal",
-                *(trainer.world_size, len(states)),
-            )
         self.saved_step = self.resumed_step = int(checkpoint["global_step"])
-        self._random_states = states
+        self._continuation.load(trainer, checkpoint)
         self.logged = dict(checkpoint.get("metadata", {}).get("logged", {}))
         self._logged_steps = int(checkpoint.get("logged_steps", checkpoint["global_step"]))
 
