@@ -42,8 +42,9 @@ def test_stops_after_the_step_saved_and_continues(
 ) -> None:
     options = {"every_n_steps": 100, "accumulate_grad_batches": accumulate}
     before = signal.getsignal(signum)
+    stop = GracefulStop(then="the same command continues")
     with pytest.raises(StopRequested) as caught:
-        fit(tmp_path / "a", GracefulStop(), Signal(signum, step=4), **options)
+        fit(tmp_path / "a", stop, Signal(signum, step=4), **options)
     assert caught.value.code == status
     assert signal.getsignal(signum) == before
     assert "the same command continues" in capfd.readouterr().err

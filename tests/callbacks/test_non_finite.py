@@ -24,8 +24,10 @@ def test_a_loss_that_is_no_number_stops_with_its_videos(
             loss = super().training_step(batch, batch_idx)
             return loss * bad if self.global_step == 7 else loss
 
-    guard = NonFiniteGuard(directory=tmp_path, path_of=lambda i: f"video{i}.mp4")
-    with pytest.raises(NonFiniteLossError, match=r"step 7; its videos 8 \(video8\.mp4\), 9") as e:
+    path_of = "video{}.mp4".format
+    guard = NonFiniteGuard(directory=tmp_path, path_of=path_of, unit="videos")
+    said = r"in step 7 \(batch 2 of epoch 1\); its videos 8 \(video8\.mp4\), 9"
+    with pytest.raises(NonFiniteLossError, match=said) as e:
         fit(tmp_path, guard, module=Breaks())
     assert "last checkpoint is intact" in str(e.value)
     with (tmp_path / "non_finite.csv").open() as file:
@@ -71,8 +73,10 @@ def test_weights_that_nothing_can_be_computed_with_are_not_saved(
             loss = super().training_step(batch, batch_idx)
             return loss if loss.isfinite() else loss.nan_to_num()  # hides it
 
-    with pytest.raises(NonFiniteLossError, match=r"not finite, or too large .* init=.*last\.ckpt"):
-        fit(tmp_path, NonFiniteGuard(directory=tmp_path), module=Breaks())
+    guard = NonFiniteGuard(directory=tmp_path, restart="name=NEW init")
+    said = r"not finite, or too large .*\(name=NEW init=.*last\.ckpt\)"
+    with pytest.raises(NonFiniteLossError, match=said):
+        fit(tmp_path, guard, module=Breaks())
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] <= 5
     assert all(t.isfinite().all() for t in saved["state_dict"].values())

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_speed_wait_and_rate_stand_in_the_rows(fit: Any, tmp_path: Path, accumulate: int) -> None:
-    fit(tmp_path, Throughput(), accumulate_grad_batches=accumulate)
+    fit(tmp_path, Throughput(unit="videos"), accumulate_grad_batches=accumulate)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -78,7 +78,7 @@ def test_finishing_a_batch_is_no_waiting(says: bool, tmp_path: Path) -> None:
         max_epochs=1,
         log_every_n_steps=1,
         accelerator="cpu",
-        callbacks=[Throughput()],
+        callbacks=[Throughput(unit="videos")],
         logger=CSVLogger(tmp_path, name="", version=""),
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -27,6 +28,10 @@ class GracefulStop(CheckedCallback):
     another step is then raised again for the handlers outside the training. Python delivers signals
     to the main thread only: they do not stop a training in another thread, and the log says so.
 
+    Args:
+        then: how the run continues, in the message after the path of the checkpoint; by default
+            that of ``trainer.fit``.
+
     Raises:
         StopRequested: at the start of the batch after the signal.
 
@@ -35,7 +40,8 @@ class GracefulStop(CheckedCallback):
         >>> trainer = Trainer(callbacks=[GracefulStop()], logger=False, accelerator="cpu")
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, then: str | None = None) -> None:
+        self.then = then
         self._handler: SignalHandler | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -73,12 +79,17 @@ class GracefulStop(CheckedCallback):
             if isinstance(callback, ResumableCheckpoint):
                 callback.save(trainer)
                 if callback.last_path.exists():  # not before the first step
-                    paths.append(quote(str(callback.last_path)))
+                    paths.append(callback.last_path)
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
-            saved = f"saved {paths[0]}; the same command continues" if paths else "nothing saved"
-            print(f"Stopped by {name} after step {trainer.global_step}: {saved}", file=sys.stderr)
+            print(f"Stopped by {name} after step {trainer.global_step}: ", file=sys.stderr, end="")
+            print(self._saved(paths[0]) if paths else "nothing saved", file=sys.stderr)
         raise StopRequested(signum, local_rank=trainer.local_rank)
+
+    def _saved(self, path: Path) -> str:
+        return f"saved {quote(str(path))}; " + (
+            self.then or f"trainer.fit(..., ckpt_path={str(path)!r}) continues"
+        )
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -18,7 +18,9 @@ class RunProgress(ProgressBar):
 
     A bar on a terminal; where the output goes to a file, one line every ``line_every_s`` seconds.
     The time left follows from the steps of this session, so a resumed run is judged by its own
-    speed. Shows the metrics logged with ``prog_bar=True``. Works with any LightningModule.
+    speed. Shows the metrics logged with ``prog_bar=True``. Works with any LightningModule: one that
+    makes several optimizer steps for a batch is judged by its batches or, where ``max_steps`` ends
+    it, by its steps; without a known end there is no time left.
 
     Args:
         refresh_s: seconds between two refreshes of the bar.
@@ -62,9 +64,8 @@ class RunProgress(ProgressBar):
         self.console.print(*args, **kwargs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._first_step, self._started = trainer.global_step, time.monotonic()
-        steps = trainer.estimated_stepping_batches
-        self._total = int(steps) if steps != float("inf") and steps >= 0 else None
+        self._total = _total(trainer)
+        self._first_step, self._started = self._done(trainer), time.monotonic()
         if self._enabled and self.console.is_terminal:
             text = TextColumn("{task.description}")
             self._bar = Progress(text, BarColumn(), TaskProgressColumn(), console=self.console)
@@ -101,15 +102,20 @@ class RunProgress(ProgressBar):
         self._shown = now
         if self._bar:
             task = self._bar.tasks[0].id
-            self._bar.update(task, completed=trainer.global_step, description=self._text(trainer))
+            self._bar.update(task, completed=self._done(trainer), description=self._text(trainer))
         else:
             self.console.print(self._text(trainer), soft_wrap=True)
 
+    def _done(self, trainer: Trainer) -> int:
+        if trainer.lightning_module.automatic_optimization or trainer.max_steps > 0:
+            return trainer.global_step
+        return trainer.fit_loop.total_batch_idx + 1
+
     def _text(self, trainer: Trainer) -> str:
-        done, total = trainer.global_step, self._total
-        parts = [f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 1)}"]
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            parts[0] += f"/{trainer.max_epochs}"
+        done, total = self._done(trainer), self._total
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        known = epochs is not None and epochs > 0
+        parts = [f"epoch {min(epoch, epochs or 1)}/{epochs}" if known else f"epoch {epoch}"]
         parts.append(f"step {done}" + (f"/{total}" if total else ""))
         parts += [f"{k} {float(value):.4g}" for k, value in trainer.progress_bar_metrics.items()]
         if total:
@@ -118,6 +124,17 @@ class RunProgress(ProgressBar):
                 f"left {estimate(done=done - first, total=total - first, seconds=seconds)}"
             )
         return "  ".join(parts)
+
+
+def _total(trainer: Trainer) -> int | None:
+    """Return the steps of the run, or its batches where a batch may be several steps."""
+    if trainer.lightning_module.automatic_optimization:
+        steps = trainer.estimated_stepping_batches
+    elif trainer.max_steps > 0:
+        steps = trainer.max_steps
+    else:
+        steps = trainer.num_training_batches * (trainer.max_epochs or 1)
+    return int(steps) if 0 <= steps < float("inf") else None
 
 
 def estimate(*, done: int, total: int, seconds: float) -> str:

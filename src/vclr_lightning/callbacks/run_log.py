@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Sized
 from typing import Any
 
 from vclr_lightning.core.distributed import is_rank_zero
@@ -38,27 +39,35 @@ def note_table(table: Any) -> None:
 class RunLog(CheckedCallback):
     """Writes to the log file what is trained on, the values after each epoch, and the end.
 
-    Counts come from the trainer's data module (``train`` and ``val``), where it has them; values
-    are those that the epoch logged. Works with any LightningModule.
+    The file is that of a ``logging.FileHandler`` of the root logger. Counts come from the trainer's
+    data module (``train`` and ``val``), where it has them; values are those that the epoch logged.
+    Works with any LightningModule.
+
+    Args:
+        unit: what a sample is called.
 
     Example:
         >>> from pytorch_lightning import Trainer
         >>> trainer = Trainer(callbacks=[RunLog()], logger=False, accelerator="cpu")
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, unit: str = "samples") -> None:
+        self.unit = unit
         self._before: dict[str, Any] = {}
         self._ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
         found = [
-            f"{len(table)} videos {what}"
+            f"{len(table)} {self.unit} {what}"
             for what, name in (("to train on", "train"), ("held out", "val"))
-            if (table := getattr(data, name, None)) is not None
+            if isinstance(table := getattr(data, name, None), Sized)
         ]
-        found.append(f"{trainer.num_training_batches} batches an epoch")
-        found.append(f"{trainer.max_epochs} epochs, {trainer.world_size} process(es)")
+        if trainer.num_training_batches != float("inf"):
+            found.append(f"{trainer.num_training_batches} batches an epoch")
+        limits = {"epochs": trainer.max_epochs, "steps": trainer.max_steps}
+        limited = " or ".join(f"{n} {what}" for what, n in limits.items() if n and n > 0)
+        found.append(f"{limited or 'no end'}, {trainer.world_size} process(es)")
         note("; ".join(found))
         if trainer.global_step:
             note(f"continued after step {trainer.global_step}")
@@ -81,8 +90,8 @@ class RunLog(CheckedCallback):
         self._ended = False
         new = (item for item in sorted(self._before.items()) if item[1] is not before.get(item[0]))
         values = ", ".join(f"{name} {float(value):.5g}" for name, value in new)
-        where = f"epoch {trainer.current_epoch}/{trainer.max_epochs}, step {trainer.global_step}"
-        note(f"{where}: {values}")
+        of = f"/{n}" if (n := trainer.max_epochs) and n > 0 else ""
+        note(f"epoch {trainer.current_epoch}{of}, step {trainer.global_step}: {values}")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
