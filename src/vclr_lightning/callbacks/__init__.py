@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
     from vclr_lightning.callbacks.collapse_monitor import CollapseMonitor as CollapseMonitor
     from vclr_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
+    from vclr_lightning.callbacks.gradient_conflict_monitor import (
+        GradientConflict as GradientConflict,
+    )
     from vclr_lightning.callbacks.held_out_accuracy import HeldOutAccuracy as HeldOutAccuracy
     from vclr_lightning.callbacks.non_finite import NonFiniteGuard as NonFiniteGuard
     from vclr_lightning.callbacks.non_finite import NonFiniteLossError as NonFiniteLossError
@@ -28,6 +31,7 @@ _FILES = {
     "AtomicCheckpointIO": "checkpoint_io",
     "CollapseMonitor": "collapse_monitor",
     "GracefulStop": "graceful_stop",
+    "GradientConflict": "gradient_conflict_monitor",
     "HeldOutAccuracy": "held_out_accuracy",
     "NonFiniteGuard": "non_finite",
     "NonFiniteLossError": "non_finite",

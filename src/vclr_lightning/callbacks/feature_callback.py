@@ -57,7 +57,10 @@ class FeatureCallback(CheckedCallback):
     ) -> None:
         self._reading = self.reads(trainer)
         if self._reading:
-            self.source.start()
+            # Not what the module's own hook encodes before the step.
+            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            before = progress.started
+            self.source.start(lambda: progress.started > before)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

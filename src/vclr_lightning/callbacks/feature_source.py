@@ -70,6 +70,7 @@ class FeatureSource:
         self.tokens = tokens
         self._handles: list[Any] = []
         self._kept: dict[str, list[Tensor]] | None = None
+        self._when: Callable[[], bool] = _always
 
     @property
     def names(self) -> list[str]:
@@ -96,13 +97,9 @@ class FeatureSource:
             handle.remove()
         self._handles, self._kept = [], None
 
-    def start(self) -> None:
-        """Forget what was kept, and keep what comes."""
-        self._kept = {}
-
-    def stop(self) -> None:
-        """Forget what was kept, and keep nothing."""
-        self._kept = None
+    def start(self, when: Callable[[], bool] | None = None) -> None:
+        """Forget what was kept, and keep what comes while ``when()`` is true."""
+        self._kept, self._when = {}, when or _always
 
     def take(self, module: LightningModule, batch: Any, *, samples: int) -> dict[str, Tensor]:
         """Return the features of a batch of ``samples`` samples, and forget them.
@@ -138,7 +135,7 @@ class FeatureSource:
 
     @torch.no_grad()
     def _keep(self, name: str, _: nn.Module, inputs: Any, output: Any) -> None:
-        if self._kept is not None:
+        if self._kept is not None and self._when():
             self._kept.setdefault(name, []).append(self._rows(name, first_tensor(output)))
 
     def _rows(self, name: str, x: Any) -> Tensor:
@@ -167,6 +164,10 @@ class FeatureSource:
             outside = rows.view(len(rows) // samples, samples, *rows.shape[1:]).transpose(0, 1)
             views.append(outside if self.views == "outside" else inside)
         return torch.cat(views, dim=1)
+
+
+def _always() -> bool:
+    return True
 
 
 def _by_name(features: Features | None) -> dict[str, Feature]:

@@ -14,6 +14,7 @@ from foreign_modules import MODULES, make_loader, make_trainer
 
 from vclr_lightning.callbacks import (
     CollapseMonitor,
+    GradientConflict,
     OnlineAttentiveProbe,
     OnlineKNN,
     OnlineLinearProbe,
@@ -47,11 +48,17 @@ def encoded(module: LightningModule, batch: Any) -> torch.Tensor:
     return module.encoder(first_tensor(batch))
 
 
+def two_losses(module: LightningModule, batch: Any) -> dict[str, torch.Tensor]:
+    features = module.encoder(first_tensor(batch))
+    return {"small": features.square().mean(), "even": features.var(dim=0).mean()}
+
+
 WATCHERS: dict[str, Callable[[], Any]] = {
     "collapse": lambda: CollapseMonitor(every_n_steps=2, samples=10, patience=1),
     "collapse of layers": lambda: CollapseMonitor(
         features={"map": "encoder.1", "own": encoded}, every_n_steps=3
     ),
+    "gradients": lambda: GradientConflict(losses=two_losses, every_n_steps=2),
     "k-NN": lambda: OnlineKNN(labels=brightness, held_out=held_out, forward=encoded),
     "linear": lambda: OnlineLinearProbe(labels=brightness, num_classes=3),
     "attentive": lambda: OnlineAttentiveProbe(
