@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.online_linear import OnlineAttentiveProbe as OnlineAttentiveProbe
     from vclr_lightning.callbacks.online_linear import OnlineLinearProbe as OnlineLinearProbe
     from vclr_lightning.callbacks.progress import RunProgress as RunProgress
+    from vclr_lightning.callbacks.queue_monitor import QueueMonitor as QueueMonitor
     from vclr_lightning.callbacks.rejections import RejectionWriter as RejectionWriter
     from vclr_lightning.callbacks.run_log import RunLog as RunLog
     from vclr_lightning.callbacks.throughput import Throughput as Throughput
@@ -39,6 +40,7 @@ _FILES = {
     "OnlineEvaluation": "online_evaluation",
     "OnlineKNN": "online_knn",
     "OnlineLinearProbe": "online_linear",
+    "QueueMonitor": "queue_monitor",
     "RejectionWriter": "rejections",
     "ResumableCheckpoint": "checkpoint",
     "RunLog": "run_log",

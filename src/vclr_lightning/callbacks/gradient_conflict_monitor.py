@@ -18,7 +18,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.evaluation.layers import find_layer
-from vclr_lightning.functional.gradient_conflict import gradient_conflict
+from vclr_lightning.functional.monitoring import gradient_conflict
 
 Losses = str | Sequence[str] | Mapping[str, str] | Callable[..., Mapping[str, Tensor]]
 

@@ -18,6 +18,7 @@ from vclr_lightning.callbacks import (
     OnlineAttentiveProbe,
     OnlineKNN,
     OnlineLinearProbe,
+    QueueMonitor,
 )
 from vclr_lightning.core.lightning import LightningModule
 
@@ -59,6 +60,9 @@ WATCHERS: dict[str, Callable[[], Any]] = {
         features={"map": "encoder.1", "own": encoded}, every_n_steps=3
     ),
     "gradients": lambda: GradientConflict(losses=two_losses, every_n_steps=2),
+    "queue": lambda: QueueMonitor(
+        queues=lambda module: module.encoder[0].weight.flatten(1), every_n_steps=2
+    ),
     "k-NN": lambda: OnlineKNN(labels=brightness, held_out=held_out, forward=encoded),
     "linear": lambda: OnlineLinearProbe(labels=brightness, num_classes=3),
     "attentive": lambda: OnlineAttentiveProbe(
