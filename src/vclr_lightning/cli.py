@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "find videos that are broken, doubled, leaking between splits, or odd",
     "prepare": "re-encode videos once, so that training reads them fast",
     "shard": "store videos in a few large files, for object stores and network disks",
+    "plan": "say what a run will take: time, memory, workers, disk",
     "bench": "measure where the time of training goes, and what would help",
     "show": "show what a manifest holds",
     "synth": "make labelled synthetic videos",

@@ -1,11 +1,11 @@
-"""``vclr bench``: compose the configuration of a run and measure one process of it."""
+"""``vclr bench`` and ``vclr plan``: compose a run's configuration and measure one process of it."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from vclr_lightning.core.overrides import quote_overrides
 from vclr_lightning.core.screen import notices_once
 
 if TYPE_CHECKING:
-    from vclr_lightning.bench import Bench, Parts
+    from vclr_lightning.bench import Bench, Length, Parts, Plan
 
 _EPOCHS = 10_000  # measuring ends before
 
@@ -46,14 +46,7 @@ def benchmark(
     """
     from vclr_lightning.bench import bench
 
-    # Warnings about the run itself belong to training it; the run is built more than once.
-    logging.getLogger("vclr_lightning").setLevel(logging.ERROR)
-    with ExitStack() as opened:
-        opened.enter_context(notices_once())
-        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vclr-bench-"))
-        cfg = _composed(overrides, config_dir)
-        opened.enter_context(vouching(cfg, [] if config_dir is None else [config_dir]))
-        cfg, processes = _one_process(cfg, folder)
+    with _measured(overrides, config_dir) as (cfg, _, processes):
         data = cfg.get("data") or {}
         return bench(
             partial(_build, cfg),
@@ -63,6 +56,47 @@ def benchmark(
             processes=processes,
             variants=variants,
         )
+
+
+def plan_run(
+    overrides: Sequence[str], *, config_dir: Path | None = None, seconds: float = 30.0
+) -> Plan:
+    """Take a few steps of the run that a training command describes, and say what it will take.
+
+    Args:
+        overrides: of the training command.
+        config_dir: folder of more options.
+        seconds: to measure for, roughly.
+
+    Raises:
+        UserError: the configuration is wrong, or its stage does not train on videos.
+    """
+    from vclr_lightning.bench import plan
+
+    with _measured(overrides, config_dir) as (cfg, length, processes):
+        return plan(
+            partial(_build, cfg),
+            length,
+            seconds=seconds,
+            num_workers=(cfg.get("data") or {}).get("num_workers"),
+            processes=processes,
+        )
+
+
+@contextmanager
+def _measured(
+    overrides: Sequence[str], config_dir: Path | None
+) -> Iterator[tuple[DictConfig, Length, int]]:
+    """Yield the configuration of one process, the length of the run, and the processes of this
+    machine; what is built within leaves no run."""
+    # Warnings about the run itself belong to training it; the run is built more than once.
+    logging.getLogger("vclr_lightning").setLevel(logging.ERROR)
+    with ExitStack() as opened:
+        opened.enter_context(notices_once())
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vclr-bench-"))
+        cfg = _composed(overrides, config_dir)
+        opened.enter_context(vouching(cfg, [] if config_dir is None else [config_dir]))
+        yield _one_process(cfg, folder)
 
 
 def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
@@ -80,22 +114,27 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     return cfg
 
 
-def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, int]:
-    """Return the configuration of one process with its share of the batch, and the processes of
-    this machine."""
+def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, Length, int]:
+    """Return the configuration of one process with its share of the batch, the length of the run,
+    and the processes of this machine."""
+    from vclr_lightning.bench import Length
     from vclr_lightning.data.loading.epochs import micro_batch_size
     from vclr_lightning.stages.shared.trainer import count_processes
 
     run = cfg.stage.run
     if not cfg.stage.get("trains", True) or "trainer" not in run:
         raise UserError(
-            f"stage={cfg.stage.name} does not train on videos; `vclr bench` measures stages that "
+            f"stage={cfg.stage.name} does not train on videos; this measures stages that "
             "do: pretrain, demo, finetune"
         )
     if cfg.init == "required":
         cfg.init = None
     if "init" in run:
         run.init = None
+    keeps = (cfg.get("callbacks") or {}).get("checkpoint") or {}
+    kept = 0 if not keeps else 1 if keeps.get("monitor") is None else 2
+    limits = {name: cfg.trainer.get(name) for name in ("limit_train_batches", "max_epochs")}
+    most = int(cfg.trainer.get("max_steps") or -1)
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, folder
     cfg.trainer.profiler = cfg.trainer.limit_train_batches = None
     cfg.trainer.overfit_batches, cfg.trainer.max_epochs = 0, _EPOCHS
@@ -105,13 +144,22 @@ def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, int]:
     trainer = config["trainer"]
     processes = count_processes(trainer["accelerator"], trainer["devices"])
     world = processes * int(trainer["num_nodes"])
+    length = Length(
+        epochs=int(limits["max_epochs"]),
+        steps=None if most < 0 else most,
+        limit=limits["limit_train_batches"],
+        batch=int(config["batch_size"]),
+        accumulate=int(trainer["accumulate_grad_batches"]),
+        world=world,
+        checkpoints=kept,
+    )
     if world > 1:
         micro_batch_size(
             config["batch_size"], world_size=world, accumulate=trainer["accumulate_grad_batches"]
         )
         cfg.batch_size = config["batch_size"] // world
         cfg.trainer.devices = cfg.trainer.num_nodes = 1
-    return cfg, processes
+    return cfg, length, processes
 
 
 def _build(cfg: DictConfig, values: Mapping[str, Any]) -> Parts:

@@ -57,6 +57,7 @@ def training_cost(
     seconds: float,
     warmup: int = _WARMUP,
     data: LightningDataModule | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainingCost | None:
     """Train on micro-batches of ``videos`` for so many seconds, at least three batches.
 
@@ -66,12 +67,13 @@ def training_cost(
         seconds: to measure for.
         warmup: batches that do not count; with workers at least one for each.
         data: instead of the run's, such as :class:`OneBatch`.
+        callbacks: that measure more.
 
     Returns:
         ``None`` where the run ends before there is enough to measure.
     """
     timer = _StepTimer(warmup, seconds)
-    trainer = parts.trainer(callbacks=[timer], loggers=[], directory=None)
+    trainer = parts.trainer(callbacks=[*callbacks, timer], loggers=[], directory=None)
     try:
         trainer.fit(parts.module, datamodule=data or parts.data)
     except SystemExit as end:  # Lightning's, for a Ctrl-C

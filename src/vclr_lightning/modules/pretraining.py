@@ -177,7 +177,7 @@ class PretrainModule(MetricAveragingModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self._optimizer, self._groups)
-        optimizer.register_step_post_hook(self._after_step)
+        optimizer.register_step_post_hook(self.finish_step)
         return with_schedule(optimizer, self._scheduler, self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -187,7 +187,8 @@ class PretrainModule(MetricAveragingModule):
         # Still there if the gradient scaler skipped the step.
         self._pending.drop()
 
-    def _after_step(self, optimizer: Optimizer, *_unused: Any) -> None:
+    def finish_step(self, optimizer: Optimizer, *_unused: Any) -> None:
+        """Move momentum encoders and queue the keys, after each step that the optimizer took."""
         found_inf = getattr(optimizer, "found_inf", None)  # fused optimizers skip by themselves
         if found_inf is not None and found_inf.item():
             return

@@ -94,7 +94,9 @@ class Prepared:
             table.add_column(title, justify="right")
         table.add_row("files", f"{self.done + len(self.failed):,}", f"{self.done:,}", "")
         before, after = self.bytes_before, self.bytes_after
-        table.add_row("bytes", _bytes(before), _bytes(after), f"{after / max(before, 1):.2f} x")
+        table.add_row(
+            "bytes", size_text(before), size_text(after), f"{after / max(before, 1):.2f} x"
+        )
         if (cost := self.cost) is not None:
             table.add_row(
                 f"3 + 3 frames read, median of {cost.videos}",
@@ -166,7 +168,13 @@ def _seconds(file: Path, indices: NDArray[np.int64]) -> float:
     return time.process_time() - begin
 
 
-def _bytes(number: float) -> str:
+def size_text(number: float) -> str:
+    """Return a number of bytes for a reader.
+
+    Example:
+        >>> size_text(1234), size_text(5e12)
+        ('1.23 kB', '5 TB')
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
