@@ -37,7 +37,8 @@ test-python: ## run the tests on another interpreter, in .venv-VERSION (PYTHON=p
 test-lowest: ## run the tests with the oldest versions that pyproject.toml allows, in .venv-lowest
 	mkdir -p .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS='--constraint .venv-lowest/constraints.txt'
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS='--constraint .venv-lowest/constraints.txt' \
+	  ARGS='-W default $(ARGS)' # old packages warn about new ones
 
 # Without PyTorch, which is gigabytes: for the readers, PyAV's version is what matters.
 test-readers: ## run the readers' tests on another interpreter, with the newest PyAV (PYTHON=python3.13)
@@ -66,7 +67,7 @@ wheel: $(STAMP) ## build dist/*.tar.gz, and dist/*.whl from it
 	$(BIN)/python -m build
 
 docs: $(STAMP) ## build the documentation into site/
-	$(PIP) '.[docs]'
+	$(PIP) --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove .venv, caches and built files (never outputs/)

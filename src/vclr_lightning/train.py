@@ -48,7 +48,7 @@ most used values:
   resume=auto|never          continue what is in the run's folder, or move it aside
   logger=wandb logger.wandb.offline=true
 
-groups, GROUP=OPTION (experiment, preset, profiler, suite are added: +GROUP=OPTION):
+groups, GROUP=OPTION (experiment, preset, profiler, suite, sweep are added: +GROUP=OPTION):
 {groups}
 options:
   --cfg job             print the configuration        --multirun, -m   sweep over values a,b,c

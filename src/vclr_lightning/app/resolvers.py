@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+SWEEP_COMMAND = "VCLR_SWEEP_COMMAND"
+"""Variable with the sweep's arguments, for jobs that a launcher runs by commands of its own."""
 
 _LONGEST = 120  # characters of a folder's name
 
@@ -121,7 +126,10 @@ def run_subdir() -> str:
         return ""
     job = HydraConfig.get()
     params = [f"{key}={value}" for key, value in (job.sweeper.get("params") or {}).items()]
-    return folder_name(job.overrides.task, [*sys.argv[1:], *params], int(job.job.num))
+    words = sys.argv[1:]
+    if not {"-m", "--multirun"} & set(words):
+        words = json.loads(os.environ.get(SWEEP_COMMAND, "[]"))
+    return folder_name(job.overrides.task, [*words, *params], int(job.job.num))
 
 
 def run_name(name: str) -> str:

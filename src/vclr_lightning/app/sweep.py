@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 
 from vclr_lightning.app.explain import explain
+from vclr_lightning.app.resolvers import SWEEP_COMMAND
 from vclr_lightning.app.sweep_table import (
     Job,
     failure_notes,
@@ -56,10 +58,13 @@ class SweepRecorder(Callback):
         """Announce the sweep; Hydra then composes every job, at about 10 a second."""
         self._folder = Path(config.hydra.sweep.dir).absolute()
         if _is_first():
-            params = config.hydra.sweeper.get("params") or {}
+            sweeper, where = config.hydra.sweeper, quote(str(self._folder))
+            params = sweeper.get("params") or {}
             words = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in params.items())]
-            where = quote(str(self._folder))
-            print(f"sweep of {_count(words)} in {where}", file=sys.stderr, flush=True)
+            trials = sweeper.get("n_trials")  # of Optuna
+            count = _count(words) if trials is None else f"{trials} jobs"
+            print(f"sweep of {count} in {where}", file=sys.stderr, flush=True)
+            os.environ[SWEEP_COMMAND] = json.dumps(sys.argv[1:])
             forget_jobs(self._folder)
             _current.append(self._folder)
 
