@@ -90,7 +90,8 @@ def test_every_option_opens_with_its_command() -> None:
     "overrides", [pytest.param(words, id=str(path)) for path, words in COMMANDS]
 )
 def test_commands_in_comments_compose(overrides: list[str]) -> None:
-    assert values(*(word for word in overrides if word != "..."))
+    first = (re.sub(r"^(num_segments=\d+),.*", r"\1", word) for word in overrides)  # of a sweep
+    assert values(*(word for word in first if word not in ("...", "-m")))
 
 
 @pytest.mark.parametrize(("preset", "experiment"), list(product(PRESETS, EXPERIMENTS)))
