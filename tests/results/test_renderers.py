@@ -17,6 +17,7 @@ from vclr_lightning.results import (
     Chart,
     Charts,
     Column,
+    ConfusionMatrix,
     Gallery,
     Picture,
     PictureGroup,
@@ -26,6 +27,7 @@ from vclr_lightning.results import (
     log_result,
     present,
 )
+from vclr_lightning.results.pictures import picture_of
 
 
 @pytest.fixture
@@ -129,13 +131,14 @@ class Recorder:
 def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:
     sink = Recorder()
     log_result(result, [sink])
-    assert sink.summary == {"test/top1": 0.5, "test/auc": 0.25}
+    assert sink.summary == {"test/top1": 0.5, "test/auc": 0.25, "test/chance/top1": 0.125}
     columns, data = sink.tables["test/Classes"]
     assert columns == ["class", "videos", "accuracy, %", "predicted as"]
     assert len(data) == 20
-    assert list(sink.tables) == ["test/Classes"]
+    assert list(sink.tables) == ["test/Classes", "test/all"]  # no empty one
     ((image,), caption) = sink.images["test/found"]
-    assert (np.asarray(image).shape, caption) == ((8, 16, 3), ["two frames"])
+    assert np.asarray(image).shape == (16 + 8, 16, 3)  # the label above the frames
+    assert caption == ["query; two frames; damaged"]
     ((drawing,), caption) = sink.images["test/3"]
     assert (drawing.size, caption) == ((640, 400), ["loss"])
 
@@ -150,7 +153,8 @@ def test_wandb_receives_the_numbers_of_several_evaluations() -> None:
 
 def test_wandb_receives_more_pictures_than_it_keeps_under_one_key() -> None:
     picture = Picture(frames=torch.zeros(3, 8, 8, dtype=torch.uint8))
-    gallery = Gallery(groups=[PictureGroup(rows=[("query", [picture] * 144)])], title="found")
+    groups = [PictureGroup(rows=[("query", [picture])])] * 144
+    gallery = Gallery(groups=groups, title="found")
     log_result(Result(title="", content=[gallery]), [sink := Recorder()])
     counts = {key: len(images) for key, (images, _) in sink.images.items()}
     assert counts == {"test/found": 100, "test/found, from 101": 44}
@@ -171,6 +175,56 @@ def test_any_logger_gets_the_numbers_and_a_failure_ends_nothing(
 
     plain = Plain()
     log_result(result, [Failing(), CSVLogger(directory=tmp_path), plain])
-    assert plain.found == {"test/top1": 0.5, "test/auc": 0.25}
+    assert plain.found == {"test/top1": 0.5, "test/auc": 0.25, "test/chance/top1": 0.125}
     assert not (tmp_path / "metrics.csv").exists()  # the record of training
     assert "Failing could not log the results: ConnectionError: no network" in caplog.text
+
+
+def test_one_item_that_fails_leaves_the_others_and_parts_are_logged(
+    result: Result, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Choosy(Recorder):
+        def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
+            raise ValueError(f"no {key}")
+
+    whole = Result(title="Evaluation", numbers={"a/top1": 0.5}, parts={"a": result})
+    log_result(whole, [sink := Choosy()])
+    assert sink.summary == {"test/a/top1": 0.5}
+    assert sorted(sink.images) == ["test/a/3", "test/a/found"]
+    assert caplog.text.count("could not log") == 1
+    assert "ValueError: no test/a/Classes (test/a/Classes, test/a/all)" in caplog.text
+
+
+def test_films_and_confusions_go_to_loggers_that_take_them(tmp_path: Path) -> None:
+    class Filming(Recorder):
+        def log_video(self, key: str, videos: list[str], caption: list[str]) -> None:
+            self.films = key, videos, caption
+
+        def log_confusion(self, key: str, counts: list[list[int]], classes: list[str]) -> None:
+            self.confusion = key, counts, classes
+
+    picture = Picture(frames=torch.zeros(3, 8, 8, dtype=torch.uint8), link="00-a.mp4")
+    content = [
+        Gallery(title="Heat maps", groups=[PictureGroup(rows=[("", [picture])])]),
+        ConfusionMatrix(counts=torch.tensor([[2, 1], [0, 3]]), classes=["run", "sit"]),
+    ]
+    part = Result(title="", content=content)
+    log_result(Result(title="", parts={"seen": part}), [sink := Filming()], tmp_path)
+    assert sink.films == (
+        *("test/seen/Heat maps, films", [str(tmp_path / "seen" / "00-a.mp4")], ["00-a"]),
+    )
+    counts, classes = [[2, 1], [0, 3]], ["run", "sit"]
+    assert sink.confusion == ("test/seen/Confusion matrix, chart", counts, classes)
+    assert {"test/seen/Heat maps", "test/seen/Confusion matrix"} == sink.images.keys()
+
+
+def test_right_and_wrong_pictures_have_borders() -> None:
+    frame = torch.full((3, 8, 8), 77, dtype=torch.uint8)
+    row = [Picture(frames=frame, correct=True), Picture(frames=frame, correct=False)]
+    drawn = picture_of(PictureGroup(rows=[(Picture(frames=frame), row)]))
+    assert drawn.shape == (14, 8 + 6 + 14 + 6 + 14, 3)
+    green, red = drawn[0, 14].astype(int), drawn[0, 34].astype(int)
+    assert green[1] > green[0]
+    assert red[0] > red[1]
+    assert (drawn[3:11, 17:25] == 77).all()
+    assert (drawn[:8, :8] == 77).all()

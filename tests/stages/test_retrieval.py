@@ -320,4 +320,6 @@ def test_from_a_checkpoint_by_the_command(
     assert "extracting" not in again
     assert json.loads((folder / "result.json").read_text()) == values
     monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
-    assert "logger.wandb cannot log the results" in command(*look_up, "logger=wandb")
+    with pytest.raises(SystemExit):
+        command(*look_up, "logger=wandb")
+    assert "error: logger=wandb needs W&B; give `pip install wandb`" in capsys.readouterr().err

@@ -7,13 +7,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 SWEEP_COMMAND = "VCLR_SWEEP_COMMAND"
 """Variable with the sweep's arguments, for jobs that a launcher runs by commands of its own."""
-
+_GROUP = "VCLR_GROUP"  # of a run that another one starts: {"group": ..., "tags": ...}
 _LONGEST = 120  # characters of a folder's name
 
 
@@ -105,37 +106,87 @@ def folder_name(overrides: Sequence[str], command: Sequence[str], number: int = 
         ...     "num_segments=3,5"])
         'num_segments=5'
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
-    words = parser.parse_overrides([word for word in command if "=" in word and word[0] != "-"])
-    varied = {override.key_or_group for override in words if override.is_sweep_override()}
-    kept = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] in varied]
-    name = re.sub(r"[^\w=.,+-]+", "_", ",".join(o.lstrip("+~") for o in kept))
+    name = re.sub(r"[^\w=.,+-]+", "_", ",".join(varied(overrides, command)))
     if not name:
         return f"job{number}"
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-job{number}"
 
 
-def run_subdir() -> str:
-    """Folder of a sweep's job below the sweep's; empty outside of a sweep."""
+def varied(overrides: Sequence[str], command: Sequence[str]) -> list[str]:
+    """Return the overrides of a sweep's job in which it differs from the others.
+
+    Example:
+        >>> varied(["data.root=/k400", "+num_segments=5"], ["data.root=/k400", "+num_segments=3,5"])
+        ['num_segments=5']
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    words = parser.parse_overrides([word for word in command if "=" in word and word[0] != "-"])
+    names = {override.key_or_group for override in words if override.is_sweep_override()}
+    kept = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] in names]
+    return [override.lstrip("+~") for override in kept]
+
+
+def _job() -> tuple[list[str], list[str], int] | None:
+    """Overrides of this job of a sweep, the command's, and its number; ``None`` outside of one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return ""
+        return None
     job = HydraConfig.get()
     params = [f"{key}={value}" for key, value in (job.sweeper.get("params") or {}).items()]
     words = sys.argv[1:]
     if not {"-m", "--multirun"} & set(words):
         words = json.loads(os.environ.get(SWEEP_COMMAND, "[]"))
-    return folder_name(job.overrides.task, [*words, *params], int(job.job.num))
+    return list(job.overrides.task), [*words, *params], int(job.job.num)
+
+
+def run_subdir() -> str:
+    """Folder of a sweep's job below the sweep's; empty outside of a sweep.
+
+    Under ``wandb agent``, which starts a command for each job, it is W&B's name of the run.
+    """
+    if (job := _job()) is not None:
+        return folder_name(*job)
+    return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
 
 
 def run_name(name: str) -> str:
     """Name of the run; in a sweep, the job's folder below it."""
     job = run_subdir()
     return f"{name}/{job}" if job else name
+
+
+def sweep_group(name: str) -> str | None:
+    """Group of a sweep's job, or of a command that another run has started; else null."""
+    given: str | None = json.loads(os.environ.get(_GROUP, "{}")).get("group")
+    return given if _job() is None else name
+
+
+def sweep_tags() -> str:
+    """What distinguishes a sweep's job from the others, ``KEY=VALUE``; empty outside of a sweep.
+
+    As a line, quoted like a shell's: OmegaConf takes no list from a resolver.
+    """
+    if (job := _job()) is not None:
+        return shlex.join(varied(*job[:2]))
+    return str(json.loads(os.environ.get(_GROUP, "{}")).get("tags", ""))
+
+
+@contextmanager
+def group_shared(name: str) -> Iterator[None]:
+    """Let commands that the block starts know to which run or sweep they belong."""
+    before = os.environ.get(_GROUP)
+    group = {"group": sweep_group(name) or name, "tags": sweep_tags()}
+    os.environ[_GROUP] = json.dumps(group)
+    try:
+        yield
+    finally:
+        os.environ.pop(_GROUP)
+        if before is not None:
+            os.environ[_GROUP] = before
 
 
 def given(*names: str) -> str:
@@ -168,5 +219,6 @@ def register_resolvers() -> None:
     for resolver in (
         *(scale_lr, short_edge, frozen_name, first_given, unless_given, subfolder, timm_size),
         *(videos_name, run_subdir, run_name, given, recipe),
+        *(sweep_group, sweep_tags),
     ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -22,6 +22,8 @@ from vclr_lightning.app.configuration import (
     with_debug,
     with_network,
 )
+from vclr_lightning.app.resolvers import group_shared
+from vclr_lightning.app.run_loggers import choices, hyper_parameters, logged
 from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.files import replacing
 from vclr_lightning.core.locks import in_use
@@ -102,34 +104,22 @@ def _run(
         if trains:
             metadata = {"config": config, "version": __version__}
             training = {"checkpoint": start, "metadata": metadata}
-        measured = stage(directory=directory, **training)
-    values: dict[str, float] = dict(measured)
-    result = directory / "result.json"
-    own = start == directory / "last.ckpt"
-    if own and result.exists():  # a complete run measures nothing again
-        values = read_numbers(result) | values
-    if is_rank_zero():
-        _write(result, json.dumps(values, indent=1) + "\n")
-        if isinstance(measured, Result):
-            given = getattr(stage, "keywords", {}).get("loggers") or {}
-            loggers = given.values() if trains else _loggers(cfg)
-            log_result(measured, filter(None, loggers))
+        loggers: dict[str, Any] = {}
+        if is_rank_zero():  # another stage than a training has no loggers of its own
+            own = getattr(stage, "keywords", {}).get("loggers")
+            loggers = (instantiate(cfg.get("logger")) if own is None else own) or {}
+        about = hyper_parameters(config, choices())
+        with group_shared(str(config["name"])), logged(loggers, about) as sinks:
+            measured = stage(directory=directory, **training)
+            values: dict[str, float] = dict(measured)
+            result = directory / "result.json"
+            if start == directory / "last.ckpt" and result.exists():
+                values = read_numbers(result) | values  # a complete run measures nothing again
+            if is_rank_zero():
+                _write(result, json.dumps(values, indent=1) + "\n")
+                if isinstance(measured, Result):
+                    log_result(measured, sinks, directory)
     return values
-
-
-def _loggers(cfg: DictConfig) -> Iterator[Any]:
-    """Yield the loggers; one that cannot be built is a warning, for everything is written."""
-    from hydra.utils import instantiate
-
-    for name, node in (cfg.get("logger") or {}).items():
-        try:
-            logger_of_run = instantiate(node)
-        except Exception as error:  # whatever a service raises
-            last = list(causes(error))[-1]
-            what = " ".join(f"{type(last).__name__}: {last}".split())
-            logger.warning("logger.%s cannot log the results: %s", name, what)
-        else:
-            yield logger_of_run
 
 
 @contextmanager

@@ -208,8 +208,10 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
     Raises:
         UserError: the job failed, and why.
     """
-    from vclr_lightning.app.resolvers import run_name
+    from vclr_lightning.app.resolvers import group_shared, run_name
 
     overrides = [*HydraConfig.get().overrides.task, f"name={hydra_value(run_name(cfg.name))}"]
-    run_command([sys.executable, "-m", "vclr_lightning.train", *overrides])
+    with group_shared(str(cfg.name)):
+        command = [sys.executable, "-m", "vclr_lightning.train", *overrides]
+        run_command(command, without=["WANDB_SERVICE"])  # a job that is killed must not hold it
     return read_numbers(Path(cfg.run_dir) / "result.json")

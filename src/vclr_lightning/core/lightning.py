@@ -62,6 +62,8 @@ if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
     from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.callbacks import Checkpoint, ProgressBar
     from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.loggers import MLFlowLogger as LightningMLFlowLogger
+    from pytorch_lightning.loggers import TensorBoardLogger as LightningTensorBoardLogger
     from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
     from pytorch_lightning.plugins.io import CheckpointIO
     from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
@@ -90,6 +92,8 @@ else:
     from lightning.pytorch.accelerators import AcceleratorRegistry
     from lightning.pytorch.callbacks import Checkpoint, ProgressBar
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.loggers import MLFlowLogger as LightningMLFlowLogger
+    from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
     from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
     from lightning.pytorch.plugins.io import CheckpointIO
     from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
@@ -111,7 +115,9 @@ __all__ = [
     "LSFEnvironment",
     "LightningDataModule",
     "LightningEnvironment",
+    "LightningMLFlowLogger",
     "LightningModule",
+    "LightningTensorBoardLogger",
     "LightningWandbLogger",
     "Logger",
     "MPIEnvironment",

@@ -150,6 +150,8 @@ class Result(Mapping[str, float]):
         numbers: further numbers, such as ``"test/videos"``.
         file: name of the JSON file without its suffix; none by default.
         page: name of the HTML file; empty for none.
+        parts: results that this one sums up, by name; the files of each are in a folder of its
+            name.
 
     Example:
         >>> result = Result(
@@ -171,6 +173,7 @@ class Result(Mapping[str, float]):
     numbers: Mapping[str, float] = field(default_factory=dict)
     file: str = ""
     page: str = "report.html"
+    parts: Mapping[str, Result] = field(default_factory=dict)
 
     def _values(self) -> dict[str, float]:
         chance = {f"chance/{one.name}": one.chance for one in self.scalars}

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,14 @@ def evaluate(
     if not chosen:
         raise UserError("there is nothing to evaluate; add +suite=paper")
     outcomes: list[Outcome] = []
+    parts: dict[str, Result] = {}
     before = random_state()
     with notices_once():  # several read the same videos
         for name, one in chosen.items():
             set_random_state(before)  # for the same random network, whatever was run before
             logger.info("%s, %s", one.stage, one.dataset)
-            outcomes.append(_outcome(name, one, directory, untrained))
-            result = results_of(outcomes, str(ckpt or "untrained"))
+            outcomes.append(_outcome(name, one, directory, untrained, parts))
+            result = replace(results_of(outcomes, str(ckpt or "untrained")), parts=parts)
             if is_rank_zero():  # whatever ends the next one, these are kept
                 save(result, directory)
     if is_rank_zero():
@@ -104,7 +105,10 @@ def evaluate(
     return result
 
 
-def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Outcome:
+def _outcome(
+    name: str, one: Evaluation, directory: Path, untrained: bool, parts: dict[str, Result]
+) -> Outcome:
+    """Run an evaluation, and put what it returns under its name into ``parts``."""
     about: dict[str, Any] = {
         "name": name,
         "stage": one.stage,
@@ -120,6 +124,8 @@ def _outcome(name: str, one: Evaluation, directory: Path, untrained: bool) -> Ou
     if values is None:
         logger.error("%s on %s failed: %s", one.stage, one.dataset, reason)
         return Outcome(**about, status="failed", reason=reason)
+    if isinstance(values, Result):
+        parts[name] = values
     random: Mapping[str, float] | None = None
     if untrained and one.untrained is not None:
         set_random_state(begin)

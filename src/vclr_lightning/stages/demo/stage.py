@@ -134,7 +134,7 @@ def demo(
         directory,
     )
     measures = {name: values[0] for name, values in frozen.row(own).values.items()}
-    evaluated: Mapping[str, float] = {}
+    evaluated = Result(title="")
     if evaluations:
         evaluated = evaluate(
             evaluations=evaluations,
@@ -142,7 +142,8 @@ def demo(
             ckpt=directory / "last.backbone.safetensors",
             untrained=True,
         )
-    return replace(result, numbers={**trained, **measures, **evaluated})
+    numbers = {**trained, **measures, **evaluated}
+    return replace(result, numbers=numbers, parts=evaluated.parts)
 
 
 def summary(frozen: FrozenTable) -> str:

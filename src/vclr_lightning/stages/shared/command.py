@@ -19,6 +19,8 @@ from vclr_lightning.results import Result
 logger = logging.getLogger(__name__)
 
 _RECORD = "command.json"
+# This run's own: it and the command are two runs of W&B.
+_WANDB = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_SERVICE")
 _PLUS = ("experiment", "preset", "profiler", "suite")
 
 
@@ -94,7 +96,10 @@ class Command:
         logger.info("python -m vclr_lightning.train %s", shlex.join(arguments))
         if continues:
             write_record(record, files)
-        run_command([sys.executable, "-m", "vclr_lightning.train", *arguments], without=VARIABLES)
+        run_command(
+            [sys.executable, "-m", "vclr_lightning.train", *arguments],
+            without=(*VARIABLES, *_WANDB),
+        )
         write_record(record, files)  # the earlier one may have been set aside with its run
         numbers = read_numbers(directory / "result.json")
         return Result(title="", numbers=numbers, notes=_notes(directory))

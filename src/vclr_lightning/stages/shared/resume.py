@@ -64,7 +64,7 @@ def set_aside(directory: Path) -> Path | None:
         elif entry.is_file():
             shutil.copy2(entry, aside / entry.name)
             os.truncate(entry, 0)
-        elif entry.name == "wandb":
+        elif entry.name in ("wandb", "tensorboard"):
             entry.rename(aside / entry.name)
     return aside
 
