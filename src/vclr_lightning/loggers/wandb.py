@@ -15,11 +15,10 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import LightningWandbLogger, rank_zero_only
 from vclr_lightning.loggers.continued import RunMarks, tag_list
 from vclr_lightning.loggers.directions import Direction, direction_of, directions
-from vclr_lightning.loggers.wandb_files import last_written_step
+from vclr_lightning.loggers.wandb_files import ARTIFACTS, last_written_step, upload_weights
 
 logger = logging.getLogger(__name__)
 
-_FILES = {"backbone": "{}.backbone.safetensors", "checkpoint": "{}.ckpt"}  # of artifacts
 _PLOTTED = 50  # classes of an interactive confusion matrix
 _INTERRUPT = 2  # SIGINT
 _KILLED = 255  # W&B's status of a run that the user interrupted
@@ -72,7 +71,7 @@ class WandbLogger(LightningWandbLogger):
         metrics: Mapping[str, Mapping[str, str]] | None = None,
         artifacts: str | None = None,
     ) -> None:
-        if artifacts is not None and artifacts not in _FILES:
+        if artifacts is not None and artifacts not in ARTIFACTS:
             raise UserError(f"artifacts={artifacts} must be backbone, checkpoint or null")
         self._directions = directions(metrics or {})
         folder = Path(directory).absolute()  # W&B's process may have another working directory
@@ -219,21 +218,9 @@ class WandbLogger(LightningWandbLogger):
             if state == "stopped" and signum != _INTERRUPT:
                 run.mark_preempting()
             if state != "failed" and self._artifacts is not None:
-                self._upload(run, self._artifacts)
+                upload_weights(run, self._marks.folder, kind=self._artifacts)
         finally:
             run.finish(exit_code=_KILLED if signum == _INTERRUPT else status)
-
-    def _upload(self, run: Any, kind: str) -> None:
-        import wandb
-
-        for alias in ("last", "best"):
-            file = self._marks.folder / _FILES[kind].format(alias)
-            if file.is_file():
-                artifact = wandb.Artifact(f"{kind}-{run.id}", type="model")
-                artifact.add_file(str(file))
-                if (beside := file.with_name("config.yaml")).is_file():
-                    artifact.add_file(str(beside))
-                run.log_artifact(artifact, aliases=[alias])
 
     def _run_id(self) -> str:
         if (known := self._marks.run_id) is not None:

@@ -1,4 +1,4 @@
-"""What the files of W&B's offline runs hold: which steps are really written."""
+"""Files of W&B: which steps its offline runs really hold, and weights as artifacts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
+
+ARTIFACTS = {"backbone": "{}.backbone.safetensors", "checkpoint": "{}.ckpt"}
+"""Files of each kind of artifact, by alias."""
 
 _HEADER = 7  # bytes, of the file and of each record in it
 _BLOCK = 1 << 15  # a record's header is never split between two blocks
@@ -64,3 +68,23 @@ def log_records(data: bytes) -> Iterator[bytes]:
         if kind in _LAST:
             yield parts
             parts = b""
+
+
+def upload_weights(run: Any, folder: Path, *, kind: str) -> None:
+    """Log the weights in a run's folder as artifacts with the aliases ``last`` and ``best``.
+
+    Args:
+        run: the ``wandb.Run``.
+        folder: of the run.
+        kind: one of :data:`ARTIFACTS`.
+    """
+    import wandb
+
+    for alias in ("last", "best"):
+        file = folder / ARTIFACTS[kind].format(alias)
+        if file.is_file():
+            artifact = wandb.Artifact(f"{kind}-{run.id}", type="model")
+            artifact.add_file(str(file))
+            if (beside := file.with_name("config.yaml")).is_file():
+                artifact.add_file(str(beside))  # names the network
+            run.log_artifact(artifact, aliases=[alias])
