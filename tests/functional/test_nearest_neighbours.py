@@ -141,6 +141,13 @@ def test_zeros_are_similar_to_nothing() -> None:
     assert similarity.tolist() == [[1.0, 0.0, -1.0], [0.0, 0.0, 0.0]]
 
 
+def test_zeros_have_neighbours_of_other_groups_only() -> None:
+    gallery, groups = torch.zeros(3, 2), torch.tensor([0, 0, 1])
+    found = cosine_neighbours(gallery, gallery, 2, query_groups=groups, gallery_groups=groups)
+    assert found[0].tolist() == [[0, -torch.inf], [0, -torch.inf], [0, 0]]
+    assert found[1].tolist() == [[2, -1], [2, -1], [0, 1]]
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), gallery_chunk=st.integers(1, 20))
 def test_own_group_is_no_neighbour(seed: int, gallery_chunk: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.rejections import RejectionWriter as RejectionWriter
     from vclr_lightning.callbacks.run_log import RunLog as RunLog
     from vclr_lightning.callbacks.throughput import Throughput as Throughput
+    from vclr_lightning.callbacks.time_probe import TimeProbe as TimeProbe
     from vclr_lightning.callbacks.video_scores import VideoViews as VideoViews
 
 _FILES = {
@@ -46,6 +47,7 @@ _FILES = {
     "RunLog": "run_log",
     "RunProgress": "progress",
     "Throughput": "throughput",
+    "TimeProbe": "time_probe",
     "VideoViews": "video_scores",
 }
 

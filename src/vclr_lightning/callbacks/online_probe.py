@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -76,9 +75,9 @@ class OnlineProbe(FeatureCallback):
         self._loader: Iterable[Any] = ()
         self._hits: dict[str, list[Tensor]] = {}  # by layer, of each batch: right ones, and all
 
-    @abstractmethod
     def scores(self, name: str, features: Tensor) -> Tensor | None:
         """Return the scores ``(N, classes)`` of one layer's features, where there are any yet."""
+        return None
 
     def prepare(self) -> None:
         """Get ready for an evaluation; every rank calls it."""
@@ -144,12 +143,13 @@ class OnlineProbe(FeatureCallback):
         dataloader_idx: int = 0,
     ) -> None:
         if self._validates(trainer) and not dataloader_idx:
-            features = self.source.take(pl_module, batch, samples=samples_in(batch))
-            self._count(features, self.labels_of(batch))
+            with trainer.precision_plugin.forward_context():
+                features = self.source.take(pl_module, batch, samples=samples_in(batch))
+            self.count(features, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validates(trainer):
-            log_equal(pl_module, self._accuracy())
+            log_equal(pl_module, self.result())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -169,15 +169,17 @@ class OnlineProbe(FeatureCallback):
                     continue
                 run = self.source.run
                 features = run(pl_module, moved, samples=samples, forward=self.forward)
-                self._count(features, self.labels_of(moved))
-        return self._accuracy()
+                self.count(features, moved)
+        return self.result()
 
     def _validates(self, trainer: Trainer) -> bool:
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return self.held_out is None and fitting
 
     @torch.no_grad()
-    def _count(self, features: dict[str, Tensor], labels: Tensor) -> None:
+    def count(self, features: dict[str, Tensor], batch: Any) -> None:
+        """Take up the features ``(B, V, F)`` of a held-out batch."""
+        labels = self.labels_of(batch)
         known = labels >= 0
         for name, rows in features.items():
             scores = self.scores(name, rows[known].flatten(0, 1))
@@ -187,7 +189,8 @@ class OnlineProbe(FeatureCallback):
             hits = (right == labels[known]).sum()
             self._hits.setdefault(name, []).append(torch.stack([hits, known.sum()]))
 
-    def _accuracy(self) -> dict[str, float]:
+    def result(self) -> dict[str, float]:
+        """Return what is logged of an evaluation; every rank calls it."""
         own = {name: torch.stack(hits).sum(dim=0).tolist() for name, hits in self._hits.items()}
         ranks, found = gather_objects(own), {}
         for name in self.source.names:

@@ -95,7 +95,9 @@ def cosine_neighbours(
         *(torch.split(whole, chunk) for whole in (queries, best, query_scale)), strict=True
     ):
         similarity, position = (x.to(queries.device) for x in decode_keys(keys))
-        found.append(resolve_ties(part, gallery, similarity * scale[:, None], position, k))
+        # A query of zeros has scale 0, by which an excluded row's minus infinity is not multiplied.
+        similarity = torch.where(position < 0, similarity, similarity * scale[:, None])
+        found.append(resolve_ties(part, gallery, similarity, position, k))
     similarities, positions = zip(*found, strict=True)
     return torch.cat(similarities), torch.cat(positions)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TupleNorm = Literal["channels", "frames"]
+TimeChange = Literal["normal", "shuffled", "reversed", "frozen"]
+TIME_CHANGES: tuple[TimeChange, ...] = get_args(TimeChange)
 
 ORDER_CLASSES = 4
 """0 neither tuple is shuffled, 1 the anchor only, 2 the positive only, 3 both."""
@@ -114,3 +116,32 @@ def order_loss(logits: Tensor, label: Tensor) -> Tensor:
     """
     with without_autocast(logits):
         return cross_entropy(full(logits), label)
+
+
+def changed_in_time(clips: Tensor, change: TimeChange, *, order: Tensor) -> Tensor:
+    """Return clips with the same frames in another order, or with a single one of them.
+
+    Args:
+        clips: of any type.
+        change: ``"normal"``; ``"shuffled"`` as ``order`` says; ``"reversed"``; ``"frozen"``: the
+            middle frame over and over.
+        order: positions ``(B, T)`` of each clip's frames, such as of :func:`sample_shuffle`.
+
+    Shape: ``(B, C, T, H, W)``
+
+    Raises:
+        UserError: the change is unknown.
+
+    Example:
+        >>> clip = torch.arange(3).view(1, 1, 3, 1, 1)
+        >>> order = torch.tensor([[1, 2, 0]])
+        >>> [changed_in_time(clip, c, order=order).flatten().tolist() for c in TIME_CHANGES]
+        [[0, 1, 2], [1, 2, 0], [2, 1, 0], [1, 1, 1]]
+    """
+    if change not in TIME_CHANGES:
+        raise UserError(f"{change!r} is no change in time; it must be of {', '.join(TIME_CHANGES)}")
+    if change == "shuffled":
+        return reorder(clips.transpose(1, 2), order).transpose(1, 2)
+    if change == "frozen":
+        return clips[:, :, clips.shape[2] // 2, None].expand_as(clips)
+    return clips.flip(2) if change == "reversed" else clips

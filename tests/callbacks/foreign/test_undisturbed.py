@@ -19,6 +19,7 @@ from vclr_lightning.callbacks import (
     OnlineKNN,
     OnlineLinearProbe,
     QueueMonitor,
+    TimeProbe,
 )
 from vclr_lightning.core.lightning import LightningModule
 
@@ -49,6 +50,10 @@ def encoded(module: LightningModule, batch: Any) -> torch.Tensor:
     return module.encoder(first_tensor(batch))
 
 
+def as_clips(batch: Any) -> torch.Tensor:
+    return first_tensor(batch)[:, :, :, None]  # each row of a picture as a frame
+
+
 def two_losses(module: LightningModule, batch: Any) -> dict[str, torch.Tensor]:
     features = module.encoder(first_tensor(batch))
     return {"small": features.square().mean(), "even": features.var(dim=0).mean()}
@@ -62,6 +67,9 @@ WATCHERS: dict[str, Callable[[], Any]] = {
     "gradients": lambda: GradientConflict(losses=two_losses, every_n_steps=2),
     "queue": lambda: QueueMonitor(
         queues=lambda module: module.encoder[0].weight.flatten(1), every_n_steps=2
+    ),
+    "time": lambda: TimeProbe(
+        encode=lambda clips: torch.rand(len(clips), 2), clips=as_clips, held_out=held_out
     ),
     "k-NN": lambda: OnlineKNN(labels=brightness, held_out=held_out, forward=encoded),
     "linear": lambda: OnlineLinearProbe(labels=brightness, num_classes=3),
