@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "measure where the time of training goes, and what would help",
     "show": "show what a manifest holds",
     "synth": "make labelled synthetic videos",
+    "predict": "classes, nearest neighbours or features of new videos",
     "convert": "take the backbone out of a checkpoint, for this package or another",
     "report": "write a page about a run, or about several side by side",
 }
@@ -101,6 +102,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     # argparse takes positional arguments from one place only: `vclr bench a=1 --seconds 5 b=2`.
     if hasattr(chosen, "overrides") and all(word[0] != "-" and "=" in word for word in rest):
         chosen.overrides += rest
+    elif hasattr(chosen, "words") and all(word[0] != "-" for word in rest):
+        chosen.words += rest
     elif rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}; see `vclr {command} --help`")
     if command is None:

@@ -94,13 +94,13 @@ def _measured(
     with ExitStack() as opened:
         opened.enter_context(notices_once())
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vclr-bench-"))
-        cfg = _composed(overrides, config_dir)
+        cfg = composed(overrides, config_dir)
         opened.enter_context(vouching(cfg, [] if config_dir is None else [config_dir]))
         yield _one_process(cfg, folder)
 
 
-def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
-    """Return the configuration that a training command describes."""
+def composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    """Return the configuration that a command describes."""
     from hydra import compose, initialize_config_module
 
     words = quote_overrides(overrides)

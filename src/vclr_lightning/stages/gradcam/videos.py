@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
-from vclr_lightning.data.readers import PyAVReader, probe
+from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.stages.shared.loose_videos import VideoFiles
 
 if TYPE_CHECKING:
     from vclr_lightning.data.loading.datamodule import VideoDataModule
@@ -48,39 +49,6 @@ class ChosenVideo:
     def label(self) -> int:
         """The true class, or -1 where there is none."""
         return self.table.label(self.row)
-
-
-@dataclass(frozen=True)
-class SingleFile:
-    """One file of no data set, as a :class:`~vclr_lightning.data.protocols.VideoTable`."""
-
-    file: Path
-
-    def __len__(self) -> int:
-        return 1
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self.file)
-
-    def path(self, i: int) -> Path:
-        return self.file
-
-    def video_id(self, i: int) -> int:
-        return i
-
-    def group_id(self, i: int) -> int:
-        return i
-
-    def label(self, i: int) -> int:
-        return -1
-
-    def num_frames(self, i: int) -> int | None:
-        found = probe(self.file)
-        return found.num_frames if found.exact else None
-
-    def window(self, i: int) -> tuple[float, float] | None:
-        return None
 
 
 def choose_videos(
@@ -168,7 +136,7 @@ def _find(names: Sequence[str], module: VideoDataModule) -> list[ChosenVideo]:
 
 
 def _of_file(file: Path) -> ChosenVideo:
-    return ChosenVideo(SingleFile(file), 0, PyAVReader(), file.stem)
+    return ChosenVideo(VideoFiles((file,)), 0, PyAVReader(), file.stem)
 
 
 def _of_row(module: VideoDataModule, split: str, row: int) -> ChosenVideo:

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vclr_lightning.core.screen import track
-from vclr_lightning.data.loading.clip_reading import read_drawn
-from vclr_lightning.data.protocols import VideoError
-from vclr_lightning.data.transforms import EvalTransform
 from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.results import Gallery, Picture, PictureGroup
+from vclr_lightning.stages.shared.loose_videos import middle_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.evaluation.retrieval_result import Retrieval
     from vclr_lightning.evaluation.store import FeatureStore
-
-_SIZE = 160  # pixels
 
 
 def neighbour_pictures(
@@ -56,8 +51,8 @@ def neighbour_pictures(
     chosen = [row for pair in zip_longest(right, wrong) for row in pair if row is not None]
     nearest = {i: [p for p in result.position[i, :neighbours].tolist() if p >= 0] for i in chosen}
     frames = {
-        "test": _middle_frames(test, chosen, data),
-        "train": _middle_frames(train, {p for found in nearest.values() for p in found}, data),
+        "test": _frames(test, chosen, data),
+        "train": _frames(train, {p for found in nearest.values() for p in found}, data),
     }
     stores = {"test": test, "train": train}
     paths = {side: store.names for side, store in stores.items()}
@@ -121,22 +116,10 @@ def _spread(rows: NDArray[np.int64], labels: Sequence[int], rng: np.random.Gener
     return [row for _, _, row in sorted(ranked)]
 
 
-def _middle_frames(
+def _frames(
     store: FeatureStore, positions: Iterable[int], data: VideoDataModule
 ) -> dict[int, Tensor | None]:
-    """Return the middle frame ``(3, H, W)`` of some videos, ``None`` of those that are damaged."""
-    table = data.split(str(store.provenance["split"]))
-    transform = EvalTransform(size=_SIZE, resize=_SIZE)
-    found: dict[int, Tensor | None] = {}
-    for position in track(sorted(set(positions)), "pictures"):
-        try:
-            _, frames = read_drawn(table, int(store.index[position]), data.reader, _middle)
-        except VideoError:
-            found[position] = None
-        else:
-            found[position] = transform(frames, np.random.default_rng(0))[:, 0]
-    return found
-
-
-def _middle(num_frames: int) -> tuple[None, NDArray[np.int64]]:
-    return None, np.array([num_frames // 2])
+    """Return the middle frame of some videos of a store, by their positions in it."""
+    rows = {position: int(store.index[position]) for position in positions}
+    found = middle_frames(data.split(str(store.provenance["split"])), rows.values(), data.reader)
+    return {position: found[row] for position, row in rows.items()}

@@ -1,0 +1,1 @@
+"""``vclr predict``: classes, nearest neighbours or features of new videos."""
