@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SHARE = 0.02  # of the time that saving may take
 _LONGEST_S = 1800.0  # between two saves, however slow the disk was
+_HANDED_BACK = ".temp.ckpt"  # the weights that spawned processes hand to the one that waits
 _PARTS = {  # of a checkpoint of Lightning
     "epoch": int,
     "global_step": int,
@@ -169,7 +170,22 @@ class AtomicCheckpointIO(CheckpointIO):
     """Writes checkpoints atomically and loads plain content only (``weights_only=True``).
 
     Give it to any ``Trainer(plugins=[AtomicCheckpointIO()])``.
+
+    Args:
+        restart: argument of a command that begins a new run from the weights of a checkpoint, for
+            messages, such as ``"init"``.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> io = AtomicCheckpointIO()
+        >>> trainer = Trainer(plugins=[io], accelerator="cpu", logger=False)
+        >>> trainer.strategy.checkpoint_io is io
+        True
     """
+
+    def __init__(self, *, restart: str = "") -> None:
+        super().__init__()
+        self.restart = restart
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -188,12 +204,15 @@ class AtomicCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         """Load ``path`` onto the CPU, to continue from; raises ``UserError`` if it is not whole."""
         checkpoint = load_dict(Path(path))
+        if Path(path).name == _HANDED_BACK:
+            return checkpoint
         for name, kind in _PARTS.items():
             if not isinstance(value := checkpoint.get(name), kind):
                 what = f"is a {type(value).__name__}" if name in checkpoint else "is missing"
+                how = f"give {self.restart}={path}" if self.restart else "load them into the module"
                 raise UserError(
-                    f"{path} is no checkpoint to continue from: its {name} {what}; give "
-                    f"init={path} to start from its weights"
+                    f"{path} is no checkpoint to continue from: its {name} {what}; to start from"
+                    f" its weights, {how}"
                 )
         return checkpoint
 

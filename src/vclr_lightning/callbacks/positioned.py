@@ -122,9 +122,17 @@ class PositionedLoader:
         return list(found.values())
 
     def _parts(self) -> list[Any]:
+        parts = [self._loader, *self._samplers(), self._shared_sampler()]
+        return [part for part in parts if part is not None]
+
+    def _samplers(self) -> list[Any]:
         batches = getattr(self._loader, "batch_sampler", None)
-        samplers = [getattr(self._loader, "sampler", None), getattr(batches, "sampler", None)]
-        return [part for part in (self._loader, batches, *samplers) if part is not None]
+        return [getattr(self._loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+
+    def _shared_sampler(self) -> Any:
+        """Return the sampler whose samples Lightning shares between the ranks, if any."""
+        inner = (getattr(sampler, "dataset", None) for sampler in self._samplers())
+        return next((s for i in inner if (s := getattr(i, "_sampler", None)) is not None), None)
 
     def _set_epoch(self, epoch: int) -> None:
         for part in self._parts():
@@ -169,7 +177,9 @@ class _Passing:
     def position(self) -> Position:
         """Return the position now: with what is needed to be here again."""
         position = {"batches": self._batches, "begun": self._begun, "first": self._first}
-        if self._batches and type(self._loader) is StatefulPositionedLoader:
+        stateful = type(self._loader) is StatefulPositionedLoader
+        # A loader does not know the state of a sampler that Lightning has put into its own.
+        if self._batches and stateful and self._loader._shared_sampler() is None:
             position["state"] = self._loader.state_dict()
         return position
 

@@ -6,15 +6,19 @@ imported as ``foreign_modules``, also by scripts that several processes run.
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from vclr_lightning.core.lightning import LightningModule, Trainer
+from vclr_lightning.core.lightning import Callback, LightningModule, Trainer
 
 SIZE = 20  # samples: five batches of four
 CLASSES = 3
@@ -149,6 +153,37 @@ class Stream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (sample(self.kind, index) for index in range(self.size))
+
+
+class NoisySamples(Samples):
+    """Draws from the global random generators for each sample, as augmentation does."""
+
+    def __getitem__(self, index: int) -> Any:
+        noise = torch.rand(()) + random.random() + np.random.rand()
+        found = super().__getitem__(index)
+        if isinstance(found, dict):
+            return found | {"image": found["image"] + noise}
+        return [view + noise for view in found] if isinstance(found, list) else found + noise
+
+
+class OwnSeed(Callback):
+    """Gives each rank random numbers of its own."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed(10 + trainer.global_rank)
+        random.seed(20 + trainer.global_rank)
+
+
+class Signals(Callback):
+    """Sends SIGTERM to the last rank in the given batch of a run."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        last = trainer.global_rank == trainer.world_size - 1
+        if trainer.fit_loop.total_batch_idx == self.batch and last:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def make_loader(form: str, kind: str, **options: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from foreign_modules import MODULES, Samples, make_loader, make_trainer
+from foreign_modules import (
+    MODULES,
+    NoisySamples,
+    OwnSeed,
+    Samples,
+    Signals,
+    make_loader,
+    make_trainer,
+)
+from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from vclr_lightning.callbacks import AtomicCheckpointIO, GracefulStop, ResumableCheckpoint
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Callback
 from vclr_lightning.core.stopping import StopRequested
-
-
-class Signals(Callback):
-    """Sends SIGTERM in the given batch of a run."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(
@@ -42,6 +39,7 @@ def run(
     loader: Any = None,
     more: Sequence[Callback] = (),
     options: Any = None,
+    processes: Any = None,
     **checkpoint: Any,
 ) -> Any:
     torch.manual_seed(1)
@@ -50,7 +48,9 @@ def run(
     training = (module or MODULES[kind])()
     saving = ResumableCheckpoint(directory=folder, **checkpoint)
     callbacks = [*more, GracefulStop(), Signals(stop), saving]
-    trainer = make_trainer(*callbacks, enable_checkpointing=True, plugins=[AtomicCheckpointIO()])
+    trainer = make_trainer(
+        *callbacks, enable_checkpointing=True, plugins=[AtomicCheckpointIO()], **(processes or {})
+    )
     trainer.fit(
         training,
         loader or make_loader(form, kind, **(options or {})),
@@ -75,11 +75,40 @@ def test_stopped_and_continued(kind: str, form: str, tmp_path: Path) -> None:
         assert same(run(tmp_path / str(stop), kind, form), whole), stop
 
 
-class Noisy(Samples):
-    """Draws from the global random generators for each sample, as augmentation does."""
+def weights(folder: Path) -> list[torch.Tensor]:
+    return list(torch.load(folder / "last.ckpt", weights_only=True)["state_dict"].values())
 
-    def __getitem__(self, index: int) -> Any:
-        return super().__getitem__(index) + torch.rand(()) + random.random() + np.random.rand()
+
+@pytest.mark.parametrize("form", ["plain", "stateful", "iterable"])
+def test_two_processes(form: str, tmp_path: Path) -> None:
+    """With random numbers of each process; the plain loader's run continues on spawned ones."""
+
+    def once(folder: Path, start: str, stop: int = -1) -> Any:
+        torch.manual_seed(0)  # torchdata's sampler draws its seed when it is made
+        data = {"plain": DataLoader, "stateful": StatefulDataLoader}.get(form)
+        loader = data and data(NoisySamples("simclr"), batch_size=4, shuffle=True)
+        return run(
+            folder,
+            "simclr",
+            form,
+            loader=loader,
+            stop=stop,
+            more=[OwnSeed()],
+            processes={"strategy": f"ddp_{start}", "devices": 2},
+        )
+
+    once(tmp_path / "whole", "fork")
+    with pytest.raises(ProcessExitedException, match="143"):
+        once(tmp_path / "stopped", "fork", stop=4 if form == "plain" else 1)
+    saved = torch.load(tmp_path / "stopped/last.ckpt", weights_only=True)
+    first, second = saved["loader_positions"]
+    assert not torch.equal(
+        first["loaders"][0]["before"]["random"]["torch"],
+        second["loaders"][0]["before"]["random"]["torch"],
+    )
+    once(tmp_path / "stopped", "spawn" if form == "plain" else "fork")
+    pairs = zip(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -90,7 +119,7 @@ def test_augmentation_continues(workers: int, generator: bool, tmp_path: Path) -
     def once(folder: Path, stop: int = -1) -> Any:
         own = torch.Generator().manual_seed(3) if generator else None
         options = {"num_workers": workers, "generator": own}
-        loader = DataLoader(Noisy("adversarial"), batch_size=4, shuffle=True, **options)
+        loader = DataLoader(NoisySamples("adversarial"), batch_size=4, shuffle=True, **options)
         return run(folder, "adversarial", "", loader=loader, stop=stop)
 
     whole = once(tmp_path / "whole")

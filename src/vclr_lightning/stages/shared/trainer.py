@@ -114,7 +114,7 @@ def build_trainer(
     each = count_processes(accelerator, devices)
     several = num_nodes > 1 or each > 1
     launch = find_launch(os.environ, devices=each, nodes=num_nodes)
-    plugins: list[Any] = [AtomicCheckpointIO(), _environment(launch.by, each)]
+    plugins: list[Any] = [AtomicCheckpointIO(restart="init"), _environment(launch.by, each)]
     follow_parent()
     try:
         return Trainer(
