@@ -2,6 +2,7 @@
 
 from vclr_lightning.models.backbone import Backbone, WrappedBackbone
 from vclr_lightning.models.export import export_backbone, load_backbone, random_backbone
+from vclr_lightning.models.hub import from_pretrained, push_to_hub
 from vclr_lightning.models.pace_networks import C3D, PaceResNet
 from vclr_lightning.models.resnet3d import ResNet2d3d, SlowFastPathway
 from vclr_lightning.models.s3dg import S3DG
@@ -30,8 +31,10 @@ __all__ = [
     "WeightReport",
     "WrappedBackbone",
     "export_backbone",
+    "from_pretrained",
     "load_backbone",
     "load_initial_weights",
+    "push_to_hub",
     "random_backbone",
     "register_backbone",
 ]

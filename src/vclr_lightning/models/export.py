@@ -18,6 +18,7 @@ from vclr_lightning.core.files import replacing
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.models.backbone import unwrap
 from vclr_lightning.models.checkpoints import MARK, Checkpoint, read_checkpoint
+from vclr_lightning.models.hub_file import HUB, hub_file
 from vclr_lightning.models.match_weights import find_backbone
 from vclr_lightning.models.network_identity import check_identity, unknown_network
 from vclr_lightning.models.network_spec import (
@@ -93,7 +94,8 @@ def load_backbone(
 
     Args:
         path: an export of this package, or any file that
-            :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises.
+            :func:`~vclr_lightning.models.checkpoints.read_checkpoint` recognises; or
+            ``hf://USER/REPOSITORY`` of the Hugging Face hub (``@REVISION`` behind it).
         backbone: the network to load into, yours or another library's; its children that the file
             does not contain, such as a classifier, keep their weights. ``None`` builds the network
             of the file, if it is one of this package's, or of your
@@ -115,7 +117,8 @@ def load_backbone(
         >>> classifier(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 5])
     """
-    checkpoint = read_checkpoint(path, prefix=prefix)
+    named = isinstance(path, str) and path.startswith(HUB)
+    checkpoint = read_checkpoint(hub_file(str(path)) if named else path, prefix=prefix)
     if backbone is None:
         backbone = _build(checkpoint)
     else:
