@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         GradientConflict as GradientConflict,
     )
     from vclr_lightning.callbacks.held_out_accuracy import HeldOutAccuracy as HeldOutAccuracy
+    from vclr_lightning.callbacks.momentum_copies import MomentumUpdate as MomentumUpdate
     from vclr_lightning.callbacks.non_finite import NonFiniteGuard as NonFiniteGuard
     from vclr_lightning.callbacks.non_finite import NonFiniteLossError as NonFiniteLossError
     from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation as OnlineEvaluation
@@ -35,6 +36,7 @@ _FILES = {
     "GracefulStop": "graceful_stop",
     "GradientConflict": "gradient_conflict_monitor",
     "HeldOutAccuracy": "held_out_accuracy",
+    "MomentumUpdate": "momentum_copies",
     "NonFiniteGuard": "non_finite",
     "NonFiniteLossError": "non_finite",
     "OnlineAttentiveProbe": "online_linear",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -75,3 +75,40 @@ class CosineMomentum:
     def __call__(self, step: int, total_steps: int) -> float:
         done = min(1.0, step / max(1, total_steps - 1))
         return self.end - (self.end - self.start) * (1 + math.cos(math.pi * done)) / 2
+
+
+def check_momentum(momentum: float | MomentumSchedule, *, what: str) -> None:
+    """Raise a :class:`UserError` that names ``what`` unless it is 0 to 1, or a schedule.
+
+    Example:
+        >>> check_momentum(1.5, what="of the teacher")
+        Traceback (most recent call last):
+        ...
+        vclr_lightning.core.errors.UserError: momentum=1.5 of the teacher must be between 0 and 1
+    """
+    if callable(momentum):
+        return
+    if not isinstance(momentum, int | float):
+        raise UserError(f"momentum={momentum!r} {what} must be a number, or a schedule")
+    if not 0 <= momentum <= 1:
+        raise UserError(f"momentum={momentum} {what} must be between 0 and 1")
+
+
+def momentum_at(
+    momentum: float | MomentumSchedule, step: int, total_steps: Callable[[], int]
+) -> float:
+    """Return the momentum of the update after optimizer step ``step`` (from 0).
+
+    Raises:
+        UserError: a schedule returns a value that is not between 0 and 1.
+
+    Example:
+        >>> momentum_at(CosineMomentum(start=0.9), 4, lambda: 5), momentum_at(0.99, 4, lambda: 5)
+        (1.0, 0.99)
+    """
+    if isinstance(momentum, int | float):
+        return float(momentum)
+    value = float(momentum(step, total_steps()))
+    if not 0 <= value <= 1:
+        raise UserError(f"the momentum schedule returns {value} in step {step}, not 0 to 1")
+    return value

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from vclr_lightning.core.errors import UserError, check_named
-from vclr_lightning.core.momentum import MomentumSchedule
+from vclr_lightning.core.momentum import MomentumSchedule, check_momentum, momentum_at
 from vclr_lightning.modules.key_batchnorm import MODES, KeyBatchNorm
 from vclr_lightning.modules.trainer_checks import check_trainable
 
@@ -55,14 +55,7 @@ class MomentumEncoder:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.momentum) and not isinstance(self.momentum, int | float):
-            raise UserError(
-                f"momentum={self.momentum!r} of a momentum encoder must be a number, or a schedule"
-            )
-        if isinstance(self.momentum, int | float) and not 0 <= self.momentum <= 1:
-            raise UserError(
-                f"momentum={self.momentum} of a momentum encoder must be between 0 and 1"
-            )
+        check_momentum(self.momentum, what="of a momentum encoder")
         if self.batchnorm not in MODES:
             raise UserError(f"batchnorm={self.batchnorm!r} must be one of {', '.join(MODES)}")
         if self.batchnorm_groups < 1:
@@ -77,12 +70,7 @@ class MomentumEncoder:
         Raises:
             UserError: a schedule returns a value that is not between 0 and 1.
         """
-        if isinstance(self.momentum, int | float):
-            return float(self.momentum)
-        value = float(self.momentum(step, total_steps()))
-        if not 0 <= value <= 1:
-            raise UserError(f"the momentum schedule returns {value} in step {step}, not 0 to 1")
-        return value
+        return momentum_at(self.momentum, step, total_steps)
 
 
 def check_batches(batches: str) -> None:
