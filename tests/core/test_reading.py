@@ -35,7 +35,7 @@ from vclr_lightning.data.jobs.journal import FileJournal, FileResult
 from vclr_lightning.data.localization.annotations import read_annotations
 from vclr_lightning.data.localization.snippet_files import read_snippets
 from vclr_lightning.data.readers.image_folder import frame_pattern
-from vclr_lightning.stages.shared.run_report import read_run
+from vclr_lightning.stages.shared.run_folder import read_run
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

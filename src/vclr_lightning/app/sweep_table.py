@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vclr_lightning.core.files import clear_leftovers, replacing
+from vclr_lightning.core.overrides import short_keys
 from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.core.screen import PlainTable
 
@@ -138,7 +139,8 @@ def sweep_screen(jobs: Sequence[Job], *, width: int) -> Table:
     columns = [
         [_brief(name), *of] for name, of in zip(names, zip(*cells, strict=True), strict=True)
     ]
-    measures = [m for m in measures_of(jobs) if m == "best" or m.startswith("val/")][:_MEASURES]
+    measures = [m for m in measures_of(jobs) if m == "best" or m.startswith("val/")]
+    measures = [m for m in measures if not m.endswith("chance")][:_MEASURES]
     ends = [["job", *(str(job.number) for job in jobs)], ["status", *(job.status for job in jobs)]]
 
     def taken(*groups: Sequence[Sequence[str]]) -> int:
@@ -174,24 +176,6 @@ def failure_notes(jobs: Sequence[Job], *, width: int) -> list[str]:
     """
     lines = (f"job {job.number}: {job.reason}" for job in jobs if job.status == "failed")
     return [line if len(line) <= width else f"{line[: width - 1].rstrip()}…" for line in lines]
-
-
-def short_keys(keys: Sequence[str]) -> list[str]:
-    """Return the last words of each key that tell it from the others.
-
-    Example:
-        >>> short_keys(["data.seed", "seed", "objective.queue_size", "a.b.lr", "a.c.lr"])
-        ['data.seed', 'seed', 'queue_size', 'b.lr', 'c.lr']
-    """
-    parts = [key.split(".") for key in keys]
-
-    def ending(words: Sequence[str]) -> str:
-        for count in range(1, len(words)):
-            if sum(other[-count:] == words[-count:] for other in parts) == 1:
-                return ".".join(words[-count:])
-        return ".".join(words)
-
-    return [ending(words) for words in parts]
 
 
 def _brief(text: str) -> str:

@@ -54,6 +54,30 @@ def in_use(folder: Path) -> Iterator[None]:
         yield
 
 
+def user_of(folder: Path) -> str:
+    """Return the process that uses a folder now, empty where none does; changes nothing.
+
+    Example:
+        >>> user_of(Path("no/such/folder"))
+        ''
+    """
+    lock = folder / RUN_LOCK
+    try:
+        if not HAS_FCNTL:
+            return lock.with_suffix(".holder").read_text()
+        import fcntl
+
+        with lock.open("rb") as source:
+            try:
+                fcntl.lockf(source, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    return source.read(200).decode(errors="replace") or "another process"
+    except OSError:  # there is no lock, or it cannot be read
+        pass
+    return ""
+
+
 @contextmanager
 def _hold(lock: Path, *, wait: bool, waiting_for: str = "") -> Iterator[None]:
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # needs no quotes
@@ -72,3 +72,21 @@ def quote_overrides(arguments: Iterable[str]) -> list[str]:
                 argument = f"{key}={hydra_value(value)}"
         found.append(argument)
     return found
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the last words of each key that tell it from the others.
+
+    Example:
+        >>> short_keys(["data.seed", "seed", "objective.queue_size", "a.b.lr", "a.c.lr"])
+        ['data.seed', 'seed', 'queue_size', 'b.lr', 'c.lr']
+    """
+    parts = [key.split(".") for key in keys]
+
+    def ending(words: Sequence[str]) -> str:
+        for count in range(1, len(words)):
+            if sum(other[-count:] == words[-count:] for other in parts) == 1:
+                return ".".join(words[-count:])
+        return ".".join(words)
+
+    return [ending(words) for words in parts]

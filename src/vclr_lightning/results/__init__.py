@@ -28,7 +28,7 @@ from vclr_lightning.results.artifacts import write_files, write_table
 from vclr_lightning.results.html import render, write_page
 from vclr_lightning.results.loggers import log_result
 from vclr_lightning.results.terminal import show_result
-from vclr_lightning.results.value import TITLES, Column, Result, Scalar, Table, percent
+from vclr_lightning.results.value import TITLES, Column, Link, Result, Scalar, Table, percent
 from vclr_lightning.results.visuals import (
     Bars,
     Chart,
@@ -56,6 +56,7 @@ __all__ = [
     "Gallery",
     "Histogram",
     "Histograms",
+    "Link",
     "Picture",
     "PictureGroup",
     "Proposal",

@@ -34,7 +34,7 @@ class Curve:
 
     Up to 512 points are kept as they are. Of more, groups of neighbours are kept by their lowest,
     highest and average value at their average step. What is not finite in single precision is left
-    out. Iterating a curve gives the points to draw.
+    out. Iterating a curve gives the points to draw; ``last`` is the last one that was added.
 
     Example:
         >>> list(Curve([(0, 2.0), (10, 1.0)]))
@@ -47,6 +47,7 @@ class Curve:
     def __init__(self, points: Iterable[Point] = ()) -> None:
         self._sums = np.empty((0, 3))  # of steps and values, and how many
         self._low = self._high = np.empty(0)
+        self.last: Point | None = None
         self.extend(points)
 
     def extend(self, points: Iterable[Point]) -> None:
@@ -56,6 +57,7 @@ class Curve:
         new = new[(np.abs(new) <= _LARGEST).all(axis=1)]  # not of NaN either
         if not len(new):
             return
+        self.last = float(new[-1, 0]), float(new[-1, 1])
         sums = np.vstack([self._sums, np.column_stack([new, np.ones(len(new))])])
         firsts = sums[:, 2].cumsum() - sums[:, 2]
         # A power of two, so that groups that there are lie within those that they become.

@@ -29,6 +29,8 @@ NUMBERED = 25  # classes, up to which its cells show numbers
 GOOD_IOU = 0.5  # from which a proposal is coloured
 _MANY = 60  # points of a curve, above which its moving average is drawn over it
 _DOTTED = 12  # points of a curve, up to which each is a dot
+_LEGEND = 12  # lines of a chart, up to which there is a legend
+_LONG = 18  # characters of a name that two columns have room for
 _BINS = 20  # of a histogram
 _FAINTEST = 0.12  # opacity of a cell that counts any video
 
@@ -75,7 +77,10 @@ def _points(curve: Curve) -> list[tuple[float, float]]:
 def _chart(chart: Chart) -> Drawn:
     from matplotlib.ticker import EngFormatter
 
-    drawn, axes = _blank(chart.title, 320, 200)
+    # Long names stand one below the other; those of many lines only where one points at.
+    long, named = max(map(len, chart.lines), default=0) > _LONG, 1 < len(chart.lines) <= _LEGEND
+    below = 13 * (len(chart.lines) - 2) if long and named else 0
+    drawn, axes = _blank(chart.title, 320, 200 + max(0, below))
     for (name, curve), colour in zip(
         zip(chart.lines, _of(chart), strict=True), LINES * len(chart.lines), strict=False
     ):
@@ -105,8 +110,9 @@ def _chart(chart: Chart) -> Drawn:
         above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "right"}
         label = f"chance {_percent(chart.chance) if chart.percent else f'{chart.chance:.3g}'}"
         axes.annotate(label, **place, **above, color=COLOURS["soft"])  # type: ignore[arg-type]
-    if len(chart.lines) > 1:
-        drawn.drawing.legend(loc="outside lower left", ncols=2, labelcolor="linecolor", fontsize=7)
+    if named:
+        options: Any = {"ncols": 1 if long else 2, "labelcolor": "linecolor", "fontsize": 7}
+        drawn.drawing.legend(loc="outside lower left", **options)
     return drawn
 
 

@@ -62,6 +62,26 @@ class Scalar:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to a file.
+
+    Attributes:
+        text: that is shown.
+        target: relative to the page.
+
+    Example:
+        >>> str(Link("curves", "run/curves.html"))
+        'curves'
+    """
+
+    text: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of a table.
 
@@ -126,7 +146,10 @@ class Table:
     def wordy(self) -> list[bool]:
         """Whether each column holds words, which are aligned to the left."""
         return [
-            any(isinstance(row[i], str) and any(map(str.isalpha, row[i])) for row in self.rows)
+            any(
+                isinstance(row[i], str | Link) and any(map(str.isalpha, str(row[i])))
+                for row in self.rows
+            )
             for i in range(len(self.columns))
         ]
 

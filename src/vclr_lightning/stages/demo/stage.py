@@ -29,12 +29,8 @@ from vclr_lightning.stages.demo.held_out import held_out
 from vclr_lightning.stages.demo.sample_pictures import query_pictures, tuple_pictures
 from vclr_lightning.stages.evaluate import Evaluation, evaluate
 from vclr_lightning.stages.pretrain import pretrain
-from vclr_lightning.stages.shared.run_report import (
-    frozen_content,
-    held_out_scalars,
-    run_settings,
-    training_content,
-)
+from vclr_lightning.stages.shared.run_folder import held_out_scalars, run_settings
+from vclr_lightning.stages.shared.run_report import frozen_content, training_content
 
 _VCLR = (InterFrame, IntraFrame, VideoLevel, TemporalOrder)
 _ORDER_MARGIN = 0.05  # above chance, from which on the order counts as learned

@@ -2,83 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.reading import read_json, read_yaml
+from vclr_lightning.core.reading import read_numbers
 from vclr_lightning.evaluation.table import MEASURES, FrozenTable, merge_tables
-from vclr_lightning.results import Bars, Chart, Charts, Result, Scalar, Table
-from vclr_lightning.results.curves import charts_of, read_metrics
-
-_KEYS = (
-    *("name", "seed", "num_segments", "frames_per_clip", "image_size", "batch_size", "queue_size"),
-    *("epochs", "init"),
+from vclr_lightning.results import TITLES, Bars, Chart, Charts, Column, Link, Result, Table
+from vclr_lightning.stages.shared.run_comparison import (
+    difference_table,
+    evaluations_of,
+    main_measures,
+    seed_table,
 )
+from vclr_lightning.stages.shared.run_folder import Run
+
+_NAMED = 4  # runs whose names make the title
+_ON_SCREEN = 2  # measures of each run
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the folder of a run holds.
-
-    Attributes:
-        name: of the folder.
-        charts: its curves.
-        settings: from its configuration.
-        frozen: measures of its frozen features, if it has any.
-        scalars: of tasks without labels.
-    """
-
-    name: str
-    charts: Sequence[Chart]
-    settings: Mapping[str, str]
-    frozen: FrozenTable | None = None
-    scalars: Sequence[Scalar] = ()
-
-
-def read_run(directory: str | Path) -> Run:
-    """Read ``metrics.csv``, ``config.yaml`` and ``results.json`` of a run's folder.
-
-    Raises:
-        UserError: there is neither ``metrics.csv`` nor ``results.json``, or a file is damaged.
-    """
-    directory = Path(directory)
-    file, metrics = directory / "results.json", directory / "metrics.csv"
-    results: Any = {}
-    if file.is_file():
-        try:
-            results = read_json(file)
-        except UserError as error:
-            raise UserError(
-                f"{file} is damaged; remove it or run the evaluation again ({error})"
-            ) from error
-    results = results if isinstance(results, dict) else {}
-    # without both, reading metrics.csv says which folder is none of a run
-    charts = charts_of(read_metrics(metrics)) if metrics.exists() or not results else []
-    try:
-        scalars = list(held_out_scalars(results.get("held_out") or {}))
-        frozen = FrozenTable.from_dict(results["frozen"]) if "frozen" in results else None
-    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}); run the evaluation again") from error
-    return Run(directory.resolve().name, charts, run_settings(directory), frozen, scalars)
-
-
-def held_out_scalars(held_out: Mapping[str, Any]) -> Iterator[Scalar]:
-    """Yield what :func:`~vclr_lightning.stages.demo.held_out.held_out` has measured."""
-    among = f" among {held_out['videos']}" if "videos" in held_out else ""
-    for name, share in held_out.get("instance_r1", {}).items():
-        chance = float(held_out["instance_chance"])
-        title = f"same video found{among}, {name}"
-        yield Scalar(f"instance_r1/{name}", float(share), chance=chance, title=title)
-    if held_out.get("order_accuracy") is not None:
-        share, chance = float(held_out["order_accuracy"]), float(held_out["order_chance"])
-        yield Scalar("order", share, chance=chance, title="shuffled tuples recognised")
-
-
-def result_of_runs(runs: Sequence[Run], *, title: str | None = None) -> Result:
+def result_of_runs(
+    runs: Sequence[Run], *, title: str | None = None, page: str | Path = "curves.html"
+) -> Result:
     """Return a page about one run, or about several side by side, a line each in every chart.
+
+    Args:
+        runs: those that cannot be read have that as their state.
+        title: of the page.
+        page: its file, which links are relative to.
 
     Raises:
         UserError: there is no run, or their tables do not fit together.
@@ -93,15 +47,98 @@ def result_of_runs(runs: Sequence[Run], *, title: str | None = None) -> Result:
         key: ", ".join(dict.fromkeys(run.settings[key] for run in runs if key in run.settings))
         for key in keys
     }
+    single = f"Run {runs[0].name}"
+    many = f"{len(runs)} runs" if len(runs) > _NAMED else f"Runs {', '.join(r.name for r in runs)}"
+    states = Counter(run.status for run in runs if run.status and run.status != "finished")
+    base = Path(page).absolute().parent
     return Result(
-        title=title
-        or f"{'Runs' if len(runs) > 1 else 'Run'} {', '.join(run.name for run in runs)}",
+        title=title or (single if len(runs) == 1 else many),
+        summary=", ".join(f"{count} {status}" for status, count in states.items()),
         scalars=runs[0].scalars if len(runs) == 1 else (),
-        content=[*frozen, *training_content(charts)],
+        content=[
+            _states(runs, base),
+            Table(
+                title="Not finished",
+                columns=["run", "state", "why"],
+                rows=[[run.name, run.status, run.reason] for run in runs if run.reason],
+            ),
+            seed_table(runs),
+            difference_table(runs),
+            *frozen,
+            *training_content(charts),
+            _evaluations(runs, base),
+            _pages(runs, base),
+        ],
         provenance=settings,
-        provenance_title="The run",
-        page="curves.html",
+        provenance_title="The run" if len(runs) == 1 else "The runs",
+        page=Path(page).name,
     )
+
+
+def _states(runs: Sequence[Run], base: Path) -> Table:
+    """Return the state and the measures of each run."""
+    measures = main_measures(runs)
+    marks = {"failed": "failed", "unreadable": "failed", "running": "soft", "stopped": "soft"}
+    return Table(
+        title="Runs" if len(runs) > 1 else "",
+        columns=[
+            *("run", "state", "step"),
+            *(Column(name, wide=k >= _ON_SCREEN) for k, name in enumerate(measures)),
+        ],
+        rows=[
+            [
+                _link(run.name, run.folder, base),
+                *(run.status, run.step),
+                *(_round(run.values.get(measure)) for measure in measures),
+            ]
+            for run in runs
+        ],
+        marks=[marks.get(run.status, "") for run in runs],
+    )
+
+
+def _evaluations(runs: Sequence[Run], base: Path) -> Table:
+    """Return what other stages measured of the runs' weights, by their configurations."""
+    rows = []
+    for run in runs:
+        for folder in evaluations_of(run.folder):
+            values = read_numbers(folder / "result.json")
+            for name, value in values.items():
+                if "/" not in name:
+                    chance = values.get(f"chance/{name}")
+                    link = _link(f"{folder.parent.name}/{folder.name}", folder, base)
+                    rows.append([run.name, link, TITLES.get(name, name), value, chance])
+    return Table(
+        title="Evaluations",
+        text="Of weights in these folders, by runs of other stages beside them.",
+        columns=[
+            "run",
+            "evaluation",
+            "measure",
+            Column("value", unit="%"),
+            Column("chance", unit="%"),
+        ],
+        rows=rows,
+    )
+
+
+def _pages(runs: Sequence[Run], base: Path) -> Table:
+    found = [
+        [run.name, _link(path.name, path, base)]
+        for run in runs
+        for path in sorted([*run.folder.glob("*.html"), *run.folder.glob("train.log")])
+    ]
+    return Table(title="Pages and logs", columns=["run", "file"], rows=found, shown="page")
+
+
+def _link(text: str, path: Path, base: Path) -> Link | str:
+    if not path.exists():  # of a job that failed before it began
+        return text
+    return Link(text, quote(os.path.relpath(path.absolute(), base).replace(os.sep, "/")))
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def frozen_content(frozen: FrozenTable) -> list[Bars | Table]:
@@ -155,21 +192,3 @@ def _overlaid(runs: Sequence[Run]) -> list[Chart]:
         first = found[0][1]
         charts.append(Chart(title=title, lines=lines, chance=first.chance, percent=first.percent))
     return charts
-
-
-def run_settings(directory: Path) -> dict[str, str]:
-    """Return what ``config.yaml`` of a run says about it, for a reader."""
-    file = directory / "config.yaml"
-    if not file.is_file():
-        return {}
-    config = read_yaml(file)
-    settings = {key: str(config[key]) for key in _KEYS if config.get(key) is not None}
-    if isinstance(backbone := config.get("backbone"), dict):
-        target = str(backbone.get("_target_", "")).rpartition(".")[2]
-        options = ", ".join(f"{k}={v}" for k, v in backbone.items() if not k.startswith("_"))
-        settings["backbone"] = f"{target}({options})"
-    objective = config.get("objective")
-    losses = objective.get("objectives") if isinstance(objective, dict) else None
-    if isinstance(losses, dict | list):
-        settings["losses"] = ", ".join(map(str, losses))
-    return settings
