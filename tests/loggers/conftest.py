@@ -103,9 +103,15 @@ def records(file: Path) -> Iterator[Any]:
             yield record
 
 
-def _items(items: Any) -> Iterator[tuple[str, Any]]:
+def _items(items: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for item in items:
-        yield "/".join(item.nested_key) or item.key, json.loads(item.value_json)
+        *parents, last = item.nested_key or [item.key]
+        inner = found
+        for key in parents:
+            inner = inner.setdefault(key, {})
+        inner[last] = json.loads(item.value_json)
+    return found
 
 
 def session(file: Path) -> Session:
@@ -114,17 +120,17 @@ def session(file: Path) -> Session:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found.run = record.run
-            found.config |= dict(_items(record.run.config.update))
+            found.config |= _items(record.run.config.update)
         elif kind == "config":
-            found.config |= dict(_items(record.config.update))
+            found.config |= _items(record.config.update)
         elif kind == "metric":
             which = ("min", "max", "last", "mean")
             summaries = {one for one in which if getattr(record.metric.summary, one)}
             found.metrics[record.metric.name] = (record.metric.step_metric, summaries)
         elif kind == "summary":
-            found.summary |= dict(_items(record.summary.update))
+            found.summary |= _items(record.summary.update)
         elif kind == "history":
-            found.history.append(dict(_items(record.history.item)))
+            found.history.append(_items(record.history.item))
         elif kind == "artifact":
             found.artifacts.append(record.artifact)
         elif kind == "preempting":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.throughput import Throughput as Throughput
     from vclr_lightning.callbacks.time_probe import TimeProbe as TimeProbe
     from vclr_lightning.callbacks.video_scores import VideoViews as VideoViews
+    from vclr_lightning.callbacks.view_pictures import ViewPictures as ViewPictures
 
 _FILES = {
     "AtomicCheckpointIO": "checkpoint_io",
@@ -51,6 +52,7 @@ _FILES = {
     "Throughput": "throughput",
     "TimeProbe": "time_probe",
     "VideoViews": "video_scores",
+    "ViewPictures": "view_pictures",
 }
 
 __all__ = list(_FILES)

@@ -30,12 +30,21 @@ DIRECTIONS: Sequence[Direction] = (
     Direction(pattern="val/*loss", goal="min", axis="epoch"),
     Direction(pattern="val/*", goal="max", axis="epoch"),
     Direction(pattern="train/*chance"),
-    Direction(pattern="*loss", goal="min"),
+    Direction(pattern="probe/*val_top1", goal="max", axis="epoch"),
+    *(
+        Direction(pattern=pattern, goal="min")
+        for pattern in (
+            *("*loss", "collapse/*alarm", "collapse/*alignment", "collapse/*uniformity"),
+            "perf/data_wait",
+        )
+    ),
     *(
         Direction(pattern=pattern, goal="max")
-        for pattern in ("*top1", "*accuracy", "*_r1", "*effective_rank", "perf/videos_per_s")
+        for pattern in (
+            *("*top1", "*accuracy", "*_r1", "*effective_rank", "*rankme", "collapse/*"),
+            "perf/*_per_s",
+        )
     ),
-    Direction(pattern="perf/data_wait", goal="min"),
 )
 """The first that fits a name holds; a metric that none fits keeps its last value over steps."""
 

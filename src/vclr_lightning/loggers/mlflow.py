@@ -155,7 +155,11 @@ def _pair(tag: str) -> tuple[str, str]:
 def _artifacts(uri: str) -> str | None:
     """Where artifacts go: beside a database; a server has its own place."""
     found = next((uri.removeprefix(head) for head in _LOCAL if uri.startswith(head)), None)
-    return None if found is None else str(Path(found).absolute().parent / "mlartifacts")
+    if found is None:
+        return None
+    folder = Path(found).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / "mlartifacts")
 
 
 def _path(key: str) -> str:

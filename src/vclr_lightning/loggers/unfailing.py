@@ -16,15 +16,15 @@ _METHODS = (
     *("log_image", "log_video", "log_confusion", "save", "finalize", "after_save_checkpoint"),
     *("rewind", "sync", "conclude"),
 )
-_TRIES = 3  # failures in a row, after which a logger is asked no more
+_TRIES = 3  # failures in a row, after which a method is called no more
 
 
 def keep_going(sink: Any, name: str) -> None:
     """Let the methods of a logger warn instead of fail: once, whatever they raise.
 
-    After three failures in a row the logger is asked no more, as each may wait for a service that
-    is gone. A :class:`~vclr_lightning.core.errors.UserError` still ends the run: it says what the
-    user can mend, such as a full disk.
+    A method that fails three times in a row is called no more, as each call may wait for a service
+    that is gone. A :class:`~vclr_lightning.core.errors.UserError` still ends the run: it says what
+    the user can mend, such as a full disk.
 
     Args:
         sink: any logger of Lightning; it stays the same object, of the same class.
@@ -38,28 +38,31 @@ def keep_going(sink: Any, name: str) -> None:
         >>> keep_going(sink, "mine")
         >>> sink.log_metrics({"loss": 1.0})
     """
-    failures = [0, 0]  # ever, and in a row
+    warned: list[str] = []
 
     def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        failures = 0
+
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if failures[1] >= _TRIES:
+            nonlocal failures
+            if failures >= _TRIES:
                 return None
             try:
                 value = method(*args, **kwargs)
             except UserError:
                 raise
             except Exception as error:  # whatever a service raises
-                failures[0], failures[1] = failures[0] + 1, failures[1] + 1
-                if failures[0] == 1:
-                    what = " ".join(f"{type(error).__name__}: {error}".split())
+                failures += 1
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                if not warned:
                     logger.warning(
-                        "logger.%s fails; the run goes on, and lacks what this logger cannot take,"
-                        " or all further values if it fails %d times in a row (%s)",
-                        *(name, _TRIES, what),
+                        "logger.%s fails in %s (%s); the run goes on without what it cannot log",
+                        *(name, method.__name__, what),
                     )
+                warned.append(what)
                 return None
-            failures[1] = 0
+            failures = 0
             return value
 
         return call
