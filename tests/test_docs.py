@@ -39,7 +39,7 @@ def test_pages_show_commands() -> None:
 
 
 def test_only_known_programs_are_shown() -> None:
-    known = {"make", "vclr", "python", "pip", "git", "cd", "torchrun"}
+    known = {"make", "vclr", "python", "pip", "git", "cd", "torchrun", "wandb", "mlflow"}
     assert {words[0] for _, words in COMMANDS} <= known
 
 

@@ -41,9 +41,7 @@ def test_a_continued_run_is_one_run(tmp_path: Path, uri: str) -> None:
         ended = mlflow.MlflowClient(uri).get_run(logger.run_id).info.status
         assert ended == {"stopped": "KILLED", "finished": "FINISHED"}[state]
     client = mlflow.MlflowClient(uri)
-    (run,) = client.search_runs(
-        [client.get_experiment_by_name("vclr").experiment_id]
-    )
+    (run,) = client.search_runs([client.get_experiment_by_name("vclr").experiment_id])
     assert run.data.params == {"seed": "0", "optim.lr": "0.1"}  # which MLflow never changes
     assert {k: run.data.tags[k] for k in ("group", "num_segments")} == {
         "group": "s",
@@ -67,9 +65,7 @@ def test_a_training_logs(main: Main, tiny: list[str], uri: str) -> None:
     done = main(*tiny, "logger=mlflow", f"logger.mlflow.tracking_uri={uri}")
     assert done.code == 0, done.err
     client = mlflow.MlflowClient(uri)
-    (run,) = client.search_runs(
-        [client.get_experiment_by_name("vclr").experiment_id]
-    )
+    (run,) = client.search_runs([client.get_experiment_by_name("vclr").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["num_segments"] == "3"
     assert run.data.params["choice.objective"] == "vclr"
