@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vclr_lightning.functional.embedding import average, effective_rank, maximum, spread
+from vclr_lightning.functional.embedding import (
+    average,
+    effective_rank,
+    maximum,
+    principal_components,
+    spread,
+)
 
 
 @pytest.mark.parametrize("shape", [(50, 8), (6, 20)])
@@ -34,3 +40,16 @@ def test_consensus() -> None:
     x = torch.randn(2, 3, 4)
     torch.testing.assert_close(average(x), x.sum(1) / 3)
     assert torch.equal(maximum(x), x.max(1).values)
+
+
+def test_principal_components_are_those_of_scikit_learn() -> None:
+    from sklearn.decomposition import PCA
+
+    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7.0) + 3
+    points, shares = principal_components(x.double(), 3)
+    expected = PCA(n_components=3, svd_solver="full").fit(x.numpy().astype(float))
+    assert shares.tolist() == pytest.approx(list(expected.explained_variance_ratio_))
+    other = expected.transform(x.numpy().astype(float))
+    signs = (other * points.numpy()).sum(axis=0)
+    assert points.numpy() == pytest.approx(other * np.sign(signs), abs=1e-8)
+    torch.testing.assert_close(principal_components(x[:, :2], 3)[0][:, 2], torch.zeros(30))

@@ -21,7 +21,7 @@ def test_all_of_them(fork: Any, video_folder: Path, tmp_path: Path) -> None:
         *("trainer.log_every_n_steps=1", f"data.root={video_folder}", "data.holdout=0.34"),
         *("data.num_workers=0", "batch_size=4", "queue_size=50", "epochs=1"),
         *("backbone=slow_r50", "backbone.depth=18", "backbone.width=4", "frames_per_clip=4"),
-        "+watch=[collapse,gradients,queue,knn,linear,attentive,time]",
+        "+watch=[collapse,gradients,queue,knn,linear,attentive,time,embedding]",
         *("callbacks.collapse.every_n_steps=2", "callbacks.gradients.every_n_steps=2"),
         *("callbacks.queue.every_n_steps=2", "callbacks.online=null"),
         "monitor=collapse/lidar",
@@ -33,3 +33,4 @@ def test_all_of_them(fork: Any, video_folder: Path, tmp_path: Path) -> None:
         found = {name for row in csv.DictReader(file) for name, value in row.items() if value}
     assert found >= MEASURES
     assert (folder / "best.ckpt").exists()
+    assert (folder / "embeddings/embedding-query_encoder-0001.png").exists()

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint as ResumableCheckpoint
     from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
     from vclr_lightning.callbacks.collapse_monitor import CollapseMonitor as CollapseMonitor
+    from vclr_lightning.callbacks.embedding_projector import (
+        EmbeddingProjector as EmbeddingProjector,
+    )
     from vclr_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
     from vclr_lightning.callbacks.gradient_conflict_monitor import (
         GradientConflict as GradientConflict,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 _FILES = {
     "AtomicCheckpointIO": "checkpoint_io",
     "CollapseMonitor": "collapse_monitor",
+    "EmbeddingProjector": "embedding_projector",
     "GracefulStop": "graceful_stop",
     "GradientConflict": "gradient_conflict_monitor",
     "HeldOutAccuracy": "held_out_accuracy",

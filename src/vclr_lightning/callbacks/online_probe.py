@@ -97,15 +97,8 @@ class OnlineProbe(FeatureCallback):
 
     def labels_of(self, batch: Any) -> Tensor:
         """Return the classes of a batch, ``(B,)``."""
-        if callable(self.labels):
-            found: Any = self.labels(batch)
-        elif isinstance(batch, Mapping):
-            keys = _LABELS if self.labels is None else (self.labels,)
-            found = next((batch[key] for key in keys if key in batch), None)
-        else:
-            parts = reversed(batch) if isinstance(batch, list | tuple) else ()
-            found = next((x for x in parts if _is_labels(x)), None)
-        if not _is_labels(found):
+        found = find_labels(batch, self.labels)
+        if found is None:
             raise UserError(
                 f"the probe {self.kind} finds no classes (B,) in a batch, a "
                 f"{type(batch).__name__}; give their key, or a function of the batch (labels=)"
@@ -114,8 +107,7 @@ class OnlineProbe(FeatureCallback):
             if (top := int(found.max())) >= self.num_classes:
                 raise UserError(f"the label {top} is none of num_classes={self.num_classes}")
             self._checked = True  # it waits for the device
-        classes: Tensor = found.long()
-        return classes
+        return found.long()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validates(trainer):
@@ -223,6 +215,24 @@ def first_of(batch: Any) -> Tensor:
         parts = part.values() if isinstance(part, Mapping) else part
         waiting[:0] = parts if isinstance(part, Mapping | list | tuple) else []
     raise UserError(f"there is no tensor in a batch, a {type(batch).__name__}; give forward=")
+
+
+def find_labels(batch: Any, labels: Labels) -> Tensor | None:
+    """Return the classes ``(B,)`` of a batch; see :class:`OnlineProbe`.
+
+    Example:
+        >>> find_labels([torch.zeros(2, 3), torch.tensor([4, 5])], None)
+        tensor([4, 5])
+    """
+    if callable(labels):
+        found: Any = labels(batch)
+    elif isinstance(batch, Mapping):
+        keys = _LABELS if labels is None else (labels,)
+        found = next((batch[key] for key in keys if key in batch), None)
+    else:
+        parts = reversed(batch) if isinstance(batch, list | tuple) else ()
+        found = next((x for x in parts if _is_labels(x)), None)
+    return found if _is_labels(found) else None
 
 
 def _is_labels(x: Any) -> bool:

@@ -122,3 +122,33 @@ def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         return found
 
     return scaled(train), scaled(test)
+
+
+def principal_components(x: Tensor, k: int = 2) -> tuple[Tensor, Tensor]:
+    """Return the first ``k`` principal components of rows, and their shares of the variance.
+
+    Each component's sign is such that the feature with the largest weight counts positively, so
+    equal rows give equal pictures. Components that there are not are zeros.
+
+    Shape: ``(n, d)`` to ``(n, k)`` and ``(k,)``
+
+    Example:
+        >>> points, shares = principal_components(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+        >>> points.tolist(), shares.tolist()
+        ([[-2.0, 0.0], [2.0, 0.0]], [1.0, 0.0])
+    """
+    x = full(x)
+    x = x - x.mean(0)
+    with without_autocast(x):
+        _, singular, directions = torch.linalg.svd(x, full_matrices=False)
+        variance = singular.square()
+        kept = min(k, len(singular))
+        directions = directions[:kept]
+        largest = directions.abs().argmax(dim=1, keepdim=True)
+        points = x @ (directions * directions.gather(1, largest).sign()).T
+    shares = variance[:kept] / variance.sum().clamp_min(torch.finfo(x.dtype).tiny)
+    missing = k - kept
+    return (
+        torch.nn.functional.pad(points, (0, missing)),
+        torch.nn.functional.pad(shares, (0, missing)),
+    )

@@ -30,6 +30,7 @@ DIRECTIONS: Sequence[Direction] = (
     Direction(pattern="val/*loss", goal="min", axis="epoch"),
     Direction(pattern="val/*", goal="max", axis="epoch"),
     Direction(pattern="train/*chance"),
+    Direction(pattern="probe/time/[!n]*"),  # of clips changed in time: neither is better
     Direction(pattern="probe/*val_top1", goal="max", axis="epoch"),
     *(
         Direction(pattern=pattern, goal="min")

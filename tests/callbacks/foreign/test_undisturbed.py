@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from foreign_modules import MODULES, make_loader, make_trainer
 
 from vclr_lightning.callbacks import (
     CollapseMonitor,
+    EmbeddingProjector,
     GradientConflict,
     OnlineAttentiveProbe,
     OnlineKNN,
@@ -59,6 +61,14 @@ def two_losses(module: LightningModule, batch: Any) -> dict[str, torch.Tensor]:
     return {"small": features.square().mean(), "even": features.var(dim=0).mean()}
 
 
+class Projecting(EmbeddingProjector):
+    """Logs that it drew."""
+
+    def _show(self, trainer: Any, name: str, *args: Any) -> None:
+        super()._show(trainer, name, *args)
+        trainer.lightning_module.log("drawn", 1.0)
+
+
 WATCHERS: dict[str, Callable[[], Any]] = {
     "collapse": lambda: CollapseMonitor(every_n_steps=2, samples=10, patience=1),
     "collapse of layers": lambda: CollapseMonitor(
@@ -71,6 +81,7 @@ WATCHERS: dict[str, Callable[[], Any]] = {
     "time": lambda: TimeProbe(
         encode=lambda clips: torch.rand(len(clips), 2), clips=as_clips, held_out=held_out
     ),
+    "projector": lambda: Projecting(),
     "k-NN": lambda: OnlineKNN(labels=brightness, held_out=held_out, forward=encoded),
     "linear": lambda: OnlineLinearProbe(labels=brightness, num_classes=3),
     "attentive": lambda: OnlineAttentiveProbe(
@@ -108,7 +119,10 @@ def alone(kind: str) -> Any:
 
 @pytest.mark.parametrize("watcher", WATCHERS)
 @pytest.mark.parametrize("kind", MODULES)
-def test_training_goes_on_as_without_it(kind: str, watcher: str) -> None:
+def test_training_goes_on_as_without_it(
+    kind: str, watcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     module, facts, metrics = trained(kind, WATCHERS[watcher]())
     expected, its_facts, its_metrics = alone(kind)
     for (name, one), other in zip(
