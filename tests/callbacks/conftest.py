@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vclr_lightning.callbacks.restoring import restoring
+from vclr_lightning.core.lightning import Callback, LightningModule, Trainer
 from vclr_lightning.loggers.csv import CSVLogger
 
 collect_ignore = ["online_ranks.py"]  # a script of its own

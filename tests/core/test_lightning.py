@@ -76,6 +76,23 @@ def test_every_callback_refuses_it() -> None:
     assert {"ResumableCheckpoint", "RunProgress", "GracefulStop", "Throughput"} <= refusing
 
 
+def test_both_imported_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a module or plugin is made: the other package's trainer would not say why."""
+    monkeypatch.setattr(lightning, "_reason", "as it was imported before vclr_lightning")
+    monkeypatch.setattr(lightning, "_told", False)
+    offered.AtomicCheckpointIO()
+    assert not caplog.records
+    other = OTHER[lightning.PACKAGE]
+    monkeypatch.setitem(sys.modules, other, ModuleType(other))
+    for _ in range(2):
+        offered.AtomicCheckpointIO()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("AtomicCheckpointIO is one of")
+    assert f"no trainer of {other} takes it" in said
+
+
 def test_names_of_the_package() -> None:
     assert set(offered.__all__) <= set(dir(offered))
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):

@@ -17,7 +17,7 @@ import torch
 from vclr_lightning.core.distributed import failing_together, is_rank_zero, max_over_ranks
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers, replacing
-from vclr_lightning.core.lightning import CheckpointIO
+from vclr_lightning.core.lightning import CheckpointIO, tell_choice
 from vclr_lightning.core.saved import load_dict
 
 logger = logging.getLogger(__name__)
@@ -185,6 +185,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def __init__(self, *, restart: str = "") -> None:
         super().__init__()
+        tell_choice(self)
         self.restart = restart
 
     def save_checkpoint(

@@ -38,6 +38,7 @@ def _choose() -> tuple[str, str]:
 PACKAGE, _reason = _choose()
 """``"lightning"`` or ``"pytorch_lightning"``."""
 os.environ[_VARIABLE] = PACKAGE
+_told = False
 _other = next(name for name in _MODULES if name != PACKAGE)
 
 if TYPE_CHECKING or PACKAGE == "pytorch_lightning":
@@ -134,6 +135,7 @@ __all__ = [
     "move_data_to_device",
     "rank_zero_only",
     "seed_everything",
+    "tell_choice",
 ]
 
 
@@ -151,6 +153,23 @@ def check_trainer(trainer: Any) -> None:
         raise UserError(
             f"the trainer is one of {_MODULES[_other]}, but vclr_lightning uses"
             f" {_MODULES[PACKAGE]}, {_reason}: {_advice()}"
+        )
+
+
+def tell_choice(instance: object) -> None:
+    """Warn, once, where both packages are imported and neither was asked for.
+
+    A trainer of the other one refuses this package's modules and plugins without saying why.
+
+    Args:
+        instance: a module or plugin that has been made.
+    """
+    global _told
+    if not _told and _MODULES[_other] in sys.modules and _VARIABLE not in _reason:
+        _told = True
+        logger.warning(
+            "%s is one of %s, %s, and no trainer of %s takes it: %s",
+            *(type(instance).__name__, _MODULES[PACKAGE], _reason, _MODULES[_other], _advice()),
         )
 
 

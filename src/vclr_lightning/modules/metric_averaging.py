@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.lightning import LightningModule
+from vclr_lightning.core.lightning import LightningModule, tell_choice
 
 _KEY = "measured"  # in a checkpoint
 
@@ -30,6 +30,7 @@ class MetricAveragingModule(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        tell_choice(self)
         self._sums: dict[tuple[str, ...], Tensor] = {}  # (n,) sums of the metrics of these names
         self._videos: dict[tuple[str, ...], int] = {}
         self._shown: Collection[str] = ()

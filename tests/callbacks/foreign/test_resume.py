@@ -79,6 +79,7 @@ def weights(folder: Path) -> list[torch.Tensor]:
     return list(torch.load(folder / "last.ckpt", weights_only=True)["state_dict"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "stateful", "iterable"])
 def test_two_processes(form: str, tmp_path: Path) -> None:
     """With random numbers of each process; the plain loader's run continues on spawned ones."""
@@ -111,7 +112,7 @@ def test_two_processes(form: str, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("generator", [False, True])
 def test_augmentation_continues(workers: int, generator: bool, tmp_path: Path) -> None:
     """In the process itself and in workers, with a generator of the loader's own."""
