@@ -145,6 +145,7 @@ proposals, truths = [np.array([[0.0, 9.0, 0.5]])], [np.array([[1.0, 9.0]])]
 }
 # What shows that a page ran to its end.
 _FOUND = {
+    "callbacks.md": "last.exists() and 'epoch 2/2, step 16' in Path('train.log').read_text()",
     "python.md": "len(features) == 2",
     "extending.md": "any(n.endswith('key_head.weight') for n, _ in module.named_parameters())",
     "weights.md": "features.shape == (2, 512) and len(table.row('untrained').values['r1']) == 3",
