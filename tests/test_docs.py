@@ -150,6 +150,7 @@ _FOUND = {
     "extending.md": "any(n.endswith('key_head.weight') for n, _ in module.named_parameters())",
     "weights.md": "features.shape == (2, 512) and len(table.row('untrained').values['r1']) == 3",
     "downstream.md": "Path('attention/gradcam.json').exists()",
+    "probes.md": "follow.updates == 16",
 }
 
 
