@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Examine the videos; return 1 where something was found that hurts."""
     from vclr_lightning.core.errors import UserError
-    from vclr_lightning.data.doctor import diagnose, result_of_diagnosis
+    from vclr_lightning.data.doctor import diagnose
+    from vclr_lightning.data.doctor.doctor_page import result_of_diagnosis
     from vclr_lightning.data.manifest import Manifest
     from vclr_lightning.results import present
 

@@ -17,7 +17,8 @@ from tests.conftest import WriteVideo, draw_frames
 
 from vclr_lightning.cli import main
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.doctor import Diagnosis, diagnose, result_of_diagnosis
+from vclr_lightning.data.doctor import Diagnosis, diagnose
+from vclr_lightning.data.doctor.doctor_page import result_of_diagnosis
 from vclr_lightning.data.doctor.examination import examine, measure, thumbnail
 from vclr_lightning.data.jobs import FileResult, SerialExecutor
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vclr_lightning.data.doctor.examination import examine, thumbnails_of
-from vclr_lightning.data.doctor.near_duplicates import find_alike, near_pairs
+from vclr_lightning.data.doctor.near_duplicates import connected, find_alike, near_pairs
 from vclr_lightning.data.jobs import FileResult
 
 UNKNOWN = np.nan
@@ -34,7 +34,7 @@ def test_takes_in_front_of_one_background_are_told_apart() -> None:
     takes = np.repeat(np.repeat(background[None, None], 5, 1), 20, 0)
     for take in takes:  # something small at another place in each frame
         take[np.arange(5), rng.integers(64, size=5)] = 255 - take[np.arange(5), 0]
-    assert not list(near_pairs(takes.astype(np.uint8), np.full(20, UNKNOWN)))
+    assert not len(near_pairs(takes.astype(np.uint8), np.full(20, UNKNOWN)))
 
 
 def test_still_videos_are_compared_by_their_picture() -> None:
@@ -44,7 +44,7 @@ def test_still_videos_are_compared_by_their_picture() -> None:
     still[2] = 7  # of one colour: like every other one of those, so not compared
     flat = np.full((1, 5, 64), 200, np.uint8)
     stack = np.concatenate([still, flat])
-    assert list(near_pairs(stack, np.full(5, UNKNOWN))) == [(1, 3)]
+    assert near_pairs(stack, np.full(5, UNKNOWN)).tolist() == [[1, 3]]
 
 
 def test_equal_files_and_durations() -> None:
@@ -62,14 +62,38 @@ def test_equal_files_and_durations() -> None:
     assert find_alike(videos[:0], [], np.empty(0)) == []
 
 
-def test_thousands_of_videos_take_seconds() -> None:
+def test_thousands_of_videos_take_seconds_even_if_many_are_the_same() -> None:
     rng = np.random.default_rng(0)
     videos = rng.integers(0, 256, (6000, 5, 64)).astype(np.uint8)
     videos[5000:5500] = videos[:500]
+    videos[2000:4000] = videos[2000]  # such as what a site shows for removed videos
+    videos[4000:4300] = np.clip(videos[4000] + rng.normal(0, 2, (300, 5, 64)), 0, 255)
     begin = time.process_time()
     found = find_alike(videos, [None] * 6000, np.full(6000, UNKNOWN))
-    assert len(found) == 500
+    assert sorted(len(one.members) for one in found) == [*[2] * 500, 300, 2000]
     assert time.process_time() - begin < 30
+
+
+@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
+def test_connected_nodes_are_those_of_a_search(pairs: list[tuple[int, int]]) -> None:
+    found = connected(np.array(pairs, np.int64).reshape(-1, 2), 30)
+    for start in range(30):
+        seen, queue = {start}, [start]
+        while queue:
+            node = queue.pop()
+            for pair in pairs:
+                if node in pair:
+                    queue += [other for other in pair if other not in seen]
+                    seen |= set(pair)
+        assert found[start] == min(seen)
+
+
+def test_equal_thumbnails_of_other_lengths_are_told_apart() -> None:
+    still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 1, 64)), 5, 1).astype(np.uint8)
+    found = find_alike(np.repeat(still, 4, 0), [None] * 4, np.array([9.0, 20, 9.1, UNKNOWN]))
+    assert [one.members for one in found] == [(0, 1, 2, 3)]  # by the one of unknown length
+    found = find_alike(np.repeat(still, 3, 0), [None] * 3, np.array([9.0, 20, 9.1]))
+    assert [one.members for one in found] == [(0, 2)]
 
 
 def test_real_videos(real_data: Path) -> None:

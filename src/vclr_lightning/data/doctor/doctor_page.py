@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from vclr_lightning.data.doctor.composition import class_table, distributions, kinds
 from vclr_lightning.data.doctor.doctor_pictures import galleries
 from vclr_lightning.data.manifest import summarise
-from vclr_lightning.results import Column, Histogram, Histograms, Result, Table
+from vclr_lightning.results import Column, Result, Table
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vclr_lightning.data.doctor.subject import Diagnosis, Finding
     from vclr_lightning.data.manifest import Manifest
 
 _LISTED = 200  # videos of a finding in the page's table; the CSV file has all
+_TOGETHER = 8  # paths of a set
 _NAME = 22  # characters of a name
-_RATES = 8  # frame rates and sizes
 
 
 def result_of_diagnosis(diagnosis: Diagnosis, *, segments: int = 8, clip: int = 1) -> Result:
@@ -43,9 +39,9 @@ def result_of_diagnosis(diagnosis: Diagnosis, *, segments: int = 8, clip: int = 
             *_prepare_table(diagnosis),
             _segments_table(short, len(manifest), clip),
             *galleries(manifest, findings),
-            *_distributions(manifest, subject.frames()),
-            *_kinds(manifest),
-            _class_table(manifest),
+            *distributions(manifest, subject.frames()),
+            *kinds(manifest),
+            class_table(manifest),
             *_lists(findings),
         ],
         provenance={
@@ -110,6 +106,13 @@ def _brief(paths: str) -> str:
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
 
 
+def _few(paths: str) -> str:
+    """The first of several paths, one a line."""
+    lines = paths.split("\n")
+    more = len(lines) - _TOGETHER
+    return "\n".join([*lines[:_TOGETHER], *([f"and {more:,} more"] if more > 0 else [])])
+
+
 def _prepare_table(diagnosis: Diagnosis) -> Iterator[Table]:
     if diagnosis.cost is None:
         return
@@ -140,61 +143,6 @@ def _segments_table(short: Sequence[tuple[int, int, int]], count: int, clip: int
     )
 
 
-def _distributions(manifest: Manifest, frames: NDArray[np.float64]) -> Iterator[Histograms]:
-    columns = {
-        name: manifest.column(name).astype(np.float64)
-        for name in ("duration", "fps", "keyframe_interval", "width", "height")
-    }
-    edge = np.fmin(columns["width"], columns["height"])
-    charts = [
-        Histogram(title=title, values=values[~np.isnan(values)].tolist())
-        for title, values in (
-            ("duration, seconds", columns["duration"]),
-            ("frames", frames),
-            ("frames per second", columns["fps"]),
-            ("shorter side, pixels", edge),
-            ("frames per keyframe", columns["keyframe_interval"]),
-        )
-        if not np.isnan(values).all()
-    ]
-    if charts:
-        yield Histograms(
-            charts=charts, title="Distributions", text="Videos by value; the dashed line: median."
-        )
-
-
-def _kinds(manifest: Manifest) -> Iterator[Table]:
-    rates = manifest.column("fps").astype(np.float64)
-    named = Counter("unknown" if np.isnan(r) else f"{r:.4g}" for r in rates.tolist())
-    summary = summarise(manifest)
-    for title, head, counts in (
-        ("Frame rates", "frames per second", dict(named.most_common())),
-        ("Sizes", "pixels", summary.sizes),
-        ("Codecs", "codec", summary.codecs),
-    ):
-        first = list(counts.items())[:_RATES]
-        rest = sum(counts.values()) - sum(n for _, n in first)
-        rows = [*first, *([("others", rest)] if rest else [])]
-        yield Table(title=title, columns=[head, "videos"], rows=rows, shown="page")
-
-
-def _class_table(manifest: Manifest) -> Table:
-    """Videos of each class by split, the smallest class first."""
-    splits, codes, labels = manifest.words("split"), manifest.column("split"), manifest.labels
-    counts = np.zeros((manifest.num_classes, len(splits)), dtype=np.int64)
-    np.add.at(counts, (labels[labels >= 0], codes[labels >= 0]), 1)
-    used = [k for k, name in enumerate(splits) if name in manifest.splits]
-    order = np.argsort(counts.sum(1), kind="stable").tolist()
-    rows = [[manifest.classes[k], *counts[k, used].tolist(), int(counts[k].sum())] for k in order]
-    return Table(
-        title="Classes",
-        columns=["class", *(splits[k] for k in used), Column("all", "together")],
-        rows=rows,
-        file="classes",
-        shown="page",
-    )
-
-
 def _lists(findings: Sequence[Finding]) -> Iterator[Table]:
     """What each finding is about: a part on the page, and all of it in a file."""
     for one in findings:
@@ -204,7 +152,7 @@ def _lists(findings: Sequence[Finding]) -> Iterator[Table]:
             title=f"{len(one.videos):,} {one.title}",
             text=one.advice + more,
             columns=["video", "detail"],
-            rows=[list(row) for row in one.videos[:_LISTED]],
+            rows=[[_few(paths), detail] for paths, detail in one.videos[:_LISTED]],
             shown="page",
         )
     yield Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK = 1024  # videos compared with all others at a time
+_AT_ONCE = 65536  # pairs whose pictures are compared at a time
 _STILL = 2.0  # levels of 255 (root mean square), below which nothing moves but noise
 _ALIKE = 0.94  # cosine of what changes over time, from which two videos show the same
 _CLOSE = 3.0  # levels of 255 (root mean square) that pictures of a copy may differ by
@@ -54,26 +55,18 @@ def find_alike(
         >>> find_alike(moving, [None] * 3, np.full(3, 9.0))
         [Alike(members=(0, 2), exact=False)]
     """
-    parent = np.arange(len(digests))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    equal: dict[str, list[int]] = defaultdict(list)
-    for i, digest in enumerate(digests):
-        if digest is not None:
-            equal[digest].append(i)
-    for members in equal.values():
-        parent[members] = members[0]
-    for i, j in near_pairs(thumbnails, lengths):
-        first, second = sorted((root(i), root(j)))
-        parent[second] = first
+    if not len(digests):
+        return []
+    first: dict[str, int] = {}
+    equal = [
+        (first.setdefault(digest, i), i) for i, digest in enumerate(digests) if digest is not None
+    ]
+    pairs = np.concatenate(
+        [np.array(equal, np.int64).reshape(-1, 2), near_pairs(thumbnails, lengths)]
+    )
     together: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(digests)):
-        together[root(i)].append(i)
+    for i, label in enumerate(connected(pairs, len(digests)).tolist()):
+        together[label].append(i)
     return [
         Alike(tuple(members), digests[members[0]] is not None and _one(digests, members))
         for members in together.values()
@@ -81,49 +74,82 @@ def find_alike(
     ]
 
 
-def near_pairs(
-    thumbnails: NDArray[np.uint8], lengths: NDArray[np.float64]
-) -> Iterator[tuple[int, int]]:
-    """Yield the pairs ``i < j`` of videos whose thumbnails show the same; see :func:`find_alike`.
+def connected(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return for each of ``count`` nodes the first one that ``pairs`` ``(n, 2)`` connect it with.
 
-    Of a video with many copies not all pairs are given, but enough to connect them.
+    Example:
+        >>> connected(np.array([[0, 2], [3, 4], [4, 2]]), 6)
+        array([0, 1, 0, 0, 0, 5])
     """
-    if len(thumbnails) < 2:
-        return
+    labels = np.arange(count)
+    while True:
+        one, other = labels[pairs].T
+        before, low = labels.copy(), np.minimum(one, other)
+        np.minimum.at(labels, one, low)
+        np.minimum.at(labels, other, low)
+        while (labels[labels] != labels).any():
+            labels = labels[labels]
+        if (labels == before).all():
+            return labels
+
+
+def near_pairs(thumbnails: NDArray[np.uint8], lengths: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return pairs ``i < j`` of videos whose thumbnails show the same, ``(pairs, 2)``.
+
+    See :func:`find_alike`. Of videos with equal thumbnails the first one stands for all.
+    """
     frames = thumbnails.astype(np.float32)
     pictures = frames - frames.mean(2, keepdims=True)
     changes = (pictures - pictures.mean(1, keepdims=True)).reshape(len(frames), -1)
     moving = np.sqrt((changes**2).mean(1)) >= _STILL
     flat = pictures.reshape(len(frames), -1)
     contrast = np.sqrt((flat**2).mean(1)) >= _FLAT
+    found = [np.empty((0, 2), np.int64)]
     for kind, values in ((moving, changes), (~moving & contrast, flat)):
         rows = np.flatnonzero(kind)
-        still = values is flat
+        if len(rows) < 2:
+            continue
+        rows, copies = _representatives(rows, thumbnails, lengths)
+        found.append(copies)
         unit = values[rows] / np.linalg.norm(values[rows], axis=1, keepdims=True)
         for begin in range(0, len(rows), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            cosines = unit[block] @ unit[begin:].T
-            for a, b in zip(*np.nonzero(np.triu(cosines >= _ALIKE, 1)), strict=True):
-                i, j = int(rows[begin + a]), int(rows[begin + b])
-                if _same_length(lengths[i], lengths[j]) and _same_picture(
-                    flat[i], flat[j], still=still
-                ):
-                    yield i, j
+            cosines = unit[begin : begin + _BLOCK] @ unit[begin:].T
+            pairs = rows[begin + np.argwhere(np.triu(cosines >= _ALIKE, 1))]
+            for part in np.array_split(pairs, -(-len(pairs) // _AT_ONCE) or 1):
+                i, j = part.T
+                agree = _same_length(lengths[i], lengths[j])
+                agree &= _same_picture(flat[i], flat[j], still=values is flat)
+                found.append(part[agree])
+    return np.concatenate(found)
 
 
-def _same_length(one: float, other: float) -> bool:
-    """Whether two durations agree, or one of them is unknown."""
-    return not abs(one - other) > max(0.5, 0.05 * max(one, other))
+def _representatives(
+    rows: NDArray[np.int64], thumbnails: NDArray[np.uint8], lengths: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return one row of each set of equal thumbnails and lengths, and pairs with the others."""
+    halves = np.nan_to_num(2 * lengths[rows], nan=-1).astype(np.int64)  # of a second
+    content = thumbnails[rows].reshape(len(rows), -1)
+    keys = np.concatenate([content, halves[:, None].view(np.uint8)], axis=1)
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    pairs = np.stack([rows[first[inverse.ravel()]], rows], 1)
+    return rows[np.sort(first)], pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def _same_picture(one: NDArray[np.float32], other: NDArray[np.float32], *, still: bool) -> bool:
+def _same_length(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether durations agree, or one of them is unknown."""
+    return ~(np.abs(one - other) > np.maximum(0.5, 0.05 * np.maximum(one, other)))
+
+
+def _same_picture(
+    one: NDArray[np.float32], other: NDArray[np.float32], *, still: bool
+) -> NDArray[np.bool_]:
     """Whether pictures without their mean agree up to their contrast; strictly for still ones."""
-    scale = float(one @ other) / max(float(other @ other), 1e-6)
-    if not 0.5 < scale < 2:
-        return False
-    error = float(np.sqrt(((one - scale * other) ** 2).mean()))
-    spread = float(np.sqrt((one**2).mean()))
-    return error <= (_CLOSE if still else max(_CLOSE, 0.25 * spread))
+    scale = (one * other).sum(1) / np.maximum((other**2).sum(1), 1e-6)
+    error = np.sqrt(((one - scale[:, None] * other) ** 2).mean(1))
+    spread = np.sqrt((one**2).mean(1))
+    allowed = np.full_like(error, _CLOSE) if still else np.maximum(_CLOSE, 0.25 * spread)
+    agree: NDArray[np.bool_] = (scale > 0.5) & (scale < 2) & (error <= allowed)
+    return agree
 
 
 def _one(digests: Sequence[str | None], members: Sequence[int]) -> bool:
