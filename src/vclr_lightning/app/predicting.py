@@ -16,6 +16,7 @@ from vclr_lightning.core.errors import UserError
 if TYPE_CHECKING:
     from vclr_lightning.stages.predict.prediction import Predictions
 
+_MMACTION = {"num_segments": 8, "image_size": 224}  # as most of its classifiers are tested
 _LOADING = ("eval_batch_size", "start_method", "prefetch_factor", "timeout")
 
 
@@ -81,7 +82,7 @@ def predictions_of(
             videos=videos,
             features=features,
             classify=finetuned,
-            views=recorded_views(run_config(Path(ckpt)), changes.get("test", {}))
+            views=recorded_views(run_config(Path(ckpt)) or _MMACTION, changes.get("test", {}))
             if finetuned
             else None,
             encode=encode,

@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.models.network_spec import describe_spec
 
 _TOLERANCE = 1e-4  # of the largest feature: what other orders of summation may change
 _HEADS = ("fc", "classifier", "head")  # of torchvision's networks
@@ -116,7 +117,7 @@ def torchvision_network(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     """
     name = _name(spec)
     if name not in torchvision.models.list_models():
-        raise UserError(f"torchvision has no network {name or spec['_target_']}")
+        raise UserError(f"torchvision has no network {name or describe_spec(spec)}")
     net = torchvision.models.get_model(name, weights=None)
     for head in filter(lambda head: hasattr(net, head), _HEADS):
         setattr(net, head, nn.Identity())
@@ -133,7 +134,7 @@ def timm_network(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.M
         raise UserError("timm is not installed; run pip install 'vclr_lightning[timm]'")
     timm, name = import_module("timm"), _name(spec, tag=True)
     if not timm.is_model(name):
-        raise UserError(f"timm has no network {name or spec['_target_']}")
+        raise UserError(f"timm has no network {name or describe_spec(spec)}")
     options = {k: spec[k] for k in ("global_pool",) if spec.get(k)}
     if timm.get_pretrained_cfg(name).fixed_input_size and spec.get("image_size"):
         options["img_size"] = spec["image_size"]
