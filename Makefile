@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.vclr-ready
 ARGS ?=
 JOBS ?= logical
+EXTRAS ?= dev,bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-python test-readers test-lowest check format bench wheel docs clean
@@ -20,7 +21,7 @@ $(STAMP): pyproject.toml
 	  || { echo "vclr_lightning needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) --editable '.[dev,bench]' $(CONSTRAINTS)
+	$(PIP) --editable '.[$(EXTRAS)]' $(CONSTRAINTS)
 	@touch $@
 
 setup: $(STAMP) ## create .venv with the package and its development tools
@@ -37,7 +38,7 @@ test-python: ## run the tests on another interpreter, in .venv-VERSION (PYTHON=p
 test-lowest: ## run the tests with the oldest versions that pyproject.toml allows, in .venv-lowest
 	mkdir -p .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS='--constraint .venv-lowest/constraints.txt' \
+	$(MAKE) test VENV=.venv-lowest EXTRAS=test CONSTRAINTS='--constraint .venv-lowest/constraints.txt' \
 	  ARGS='-W default $(ARGS)' # old packages warn about new ones
 
 # Without PyTorch, which is gigabytes: for the readers, PyAV's version is what matters.

@@ -8,3 +8,5 @@ project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 for requirement in project["dependencies"]:
     name, version = re.match(r"([\w.-]+)>=([\d.]+)", requirement).groups()
     print(f"{name}=={version}")
+    if name == "pytorch-lightning":
+        print(f"lightning=={version}")  # the same under another name, for tests
