@@ -37,7 +37,17 @@ LAYERS = {
     ),
 }
 # In the order in which a user meets them; the others follow.
-GROUPS = ("data", "backbone", "objective", "optim", "trainer", "callbacks", "logger", "stage")
+GROUPS = (
+    "data",
+    "backbone",
+    "objective",
+    "optim",
+    "trainer",
+    "callbacks",
+    "watch",
+    "logger",
+    "stage",
+)
 _KEY = re.compile(r"^(\s*)(- )?([\w.@/-]+|\"[^\"]+\"):(?:\s+(.*?))?\s*$")
 _INLINE = re.compile(r"(?:^|\s)#\s+(.*)$")
 

@@ -15,15 +15,11 @@ _EPSILON = 1e-7  # added to each share of a spectrum, by both papers
 
 
 def rankme(x: Tensor) -> Tensor:
-    r"""Return RankMe of features ``(n, d)``: how many directions they use, 1 to ``min(n, d)``.
+    """Return RankMe of features ``(n, d)``: how many directions they use, 1 to ``min(n, d)``.
 
     Garrido et al., "RankMe: Assessing the downstream performance of pretrained self-supervised
-    representations by their rank" (2023), Section 3.1, of the rows as they are:
-
-    .. math:: \exp\bigl(-\sum_k p_k \log p_k\bigr), \quad p_k = \sigma_k / \lVert\sigma\rVert_1
-        + 10^{-7}
-
-    with the singular values :math:`\sigma`. Unlike
+    representations by their rank" (2023), Section 3.1: ``exp(-sum(p * log(p)))`` of the shares
+    ``p = s / sum(s) + 1e-7`` of the singular values ``s`` of the rows as they are. Unlike
     :func:`~vclr_lightning.functional.embedding.effective_rank`, the mean is not removed.
 
     Example:
@@ -37,16 +33,13 @@ def rankme(x: Tensor) -> Tensor:
 
 
 def lidar(x: Tensor, *, delta: float = 1e-4) -> Tensor:
-    r"""Return LiDAR of features ``(n, q, d)`` of ``q`` views of each of ``n`` samples.
+    """Return LiDAR of features ``(n, q, d)`` of ``q`` views of each of ``n`` samples.
 
     Thilak et al., "LiDAR: sensing linear probing performance in joint embedding SSL architectures"
     (2024), Section 4: the effective rank of what tells samples apart, in units of what tells the
-    views of one apart. It is that of RankMe, of the eigenvalues of
-
-    .. math:: \Sigma_w^{-1/2} \, \Sigma_b \, \Sigma_w^{-1/2}
-
-    with the covariance :math:`\Sigma_b` of the samples' means, and that of the views around their
-    sample's mean, :math:`\Sigma_w`, to which ``delta`` is added on the diagonal.
+    views of one apart. It is RankMe's formula, of the eigenvalues of ``W^(-1/2) B W^(-1/2)``, with
+    the covariance ``B`` of the samples' means, and that of the views around their sample's mean,
+    ``W``, to which ``delta`` is added on the diagonal.
 
     Raises:
         UserError: there is one view only, or one sample.
@@ -77,7 +70,7 @@ def lidar(x: Tensor, *, delta: float = 1e-4) -> Tensor:
 
 
 def dimension_spread(x: Tensor) -> Tensor:
-    r"""Return each dimension's standard deviation in units of :math:`1/\sqrt{d}`.
+    """Return each dimension's standard deviation in units of ``1 / sqrt(d)``.
 
     Of l2-normalised features: 1 where they cover the sphere evenly, 0 where they are all the same
     (Chen and He, "Exploring simple Siamese representation learning", 2021, Section 4.1).
@@ -118,13 +111,10 @@ def alignment(x: Tensor) -> Tensor:
 
 
 def uniformity(x: Tensor, *, sharpness: float = 2.0) -> Tensor:
-    r"""Return how evenly l2-normalised features ``(n, d)`` lie on the sphere; less is more even.
+    """Return how evenly l2-normalised features ``(n, d)`` lie on the sphere; less is more even.
 
-    Wang and Isola (2020), Section 4.2: over all pairs of different rows,
-
-    .. math:: \log \operatorname{mean} \exp(-t \lVert x - y \rVert^2)
-
-    with :math:`t` the ``sharpness``; 0 when all rows are the same.
+    Wang and Isola (2020), Section 4.2: ``log(mean(exp(-sharpness * |x - y|^2)))`` over all pairs of
+    different rows; 0 when all are the same.
 
     Raises:
         UserError: there is one row only.

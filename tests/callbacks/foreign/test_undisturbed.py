@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from functools import cache
@@ -133,3 +134,15 @@ def test_training_goes_on_as_without_it(
     for name, value in its_metrics.items():
         assert metrics[name] == value
     assert set(metrics) - set(its_metrics)  # and it measured something
+
+
+@pytest.mark.parametrize("kind", ["collapse", "attentive", "time", "queue"])
+def test_processes_that_are_spawned_get_them(kind: str) -> None:
+    made: Any = {
+        "collapse": CollapseMonitor(features=["encoder.0", "encoder"]),
+        "attentive": OnlineAttentiveProbe(features="encoder.2", num_classes=3),
+        "time": TimeProbe(),
+        "queue": QueueMonitor(queues="queue", dim=1),
+    }[kind]
+    copied = pickle.loads(pickle.dumps(made))
+    assert copied.state_key == made.state_key
