@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vclr_lightning.loggers.wandb import WandbLogger
 from vclr_lightning.models import TinyBackbone, export_backbone
 
 Main = Callable[..., SimpleNamespace]
@@ -57,7 +58,13 @@ def test_the_parts_of_an_evaluation_are_in_its_run(
     assert steps == {0}  # no row of its own for each
 
 
-def test_grad_cam_is_a_video(main: Main, frozen: list[str], sessions: Sessions) -> None:
+def test_grad_cam_is_a_video_even_where_a_table_fails(
+    main: Main, frozen: list[str], sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(WandbLogger, "log_table", fail)
     done = main(*frozen, *OFFLINE, "stage=gradcam", "stage.run.count=2", "stage.run.passes=2",
                 "stage.run.size=32")  # fmt: skip
     assert done.code == 0, done.err
@@ -68,23 +75,5 @@ def test_grad_cam_is_a_video(main: Main, frozen: list[str], sessions: Sessions) 
     stored = sorted(folder.glob("wandb/offline-run-*/files/media/videos/test/*.mp4"))
     assert {film.read_bytes() for film in stored} == {f.read_bytes() for f in folder.glob("*.mp4")}
     assert found.summary["state"] == "finished"
-
-
-def test_a_failing_upload_leaves_the_rest_and_the_stage_ends(
-    main: Main, frozen: list[str], sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vclr_lightning.loggers.wandb import WandbLogger
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(WandbLogger, "log_table", fail)
-    done = main(*frozen, *OFFLINE, "stage=linear_probe", "features.num_frames=4", "name=probe")
-    assert done.code == 0, done.err
-    folder = Path("outputs/linear_probe/probe")
     log = (folder / "train.log").read_text()
-    assert log.count("no route to host") == 1
-    assert "logger.wandb fails in fail (ConnectionError" in log
-    (found,) = sessions(folder)
-    assert "test/Confusion matrix" in {name for row in found.history for name in row}
-    assert found.summary["state"] == "finished"
+    assert log.count("logger.wandb fails in fail (ConnectionError: no route to host)") == 1

@@ -164,25 +164,35 @@ def test_an_agents_run_keeps_its_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_steps_that_were_not_written_are_sent_again(tmp_path: Path, sessions: Sessions) -> None:
     logger = WandbLogger(directory=tmp_path, offline=True)
-    for step in range(2000):  # of several blocks
+    for step in range(400):  # of several blocks
         logger.log_metrics({"loss": 0.5}, step=step)
     logger.conclude("finished")
     (found,) = sessions(tmp_path)
-    assert len(found.history) == 2000
-    assert last_written_step(tmp_path / "wandb") == 1999
+    assert len(found.history) == 400
+    assert last_written_step(tmp_path / "wandb") == 399
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     with file.open("r+b") as content:
         content.truncate(file.stat().st_size * 2 // 3)  # as after a kill
     (found,) = sessions(tmp_path)
     last = max(found.rows("loss"))
-    assert 100 < last == last_written_step(tmp_path / "wandb") < 1900
+    assert 50 < last == last_written_step(tmp_path / "wandb") < 380
     time.sleep(1.01)
     (tmp_path / "metrics.csv").write_text(
-        "step,epoch,loss\n" + "".join(f"{step},0,0.5\n" for step in range(2000))
+        "step,epoch,loss\n" + "".join(f"{step},0,0.5\n" for step in range(400))
     )
     logger = WandbLogger(directory=tmp_path, offline=True)
-    logger.rewind(1990)  # the checkpoint's
-    logger.log_metrics({"loss": 0.25}, step=1990)
+    logger.rewind(390)  # the checkpoint's
+    logger.log_metrics({"loss": 0.25}, step=390)
     logger.conclude("finished")
     _, again = sessions(tmp_path)
-    assert [*again.rows("loss")] == list(range(last, 1991))
+    assert [*again.rows("loss")] == list(range(last, 391))
+
+
+def test_a_run_that_ctrl_c_stops_is_killed_and_no_preempted_one(
+    tmp_path: Path, sessions: Sessions
+) -> None:
+    logger = WandbLogger(directory=tmp_path, offline=True)
+    logger.log_metrics({"loss": 1.0}, step=0)
+    logger.conclude("stopped", signum=2)
+    (found,) = sessions(tmp_path)
+    assert (found.summary["state"], found.exit_code, found.preempting) == ("stopped", 255, False)

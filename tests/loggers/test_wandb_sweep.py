@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-from vclr_lightning.app.resolvers import run_name
+from vclr_lightning.app.resolvers import group_shared, run_name, sweep_group, sweep_tags
 
 FILE = Path(__file__).parents[2] / "examples" / "wandb_sweep.yaml"
 
@@ -47,3 +47,16 @@ def test_only_an_agents_run_is_named_by_wandb(monkeypatch: pytest.MonkeyPatch) -
     assert run_name("mine") == "mine"
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     assert run_name("mine") == "mine/r1"
+
+
+def test_commands_that_a_run_starts_are_in_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VCLR_GROUP", raising=False)
+    assert (sweep_group("mine"), sweep_tags()) == (None, "")
+    with group_shared("mine"):
+        assert (sweep_group("finetune"), sweep_tags()) == ("mine", "")  # as its command sees it
+        with group_shared("finetune"):
+            assert sweep_group("attention") == "mine"
+        assert sweep_group("finetune") == "mine"
+    assert sweep_group("mine") is None
+    monkeypatch.setenv("VCLR_GROUP", '{"group": "s", "tags": "seed=1"}')  # of a sweep's job
+    assert (sweep_group("s/seed=1"), sweep_tags()) == ("s", "seed=1")

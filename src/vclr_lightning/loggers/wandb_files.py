@@ -36,7 +36,10 @@ def last_written_step(folder: Path) -> int:
                 record = Record()
                 record.ParseFromString(content)
                 if record.WhichOneof("record_type") == "history":
-                    last = max(last, record.history.step.num)
+                    found = {
+                        item.key or "/".join(item.nested_key): item for item in record.history.item
+                    }
+                    last = max(last, int(found["_step"].value_json))
         except Exception as error:  # of protobuf, of the disk, of another version's format
             what = " ".join(f"{type(error).__name__}: {error}".split())
             logger.warning("%s cannot be read to its end (%s)", file, what)
