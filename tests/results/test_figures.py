@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vclr_lightning.results import Bars, Chart, Charts
+from vclr_lightning.results import Bars, Chart, Charts, Histogram, Histograms
 from vclr_lightning.results.curves import Curve, charts_of
 from vclr_lightning.results.figures import draw
 from vclr_lightning.results.svg import png, svg
@@ -162,3 +162,28 @@ def test_charts_of_a_run() -> None:
     assert charts["order: accuracy"].chance == 0.25
     assert charts["unseen: nearest has the label"].chance == 0.125
     assert charts["unseen: nearest has the label"].percent
+
+
+@pytest.mark.parametrize("count", [1, 2, 61])
+def test_a_histogram_counts_every_value_once(count: int) -> None:
+    values = np.random.default_rng(count).normal(3, 99, count).tolist()
+    (only,) = draw(Histograms(charts=[Histogram(title="values", values=values)]))
+    text = svg(only)
+    counts = [int(n) for n in re.findall(r"<title>[-+.e\d]+ to [-+.e\d]+: (\d+)</title>", text)]
+    assert sum(counts) == len(values)
+    assert f"median: {np.median(values):.4g}" in text
+
+
+def test_the_last_point_of_a_curve_is_kept_however_long_it_is() -> None:
+    curve = Curve((float(step), float(step % 7)) for step in range(10_000))
+    curve.extend([(10_000, math.nan)])
+    assert curve.last == (9_999.0, 9_999 % 7)
+    assert Curve().last is None
+
+
+@pytest.mark.parametrize(("count", "named"), [(2, True), (12, True), (13, False)])
+def test_long_names_stand_below_a_chart_as_long_as_there_are_few(count: int, named: bool) -> None:
+    names = [f"a run with a long name, {k}" for k in range(count)]
+    text = drawn(Chart(title="t", lines={name: [(0, 1.0), (1, 2.0)] for name in names}))
+    words = re.sub(r"<title>.*?</title>", "", text)
+    assert all((name in words) is named for name in names)

@@ -22,6 +22,7 @@ from vclr_lightning.results import (
     ConfusionMatrix,
     Embedded,
     Gallery,
+    Link,
     Picture,
     PictureGroup,
     Proposal,
@@ -192,3 +193,10 @@ def test_confusions_show_numbers_and_names_as_far_as_there_is_room(classes: int)
     assert page.count(">class &lt;0&gt;</text>") == (2 if classes <= 40 else 0)
     for text in ("10%", "100%", "of the class's videos", "correct", "misclassified", "true class"):
         assert text in page
+
+
+def test_a_link_in_a_table_leads_to_its_file() -> None:
+    rows = [[Link("a <b>", "b%20c/page.html"), 1], ["plain", 2]]
+    page = render(Result(title="t", content=[Table(columns=["x", "n"], rows=rows)]))
+    assert '<td class="words"><a href="b%20c/page.html">a &lt;b&gt;</a></td>' in page
+    assert '<td class="words">plain</td>' in page

@@ -161,6 +161,8 @@ class Plan:
         yield "a step", f"{_ms(self.step)} ms, {self.measured:,} videos{few}"
         whole = sum(self.parts.values()) or 1.0
         for name, seconds in self.parts.items():
+            if not seconds:  # such as the momentum encoder of a run without one
+                continue
             share = f"{_ms(seconds):>7} ms  {seconds / whole:4.0%}"
             yield f"  {STEP_PARTS.get(name, name)}", share
         yield "a sample", f"{_ms(self.sample)} ms of a worker"
