@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,15 @@ def _described(text: str) -> list[str]:
     rows = list(_rows(lines))
     if rows:
         result += ["", "| key | default | |", "| --- | --- | --- |"]
-        result += [
-            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in r)} |" for r in rows
-        ]
+        result += [f"| {key} | {default} | {words} |" for key, default, words in rows]
     return result
+
+
+def _code(text: str) -> str:
+    """Return code that may break after dots."""
+    shown = re.sub(r"[|_*`\[\]]", lambda found: f"&#{ord(found[0])};", escape(text))
+    shown = shown.replace(".", ".<wbr>")
+    return f"<code>{shown}</code>" if text else ""
 
 
 def _rows(lines: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -195,8 +201,10 @@ def _rows(lines: list[str]) -> Iterator[tuple[str, str, str]]:
         path = ".".join([*(name for _, name in parents), key])
         if not value:
             parents.append((indent, key))
-        words = " ".join([*before, *([comment[1]] if comment else [])])
+        words = " ".join([*before, *([comment[1]] if comment else [])]).replace("|", "\\|")
         before = []
         if in_defaults or not (value or words) or key in ("_partial_", "_recursive_", "_convert_"):
             continue
-        yield f"`{path}`", f"`{value}`" if value else "", words
+        if key == "_target_":  # the class, whose arguments the keys beside it are
+            value = value.rpartition(".")[2]
+        yield _code(path), _code(value), words
