@@ -133,7 +133,6 @@ class ResumableCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._continuation.start_batch()
         if batch_idx % trainer.accumulate_grad_batches:
             return
         saved, every = max(self.saved_step, 0), self.every_n_steps

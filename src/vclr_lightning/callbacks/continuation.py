@@ -13,7 +13,7 @@ from vclr_lightning.callbacks.positioned import Position, has_state, keeps_posit
 from vclr_lightning.callbacks.restoring import restore_loader_positions
 from vclr_lightning.core.distributed import gather_objects
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.lightning import Trainer
+from vclr_lightning.core.lightning import LightningDataModule, Trainer
 from vclr_lightning.core.random import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ class Continuation:
     def __init__(self, *, fast_forward: bool) -> None:
         self.fast_forward = fast_forward
         self._random: dict[str, Any] | None = None  # to continue with
-        self._fetched = False  # that is of the moment after a batch was fetched
         self._began = False  # an epoch, with the random numbers to continue with
         self._restored: Position | None = None
         self._forwarded = False
@@ -83,14 +82,6 @@ class Continuation:
         self._tell(trainer)
         if self._random is not None and not self._began:
             set_random_state(self._random)
-
-    def start_batch(self) -> None:
-        """Restore the random numbers once more, from which fetching a batch again may have drawn.
-
-        To be called when a batch was fetched.
-        """
-        if self._random is not None and self._fetched:
-            set_random_state(self._random)
         self._random = None
 
     def save(self, trainer: Trainer, checkpoint: dict[str, Any], *, fetched: bool) -> None:
@@ -102,7 +93,6 @@ class Continuation:
             fetched: a batch has been fetched that has not been trained on.
         """
         checkpoint["random_states"] = gather_objects(random_state())
-        checkpoint["fetched"] = fetched
         loop: Any = trainer.fit_loop
         loaders = loop._combined_loader.flattened
         if not all(hasattr(loader, "go_to") for loader in loaders):
@@ -136,8 +126,7 @@ class Continuation:
                 *(trainer.world_size, len(states)),
             )
         own = trainer.global_rank % len(states)
-        self._random = (checkpoint.get("random_states") or states)[own]
-        self._fetched = bool(checkpoint.get("fetched"))
+        self._random = states[own] if checkpoint.get("random_states") else None
         batches = int(loop["epoch_loop.batch_progress"]["current"]["completed"])
         self._resumed = int(checkpoint["epoch"]), batches, len(states)
         if saved and self.fast_forward:
@@ -172,7 +161,14 @@ class Continuation:
                 where,
             )
         else:
-            logger.info("%s, which are read once more and passed over", where)
+            data: Any = getattr(trainer, "datamodule", None)
+            plain = LightningDataModule.load_state_dict
+            moves = data is not None and type(data).load_state_dict is not plain
+            logger.info(
+                "%s, which are read once more and passed over%s",
+                where,
+                "; give fast_forward=False if the data module restores the position" * moves,
+            )
 
 
 def _rest(loader: Any, done: int, total: float) -> str:

@@ -167,6 +167,7 @@ class _Passing:
     def __next__(self) -> Any:
         if self._before is not None:
             self._loader._restore(self._before)
+        # From these the dataset draws, without workers, and the module's hooks of the transfer.
         before, self._before = self._loader._moment(), None
         self._first = self._first or before
         self._loader._passed.append(self.position() | {"before": before})

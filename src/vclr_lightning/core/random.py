@@ -75,7 +75,11 @@ def random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     _, key, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
-        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "python": {
+            "version": version,
+            "words": torch.from_numpy(np.array(words, dtype=np.int64)),
+            "gauss": gauss,
+        },
         "numpy": {
             "key": torch.tensor(np.asarray(key, dtype=np.int64)),
             "position": int(position),

@@ -25,7 +25,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from vclr_lightning.callbacks import AtomicCheckpointIO, GracefulStop, ResumableCheckpoint
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.lightning import Callback
+from vclr_lightning.core.lightning import Callback, LightningDataModule
 from vclr_lightning.core.stopping import StopRequested
 
 
@@ -115,13 +115,17 @@ def test_two_processes(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("generator", [False, True])
 def test_augmentation_continues(workers: int, generator: bool, tmp_path: Path) -> None:
-    """In the process itself and in workers, with a generator of the loader's own."""
+    """In the process itself, in workers and on the device; with a generator of the loader's own."""
+
+    class Augments(MODULES["adversarial"]):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch + torch.rand(())
 
     def once(folder: Path, stop: int = -1) -> Any:
         own = torch.Generator().manual_seed(3) if generator else None
         options = {"num_workers": workers, "generator": own}
         loader = DataLoader(NoisySamples("adversarial"), batch_size=4, shuffle=True, **options)
-        return run(folder, "adversarial", "", loader=loader, stop=stop)
+        return run(folder, "", "", module=Augments, loader=loader, stop=stop)
 
     whole = once(tmp_path / "whole")
     with pytest.raises(StopRequested):
@@ -164,12 +168,25 @@ def test_without_fast_forward_it_is_said_what_repeats(
     assert len(seen[-1]) == (20 if form == "iterable" else 8)
 
 
-def test_reading_again_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_reading_again_is_said(own: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Data(LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return make_loader("plain", "classifier")
+
+    class Restores(Data):
+        def state_dict(self) -> dict[str, Any]:
+            return {"consumed": 12}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    data = Restores if own else Data
     with pytest.raises(StopRequested):
-        run(tmp_path, "classifier", "plain", stop=2)
+        run(tmp_path, "classifier", "", loader=data(), stop=2)
     with caplog.at_level("INFO"):
-        run(tmp_path, "classifier", "plain")
+        run(tmp_path, "classifier", "", loader=data())
     assert "continuing in epoch 0 after 3 batches, which are read once more" in caplog.text
+    assert ("give fast_forward=False if the data module" in caplog.text) == own
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
@@ -210,7 +227,7 @@ def test_other_checkpoints_load_beside_it(tmp_path: Path) -> None:
         ckpt_path=str(tmp_path / "last.ckpt"),
     )
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    for key in ("loader_positions", "random_states", "fetched", "logged_steps"):
+    for key in ("loader_positions", "random_states", "logged_steps"):
         del saved[key]
     torch.save(saved, tmp_path / "last.ckpt")
     run(tmp_path, "classifier", "plain")
