@@ -74,7 +74,8 @@ class FilePart:
         return f"subfile,,start,{self.start},end,{end},,:{self.file.absolute()}"
 
     def opened(self) -> IO[bytes]:
-        return io.BufferedReader(_PartOfFile(self))
+        # Opened here: a half made object would be finalized without its file (noticed by 3.13).
+        return io.BufferedReader(_PartOfFile(self.file.open("rb", buffering=0), self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class InMemory:
 class _PartOfFile(io.RawIOBase):
     """The bytes of a part; closes the file with itself."""
 
-    def __init__(self, part: FilePart) -> None:
-        self._file = part.file.open("rb", buffering=0)
+    def __init__(self, file: io.RawIOBase, part: FilePart) -> None:
+        self._file = file
         self._start, self._end = part.start, part.start + part.size
         self._file.seek(part.start)
 
