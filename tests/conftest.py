@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import av
@@ -38,7 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays there
     folder = tempfile.mkdtemp(prefix="vclr-")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # Last of all: multiprocessing removes a folder of its own in it at -100.
+    Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-200)
 
 
 @pytest.fixture(scope="session")

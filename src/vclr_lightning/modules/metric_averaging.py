@@ -67,13 +67,16 @@ class MetricAveragingModule(LightningModule):
         return True
 
     def on_train_epoch_end(self) -> None:
-        self._log_sums()  # of the steps since the last line
+        # Of the steps since the last line. All ranks have the same values; without sync_dist
+        # Lightning warns.
+        self._log_sums(sync_dist=True)
 
-    def _log_sums(self, dtype: torch.dtype = torch.float32) -> None:
+    def _log_sums(self, dtype: torch.dtype = torch.float32, *, sync_dist: bool = False) -> None:
         for names, ranks in self._rows().items():
             *sums, weight = distributed.average(ranks).unbind()
             for name, total in zip(names, sums, strict=True):
-                self.log(name, (total / weight).to(dtype), prog_bar=name in self._shown)
+                shown = name in self._shown
+                self.log(name, (total / weight).to(dtype), prog_bar=shown, sync_dist=sync_dist)
         self._sums, self._videos = {}, {}
 
     def log_state(self, values: Mapping[str, Tensor]) -> None:
