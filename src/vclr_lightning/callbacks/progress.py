@@ -25,7 +25,7 @@ class RunProgress(ProgressBar):
     Args:
         refresh_s: seconds between two refreshes of the bar.
         line_every_s: seconds between two lines where there is no terminal.
-        console: where to write; standard error by default.
+        console: where to write; standard error by default, and of a copy, as of spawned processes.
 
     Example:
         >>> estimate(done=10, total=40, seconds=5.0)
@@ -52,6 +52,12 @@ class RunProgress(ProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_trainer(trainer)
         super().setup(trainer, pl_module, stage)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "console": None, "_bar": None}  # they hold locks
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, console=screen(stderr=True))
 
     def disable(self) -> None:
         self._enabled = False
