@@ -140,7 +140,7 @@ class ResumableCheckpoint(Checkpoint):
         may_save = (self._due or self._files.writing) and self._files.poll()
         if self._due and may_save:
             self.save(trainer, wait=False)
-        elif self._is_best:
+        elif self._is_best and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             state, self._is_best = self._state(trainer, "batch"), False
             self._export(trainer, "best")
             self._files.keep_best(state)
@@ -181,6 +181,8 @@ class ResumableCheckpoint(Checkpoint):
             self._files.finish()
 
     def _save(self, trainer: Trainer, boundary: str, *, wait: bool) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # a trial of the code, which must not replace a run's checkpoint
         self._files.begin()
         for sink in trainer.loggers:
             sink.save()
