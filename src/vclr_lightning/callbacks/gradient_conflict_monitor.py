@@ -165,14 +165,22 @@ class GradientConflict(CheckedCallback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         weights = self._weights_of(pl_module)
-        pulls = {
-            name: torch.autograd.grad(loss * scale, weights, retain_graph=True, allow_unused=True)
-            for name, loss in losses.items()
-        }
+        pulls = {}
+        with _buffers_kept(pl_module):  # activation checkpointing computes the forward once more
+            for name, loss in losses.items():
+                options = {"retain_graph": True, "allow_unused": True}
+                try:
+                    pulls[name] = torch.autograd.grad(loss * scale, weights, **options)
+                except RuntimeError as error:  # of compiled modules, reentrant checkpointing
+                    raise UserError(
+                        f"the gradient of the loss {name} of {where} cannot be taken beside the "
+                        f"step's own: {error}"
+                    ) from error
         reached = [
             sum(own is not None for own in some) for some in zip(*pulls.values(), strict=True)
         ]
-        shared = [i for i, number in enumerate(reached) if number > 1 or self.trunk is not None]
+        least = 2 if self.trunk is None else 1
+        shared = [i for i, number in enumerate(reached) if number >= least]
         if not shared:
             raise UserError(f"the losses {', '.join(losses)} share no weights; name them (trunk=)")
         rows = torch.stack(
@@ -230,4 +238,4 @@ def _buffers_kept(module: nn.Module) -> Any:
         yield
     finally:
         for buffer, value in kept:
-            buffer.copy_(value)
+            buffer.data.copy_(value)  # as if it had never changed, for graphs that keep it
