@@ -22,7 +22,8 @@ Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
 def find_layer(network: nn.Module, name: str) -> nn.Module:
     """Return the layer of this name, as in ``network.named_modules()``.
 
-    Layers of a wrapped network are found with and without the wrapper's prefix (``net``).
+    Layers of a wrapped network are found with and without the wrapper's prefix (``net``, and
+    ``_orig_mod`` of compiled ones).
 
     Raises:
         UserError: there is no such layer; the message contains similar names.
@@ -35,7 +36,10 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
         vclr_lightning.core.errors.UserError: TinyBackbone has no layer 'blocks.0.conv'; near it \
 are blocks.0.conv2, blocks.0.conv1, blocks.2.conv2
     """
-    layers: dict[str, nn.Module] = {key: layer for key, layer in network.named_modules() if key}
+    layers: dict[str, nn.Module] = {
+        key.replace("_orig_mod.", ""): layer for key, layer in network.named_modules() if key
+    }
+    name = name.replace("_orig_mod.", "")
     for key in (name, f"net.{name}", name.removeprefix("net.")):
         if key in layers:
             return layers[key]
