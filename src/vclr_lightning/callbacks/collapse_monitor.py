@@ -106,9 +106,13 @@ class CollapseMonitor(FeatureCallback):
         self._measure(trainer, pl_module)
 
     def measure(self) -> dict[str, float]:
-        """Return the measures of the samples held by all ranks; every rank has to call it."""
+        """Return the measures of the samples held by all ranks; every rank has to call it.
+
+        Samples whose features are not finite are left out.
+        """
         values: dict[str, float] = {}
-        for name, rows in self.recent.gathered().items():
+        for name, held in self.recent.gathered().items():
+            rows = held[held.flatten(1).isfinite().all(dim=1)]
             first, views = rows[:, 0], rows.shape[1]
             if len(rows) < 2:
                 continue

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vclr_lightning.callbacks.batch_labels import Labels, find_labels
 from vclr_lightning.callbacks.feature_callback import FeatureCallback
 from vclr_lightning.callbacks.feature_source import Features, Views
-from vclr_lightning.callbacks.online_probe import Labels, find_labels
 from vclr_lightning.callbacks.recent_rows import RecentRows
 from vclr_lightning.core.distributed import failing_together
 from vclr_lightning.core.errors import UserError
@@ -98,6 +98,10 @@ class EmbeddingProjector(FeatureCallback):
     def _show(
         self, trainer: Trainer, name: str, features: Tensor, labels: Tensor, epoch: int
     ) -> None:
+        finite = features.isfinite().all(dim=1)
+        features, labels = features[finite], labels[finite]
+        if len(labels) < 2:
+            return
         picture = picture_of_embedding(features, labels, title=f"{name}, epoch {epoch}")
         folder = self.directory or Path(trainer.default_root_dir) / "embeddings"
         folder.mkdir(parents=True, exist_ok=True)

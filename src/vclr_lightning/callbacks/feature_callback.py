@@ -65,7 +65,8 @@ class FeatureCallback(CheckedCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._reading:
+        skipped = pl_module.automatic_optimization and not outputs  # by the module's step
+        if not self._reading or skipped:
             return
         with trainer.precision_plugin.forward_context():
             features = self.source.take(pl_module, batch, samples=samples_in(batch))

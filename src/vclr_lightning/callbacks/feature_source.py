@@ -135,7 +135,9 @@ class FeatureSource:
 
     @torch.no_grad()
     def _keep(self, name: str, _: nn.Module, inputs: Any, output: Any) -> None:
-        if self._kept is not None and self._when():
+        # Not what activation checkpointing computes once more in the backward pass.
+        forward = torch._C._current_graph_task_id() < 0
+        if self._kept is not None and forward and self._when():
             self._kept.setdefault(name, []).append(self._rows(name, first_tensor(output)))
 
     def _rows(self, name: str, x: Any) -> Tensor:

@@ -68,8 +68,8 @@ class OnlineKNN(OnlineProbe):
         if trainer.current_epoch != self._epoch:
             self.recent.clear()
             self._epoch = trainer.current_epoch
-        labels = self.labels_of(batch)
         rows = {name: views.mean(dim=1) for name, views in features.items()}
+        labels = self.labels_of(batch, len(next(iter(rows.values()))))
         usable = torch.stack([x.isfinite().all(dim=1) for x in rows.values()]).all(dim=0)
         usable &= labels >= 0
         self.recent.add({name: x[usable] for name, x in rows.items()} | {_CLASSES: labels[usable]})

@@ -86,7 +86,12 @@ class OnlineLinearProbe(OnlineProbe):
         features: dict[str, Tensor],
         batch: Any,
     ) -> None:
-        labels = self.labels_of(batch).clamp_min(-1)
+        rows = [x.flatten(1).isfinite().all(dim=1) for x in features.values()]
+        labels = self.labels_of(batch, len(rows[0])).clamp_min(-1)
+        # Later labels out of range, which on a device are not looked at, are left out.
+        usable = torch.stack(rows).all(dim=0) & (labels < (self.num_classes or 0))
+        labels = labels.where(usable, -1)
+        features = {name: x.nan_to_num(0.0, 0.0, 0.0) for name, x in features.items()}
         optimizer = self._optimizer or self._build(features)
         losses, hits = [], {}
         with torch.enable_grad(), without_autocast(labels):
@@ -128,7 +133,7 @@ class OnlineLinearProbe(OnlineProbe):
         with random_state_kept():
             torch.manual_seed(seed_of(self.seed, "online probe"))
             made = [self.head(x.shape[-1], self.num_classes or 0) for x in features.values()]
-        self.heads = nn.ModuleList(made).to(next(iter(features.values())).device)
+        self.heads = nn.ModuleList(made).to(next(iter(features.values())))
         self._optimizer = optimizer = self._make(self.heads.parameters())
         if self._loaded is not None:
             try:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from vclr_lightning.callbacks.batch_labels import Labels, find_labels
 from vclr_lightning.callbacks.feature_callback import FeatureCallback, log_equal
 from vclr_lightning.callbacks.feature_source import Features, Views
 from vclr_lightning.callbacks.throughput import samples_in
@@ -16,10 +17,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import LightningModule, Trainer, move_data_to_device
 from vclr_lightning.core.random import random_state_kept
 
-Labels = Callable[[Any], Tensor] | str | None
 HeldOut = Callable[[Trainer], Iterable[Any]] | str | None
-
-_LABELS = ("label", "labels", "target", "targets", "y")
 
 
 class OnlineProbe(FeatureCallback):
@@ -33,9 +31,9 @@ class OnlineProbe(FeatureCallback):
     Args:
         features, views, tokens: see
             :class:`~vclr_lightning.callbacks.feature_source.FeatureSource`.
-        labels: key of the batch, or a function of it that returns the classes ``(B,)``; ``None``:
-            ``label``, ``labels``, ``target``, ``targets`` or ``y``, or the last integers ``(B,)``
-            of a tuple.
+        labels: key or attribute of the batch, or a function of it that returns the classes
+            ``(B,)``; ``None``: ``label``, ``labels``, ``target``, ``targets`` or ``y``, or the last
+            integers ``(B,)`` of a tuple.
         num_classes: number of classes; ``None`` for what module or data module say.
         held_out: function of the trainer that returns the batches of this rank, or the name of a
             split of which ``datamodule.frames_loader`` does; ``None`` for the validation loop.
@@ -95,18 +93,23 @@ class OnlineProbe(FeatureCallback):
                 )
             self._loader = data.frames_loader(self.held_out)
 
-    def labels_of(self, batch: Any) -> Tensor:
-        """Return the classes of a batch, ``(B,)``."""
+    def labels_of(self, batch: Any, samples: int) -> Tensor:
+        """Return the classes of a batch of ``samples`` samples, ``(B,)``."""
         found = find_labels(batch, self.labels)
         if found is None:
             raise UserError(
                 f"the probe {self.kind} finds no classes (B,) in a batch, a "
                 f"{type(batch).__name__}; give their key, or a function of the batch (labels=)"
             )
-        if not self._checked and self.num_classes is not None:
+        if len(found) != samples:
+            raise UserError(
+                f"the probe {self.kind} finds {len(found)} classes for {samples} samples in a "
+                "batch; give their key, or a function of the batch (labels=)"
+            )
+        if self.num_classes is not None and not (found.is_cuda and self._checked):
             if (top := int(found.max())) >= self.num_classes:
                 raise UserError(f"the label {top} is none of num_classes={self.num_classes}")
-            self._checked = True  # it waits for the device
+            self._checked = True  # asking a device waits for it
         return found.long()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -171,14 +174,16 @@ class OnlineProbe(FeatureCallback):
     @torch.no_grad()
     def count(self, features: dict[str, Tensor], batch: Any) -> None:
         """Take up the features ``(B, V, F)`` of a held-out batch."""
-        labels = self.labels_of(batch)
+        labels = self.labels_of(batch, len(next(iter(features.values()))))
         known = labels >= 0
         for name, rows in features.items():
-            scores = self.scores(name, rows[known].flatten(0, 1))
+            some = rows[known]
+            scores = self.scores(name, some.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1))
             if scores is None or not len(scores):
                 continue
             right = scores.view(-1, rows.shape[1], scores.shape[1]).mean(dim=1).argmax(dim=1)
-            hits = (right == labels[known]).sum()
+            finite = some.flatten(1).isfinite().all(dim=1)  # what is not counts as wrong
+            hits = ((right == labels[known]) & finite).sum()
             self._hits.setdefault(name, []).append(torch.stack([hits, known.sum()]))
 
     def result(self) -> dict[str, float]:
@@ -215,28 +220,6 @@ def first_of(batch: Any) -> Tensor:
         parts = part.values() if isinstance(part, Mapping) else part
         waiting[:0] = parts if isinstance(part, Mapping | list | tuple) else []
     raise UserError(f"there is no tensor in a batch, a {type(batch).__name__}; give forward=")
-
-
-def find_labels(batch: Any, labels: Labels) -> Tensor | None:
-    """Return the classes ``(B,)`` of a batch; see :class:`OnlineProbe`.
-
-    Example:
-        >>> find_labels([torch.zeros(2, 3), torch.tensor([4, 5])], None)
-        tensor([4, 5])
-    """
-    if callable(labels):
-        found: Any = labels(batch)
-    elif isinstance(batch, Mapping):
-        keys = _LABELS if labels is None else (labels,)
-        found = next((batch[key] for key in keys if key in batch), None)
-    else:
-        parts = reversed(batch) if isinstance(batch, list | tuple) else ()
-        found = next((x for x in parts if _is_labels(x)), None)
-    return found if _is_labels(found) else None
-
-
-def _is_labels(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.ndim == 1 and not x.is_floating_point() and len(x) > 0
 
 
 def _classes_of(trainer: Trainer, pl_module: LightningModule) -> int | None:

@@ -84,7 +84,7 @@ class TimeProbe(OnlineProbe):
         rows = {change: x.mean(dim=1).float().cpu() for change, x in features.items()}
         number = len(rows["normal"])
         try:
-            labels = self.labels_of(batch).cpu()
+            labels = self.labels_of(batch, number).cpu()
         except UserError:
             if self.labels is not None:
                 raise

@@ -1,0 +1,229 @@
+"""Hosts, batches and values that other projects have and the callbacks have to bear."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from foreign_modules import Classifier, Samples, make_loader, make_trainer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, default_collate
+
+from vclr_lightning.callbacks import (
+    CollapseMonitor,
+    EmbeddingProjector,
+    GradientConflict,
+    OnlineAttentiveProbe,
+    OnlineKNN,
+    OnlineLinearProbe,
+    ResumableCheckpoint,
+    RunProgress,
+)
+from vclr_lightning.core.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*")
+
+
+class Saving(Classifier):
+    """Computes its encoder once more in the backward pass, to save memory."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+
+    def forward(self, image: Tensor) -> Tensor:
+        leaf = image.requires_grad_()
+        return self.head(checkpoint(self.encoder, leaf, use_reentrant=self.reentrant))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        scores = self(batch["image"])
+        losses = {"a": cross_entropy(scores, batch["label"]), "b": scores.square().mean()}
+        return {"loss": sum(losses.values()), "losses": losses}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_the_backward_pass_computes_again_is_no_view(reentrant: bool) -> None:
+    monitor = CollapseMonitor(features=["encoder.0", "encoder"])
+    make_trainer(monitor).fit(Saving(reentrant), make_loader("plain", "classifier"))
+    assert [rows.shape for rows in monitor.recent.own().values()] == [(40, 1, 8)] * 2
+
+
+class Skipping(Classifier):
+    """Leaves out what it does not like."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx % 2 else super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`.*")
+def test_steps_without_a_forward_are_passed_over() -> None:
+    monitor = CollapseMonitor()
+    make_trainer(monitor).fit(Skipping(), make_loader("sequential", "classifier"))
+    assert len(monitor.recent.own()["encoder"]) == 2 * 3 * 4
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradients_of_what_is_computed_again(reentrant: bool) -> None:
+    """They leave running statistics as they are; reentrant checkpoints hide the weights."""
+
+    def trained(*callbacks: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        module = Saving(reentrant)
+        make_trainer(*callbacks).fit(module, make_loader("sequential", "classifier"))
+        return module.state_dict()
+
+    def two(module: Saving, name: str) -> Any:
+        return {"a": module.head.weight.square().sum(), "b": module.head.weight.sum()}
+
+    trunk = "encoder"
+    conflict = GradientConflict(losses="losses", trunk=trunk, every_n_steps=2)
+    conflict_outside = GradientConflict(losses=two, every_n_steps=2)
+    if reentrant:
+        with pytest.raises(UserError, match="the losses a, b share no weights"):
+            trained(conflict)
+    else:
+        alone, beside = trained(), trained(conflict, conflict_outside)
+        for name, value in alone.items():
+            assert torch.equal(value, beside[name]), name
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_layers_of_compiled_modules() -> None:
+    module = Classifier()
+    module.encoder = torch.compile(module.encoder, backend="eager")  # type: ignore[assignment]
+    monitor = CollapseMonitor(features=["encoder", "encoder.1"], samples=8)
+    make_trainer(monitor).fit(module, make_loader("sequential", "classifier"))
+    assert {name: len(x) for name, x in monitor.recent.own().items()} == {
+        "encoder": 8,
+        "encoder.1": 8,
+    }
+
+
+class Failing(Classifier):
+    """Some features are not finite, once in training and once in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tap = nn.Identity()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features = self.encoder(batch["image"]).detach().clone()
+        if batch_idx == 3:
+            features[0, 2] = torch.nan
+            features[1, 0] = torch.inf
+        self.tap(features)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.tap(self.encoder(batch["image"]) * torch.nan)
+
+
+@pytest.mark.filterwarnings("ignore:.*`val_dataloader.*shuffl.*")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: CollapseMonitor(features="tap", every_n_steps=1),
+        lambda folder: EmbeddingProjector(features="tap", every_n_epochs=1, directory=folder),
+        lambda folder: OnlineLinearProbe(features="tap", num_classes=3),
+        lambda folder: OnlineKNN(features="tap"),
+    ],
+)
+def test_features_that_are_not_finite_are_left_out(
+    make: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    callback = make(tmp_path)
+    trainer = make_trainer(callback)
+    loader = make_loader("sequential", "classifier")
+    trainer.fit(Failing(), loader, loader)
+    for name, value in trainer.callback_metrics.items():
+        assert value.isfinite(), name
+        assert "val_top1" not in name or value == 0  # what is not finite is of no class
+    if isinstance(callback, CollapseMonitor):
+        assert {"collapse/rankme", "collapse/uniformity"} <= set(trainer.callback_metrics)
+    if isinstance(callback, OnlineLinearProbe):
+        assert all(weight.isfinite().all() for weight in callback.heads.parameters())
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_precision_of_the_host(precision: Any) -> None:
+    probes = [
+        OnlineLinearProbe(features="encoder", num_classes=3),
+        OnlineAttentiveProbe(features="encoder.2", num_classes=3),
+        OnlineKNN(features="encoder"),
+        CollapseMonitor(features="encoder"),
+    ]
+    trainer = make_trainer(*probes, precision=precision)
+    loader = make_loader("sequential", "classifier")
+
+    class Validated(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch["image"])
+
+    trainer.fit(Validated(), loader, loader)
+    assert {"probe/linear/val_top1", "probe/attentive/val_top1"} <= set(trainer.callback_metrics)
+
+
+@dataclass
+class Images:
+    """A batch as a dataclass; `target` is a picture."""
+
+    image: Tensor
+    target: Tensor
+    y: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return {"image": self.image, "label": self.y}[name]
+
+
+def as_object(rows: list[Any]) -> Images:
+    batch = default_collate(rows)
+    return Images(batch["image"], batch["image"], batch["label"])
+
+
+@pytest.mark.parametrize("labels", [None, "y"])
+def test_labels_of_objects(labels: Any) -> None:
+    probes = OnlineLinearProbe(num_classes=3, labels=labels), OnlineKNN(labels=labels)
+    loader = DataLoader(Samples("classifier"), batch_size=4, collate_fn=as_object)
+    trainer = make_trainer(*probes)
+    trainer.fit(Classifier(), loader)
+    assert {"probe/linear/train_top1", "probe/knn/train_top1"} <= set(trainer.callback_metrics)
+
+
+def late(batch: Any) -> Tensor:
+    return batch["label"] + 5 * (batch["label"] == 2) * ("sample-11" in batch["name"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (late, "the label 7 is none of num_classes=3"),
+        (lambda batch: batch["label"][:3], "finds 3 classes for 4 samples"),
+        (lambda batch: batch["label"][:, None], r"finds no classes \(B,\)"),
+    ],
+)
+def test_labels_that_do_not_fit(labels: Any, said: str) -> None:
+    probe = OnlineLinearProbe(num_classes=3, labels=labels)
+    with pytest.raises(UserError, match=said):
+        make_trainer(probe).fit(Classifier(), make_loader("sequential", "classifier"))
+
+
+def test_progress_goes_along_with_copies() -> None:
+    bar = RunProgress(line_every_s=7)
+    for copied in (pickle.loads(pickle.dumps(bar)), copy.deepcopy(bar)):
+        assert copied.line_every_s == 7
+        assert copied.console.stderr
+
+
+def test_a_trial_replaces_no_checkpoint(tmp_path: Path) -> None:
+    saving = ResumableCheckpoint(directory=tmp_path, monitor="train/loss", mode="min")
+    trainer = make_trainer(saving, enable_checkpointing=True, fast_dev_run=3)
+    trainer.fit(Classifier(), make_loader("plain", "classifier"))
+    assert list(tmp_path.iterdir()) == []
