@@ -168,9 +168,10 @@ class GradientConflict(CheckedCallback):
         pulls = {}
         with _buffers_kept(pl_module):  # activation checkpointing computes the forward once more
             for name, loss in losses.items():
-                options = {"retain_graph": True, "allow_unused": True}
                 try:
-                    pulls[name] = torch.autograd.grad(loss * scale, weights, **options)
+                    pulls[name] = torch.autograd.grad(
+                        loss * scale, weights, retain_graph=True, allow_unused=True
+                    )
                 except RuntimeError as error:  # of compiled modules, reentrant checkpointing
                     raise UserError(
                         f"the gradient of the loss {name} of {where} cannot be taken beside the "
