@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -42,6 +43,16 @@ def test_paths_need_no_quotes(path: str) -> None:
     (argument,) = quote_overrides([f"data.root={path}"])
     read = OverridesParser.create().parse_override(argument)
     assert (read.key_or_group, _plain(read.value())) == ("data.root", path)
+
+
+def test_a_path_that_exists_may_have_commas(tmp_path: Path) -> None:
+    weights = tmp_path / "num_segments=2,seed=0" / "last.ckpt"
+    weights.parent.mkdir()
+    typed = f"init={weights}"
+    assert quote_overrides([typed]) == [typed]  # two values of a sweep
+    weights.touch()
+    (argument,) = quote_overrides([typed])
+    assert _plain(OverridesParser.create().parse_override(argument).value()) == str(weights)
 
 
 @given(TEXT)

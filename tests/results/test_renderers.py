@@ -28,6 +28,7 @@ from vclr_lightning.results import (
     present,
 )
 from vclr_lightning.results.pictures import picture_of
+from vclr_lightning.results.terminal import show_result
 
 
 @pytest.fixture
@@ -126,6 +127,21 @@ class Recorder:
 
     def log_image(self, key: str, images: list[Any], caption: list[str]) -> None:
         self.images[key] = images, caption
+
+
+@pytest.mark.parametrize("widths", [(30, 60, 60), (40, 24, 33, 90), (9, 5, 5), (50, 20), (70,)])
+def test_a_table_of_long_values_keeps_its_last_border(
+    widths: tuple[int, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"c{number}" for number in range(len(widths))]
+    row = [f"{number}" * width for number, width in enumerate(widths)]
+    show_result(Result(title="t", content=[Table(title="Long", columns=names, rows=[row])]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in lines]
+    assert all(line.endswith("│") and len(line) <= 80 for line in lines)
+    assert ["".join(column) for column in zip(*cells, strict=True)] == row
+    assert len(cells[0][0]) >= min(24, widths[0])
 
 
 def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:

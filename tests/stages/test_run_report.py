@@ -165,6 +165,11 @@ LOG = "2026-11-29 01:00:00,000 INFO vclr_lightning 0.1.0 in outputs/a: train.py\
     [
         ("INFO training ended after step 6\n", True, ("finished", "")),
         ("INFO training stopped after step 4: StopRequested: 15\n", False, ("stopped",)),
+        (
+            "INFO training stopped after step 4: StopRequested: SIGTERM\n",
+            False,
+            ("stopped", "SIGTERM"),
+        ),
         ("INFO training stopped after step 4: KeyboardInterrupt:\n", False, ("stopped",)),
         ("INFO training stopped after step 4: ValueError: nan\n", False, ("failed",)),
         ("INFO epoch 1/2, step 3: train/loss 1\n", False, ("stopped",)),  # killed
@@ -254,7 +259,7 @@ def test_a_sweep_is_given_as_one_folder(
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines() if not line.startswith("wrote")) <= 80
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
-    assert ["s=2,seed=1", "finished", "9", "0.1", "0.2"] in rows
+    assert ["s=2,seed=1", "finished", "10", "0.1", "0.2"] in rows
     assert ["s=0", "failed", "no S"] in rows
     assert any(row[:2] == ["s=3,seed=1", "unreadable"] for row in rows)
     spread = f"{np.mean([0, 0.1]):.4g} ± {np.std([0, 0.1], ddof=1):.2g}"

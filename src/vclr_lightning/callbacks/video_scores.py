@@ -139,6 +139,6 @@ def score_videos(
     bad = [item for _, own in gathered for item in own]
     if not parts:
         first = f"; the first, {bad[0]['path']}: {bad[0]['reason']}" if bad else ""
-        raise UserError(f"none of the {len(table)} test videos can be read{first}")
+        raise UserError(f"no video of {len(table)} can be read{first}")
     scores, label, index = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return ScoredVideos(scores, label, index, bad)

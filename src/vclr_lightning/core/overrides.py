@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +53,8 @@ def shell_override(key: str, value: object) -> str:
 def quote_overrides(arguments: Iterable[str]) -> list[str]:
     """Quote values that Hydra cannot read otherwise, such as many paths.
 
-    Values with quotes, commas, brackets or interpolations are left alone: they may be meant so.
+    Values with quotes, commas, brackets or interpolations are left alone, for they may be meant so,
+    unless they are paths that exist, such as a checkpoint of a sweep's job.
 
     Example:
         >>> quote_overrides(["-m", "data.root=/Vidéos/a=b (1)", "num_segments=2,3", "seed=1"])
@@ -65,7 +67,12 @@ def quote_overrides(arguments: Iterable[str]) -> list[str]:
     found = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and not argument.startswith("-") and not _SYNTAX.search(value):
+        if not equals or argument.startswith("-"):
+            pass
+        elif _SYNTAX.search(value):
+            if "/" in value and os.path.exists(value):
+                argument = f"{key}={hydra_value(value)}"
+        else:
             try:
                 parser.parse_override(argument)
             except HydraException:

@@ -186,7 +186,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
     try:
         return plain_values(parse_with_checksum(read_text(file), file), file, most=_RECORD)
     except UserError as error:
-        logger.warning("%s; it is made again", error)
+        logger.warning("%s; it is not used", error)
         return None
 
 

@@ -30,13 +30,16 @@ class StopRequested(SystemExit):
     launched by the trainer, which would take their failure for a crash.
 
     Example:
-        >>> StopRequested(signal.SIGTERM).code
-        143
+        >>> StopRequested(signal.SIGTERM).code, str(StopRequested(signal.SIGTERM))
+        (143, 'SIGTERM')
     """
 
     def __init__(self, signum: int, *, local_rank: int = 0) -> None:
         super().__init__(128 + signum if local_rank == 0 else 0)
         self.signum = signum
+
+    def __str__(self) -> str:
+        return signal.Signals(self.signum).name
 
 
 class SignalHandler:

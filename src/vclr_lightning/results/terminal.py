@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from vclr_lightning.core.screen import PlainTable, show
+from rich.cells import cell_len
+
+from vclr_lightning.core.screen import PlainTable, screen, show
 from vclr_lightning.results.value import Result, Scalar, Table, percent
 
 ROWS = 10
+_FIRST = 24  # columns that the names of rows have at least
 
 
 def show_result(result: Result) -> None:
@@ -40,7 +43,7 @@ def scalar_table(scalars: Sequence[Scalar]) -> PlainTable:
 
 
 def screen_table(table: Table) -> PlainTable:
-    """Return a table that fits 80 columns; of a long one, the rows with the lowest values.
+    """Return a table that fits the screen; of a long one, the rows with the lowest values.
 
     Example:
         >>> from vclr_lightning.core.screen import screen
@@ -60,12 +63,21 @@ def screen_table(table: Table) -> PlainTable:
         rows = sorted(rows, key=lambda row: row[names.index(table.lowest)])[:ROWS]
     shown = PlainTable(title=title or None, title_justify="left", min_width=min(80, len(title)))
     kept = [i for i, column in enumerate(table.heads) if not column.wide]
+    heads = {i: table.heads[i].title or names[i] for i in kept}
+    widths = {
+        i: max(map(cell_len, [heads[i], *(table.heads[i].text(row[i]) for row in rows)]))
+        for i in kept
+    }
+    first, *others = kept
+    least = min(_FIRST, widths[first])
+    room = screen().width - least - 3 * len(kept) - 1  # padding and borders
+    fitting = (w for w in range(room, 0, -1) if sum(min(w, widths[i]) for i in others) <= room)
+    most = next(fitting, 1)
     for i in kept:
-        head = table.heads[i].title or names[i]
         side: Literal["left", "right"] = "left" if table.wordy[i] else "right"
-        widest = max((len(table.heads[i].text(row[i])) for row in rows), default=0)
-        least = min(24, widest) if i == kept[0] else None
-        shown.add_column(head, justify=side, overflow="fold", min_width=least)
+        # a minimum alone would push the others off the screen
+        bounds = {"min_width": least} if i == first else {"max_width": most}
+        shown.add_column(heads[i], justify=side, overflow="fold", **bounds)
     for row in rows:
         shown.add_row(*(table.heads[i].text(row[i]) for i in kept))
     return shown

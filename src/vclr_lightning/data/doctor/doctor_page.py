@@ -72,7 +72,7 @@ def _sentence(diagnosis: Diagnosis) -> str:
     count = _files(diagnosis)
     hurting = [one for one in diagnosis.findings if one.hurts]
     if not diagnosis.findings:
-        return f"Nothing is wrong with the {count:,} videos."
+        return f"Nothing is wrong with {'the video' if count == 1 else f'the {count:,} videos'}."
     if not hurting:
         return f"Of {count:,} videos none would hurt; some deserve a look."
     parts = "; ".join(f"{len(one.videos):,} {one.title}" for one in hurting)

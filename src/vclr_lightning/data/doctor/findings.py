@@ -151,7 +151,7 @@ def _times(subject: Subject) -> Iterator[Finding]:
     )
     yield Finding(
         name="odd_rate",
-        title=f"have half or double the usual {middle:.4g} frames per second",
+        title=f"are far from the usual {middle:.4g} frames per second",
         hurts=False,
         videos=list(unusual),
         advice=f"Clips of equal strides span other times in them. {even}",
@@ -172,7 +172,7 @@ def _short(subject: Subject) -> Finding:
         name="short",
         title=f"have fewer than {_USUAL} frames, one for each of {_USUAL} segments",
         hurts=False,
-        videos=[(path(i), f"{counts[i]:.0f} frames") for i in rows],
+        videos=[(path(i), f"{counts[i]:.0f} frame{'s' * (counts[i] != 1)}") for i in rows],
         advice="Leave them out: their segments repeat frames.",
     )
 

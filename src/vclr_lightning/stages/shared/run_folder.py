@@ -136,7 +136,8 @@ def run_status(directory: Path) -> tuple[str, str]:
             reason = match[2] or ""
             stopped = match[1] == "stopped"
             asked = reason.startswith(("StopRequested", "KeyboardInterrupt"))
-            return ("finished" if not stopped else "stopped" if asked else "failed"), reason
+            status = "finished" if not stopped else "stopped" if asked else "failed"
+            return status, reason.removeprefix("StopRequested: ")
         if _BEGAN.search(line):
             break
     if (directory / "result.json").is_file() and not (directory / "metrics.csv").is_file():

@@ -82,13 +82,13 @@ def _states(runs: Sequence[Run], base: Path) -> Table:
     return Table(
         title="Runs" if len(runs) > 1 else "",
         columns=[
-            *("run", "state", "step"),
+            *("run", "state", "steps"),
             *(Column(name, wide=k >= _ON_SCREEN) for k, name in enumerate(measures)),
         ],
         rows=[
             [
                 _link(run.name, run.folder, base),
-                *(run.status, run.step),
+                *(run.status, None if run.step is None else run.step + 1),  # counted from 0
                 *(_round(run.values.get(measure)) for measure in measures),
             ]
             for run in runs
