@@ -22,7 +22,7 @@ from vclr_lightning.data.doctor.doctor_page import result_of_diagnosis
 from vclr_lightning.data.doctor.examination import examine, measure, thumbnail
 from vclr_lightning.data.jobs import FileResult, SerialExecutor
 from vclr_lightning.data.manifest import Info, Manifest, Row, write_manifest
-from vclr_lightning.results import render
+from vclr_lightning.results import Table, render
 
 Frames = list[NDArray[np.uint8]]
 
@@ -211,6 +211,18 @@ def test_command_says_by_its_status_whether_something_hurts(
     assert main(["doctor", "bad.arrow", "--workers", "0"]) == 2
     with pytest.raises(UserError, match="does not exist"):
         diagnose(tmp_path / "nowhere", tmp_path)
+
+
+def test_one_video_of_one_frame(write_video: WriteVideo, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    write_video(tmp_path / "one" / "a.mp4", draw_frames("right", 9)[:1])
+    found = diagnose(tmp_path / "one", tmp_path, workers=1, executor=SerialExecutor(), show=False)
+    (short,) = (one for one in found.findings if one.name == "short")
+    assert short.videos == [("a.mp4", "1 frame")]
+    result = result_of_diagnosis(found)
+    assert result.summary == "Of one video none would hurt; some deserve a look."
+    titles = [one.title for one in result.content if isinstance(one, Table)]
+    assert titles.index(f"1 {short.title}") < titles.index("Frame rates")  # reasons come early
 
 
 def test_measures_are_those_of_the_picture() -> None:

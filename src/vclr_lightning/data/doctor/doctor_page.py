@@ -39,10 +39,10 @@ def result_of_diagnosis(diagnosis: Diagnosis, *, segments: int = 8, clip: int = 
             *_prepare_table(diagnosis),
             _segments_table(short, len(manifest), clip),
             *galleries(manifest, findings),
+            *_lists(findings),
             *distributions(manifest, subject.frames()),
             *kinds(manifest),
             class_table(manifest),
-            *_lists(findings),
         ],
         provenance={
             "videos": f"{manifest.root}",
@@ -70,13 +70,14 @@ def _files(diagnosis: Diagnosis) -> int:
 
 def _sentence(diagnosis: Diagnosis) -> str:
     count = _files(diagnosis)
+    noun = "one video" if count == 1 else f"{count:,} videos"
     hurting = [one for one in diagnosis.findings if one.hurts]
     if not diagnosis.findings:
-        return f"Nothing is wrong with {'the video' if count == 1 else f'the {count:,} videos'}."
+        return f"Nothing is wrong with the {noun}."
     if not hurting:
-        return f"Of {count:,} videos none would hurt; some deserve a look."
+        return f"Of {noun} none would hurt; some deserve a look."
     parts = "; ".join(f"{len(one.videos):,} {one.title}" for one in hurting)
-    return f"Of {count:,} videos, {parts}."
+    return f"Of {noun}, {parts}."
 
 
 def _findings_table(findings: Sequence[Finding]) -> Table:

@@ -172,7 +172,9 @@ def _short(subject: Subject) -> Finding:
         name="short",
         title=f"have fewer than {_USUAL} frames, one for each of {_USUAL} segments",
         hurts=False,
-        videos=[(path(i), f"{counts[i]:.0f} frame{'s' * (counts[i] != 1)}") for i in rows],
+        videos=[
+            (path(i), "1 frame" if counts[i] == 1 else f"{counts[i]:.0f} frames") for i in rows
+        ],
         advice="Leave them out: their segments repeat frames.",
     )
 

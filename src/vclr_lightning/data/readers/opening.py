@@ -23,7 +23,6 @@ PYAV = int(av.__version__.split(".")[0])
 
 # Before PyAV 19, metadata that is not UTF-8 raises an error unless this argument is given.
 _ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if PYAV < 19 else {}
-
 _HAS_SIDE_DATA = hasattr(av.Packet, "has_sidedata")  # PyAV 16 and later
 _DRM = frozenset(("ASF_Protection_Type", "encryption"))
 
