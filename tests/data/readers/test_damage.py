@@ -91,7 +91,11 @@ def test_the_reader_refuses_as_chosen(video: Make, packet_places: Any, tmp_path:
     for at, _ in packet_places(source)[10:20]:
         content[at : at + 4] = b"\xff\xff\xff\xff"
     (path := tmp_path / "a.mp4").write_bytes(content)
-    with PyAVReader().open(path) as opened, pytest.raises(VideoError, match="do not decode"):
+    # PyAV 14 cannot tell by the header that frames are stored in order, so it decodes on opening.
+    with (
+        pytest.raises(VideoError, match="10 of 50 packets do not decode"),
+        PyAVReader().open(path) as opened,
+    ):
         opened.read([15])
     with PyAVReader(max_damaged=0.5).open(path, num_frames=40) as opened:
         assert len(opened.read([15])) == 1

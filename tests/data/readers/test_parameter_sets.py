@@ -91,7 +91,7 @@ def _box(*units: bytes) -> bytes:
     [
         (IN_ORDER, True, False),
         (X264 | {"g": "1"}, True, False),
-        (IN_ORDER | {"profile": "baseline"}, True, False),
+        (IN_ORDER | {"x264-params": "cabac=0:8x8dct=0:weightp=0"}, True, False),  # baseline
         (X264, False, False),
         (X264 | {"bf": "7"}, False, False),
         (X264 | {"x264-params": "colormatrix=bt709"}, False, True),
