@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -270,6 +271,26 @@ def test_a_sweep_is_given_as_one_folder(
     for target in re.findall(r'href="([^"#]+)"', page):
         assert (sweep / unquote(target)).exists(), target
     assert 'href="s%3D2%2Cseed%3D1/train.log"' in page
+
+
+def test_runs_of_one_name_are_told_apart(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sweep / "s=2,seed=0", sweep.parent / "other" / "s=2,seed=0")
+    single = sweep.parent / "single"
+    shutil.copytree(sweep / "s=2,seed=0", single)
+    (single / "profile").mkdir()
+    (single / "profile" / "metrics.csv").touch()  # within a run, no run
+    found = {path.relative_to(sweep.parent).as_posix() for path in find_runs(sweep.parent)}
+    assert found >= {"single", "other/s=2,seed=0", "sweep/s=2,seed=0"}
+    assert "single/profile" not in found
+    folders = [sweep, sweep.parent / "other", sweep / "s=2,seed=1"]
+    page = tmp_path / "page.html"
+    assert cli.main(["report", *map(str, folders), "--out", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for name in ("sweep/s=2,seed=0", "other/s=2,seed=0", "s=3,seed=0"):
+        assert re.search(rf"│ {name} +│", shown)
+    assert len(re.findall(r"│ s=2,seed=1 +│", shown)) == 1  # given twice
 
 
 def test_keys_that_follow_from_one_another_differ_once(sweep: Path) -> None:

@@ -14,6 +14,8 @@ evaluations of the runs' weights.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +40,27 @@ def run(args: argparse.Namespace) -> None:
     from vclr_lightning.stages.shared.run_report import result_of_runs
 
     out = args.out or args.runs[0] / "curves.html"
-    runs = [one for folder in args.runs for one in _runs(folder)]
+    found = [one for folder in args.runs for one in _runs(folder)]
+    runs = _told_apart(list({one.folder.resolve(): one for one in found}.values()))
     present(result_of_runs(runs, title=args.title, page=out), out.parent)
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Put the folders above before a name that several runs have, as jobs of two sweeps do."""
+    from dataclasses import replace
+
+    named, depth = list(runs), 1
+    while depth < max((len(run.folder.resolve().parts) for run in named), default=0):
+        times, depth = Counter(run.name for run in named), depth + 1
+        if max(times.values()) == 1:
+            break
+        named = [
+            replace(run, name="/".join(run.folder.resolve().parts[-depth:]))
+            if times[run.name] > 1
+            else run
+            for run in named
+        ]
+    return named
 
 
 def _runs(folder: Path) -> list[Run]:

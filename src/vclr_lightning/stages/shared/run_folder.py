@@ -57,7 +57,7 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return a run's folder, or those below a folder of runs, such as a sweep's.
+    """Return a run's folder, or those below a folder of runs, such as a sweep's or ``outputs``.
 
     A folder without any is returned as it is, for the error that reading it raises.
 
@@ -67,8 +67,10 @@ def find_runs(folder: Path) -> list[Path]:
     """
     if any((folder / name).is_file() for name in _FILES):
         return [folder]
-    below = sorted({path.parent for name in _FILES for path in folder.glob(f"*/{name}")})
-    below = below or sorted({path.parent for name in _FILES for path in folder.glob(f"*/*/{name}")})
+    below: list[Path] = []
+    for levels in ("*/", "*/*/", "*/*/*/"):
+        found = {path.parent for name in _FILES for path in folder.glob(f"{levels}{name}")}
+        below += sorted(one for one in found if not set(one.parents) & set(below))
     return below or [folder]
 
 
