@@ -50,6 +50,7 @@ class CollapseMonitor(FeatureCallback):
         alarm: least value of each measure (one of ``MEASURES``, the less the worse).
         patience: measurements in a row, in training, below the least value before the alarm.
         stop: stop training at an alarm; otherwise it is a warning, and ``collapse/alarm`` is 1.
+        name: in the logs instead of ``collapse``, where there are several monitors.
 
     Raises:
         UserError: an argument is out of range, or, from the start of training, there is no such
@@ -71,8 +72,9 @@ class CollapseMonitor(FeatureCallback):
         alarm: Mapping[str, float] | None = _ALARM,
         patience: int = 3,
         stop: bool = False,
+        name: str | None = None,
     ) -> None:
-        super().__init__(features=features, views=views)
+        super().__init__(features=features, views=views, name=name, usual="collapse")
         for name, value, least in (
             ("samples", samples, 2),
             ("every_n_steps", every_n_steps, 1),
@@ -123,7 +125,7 @@ class CollapseMonitor(FeatureCallback):
             }
             if views > 1:
                 found |= {"lidar": lidar(rows), "alignment": alignment(rows)}
-            values |= {self.named("collapse", name, key): float(v) for key, v in found.items()}
+            values |= {self.named(name, key): float(v) for key, v in found.items()}
         return values
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, **options: Any) -> None:
@@ -134,11 +136,11 @@ class CollapseMonitor(FeatureCallback):
             (name, values[name], least)
             for measure, least in self.alarm.items()
             for layer in self.source.names
-            if values.get(name := self.named("collapse", layer, measure), least) < least
+            if values.get(name := self.named(layer, measure), least) < least
         ]
         self._low = {name: self._low.get(name, 0) + 1 for name, *_ in low}
         alarms = [one for one in low if self._low[one[0]] >= self.patience]
-        log_equal(pl_module, values | {"collapse/alarm": float(bool(alarms))}, **options)
+        log_equal(pl_module, values | {f"{self.name}/alarm": float(bool(alarms))}, **options)
         for name, value, least in alarms:
             if self._low[name] == self.patience and trainer.is_global_zero:
                 logger.warning(

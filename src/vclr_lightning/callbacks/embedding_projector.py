@@ -42,6 +42,7 @@ class EmbeddingProjector(FeatureCallback):
         directory: folder of ``embedding-LAYER-EPOCH.png``; ``None``: ``embeddings`` in the
             trainer's ``default_root_dir``.
         labels: see :class:`~vclr_lightning.callbacks.online_probe.OnlineProbe`; ``False``: none.
+        name: of files and pictures instead of ``embedding``, where there are several projectors.
 
     Raises:
         UserError: an argument is out of range, or there is no such submodule.
@@ -61,8 +62,9 @@ class EmbeddingProjector(FeatureCallback):
         every_n_epochs: int = 5,
         directory: str | Path | None = None,
         labels: Labels | bool = None,
+        name: str | None = None,
     ) -> None:
-        super().__init__(features=features, views=views)
+        super().__init__(features=features, views=views, name=name, usual="embedding")
         if samples < 2 or every_n_epochs < 1:
             raise UserError(
                 f"samples={samples} and every_n_epochs={every_n_epochs} of the projector must be 2 "
@@ -105,11 +107,11 @@ class EmbeddingProjector(FeatureCallback):
         picture = picture_of_embedding(features, labels, title=f"{name}, epoch {epoch}")
         folder = self.directory or Path(trainer.default_root_dir) / "embeddings"
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / f"embedding-{name}-{epoch:04d}.png") as file:
+        with replacing(folder / f"{self.name}-{name}-{epoch:04d}.png") as file:
             file.write(picture)
         for sink in trainer.loggers:
             try:
-                _log(sink, f"embedding/{name}", picture, features, labels, trainer.global_step)
+                _log(sink, f"{self.name}/{name}", picture, features, labels, trainer.global_step)
             except Exception as error:  # whatever a service raises
                 what = type(sink).__name__
                 logger.warning("%s could not log the embedding: %s", what, error)

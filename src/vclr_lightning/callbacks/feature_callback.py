@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vclr_lightning.callbacks.feature_source import Features, FeatureSource, Views
 from vclr_lightning.callbacks.throughput import samples_in
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
 
 
@@ -21,14 +22,29 @@ class FeatureCallback(CheckedCallback):
     Args:
         features, views, tokens: see
             :class:`~vclr_lightning.callbacks.feature_source.FeatureSource`.
+        name: what the logged values' names begin with; ``None``: ``usual``. Of several callbacks of
+            a class, each needs another one.
+        usual: the name by default.
+
+    Raises:
+        UserError: from the start, another callback of the class has the same name.
     """
 
     def __init__(
-        self, *, features: Features | None = None, views: Views = "outside", tokens: bool = False
+        self,
+        *,
+        features: Features | None = None,
+        views: Views = "outside",
+        tokens: bool = False,
+        name: str | None = None,
+        usual: str = "features",
     ) -> None:
         super().__init__()
         self.source = FeatureSource(features, views=views, tokens=tokens)
-        self._key = f"{type(self).__name__}({', '.join(self.source.names)})"
+        self.name = name or usual
+        self._key = (
+            f"{type(self).__name__}({', '.join([*self.source.names, *filter(None, [name])])})"
+        )
         self._reading = False
 
     @property
@@ -48,6 +64,10 @@ class FeatureCallback(CheckedCallback):
     def reads(self, trainer: Trainer) -> bool:
         """Whether the features of the next training batch are wanted."""
         return True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        check_name(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.source.attach(pl_module)
@@ -80,15 +100,34 @@ class FeatureCallback(CheckedCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.source.detach()
 
-    def named(self, prefix: str, layer: str, measure: str) -> str:
+    def named(self, layer: str, measure: str) -> str:
         """Return the name of a value in the logs; the layer is left out where it is the only one.
 
         Example:
-            >>> FeatureCallback(features="net").named("probe/knn", "net", "val_top1")
+            >>> FeatureCallback(features="net", name="probe/knn").named("net", "val_top1")
             'probe/knn/val_top1'
         """
         several = len(self.source.names) > 1
-        return "/".join([prefix, *([layer] if several else []), measure])
+        return "/".join([self.name, *([layer] if several else []), measure])
+
+
+def check_name(trainer: Trainer, callback: Any) -> None:
+    """Refuse two callbacks of a class whose logged values have the same names.
+
+    Args:
+        trainer: with all callbacks.
+        callback: with an attribute ``name``.
+
+    Raises:
+        UserError: there is another one of its name.
+    """
+    kind, name = type(callback), callback.name
+    others: list[Any] = [one for one in trainer.callbacks if type(one) is kind]  # type: ignore[attr-defined]
+    if any(one.name == name for one in others if one is not callback):
+        raise UserError(
+            f"two {kind.__name__} log their values under {name}; give one of them another name "
+            "(name=)"
+        )
 
 
 def log_equal(pl_module: LightningModule, values: dict[str, Any], **options: Any) -> None:

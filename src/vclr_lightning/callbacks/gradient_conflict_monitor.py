@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vclr_lightning.callbacks.feature_callback import log_equal
+from vclr_lightning.callbacks.feature_callback import check_name, log_equal
 from vclr_lightning.core.distributed import average_in_place
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
@@ -46,6 +46,7 @@ class GradientConflict(CheckedCallback):
             returns them; ``None``: all weights that two losses or more depend on.
         weights: of the losses, by name, multiplied with their gradients; 1 where left out.
         every_n_steps: training batches between two measurements.
+        name: in the logs; of several callbacks, each needs another one.
 
     Raises:
         UserError: in the first measurement, there are no losses, or they have no gradient.
@@ -63,6 +64,7 @@ class GradientConflict(CheckedCallback):
         trunk: str | Callable[[LightningModule], Any] | None = None,
         weights: Mapping[str, float] | None = None,
         every_n_steps: int = 100,
+        name: str = "gradients",
     ) -> None:
         super().__init__()
         if every_n_steps < 1:
@@ -71,11 +73,13 @@ class GradientConflict(CheckedCallback):
         self.trunk = trunk
         self.weights = dict(weights or {})
         self.every_n_steps = every_n_steps
+        self.name = name
         self._found: dict[str, Tensor] | None = None  # while a batch is measured
         self._handles: list[Any] = []
         self._wrapped: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_name(trainer, self)
         losses = self.losses
         if losses is None:
             own = [name for name, _ in pl_module.named_modules() if fnmatch(name, "objectives.*")]
@@ -192,9 +196,9 @@ class GradientConflict(CheckedCallback):
         )
         average_in_place([rows])
         norms, cosines = gradient_conflict(rows / scale)
-        values = {f"gradients/norm/{name}": x for name, x in zip(losses, norms, strict=True)}
+        values = {f"{self.name}/norm/{name}": x for name, x in zip(losses, norms, strict=True)}
         for (i, one), (j, other) in combinations(enumerate(losses), 2):
-            values[f"gradients/cosine/{one}-{other}"] = cosines[i, j]
+            values[f"{self.name}/cosine/{one}-{other}"] = cosines[i, j]
         log_equal(pl_module, values, on_step=True, on_epoch=False)
 
     def _weights_of(self, pl_module: LightningModule) -> list[Tensor]:

@@ -51,6 +51,7 @@ class MomentumUpdate(CheckedCallback):
         copy: start followers as copies; otherwise as they are.
         buffers: also copy buffers, such as BatchNorm's statistics, after each update; by default
             a follower keeps its own.
+        name: in logs and checkpoints; of several callbacks, each needs another one.
 
     Raises:
         UserError: ``momentum`` is out of range; or, from the start of training, there is no such
@@ -71,14 +72,21 @@ class MomentumUpdate(CheckedCallback):
         optimizer: int = 0,
         copy: bool = True,
         buffers: bool = False,
+        name: str = "momentum",
     ) -> None:
         super().__init__()
         check_momentum(momentum, what="of the update")
         self.pairs, self.momentum, self.optimizer = pairs, momentum, optimizer
         self.copy, self.buffers = copy, buffers
         self.updates = 0
-        self._value = 0.0
+        self.name = name
+        self._value: float | None = None
         self._handle: Any = None
+
+    @property
+    def state_key(self) -> str:
+        kind = type(self).__name__
+        return kind if self.name == "momentum" else f"{kind}({self.name})"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the followers, before DDP and the optimizers see them."""
@@ -128,7 +136,8 @@ class MomentumUpdate(CheckedCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        log_equal(pl_module, {"momentum/value": self._value}, on_step=True, on_epoch=False)
+        values = {} if self._value is None else {f"{self.name}/value": self._value}
+        log_equal(pl_module, values, on_step=True, on_epoch=False)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

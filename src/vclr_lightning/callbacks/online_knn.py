@@ -91,7 +91,7 @@ class OnlineKNN(OnlineProbe):
             groups = {"query_groups": own[-_QUERIES:], "gallery_groups": own}
             voted = self._vote(bank[-_QUERIES:], bank, **groups).argmax(dim=1)
             hits = (voted == labels[-_QUERIES:]).float().mean()
-            values[self.named("probe/knn", name, "train_top1")] = hits
+            values[self.named(name, "train_top1")] = hits
         log_equal(pl_module, values)
         super().on_train_epoch_end(trainer, pl_module)
 

@@ -113,7 +113,7 @@ class OnlineLinearProbe(OnlineProbe):
         optimizer.step()
         for name, both in hits.items():
             values = zip(("loss", "train_top1"), (both / number).unbind(), strict=True)
-            named = {self.named(f"probe/{self.kind}", name, key): v for key, v in values}
+            named = {self.named(name, key): v for key, v in values}
             log_equal(pl_module, named, on_step=True, on_epoch=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -41,6 +41,7 @@ class OnlineProbe(FeatureCallback):
         forward: puts such a batch through the network: a function of module and batch; ``None``:
             ``module.encode`` of ``batch["frames"]`` ``(B, m, C, T, H, W)`` where there are both,
             else the module itself, of the batch's first tensor.
+        name: in the logs instead of ``probe/KIND``, where there are several probes of a kind.
 
     Raises:
         UserError: an argument is out of range; or, in training, there are no labels, or no such
@@ -60,8 +61,15 @@ class OnlineProbe(FeatureCallback):
         held_out: HeldOut = None,
         every_n_epochs: int = 1,
         forward: Callable[[LightningModule, Any], Any] | None = None,
+        name: str | None = None,
     ) -> None:
-        super().__init__(features=features, views=views, tokens=tokens)
+        super().__init__(
+            features=features,
+            views=views,
+            tokens=tokens,
+            name=name,
+            usual=f"probe/{self.kind}",
+        )
         if every_n_epochs < 1:
             raise UserError(f"every_n_epochs={every_n_epochs} of a probe must be 1 or more")
         self.labels = labels
@@ -193,7 +201,7 @@ class OnlineProbe(FeatureCallback):
         for name in self.source.names:
             hits, number = map(sum, zip(*(one.get(name, (0, 0)) for one in ranks), strict=True))
             if number:
-                found[self.named(f"probe/{self.kind}", name, "val_top1")] = hits / number
+                found[self.named(name, "val_top1")] = hits / number
         return found
 
 

@@ -111,10 +111,10 @@ class TimeProbe(OnlineProbe):
         for change in TIME_CHANGES:
             if change != "normal":
                 likeness = cosine_similarity(rows[change], normal, dim=1).mean()
-                found[self.named("probe/time", change, "similarity")] = float(likeness)
+                found[self.named(change, "similarity")] = float(likeness)
             if len(torch.unique(groups[known])) > 1:
                 top1 = knn_accuracy(rows[change][known], normal[known], k=self.k, **facts)
-                found[self.named("probe/time", change, "val_top1")] = top1
+                found[self.named(change, "val_top1")] = top1
         return found
 
     def _encoded(self, change: Any, module: LightningModule, batch: Any) -> list[Tensor]:

@@ -21,6 +21,7 @@ from vclr_lightning.callbacks import (
     CollapseMonitor,
     EmbeddingProjector,
     GradientConflict,
+    MomentumUpdate,
     OnlineAttentiveProbe,
     OnlineKNN,
     OnlineLinearProbe,
@@ -28,6 +29,7 @@ from vclr_lightning.callbacks import (
     RunProgress,
 )
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.lightning import Callback
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*")
 
@@ -85,7 +87,7 @@ def test_gradients_of_what_is_computed_again(reentrant: bool) -> None:
 
     trunk = "encoder"
     conflict = GradientConflict(losses="losses", trunk=trunk, every_n_steps=2)
-    conflict_outside = GradientConflict(losses=two, every_n_steps=2)
+    conflict_outside = GradientConflict(losses=two, every_n_steps=2, name="outside")
     if reentrant:
         with pytest.raises(UserError, match="the losses a, b share no weights"):
             trained(conflict)
@@ -227,3 +229,57 @@ def test_a_trial_replaces_no_checkpoint(tmp_path: Path) -> None:
     trainer = make_trainer(saving, enable_checkpointing=True, fast_dev_run=3)
     trainer.fit(Classifier(), make_loader("plain", "classifier"))
     assert list(tmp_path.iterdir()) == []
+
+
+TWO: dict[str, Callable[..., Any]] = {
+    "collapse": lambda layer, **name: CollapseMonitor(features=layer, **name),
+    "probe/knn": lambda layer, **name: OnlineKNN(features=layer, **name),
+    "gradients": lambda layer, **name: GradientConflict(
+        losses=squares, trunk=layer, every_n_steps=1, **name
+    ),
+}
+
+
+def squares(module: Any, batch: Any) -> dict[str, Tensor]:
+    features = module.encoder[0](batch["image"])
+    return {"one": features.square().mean(), "other": features.mean()}
+
+
+@pytest.mark.parametrize("usual", TWO)
+def test_two_of_a_kind_have_names_of_their_own(usual: str) -> None:
+    def values(*callbacks: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        trainer = make_trainer(*callbacks)
+        trainer.fit(Classifier(), make_loader("sequential", "classifier"))
+        return {k: v for k, v in trainer.callback_metrics.items() if k.startswith((usual, "own"))}
+
+    layers = ["encoder", "encoder.0"]
+    first, second = (values(TWO[usual](layer)) for layer in layers)
+    second = {name.replace(usual, "own"): value for name, value in second.items()}
+    both = values(TWO[usual](layers[0]), TWO[usual](layers[1], name="own"))
+    assert first
+    assert both == first | second
+    with pytest.raises(UserError, match=f"under {usual}; give one of them another name"):
+        values(*(TWO[usual](layer) for layer in layers))
+
+
+def test_two_followers() -> None:
+    module = Classifier()
+    for name in ("encoder", "head"):
+        setattr(module, f"slow_{name}", copy.deepcopy(getattr(module, name)))
+    moved = [
+        MomentumUpdate(pairs={name: f"slow_{name}"}, momentum=m, name=name)
+        for name, m in (("encoder", 0.5), ("head", 0.25))
+    ]
+    trainer = make_trainer(*moved, accumulate_grad_batches=5)
+
+    class Before(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+            if not trainer.global_step:
+                assert "encoder/value" not in trainer.callback_metrics
+
+    trainer.callbacks.append(Before())
+    trainer.fit(module, make_loader("plain", "classifier"))
+    assert [one.updates for one in moved] == [2, 2]
+    assert trainer.callback_metrics["encoder/value"] == 0.5
+    assert trainer.callback_metrics["head/value"] == 0.25
