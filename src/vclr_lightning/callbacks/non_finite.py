@@ -112,7 +112,9 @@ class NonFiniteGuard(CheckedCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._check(trainer)
-        norms = torch._foreach_norm([p.detach() for p in pl_module.parameters()])
+        # Those that are trained: what is fixed may be -inf (masks) or integers.
+        trained = [p.detach() for p in pl_module.parameters() if p.requires_grad]
+        norms = torch._foreach_norm(trained) if trained else []
         finite = not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
         if max_over_ranks(not finite):
             raise NonFiniteLossError(

@@ -58,7 +58,7 @@ class Throughput(CheckedCallback):
         self._finished = finished
         self._samples += samples_in(batch) * trainer.world_size
         if trainer._logger_connector.should_update_logs:
-            rates = [float(o.param_groups[0]["lr"]) for o in trainer.optimizers]
+            rates = [float(o.param_groups[0]["lr"]) for o in trainer.optimizers if o.param_groups]
             names = ["train/lr", *(f"train/lr_{i + 2}" for i in range(len(rates) - 1))]
             _log(trainer, dict(zip(names, rates, strict=False)))
 
