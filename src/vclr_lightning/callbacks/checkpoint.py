@@ -8,7 +8,7 @@ from typing import Any
 
 from vclr_lightning.callbacks.checkpoint_io import CheckpointFiles
 from vclr_lightning.callbacks.continuation import Continuation
-from vclr_lightning.callbacks.restoring import undo_fetch
+from vclr_lightning.callbacks.restoring import tell_never_logged, undo_fetch
 from vclr_lightning.core.distributed import failing_together, gather_objects
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Checkpoint, LightningModule, Trainer, check_trainer
@@ -164,6 +164,7 @@ class ResumableCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, "end", wait=True)
+        tell_never_logged(trainer, self.monitor, self.best_score)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

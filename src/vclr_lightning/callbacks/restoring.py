@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def tell_never_logged(trainer: Trainer, monitor: str | None, best: float | None) -> None:
+    """Say at the end of a training that there is no best checkpoint, and why."""
+    if monitor is not None and best is None and trainer.is_global_zero:
+        logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        logger.warning(
+            "there is no best checkpoint: no epoch ended with a value of monitor=%s; logged was %s",
+            *(monitor, logged),
+        )
 
 
 def undo_fetch(progress: dict[str, Any]) -> None:
