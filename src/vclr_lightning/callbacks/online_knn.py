@@ -58,6 +58,11 @@ class OnlineKNN(OnlineProbe):
         self._epoch = -1  # of the bank
         self._searched: dict[str, Tensor] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":  # another training, which may be of another module
+            self._epoch = -1
+
     def on_features(
         self,
         trainer: Trainer,

@@ -26,7 +26,8 @@ class QueueMonitor(CheckedCallback):
     ``queue/NAME/similarity``, the mean cosine of two keys (He et al., "Momentum contrast for
     unsupervised visual representation learning", 2020, Section 3.2, wants the queue consistent, not
     uniform: near 1 it has collapsed), and ``queue/NAME/rankme`` of up to 1024 keys. ``fill``: the
-    share of rows that hold keys; of another project's buffer, that changed since the start. Of a
+    share of rows that hold keys; of another project's buffer, that have changed in training (which
+    is part of checkpoints). Of a
     :class:`~vclr_lightning.core.queue.KeyQueue`, which knows when each key was added and of which
     video, also ``age``, the mean in optimizer steps, and ``stale``, the share of keys whose video
     has a newer key. Nothing is drawn and nothing changes.
@@ -67,6 +68,8 @@ class QueueMonitor(CheckedCallback):
         self.queues: Mapping[str, Queue] | None = queues
         self.dim, self.every_n_steps = dim, every_n_steps
         self._first: dict[str, Tensor] = {}
+        self._changed: dict[str, Tensor] = {}  # rows, before this session
+        self._key = f"{type(self).__name__}({', '.join(self.queues or ())})"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = {
@@ -74,6 +77,20 @@ class QueueMonitor(CheckedCallback):
             for name, queue in self._queues(pl_module).items()
             if isinstance(queue, Tensor)
         }
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._first:
+            queues = self._queues(pl_module)
+            checkpoint[self._key] = {
+                name: self._changed_rows(name, queues[name]).cpu() for name in self._first
+            }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._changed = dict(checkpoint.get(self._key, {}))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -96,11 +113,16 @@ class QueueMonitor(CheckedCallback):
                 "stale": stale_share(queue.ids, queue.inserted_at),
             }
         else:
-            changed = (queue != self._first[name]).any(dim=1)
+            changed = self._changed_rows(name, queue)
             keys, found = queue[changed], {"fill": changed.float().mean()}
         if len(keys) > 1:
             found |= {"similarity": mean_similarity(keys), "rankme": rankme(keys[-_RANKED:])}
         return found
+
+    def _changed_rows(self, name: str, queue: Any) -> Tensor:
+        changed: Tensor = (queue != self._first[name]).any(dim=1)
+        before = self._changed.get(name)
+        return changed if before is None else changed | before.to(changed.device)
 
     def _queues(self, module: LightningModule) -> dict[str, KeyQueue | Tensor]:
         if self.queues is None:

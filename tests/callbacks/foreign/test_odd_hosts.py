@@ -22,14 +22,18 @@ from vclr_lightning.callbacks import (
     EmbeddingProjector,
     GradientConflict,
     MomentumUpdate,
+    NonFiniteGuard,
     OnlineAttentiveProbe,
     OnlineKNN,
     OnlineLinearProbe,
+    QueueMonitor,
     ResumableCheckpoint,
     RunProgress,
+    Throughput,
 )
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Callback
+from vclr_lightning.loggers.csv import CSVLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*")
 
@@ -283,3 +287,81 @@ def test_two_followers() -> None:
     assert [one.updates for one in moved] == [2, 2]
     assert trainer.callback_metrics["encoder/value"] == 0.5
     assert trainer.callback_metrics["head/value"] == 0.25
+
+
+class Queued(Classifier):
+    """Fills a queue of 64 keys, four at a time, and then once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.ones(8, 64))
+        self.register_buffer("place", torch.zeros((), dtype=torch.long))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features = self.encoder(batch["image"])
+        rows = (self.place + torch.arange(len(features))) % 64
+        self.queue[:, rows] = features.detach().T
+        self.place += len(features)
+        return super().training_step(batch, batch_idx)
+
+
+def test_fill_of_a_queue_continues(tmp_path: Path) -> None:
+    loader = make_loader("sequential", "classifier")
+    options = {"queues": "queue", "dim": 1, "every_n_steps": 1}
+    first = make_trainer(QueueMonitor(**options), max_epochs=1)
+    first.fit(Queued(), loader)
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    then = make_trainer(QueueMonitor(**options), max_epochs=2)
+    then.fit(Queued(), loader, ckpt_path=str(tmp_path / "one.ckpt"))
+    assert first.callback_metrics["queue/queue/fill"] == 20 / 64
+    assert then.callback_metrics["queue/queue/fill"] == 40 / 64
+
+
+def test_a_monitor_that_was_never_logged_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for monitor, said in (("val/accuracy", True), ("train/loss", False)):
+        caplog.clear()
+        saving = ResumableCheckpoint(directory=tmp_path, monitor=monitor)
+        trainer = make_trainer(saving, enable_checkpointing=True, max_epochs=1)
+        trainer.fit(Classifier(), make_loader("plain", "classifier"))
+        assert ("monitor=val/accuracy; logged was train/loss" in caplog.text) == said
+        assert ("no best checkpoint" in caplog.text) == said
+
+
+def test_a_bank_of_another_training_is_forgotten() -> None:
+    probe = OnlineKNN()
+    for _ in range(2):
+        make_trainer(probe, max_epochs=1).fit(Classifier(), make_loader("plain", "classifier"))
+        assert len(probe.recent.own()["encoder"]) == 20
+
+
+class Fixed(Classifier):
+    """Has parameters that are not trained: a mask, and integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
+        self.code = nn.Parameter(torch.arange(3), requires_grad=False)
+
+
+def test_the_guard_looks_at_weights_that_are_trained(tmp_path: Path) -> None:
+    module = Fixed()
+    trainer = make_trainer(NonFiniteGuard(directory=tmp_path), max_epochs=1)
+    trainer.fit(module, make_loader("plain", "classifier"))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    with torch.no_grad():
+        module.head.bias[0] = torch.nan
+    with pytest.raises(UserError, match="weights are not finite"):
+        trainer.save_checkpoint(tmp_path / "two.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`, this fit will run with no optimizer.*")
+def test_speed_without_an_optimizer(tmp_path: Path) -> None:
+    class Evaluating(Classifier):
+        def configure_optimizers(self) -> None:
+            return None
+
+    trainer = make_trainer(Throughput(), logger=CSVLogger(directory=tmp_path), max_epochs=1)
+    trainer.fit(Evaluating(), make_loader("plain", "classifier"))
+    assert "perf/samples_per_s" in (tmp_path / "metrics.csv").read_text()
