@@ -21,6 +21,7 @@ def find_labels(batch: Any, labels: Labels) -> Tensor | None:
         labels: as of :class:`~vclr_lightning.callbacks.online_probe.OnlineProbe`.
 
     Example:
+        >>> import torch
         >>> find_labels([torch.zeros(2, 3), torch.tensor([4, 5])], None)
         tensor([4, 5])
     """

@@ -43,7 +43,7 @@ class Module(LightningModule):
 def main():
     if what == "SIGTERM" and os.environ.get("LOCAL_RANK") == str(who):
         os.killpg(0, signal.SIGTERM)  # the other rank waits for this one to join
-    trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=4)
+    trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=12)
     print("process", os.getpid(), file=sys.stderr, flush=True)
     try:
         trainer.fit(Module())

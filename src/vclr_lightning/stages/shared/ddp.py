@@ -32,6 +32,7 @@ set_timeout: Callable[[timedelta], None] = getattr(
 )
 
 _POLL = 1.0  # seconds
+_ENDING = 5.0  # seconds from when the connections of a process close until it has ended, at most
 _START = 600.0  # seconds for all ranks to start, at least
 _PATIENCE = 15.0  # seconds for this rank to notice that another one is gone
 _CONTINUES = "the same command continues from the last checkpoint"
@@ -167,7 +168,7 @@ def lost_rank(error: BaseException) -> str | None:
     of_gloo = any(words in str(error) for words in ("/gloo/", "timeout caused pair closure"))
     if not of_gloo and not isinstance(error, torch.distributed.DistError):
         return None
-    deadline = time.monotonic() + 3 * _POLL  # a connection is closed before its process ends
+    deadline = time.monotonic() + _ENDING
     while _monitors and time.monotonic() < deadline:
         for monitor in _monitors:
             if reason := monitor.reason or monitor.check():

@@ -12,6 +12,7 @@ import numpy as np
 from vclr_lightning.core.screen import track
 from vclr_lightning.data.loading.clip_reading import read_drawn
 from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.readers import probe
 from vclr_lightning.data.transforms import EvalTransform
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class VideoFiles:
         return -1
 
     def num_frames(self, i: int) -> int | None:
-        return None
+        found = probe(self.files[i])
+        return found.num_frames if found.exact else None
 
     def window(self, i: int) -> tuple[float, float] | None:
         return None
