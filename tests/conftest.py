@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -41,6 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     # Last of all: multiprocessing removes a folder of its own in it at -100.
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-200)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Undo what a test leaves in the environment, as Lightning's launchers do (MASTER_PORT)."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

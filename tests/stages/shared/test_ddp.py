@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,11 +81,11 @@ def test_a_lost_rank_ends_all(tmp_path: Path) -> None:
         )
         for what, who in CASES
     }
+    ended = {case: (run.communicate(timeout=300)[1], run.returncode) for case, run in runs.items()}
     ranks: list[int] = []
-    for case, run in runs.items():
-        _, said = run.communicate(timeout=300)
+    for case, (said, returncode) in ended.items():
         status, sentence = CASES[case]
-        assert run.returncode == status, said
+        assert returncode == status, said
         ranks += [int(line.split()[1]) for line in said.splitlines() if line.startswith("process")]
         for number in ranks:
             said = said.replace(str(number), "N")
@@ -97,6 +98,25 @@ def test_a_lost_rank_ends_all(tmp_path: Path) -> None:
     ):
         time.sleep(0.1)
     assert left == []
+
+
+def test_a_port_in_use_is_no_lost_rank(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", script, "none", "-1"],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "MASTER_PORT": port},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert run.returncode == 2
+    assert f"port {port}, at which the ranks were to meet, is in use" in run.stderr
+    assert "lost" not in run.stderr
 
 
 @pytest.mark.parametrize(

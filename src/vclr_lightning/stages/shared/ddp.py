@@ -159,7 +159,7 @@ class RankMonitor(threading.Thread):
 
 
 def lost_rank(error: BaseException) -> str | None:
-    """Return which rank is lost, where that made a collective fail; otherwise ``None``.
+    """Return why the ranks lost each other, where that is what ``error`` tells; or ``None``.
 
     Example:
         >>> lost_rank(ValueError("a fault")) is None
@@ -168,6 +168,11 @@ def lost_rank(error: BaseException) -> str | None:
     of_gloo = any(words in str(error) for words in ("/gloo/", "timeout caused pair closure"))
     if not of_gloo and not isinstance(error, torch.distributed.DistError):
         return None
+    if "EADDRINUSE" in str(error):
+        return (
+            f"port {os.environ.get('MASTER_PORT')}, at which the ranks were to meet, is in use by "
+            "another process; give the command again, or set MASTER_PORT to a free port"
+        )
     deadline = time.monotonic() + _ENDING
     while _monitors and time.monotonic() < deadline:
         for monitor in _monitors:
