@@ -137,6 +137,8 @@ def test_parts_and_bytes_of_another_module() -> None:
     assert min(seconds[name] for name in ("forward", "backward", "optimizer")) > 0
     assert timer.saved == 2 * 4 * 8 * 4  # the input and the output, not the weight
     assert timer.checkpoint == 2 * 8 * 8 * 4  # weight and momentum
+    # 2 for each multiply-add of the layer and of the gradient of its weight; the input needs none.
+    assert timer.flops == 2 * (2 * 4 * 8 * 8)
 
 
 @given(st.integers(1, 300), st.integers(0, 1000), st.integers(1, 1000))

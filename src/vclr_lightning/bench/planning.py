@@ -89,6 +89,7 @@ def plan(
         measured=cost.videos,
         step=cost.seconds,
         parts=timer.seconds(),
+        flops=timer.flops / cost.videos,
         sample=sample.wall,
         needed=setup.workers,
         workers=workers,

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_SUSTAINED = 1e14  # operations a second, to give an idea
+
+
 @dataclass(frozen=True, kw_only=True)
 class Length:
     """How long a run is, and over how many processes.
@@ -78,6 +81,7 @@ class Plan:
         measured: videos of the measured batch; fewer where it would have taken too long.
         step: seconds of a step on the measured batch, with the data in memory.
         parts: seconds of each of its parts, by :data:`~vclr_lightning.bench.step_parts.STEP_PARTS`.
+        flops: floating-point operations for each video of a step, forward and backward.
         sample: seconds in which a worker makes a sample.
         needed: workers that keep the device busy.
         workers: that the run has.
@@ -99,6 +103,7 @@ class Plan:
     measured: int
     step: float
     parts: Mapping[str, float]
+    flops: float
     sample: float
     needed: int
     workers: int
@@ -165,6 +170,10 @@ class Plan:
                 continue
             share = f"{_ms(seconds):>7} ms  {seconds / whole:4.0%}"
             yield f"  {STEP_PARTS.get(name, name)}", share
+        if self.flops:
+            run = self.flops * self.steps * length.batch
+            yield "arithmetic", f"{_operations(self.flops)} a video, {_operations(run)} the run:"
+            yield "", f"{time_text(run / _SUSTAINED)} for a device that sustains 100 TFLOP/s"
         yield "a sample", f"{_ms(self.sample)} ms of a worker"
         yield (
             "workers",
@@ -194,6 +203,18 @@ class Plan:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.3g}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+def _operations(number: float) -> str:
+    """Return a number of floating-point operations for a reader.
+
+    Example:
+        >>> _operations(1.234e12), _operations(5e20)
+        ('1.23 TFLOP', '500 EFLOP')
+    """
+    units = (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")
+    size, unit = next((one for one in units if number >= one[0]), units[-1])
+    return f"{number / size:.3g} {unit}FLOP"
 
 
 def time_text(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.step import OneBatch, TrainingCost, batch_of, training_cost
@@ -32,15 +33,18 @@ class StepParts(Callback):
 
     Attributes:
         saved: bytes that the first batch keeps for the backward pass.
+        flops: floating-point operations of the first batch's convolutions, matrix products and
+            attention, forward and backward; a multiply-add counts 2.
         checkpoint: bytes of the module's and the optimizers' state.
     """
 
     def __init__(self) -> None:
-        self.saved = self.checkpoint = 0
+        self.saved = self.checkpoint = self.flops = 0
         self._spent: dict[str, float] = defaultdict(float)
         self._batches = self._last = 0.0
         self._device = torch.device("cpu")
-        self._counting = ExitStack()
+        self._forward, self._batch = ExitStack(), ExitStack()
+        self._operations = FlopCounterMode(display=False)
         self._finished = False  # this batch's step
 
     def seconds(self) -> dict[str, float]:
@@ -56,11 +60,12 @@ class StepParts(Callback):
     ) -> None:
         if self._batches == 0:
             known = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}
-            self._counting.enter_context(_counted_saves(known, self._saved))
+            self._batch.enter_context(self._operations)
+            self._forward.enter_context(_counted_saves(known, self._saved))
         self._mark("between")
 
     def on_before_backward(self, *_unused: Any) -> None:
-        self._counting.close()
+        self._forward.close()
         self._mark("forward")
 
     def on_after_backward(self, *_unused: Any) -> None:
@@ -81,10 +86,17 @@ class StepParts(Callback):
         return timed
 
     def on_train_batch_end(self, *_unused: Any) -> None:
+        if self._batches == 0:
+            self._batch.close()
+            self.flops = self._operations.get_total_flops()
         # A module without such work, or a batch of several that make a step.
         self._mark("rest" if self._finished else "optimizer")
         self._finished = False
         self._batches += 1
+
+    def on_exception(self, *_unused: Any) -> None:
+        self._forward.close()
+        self._batch.close()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         states = [one.state_dict() for one in trainer.optimizers]
