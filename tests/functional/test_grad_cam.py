@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -83,14 +85,17 @@ def test_enlarging_keeps_constants_and_corners() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "name"),
+    ("build", "name"),
     [
-        (TinyBackbone(width=4, stages=1), "blocks"),
-        (TorchvisionResNet(name="resnet18"), "layer4"),
-        (TorchvisionVideo(name="s3d"), "features"),
+        (lambda: TinyBackbone(width=4, stages=1), "blocks"),
+        (lambda: TorchvisionResNet(name="resnet18"), "layer4"),
+        (lambda: TorchvisionVideo(name="s3d"), "features"),
     ],
 )
-def test_the_default_layer_gives_the_map_that_is_pooled(network: nn.Module, name: str) -> None:
+def test_the_default_layer_gives_the_map_that_is_pooled(
+    build: Callable[[], nn.Module], name: str
+) -> None:
+    network = build()
     assert default_layer(network) == name
     clips = torch.randn(1, 3, *((16,) if network.clip_dims == 3 else ()), 32, 32)
     network.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,19 @@ from vclr_lightning.models.trusted_networks import build_backbone
 
 
 @pytest.mark.parametrize(
-    ("backbone", "shape", "features"),
+    ("build", "shape", "features"),
     [
-        (TorchvisionResNet(name="resnet18"), (2, 3, 64, 64), 512),
-        (TorchvisionResNet(name="resnet50", zero_init_residual=True), (2, 3, 64, 64), 2048),
-        (TorchvisionResNet(name="resnet18", small_stem=True), (2, 3, 32, 32), 512),
-        (TorchvisionVideo(name="r3d_18"), (2, 3, 4, 32, 32), 512),
-        (TorchvisionVideo(name="s3d"), (2, 3, 16, 64, 64), 1024),
-        (TinyBackbone(width=8), (2, 3, 40, 64), 64),
-        (TinyBackbone(width=12, stages=2, norm="group"), (2, 3, 33, 33), 48),
+        (lambda: TorchvisionResNet(name="resnet18"), (2, 3, 64, 64), 512),
+        (lambda: TorchvisionResNet(name="resnet50", zero_init_residual=True), (2, 3, 64, 64), 2048),
+        (lambda: TorchvisionResNet(name="resnet18", small_stem=True), (2, 3, 32, 32), 512),
+        (lambda: TorchvisionVideo(name="r3d_18"), (2, 3, 4, 32, 32), 512),
+        (lambda: TorchvisionVideo(name="s3d"), (2, 3, 16, 64, 64), 1024),
+        (lambda: TinyBackbone(width=8), (2, 3, 40, 64), 64),
+        (lambda: TinyBackbone(width=12, stages=2, norm="group"), (2, 3, 33, 33), 48),
     ],
 )
-def test_contract(backbone: Backbone, shape: tuple[int, ...], features: int) -> None:
-    backbone.eval()
+def test_contract(build: Callable[[], Backbone], shape: tuple[int, ...], features: int) -> None:
+    backbone = build().eval()
     x = torch.rand(shape)
     with torch.no_grad():
         maps, pooled = backbone.forward_map(x), backbone(x)
@@ -132,14 +133,15 @@ def test_tiny_trains(norm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone",
+    "build",
     [
-        TinyBackbone(width=8, stages=2, norm="group"),
-        TorchvisionResNet(name="resnet18", small_stem=True),
-        TorchvisionVideo(name="mc3_18"),
+        lambda: TinyBackbone(width=8, stages=2, norm="group"),
+        lambda: TorchvisionResNet(name="resnet18", small_stem=True),
+        lambda: TorchvisionVideo(name="mc3_18"),
     ],
 )
-def test_spec_builds_the_same_network(backbone: Backbone) -> None:
+def test_spec_builds_the_same_network(build: Callable[[], Backbone]) -> None:
+    backbone = build()
     again = build_backbone(backbone.spec)
     assert again is not None
     shapes = {n: t.shape for n, t in backbone.state_dict().items()}

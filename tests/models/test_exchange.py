@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,23 +235,35 @@ def test_torchvision_and_timm_compute_the_same_or_nothing_is_written(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("network", "names", "said"),
+    ("build", "names", "said"),
     [
-        (TorchvisionVideo(name="r3d_18", bn_eps=0.01), "torchvision", "computes other features"),
-        (TorchvisionResNet(name="resnet18", small_stem=True), "torchvision", "has other weights"),
-        (TorchvisionVideo(name="r3d_18"), "timm", "timm has no network r3d_18"),
-        (TinyBackbone(width=8), "torchvision", "torchvision has no network"),
-        (TSMResNet(name="resnet18"), "timm", "timm has no network .*TSMResNet"),
-        (TSMResNet(name="resnet18"), "moco", "does not take what this network takes"),
-        (TSMResNet(name="resnet18", divisions=4), "mmaction", "by 8 divisions, not 4"),
-        (TSMResNet(name="resnet18", every=2), "mmaction", "every block .* a shift before one of 2"),
-        (TinyBackbone(width=8), "moco", "MoCo v2 has no names for TinyBackbone"),
+        (
+            lambda: TorchvisionVideo(name="r3d_18", bn_eps=0.01),
+            "torchvision",
+            "computes other features",
+        ),
+        (
+            lambda: TorchvisionResNet(name="resnet18", small_stem=True),
+            "torchvision",
+            "has other weights",
+        ),
+        (lambda: TorchvisionVideo(name="r3d_18"), "timm", "timm has no network r3d_18"),
+        (lambda: TinyBackbone(width=8), "torchvision", "torchvision has no network"),
+        (lambda: TSMResNet(name="resnet18"), "timm", "timm has no network .*TSMResNet"),
+        (lambda: TSMResNet(name="resnet18"), "moco", "does not take what this network takes"),
+        (lambda: TSMResNet(name="resnet18", divisions=4), "mmaction", "by 8 divisions, not 4"),
+        (
+            lambda: TSMResNet(name="resnet18", every=2),
+            "mmaction",
+            "every block .* a shift before one of 2",
+        ),
+        (lambda: TinyBackbone(width=8), "moco", "MoCo v2 has no names for TinyBackbone"),
     ],
 )
 def test_what_computes_something_else_there_is_refused(
-    network: nn.Module, names: str, said: str, tmp_path: Path
+    build: Callable[[], nn.Module], names: str, said: str, tmp_path: Path
 ) -> None:
-    file = export_backbone(network, tmp_path / "b.safetensors")
+    file = export_backbone(build(), tmp_path / "b.safetensors")
     with pytest.raises(UserError, match=said):
         convert_checkpoint(file, tmp_path / "other.pth", names=names)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.safetensors"]

@@ -36,17 +36,17 @@ def tsm(net: Any, x: Tensor) -> tuple[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("network", "by_hand"),
+    ("build", "by_hand"),
     [
-        (TorchvisionSwin(stochastic_depth=0), swin),
-        (TorchvisionMViT(stochastic_depth=0), mvit),
-        (TSMResNet(name="resnet18"), tsm),
+        (lambda: TorchvisionSwin(stochastic_depth=0), swin),
+        (lambda: TorchvisionMViT(stochastic_depth=0), mvit),
+        (lambda: TSMResNet(name="resnet18"), tsm),
     ],
     ids=["swin", "mvit", "tsm"],
 )
-def test_maps_of_layers_have_channels_second(network: Any, by_hand: Any) -> None:
+def test_maps_of_layers_have_channels_second(build: Any, by_hand: Any) -> None:
     torch.manual_seed(0)
-    network.eval()
+    network = build().eval()
     clips = torch.randint(256, (2, 1, 3, 4, 40, 40), dtype=torch.uint8)
     pixels = pixels_of(network)
     with torch.no_grad():
