@@ -177,6 +177,25 @@ def test_python_of_the_page_runs(features: FeatureExtractor) -> None:
     assert {name: measured[name] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("center", ["gallery", "each"])
+def test_centred_before_the_search(features: FeatureExtractor, tmp_path: Path, center: str) -> None:
+    returned = retrieval(features=features, directory=tmp_path, center=center, pictures=0)  # type: ignore[arg-type]
+    train, test = features("train"), features("val")
+    gallery, queries = (np.asarray(store.mean, dtype=np.longdouble) for store in (train, test))
+    shift = queries if center == "each" else gallery
+    queries = queries - shift.sum(axis=0) / len(shift)
+    gallery = gallery - gallery.sum(axis=0) / len(gallery)
+    labels = train.label.tolist()
+    for k in (1, 5):
+        hits = 0
+        for query, label in zip(queries, test.label.tolist(), strict=True):
+            cosines = [query @ row / np.sqrt((query @ query) * (row @ row)) for row in gallery]
+            nearest = sorted(range(len(gallery)), key=lambda i: -cosines[i])[:k]
+            hits += label in [labels[i] for i in nearest]
+        assert returned[f"r{k}"] == hits / len(test)
+    assert any("subtracted" in note or "centred" in note for note in returned.notes)
+
+
 def test_faiss_finds_the_same(features: FeatureExtractor, tmp_path: Path) -> None:
     pytest.importorskip("faiss", reason="the optional faiss-cpu is not installed")
     exact, faiss = (
@@ -235,6 +254,7 @@ def test_bad_videos_are_left_out_counted_and_listed(
         ({"backend": "faiss", "leave_group_out": True}, "backend=exact"),
         ({"pictures": -1}, "pictures=-1"),
         ({"device": "nowhere"}, "device=nowhere"),
+        ({"center": "median"}, "center='median'"),
         ({"device": "cpu", "backend": "faiss"}, "device=cpu is for backend=exact"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.retrieval_result import Retrieval
+from vclr_lightning.functional.embedding import Center, centred
 from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
 from vclr_lightning.functional.nearest_neighbours import cosine_neighbours, exact_similarities
 from vclr_lightning.functional.retrieval import KS, chance_recall, largest
@@ -32,6 +33,7 @@ def search(
     ks: Sequence[int] = KS,
     backend: str = "exact",
     leave_group_out: bool = False,
+    center: Center = "none",
     listed: int = 0,
     show: bool = False,
     **options: Any,
@@ -46,6 +48,7 @@ def search(
         backend: ``"exact"``, or ``"faiss"``, which needs that package and finds the same.
         leave_group_out: exclude videos of the query's own group, for queries that are also the
             gallery.
+        center: see :func:`~vclr_lightning.functional.embedding.centred`.
         listed: number of nearest whose similarity is computed in double precision, so that it is
             bit-equal with every backend.
         show: show a progress bar.
@@ -72,6 +75,7 @@ def search(
             f"the training videos have {gallery.shape[1]} features each and the test videos "
             f"{queries.shape[1]}; extract both with the same weights and layer"
         )
+    queries, gallery = centred(queries, gallery, center=center)
     groups: dict[str, Tensor] = {}
     if leave_group_out:
         groups = {"query_groups": query_group, "gallery_groups": gallery_group}

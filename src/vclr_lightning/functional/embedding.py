@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.precision import full, without_autocast
 
 Averaging = Literal["logits", "probabilities"]
+Center = Literal["none", "gallery", "each"]
 
 _ROWS = 8192  # in double precision at a time
 
@@ -109,7 +110,7 @@ def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         tensor([[2.]])
     """
     parts = torch.split(train, _ROWS)
-    mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(train)
+    mean = _mean(train)
     squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
     deviation = (torch.stack(squares).sum(dim=0) / len(train)).sqrt()
     # Rounding leaves a constant feature a tiny deviation, by which it must not be divided.
@@ -122,6 +123,47 @@ def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         return found
 
     return scaled(train), scaled(test)
+
+
+def centred(queries: Tensor, gallery: Tensor, *, center: Center) -> tuple[Tensor, Tensor]:
+    """Subtract a mean from the features of a retrieval, before cosines are compared.
+
+    Args:
+        queries, gallery: features.
+        center: ``"none"``; ``"gallery"``: the gallery's mean from both sets; ``"each"``: from each
+            set its own mean, as CoCLR (Han et al. 2020) does.
+
+    Computed in double precision, some rows at a time; returned in the dtype of each.
+
+    Shape: - queries: ``(Q, F)``; gallery: ``(G, F)``
+
+    Raises:
+        UserError: there is no such way.
+
+    Example:
+        >>> queries, gallery = torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0], [8.0]])
+        >>> [x[:, 0].tolist() for x in centred(queries, gallery, center="each")]
+        [[-1.0, 1.0], [-2.0, 2.0]]
+        >>> [x[:, 0].tolist() for x in centred(queries, gallery, center="gallery")]
+        [[-5.0, -3.0], [-2.0, 2.0]]
+    """
+    if center not in get_args(Center):
+        raise UserError(f"center={center!r} of retrieval must be none, gallery or each")
+    if center == "none":
+        return queries, gallery
+    mean = _mean(gallery)
+    own = mean if center == "gallery" else _mean(queries)
+
+    def less(x: Tensor, mean: Tensor) -> Tensor:
+        return torch.cat([(part.double() - mean).to(x.dtype) for part in torch.split(x, _ROWS)])
+
+    return less(queries, own), less(gallery, mean)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Return the mean of rows ``(N, F)`` in double precision."""
+    parts = [part.double().sum(dim=0) for part in torch.split(x, _ROWS)]
+    return torch.stack(parts).sum(dim=0) / len(x)
 
 
 def principal_components(x: Tensor, k: int = 2) -> tuple[Tensor, Tensor]:

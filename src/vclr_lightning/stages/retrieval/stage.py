@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -12,6 +12,7 @@ from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.evaluation.settings import check_count
+from vclr_lightning.functional.embedding import Center
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.results import Result, Scalar, percent, present
 from vclr_lightning.stages.retrieval.neighbour_pictures import neighbour_pictures
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from vclr_lightning.stages.features.extractor import FeatureExtractor
 
 
+_CENTRED = {
+    "gallery": "the mean of the training videos' features is subtracted from all",
+    "each": "training and test videos' features are centred, each set by its own mean",
+}
+
+
 def retrieval(
     *,
     features: FeatureExtractor,
@@ -42,6 +49,7 @@ def retrieval(
     backend: str = "exact",
     device: str | None = None,
     leave_group_out: bool | None = None,
+    center: Center = "none",
     listed: int = 10,
     pictures: int = 24,
     neighbours: int = 5,
@@ -63,6 +71,8 @@ def retrieval(
         device: where the exact search computes; by default on the CPU.
         leave_group_out: videos of the query's own group are no neighbours; ``None``: where both
             splits are the same.
+        center: mean that is subtracted from the features first: ``"none"``; ``"gallery"``, that of
+            the gallery from both sets; ``"each"``, from each set its own.
         listed: neighbours of each query in ``retrieval.csv``.
         pictures: queries on the page, half of them with the nearest video right; 0: no page.
         neighbours: of each query on the page.
@@ -87,6 +97,8 @@ def retrieval(
     if leave_group_out is None:
         leave_group_out = train_split == test_split
     # Mistakes are refused before features are extracted.
+    if center not in get_args(Center):
+        raise UserError(f"center={center!r} of retrieval must be none, gallery or each")
     check_options(ks=ks, backend=backend, leave_group_out=leave_group_out)
     options = _on(device, backend)
     for split in (test_split, train_split):
@@ -104,11 +116,14 @@ def retrieval(
         ks=ks,
         backend=backend,
         leave_group_out=leave_group_out,
+        center=center,
         listed=max(listed, neighbours),
         show=True,
         **options,
     )
     notes = _notes(result, train, test, ks=ks, leave_group_out=leave_group_out)
+    if center != "none":
+        notes.append(f"Before the search, {_CENTRED[center]}.")
     content: list[Any] = []
     if pictures:
         shown, unread = neighbour_pictures(
