@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from vclr_lightning.data.doctor.subject import Diagnosis, Finding
     from vclr_lightning.data.manifest import Manifest
 
+_SINGULAR = {
+    "are sets": "is a set",
+    "are groups": "is a group",
+    "are": "is",
+    "have": "has",
+    "show": "shows",
+    "promise": "promises",
+}
 _LISTED = 200  # videos of a finding in the page's table; the CSV file has all
 _TOGETHER = 8  # paths of a set
 _NAME = 22  # characters of a name
@@ -76,8 +84,16 @@ def _sentence(diagnosis: Diagnosis) -> str:
         return f"Nothing is wrong with the {noun}."
     if not hurting:
         return f"Of {noun} none would hurt; some deserve a look."
-    parts = "; ".join(f"{len(one.videos):,} {one.title}" for one in hurting)
+    parts = "; ".join(_counted(one) for one in hurting)
     return f"Of {noun}, {parts}."
+
+
+def _counted(one: Finding) -> str:
+    count, title = len(one.videos), one.title
+    if count == 1:
+        begin = next((words for words in _SINGULAR if title.startswith(words)), "")
+        title = _SINGULAR.get(begin, "") + title.removeprefix(begin)
+    return f"{count:,} {title}"
 
 
 def _findings_table(findings: Sequence[Finding]) -> Table:
@@ -150,7 +166,7 @@ def _lists(findings: Sequence[Finding]) -> Iterator[Table]:
         rest = len(one.videos) - _LISTED
         more = f" The first {_LISTED}; videos.csv has {rest:,} more." if rest > 0 else ""
         yield Table(
-            title=f"{len(one.videos):,} {one.title}",
+            title=_counted(one),
             text=one.advice + more,
             columns=["video", "detail"],
             rows=[[_few(paths), detail] for paths, detail in one.videos[:_LISTED]],
