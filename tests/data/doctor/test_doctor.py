@@ -222,7 +222,8 @@ def test_one_video_of_one_frame(write_video: WriteVideo, tmp_path: Path) -> None
     result = result_of_diagnosis(found)
     assert result.summary == "Of one video none would hurt; some deserve a look."
     titles = [one.title for one in result.content if isinstance(one, Table)]
-    assert titles.index(f"1 has{short.title[4:]}") < titles.index("Frame rates")  # reasons come early
+    reason = f"1 has{short.title[4:]}"
+    assert titles.index(reason) < titles.index("Frame rates")  # reasons come early
 
 
 def test_measures_are_those_of_the_picture() -> None:
