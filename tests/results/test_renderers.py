@@ -141,7 +141,7 @@ def test_a_table_of_long_values_keeps_its_last_border(
     cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in lines]
     assert all(line.endswith("│") and len(line) <= 80 for line in lines)
     assert ["".join(column) for column in zip(*cells, strict=True)] == row
-    assert len(cells[0][0]) >= min(24, widths[0])
+    assert len(cells[0][0]) >= min(20, widths[0])
 
 
 def test_wandb_receives_tables_figures_and_pictures(result: Result) -> None:

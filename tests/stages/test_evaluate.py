@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vclr_lightning import __version__
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import screen
-from vclr_lightning.results import Table
+from vclr_lightning.evaluation.uncertainty import VideoScores
+from vclr_lightning.results import Table, write_table
 from vclr_lightning.results.terminal import screen_table
 from vclr_lightning.stages.evaluate import Evaluation, deferred, evaluate
 from vclr_lightning.stages.shared.outcomes import Outcome, results_of
@@ -189,31 +191,81 @@ def _table(*outcomes: Outcome) -> Table:
 
 def test_every_measure_has_a_line_with_its_references() -> None:
     table = _table(DONE, NOT_RUN)
-    assert [head.name for head in table.heads][3:] == ["network", "untrained", "paper"]
+    assert [head.name for head in table.heads][2:] == ["network", "untrained", "paper"]
     assert table.rows[0] == [
         "retrieval",
-        "UCF101 split 1",
         "R@1",
         0.25,
         0.125,
         pytest.approx(0.706),
     ]
-    assert table.rows[1] == ["", "", "R@5", 0.5, None, None]
+    assert table.rows[1] == ["UCF101 split 1", "R@5", 0.5, None, None]
 
 
 def test_what_was_not_run_shows_the_paper_and_the_reason() -> None:
     table = _table(DONE, NOT_RUN)
-    reason = "Kinetics-400\nnot run: give data.roots.k400=..."
-    assert table.rows[2] == ["linear probe", reason, "top-1", None, None, pytest.approx(0.641)]
+    reason = "linear probe\nKinetics-400\nnot run: give data.roots.k400=..."
+    assert table.rows[2] == [reason, "top-1", None, None, pytest.approx(0.641)]
     assert table.marks == ["", "", "soft"]
     console = screen(width=80, file=(text := io.StringIO()))
     console.print(screen_table(table))
     assert "64.1" in text.getvalue()
 
 
+def _scored(right: list[float]) -> Any:
+    def run(directory: Path) -> dict[str, float]:
+        directory.mkdir()
+        measures = {"r1": np.array(right)}
+        names = [f"{i}.mp4" for i in range(len(right))]
+        groups = [i // 2 for i in range(len(right))]
+        scores = VideoScores(videos=names, groups=groups, measures=measures)
+        write_table(scores.table(), directory / "scores.csv")
+        found = {"r1": float(np.mean(right)), "test/videos": len(right)}
+        return found | {"test/groups": scores.num_groups}
+
+    return run
+
+
+def test_intervals_over_groups_and_the_difference_from_the_untrained_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The groups, of two videos each, are drawn as wholes, for both networks the same."""
+    right, random = [1.0] * 20, [0.0, 1.0] * 10
+    names = {"better": random, "same": right}
+    values = evaluate(
+        evaluations={
+            name: _evaluation(stage=name, run=_scored(right), untrained=_scored(other))
+            for name, other in names.items()
+        },
+        directory=tmp_path,
+        ckpt=None,
+        untrained=True,
+    )
+    assert values["better/r1/difference"] == 0.5
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    better, same = content["evaluations"]
+    assert better["difference"]["r1"] == [0.5, 0.5, 0.5]  # in every group the same
+    assert better["interval"]["r1"] == [1, 1]
+    assert same["difference"]["r1"] == [0, 0, 0]
+    assert (better["videos"], better["groups"]) == ({"test": 20}, {"test": 10})
+    (found,) = content["found"]
+    assert found == (
+        "Against the untrained network, on mine (20 test videos of 10 groups): above it by better "
+        "(R@1); no difference by same (R@1)."
+    )
+    page = (tmp_path / "evaluation.html").read_text()
+    shown = capsys.readouterr().out
+    assert found in page
+    assert all(len(line) <= 80 for line in shown.splitlines() if line[:1] in "┃│")
+    for text in (page, shown):
+        assert "+50.0" in text
+        assert "[50.0, 50.0]" in text
+        assert "in 10 groups" in text
+
+
 def test_columns_without_numbers_are_left_out() -> None:
     plain = Outcome(name="a", stage="k-NN", dataset="mine", values={"top1": 0.5})
-    assert [head.name for head in _table(plain).heads][3:] == ["network"]
+    assert [head.name for head in _table(plain).heads][2:] == ["network"]
 
 
 def test_every_note_appears_once_with_its_evaluations() -> None:

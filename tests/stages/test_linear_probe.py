@@ -105,6 +105,12 @@ def test_numbers_files_and_page(
         assert line["class1"] == line["predicted"]
         assert float(line["score1"]) >= float(line["score2"]) >= float(line["score3"])
         assert line["right"] == str(int(line["label"] == line["predicted"]))
+    singly = read(tmp_path / "scores.csv")
+    assert [line["video"] for line in singly] == list(unseen.paths)
+    assert [line["group"] for line in singly] == list(map(str, unseen.group_id.tolist()))
+    assert [float(line["top1"]) for line in singly] == [float(line["right"]) for line in lines]
+    assert returned["test/groups"] == len(unseen.group_id.unique()) < len(unseen)
+    assert 0 <= returned["top1/low"] <= values["top1"] <= returned["top1/high"] <= 1
     confusion = read(tmp_path / "confusion.csv")
     assert [row["class"] for row in confusion] == list(names)
     assert sum(int(row[row["class"]]) for row in confusion) == values["top1"] * len(unseen)

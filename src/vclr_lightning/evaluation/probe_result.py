@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.cross_validation import Probe, ProbeData, Search
-from vclr_lightning.functional.accuracy import columns_of, mean_class_accuracy, topk_accuracy
+from vclr_lightning.functional.accuracy import columns_of, mean_class_accuracy, topk_hits
 
 if TYPE_CHECKING:
     from vclr_lightning.evaluation.features import FeatureSet
@@ -66,13 +66,19 @@ class ProbeResult:
         """``(M,)``, the label of the highest score."""
         return self.columns[self.scores.argmax(dim=1)]
 
+    @cached_property
+    def hits(self) -> dict[str, Tensor]:
+        """``(M,)`` bool: whether a video counts as right; ``top5`` with more than five classes."""
+        targets = columns_of(self.label, self.columns)
+        found = {"top1": topk_hits(self.scores, targets)}
+        if len(self.columns) > 5:
+            found["top5"] = topk_hits(self.scores, targets, k=5)
+        return found
+
     @property
     def accuracies(self) -> dict[str, float]:
         """``top1``, ``top5`` where there are more than five classes, ``mean_class``."""
-        targets = columns_of(self.label, self.columns)
-        found = {"top1": topk_accuracy(self.scores, targets)}
-        if len(self.columns) > 5:
-            found["top5"] = topk_accuracy(self.scores, targets, k=5)
+        found = {name: float(right.double().mean()) for name, right in self.hits.items()}
         return found | {"mean_class": mean_class_accuracy(self.predicted, self.label)}
 
     @property

@@ -61,6 +61,11 @@ class Retrieval:
         """``(Q,)``: how near the nearest video of the class is, from 1; 0 where none of K is."""
         return first_hits(self.position, self.query_label, self.gallery_label)
 
+    @property
+    def hits(self) -> dict[int, Tensor]:
+        """``(Q,)`` bool, whether one of the k nearest is of the class, by k."""
+        return {k: (self.first_hit > 0) & (self.first_hit <= k) for k in self.ks}
+
     @cached_property
     def recall(self) -> dict[int, float]:
         """Share of queries with a hit among the k nearest, by k."""

@@ -20,9 +20,19 @@ def topk_accuracy(scores: Tensor, targets: Tensor, *, k: int = 1) -> float:
         >>> topk_accuracy(scores, targets), topk_accuracy(scores, targets, k=2)
         (0.5, 1.0)
     """
+    return float(topk_hits(scores, targets, k=k).double().mean())
+
+
+def topk_hits(scores: Tensor, targets: Tensor, *, k: int = 1) -> Tensor:
+    """Whether each row counts as right in :func:`topk_accuracy`, ``(N,)`` bool.
+
+    Example:
+        >>> topk_hits(torch.tensor([[0.1, 0.9], [0.5, 0.4]]), torch.tensor([1, 1])).tolist()
+        [True, False]
+    """
     score, best = scores.topk(min(k, scores.shape[1]), dim=1)
     right = (best == targets[:, None]) & (score > -torch.inf)
-    return float(right.any(dim=1).double().mean())
+    return right.any(dim=1)
 
 
 def mean_class_accuracy(predicted: Tensor, targets: Tensor) -> float:

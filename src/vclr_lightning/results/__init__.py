@@ -28,7 +28,16 @@ from vclr_lightning.results.artifacts import write_files, write_table
 from vclr_lightning.results.html import render, write_page
 from vclr_lightning.results.loggers import log_result
 from vclr_lightning.results.terminal import show_result
-from vclr_lightning.results.value import TITLES, Column, Link, Result, Scalar, Table, percent
+from vclr_lightning.results.value import (
+    TITLES,
+    Column,
+    Link,
+    Result,
+    Scalar,
+    Table,
+    bracket,
+    percent,
+)
 from vclr_lightning.results.visuals import (
     Bars,
     Chart,
@@ -65,6 +74,7 @@ __all__ = [
     "Table",
     "Timeline",
     "Timelines",
+    "bracket",
     "log_result",
     "percent",
     "present",

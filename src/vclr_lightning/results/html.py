@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from vclr_lightning.core.files import replacing
 from vclr_lightning.results import figures, svg
-from vclr_lightning.results.value import Result, percent
+from vclr_lightning.results.value import Result, bracket, percent
 from vclr_lightning.results.visuals import Embedded, Picture
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "kind": lambda item: type(item).__name__}
+    found.filters |= {"percent": percent, "bracket": bracket}
+    found.filters["kind"] = lambda item: type(item).__name__
     found.globals |= {
         "style": Markup(loader.get_source(found, "style.css")[0]),
         "draw": figures.draw,

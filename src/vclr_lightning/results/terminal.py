@@ -8,10 +8,10 @@ from typing import Literal
 from rich.cells import cell_len
 
 from vclr_lightning.core.screen import PlainTable, screen, show
-from vclr_lightning.results.value import Result, Scalar, Table, percent
+from vclr_lightning.results.value import Result, Scalar, Table, bracket, percent
 
 ROWS = 10
-_FIRST = 24  # columns that the names of rows have at least
+_FIRST = 20  # columns that the names of rows have at least
 
 
 def show_result(result: Result) -> None:
@@ -31,6 +31,8 @@ def scalar_table(scalars: Sequence[Scalar]) -> PlainTable:
     for one in scalars:
         table.add_column(one.label, justify="right")
     table.add_row("this network", *(percent(one.value) for one in scalars))
+    if any(one.interval for one in scalars):
+        table.add_row("95% interval", *(bracket(one.interval) for one in scalars))
     for kind, title in (
         ("chance", "chance level"),
         ("untrained", "untrained"),

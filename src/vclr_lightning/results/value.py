@@ -20,6 +20,9 @@ TITLES = {
 """Titles of measures; others go by their own name."""
 
 
+_SHORT = 4  # percent, below which an interval has decimals
+
+
 def percent(share: float | None) -> str:
     """Return a share in percent, or nothing.
 
@@ -28,6 +31,20 @@ def percent(share: float | None) -> str:
         ('45.7', '')
     """
     return "" if share is None else f"{100 * share:.1f}"
+
+
+def bracket(interval: tuple[float, float] | None) -> str:
+    """Return an interval of shares in percent, or nothing; a short one with a decimal.
+
+    Example:
+        >>> bracket((0.216, 0.486)), bracket((-0.03, 0.2)), bracket((0.634, 0.6481)), bracket(None)
+        ('[22, 49]', '[-3, 20]', '[63.4, 64.8]', '')
+    """
+    if interval is None:
+        return ""
+    low, high = (100 * end for end in interval)
+    places = 0 if high - low >= _SHORT else 1
+    return f"[{low:.{places}f}, {high:.{places}f}]"
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Scalar:
         untrained: of the same network with random weights.
         published: in the paper.
         title: for a reader; by default that of :data:`TITLES`.
+        interval: of the value, at 95 %.
 
     Example:
         >>> Scalar("top1", 0.5, chance=0.125).label
@@ -54,6 +72,7 @@ class Scalar:
     untrained: float | None = None
     published: float | None = None
     title: str = ""
+    interval: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -200,8 +219,15 @@ class Result(Mapping[str, float]):
 
     def _values(self) -> dict[str, float]:
         chance = {f"chance/{one.name}": one.chance for one in self.scalars}
+        ends = [
+            (f"{one.name}/{end}", value)
+            for one in self.scalars
+            if one.interval is not None
+            for end, value in zip(("low", "high"), one.interval, strict=True)
+        ]
         return {
             **{one.name: one.value for one in self.scalars},
+            **dict(ends),
             **{name: value for name, value in chance.items() if value is not None},
             **self.numbers,
         }

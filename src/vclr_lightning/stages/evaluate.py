@@ -17,6 +17,7 @@ from vclr_lightning.core.random import random_state, set_random_state
 from vclr_lightning.core.screen import notices_once
 from vclr_lightning.results import Result, present, save
 from vclr_lightning.stages.shared.outcomes import Outcome, results_of
+from vclr_lightning.stages.shared.verdicts import uncertainty
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ def evaluate(
 ) -> Result:
     """Run every evaluation whose videos are at hand.
 
-    One that cannot be run is left out and shown with its reason; the others are not lost.
+    One that cannot be run is left out and shown with its reason; the others are not lost. Where an
+    evaluation leaves the scores of single videos (``scores.csv``), its numbers have intervals over
+    groups, and so have their differences from those of the untrained network.
 
     Args:
         evaluations: by name; ``None`` where one is turned off.
@@ -71,7 +74,9 @@ def evaluate(
         untrained: evaluate the same network with random weights, too.
 
     Returns:
-        Every number as ``evaluation/measure``.
+        Every number as ``evaluation/measure``, the ends of its interval as
+        ``evaluation/measure/low`` and ``.../high``, and its difference from the untrained network's
+        as ``evaluation/measure/difference``.
 
     Raises:
         UserError: nothing could be run, or an evaluation failed; the table is written all the same.
@@ -134,6 +139,9 @@ def _outcome(
             logger.error("%s on %s, untrained, failed: %s", one.stage, one.dataset, reason)
     page = directory / name / one.page
     shown = {} if one.pictures else _shown(values, one.measures)
+    interval, difference = uncertainty(
+        directory / name, None if random is None else directory / f"{name}_untrained"
+    )
     videos, left_out = _counts(values, "videos"), _counts(values, "left_out")
     whole = {split: videos[split] + number for split, number in left_out.items() if number}
     about["published"] = whole | dict(one.videos)
@@ -141,8 +149,11 @@ def _outcome(
         **about,
         values=shown,
         videos=videos,
+        groups=_counts(values, "groups"),
+        interval={measure: interval[measure] for measure in shown if measure in interval},
         chance={name: values[f"chance/{name}"] for name in shown if f"chance/{name}" in values},
         untrained=_shown(random or {}, one.measures),
+        difference={measure: difference[measure] for measure in shown if measure in difference},
         reason=f"untrained: {reason}" if reason else "",
         page=os.path.relpath(page, directory) if page.is_file() else "",
         notes=getattr(values, "notes", ()),

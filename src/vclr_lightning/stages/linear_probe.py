@@ -14,7 +14,7 @@ from vclr_lightning.evaluation.cross_validation import Probe, Search
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probes import PROBES
 from vclr_lightning.results import Column, Result, Table, percent, present
-from vclr_lightning.stages.shared.classification import accuracies, classification_content
+from vclr_lightning.stages.shared.classification import classification
 from vclr_lightning.stages.shared.feature_provenance import feature_provenance
 from vclr_lightning.stages.shared.labelled import (
     LabelledSplit,
@@ -43,8 +43,9 @@ def linear_probe(
     """Fit a classifier to the training videos' features, and predict the test videos' classes.
 
     Section 4.1 of the paper. Writes ``linear_probe.json`` (accuracies, chance, counts, settings),
-    ``predictions.csv`` (each test video and its highest scores), ``confusion.csv``,
-    ``classes.csv``, ``report.html`` and, where there are any, ``rejected.csv``.
+    ``predictions.csv`` (each test video and its highest scores), ``scores.csv`` (which of them are
+    right, with their groups), ``confusion.csv``, ``classes.csv``, ``report.html`` and, where there
+    are any, ``rejected.csv``.
 
     Args:
         features: gives the features of a split; every rank calls it, the first one measures.
@@ -56,7 +57,8 @@ def linear_probe(
 
     Returns:
         ``top1``, ``top5`` with more than five classes, ``mean_class``, and their chance levels;
-        ``train/videos``, ``test/videos``, ``train/left_out`` and ``test/left_out``: how many videos
+        ``top1/low``, ``top1/high`` and so on: their intervals at 95 % over groups;
+        ``train/videos``, ``train/groups``, ``train/left_out``, ``test/videos`` and so on: how many
         were used and left out. Empty on other ranks than the first.
 
     Raises:
@@ -85,6 +87,13 @@ def linear_probe(
     classes = test.store.classes
     largest = max(int(result.columns.max()), int(result.label.max()))
     top1 = result.accuracies["top1"]
+    scalars, content = classification(
+        result,
+        classes=classes,
+        num_classes=max(len(classes), largest + 1),
+        paths=test.store.paths,
+        groups=test.store.group_id.tolist(),
+    )
     return present(
         Result(
             title="Classifier on frozen features",
@@ -93,15 +102,10 @@ def linear_probe(
                 f"classifies {percent(top1)}% of {len(test.store)} test videos correctly; chance "
                 f"level is {percent(result.chance['top1'])}%."
             ),
-            scalars=accuracies(result),
+            scalars=scalars,
             notes=_notes(result, train, test),
             content=[
-                *classification_content(
-                    result,
-                    classes=classes,
-                    num_classes=max(len(classes), largest + 1),
-                    paths=test.store.paths,
-                ),
+                *content,
                 *([] if result.search is None else [_search_table(result.search)]),
                 rejected_table({train_split: train.rejected, test_split: test.rejected}),
             ],
@@ -139,7 +143,7 @@ def _notes(result: ProbeResult, train: LabelledSplit, test: LabelledSplit) -> li
         *train.notes(),
         *test.notes(),
         *missing_classes_note(result.missing, unseen.label, unseen.classes, count_as="wrong"),
-        *shared_groups_note(train.store, unseen, easy="easy to recognise"),
+        *shared_groups_note(train.store.group_id, unseen.group_id, easy="easy to recognise"),
     ]
 
 

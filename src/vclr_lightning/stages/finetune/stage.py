@@ -23,8 +23,13 @@ from vclr_lightning.modules.finetuning import FinetuneModule
 from vclr_lightning.results import Result, percent, present
 from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
 from vclr_lightning.stages.pretrain import pretrain
-from vclr_lightning.stages.shared.classification import accuracies, classification_content
-from vclr_lightning.stages.shared.labelled import rejected_table, unindexed, unindexed_note
+from vclr_lightning.stages.shared.classification import classification
+from vclr_lightning.stages.shared.labelled import (
+    rejected_table,
+    shared_groups_note,
+    unindexed,
+    unindexed_note,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -182,21 +187,23 @@ def _result(
         train_label=torch.tensor(train.labels),
         settings=settings,
     )
+    rows = scored.index[known].tolist()
+    scalars, content = classification(
+        result,
+        classes=classes.names,
+        num_classes=classes.count,
+        paths=[test.relative_path(row) for row in rows],
+        groups=[test.group_id(row) for row in rows],
+    )
     lost = unindexed(data, split)
     notes = [unindexed_note(lost, len(test), "test", "test_rejected.csv")] if lost else []
     if bad := len(scored.rejected):
-        notes.append(
-            f"{bad} test videos cannot be read and are left out; they are listed in "
-            "test_rejected.csv."
-        )
+        notes.append(f"{bad} test videos cannot be read; left out, and in test_rejected.csv.")
     notes += classes.notes
-    shared = torch.isin(torch.tensor(test.group_ids), torch.tensor(train.group_ids))
-    if count := int(shared.sum()):
-        notes.append(
-            f"{count} test videos share their group (source) with a training video, which makes "
-            "them easy."
-        )
-    rejected = [{"video_id": "", "path": one.path, "reason": one.reason} for one in lost]
+    groups = torch.tensor(train.group_ids), torch.tensor(test.group_ids)
+    notes += shared_groups_note(*groups, easy="easy to recognise")
+    gone = [{"video_id": "", "path": one.path, "reason": one.reason} for one in lost]
+    rejected = [*gone, *scored.rejected]
     return Result(
         title="Finetuned classification",
         summary=(
@@ -204,24 +211,18 @@ def _result(
             f"{percent(result.accuracies['top1'])}% of {len(result)} test videos correctly; chance "
             f"level is {percent(result.chance['top1'])}%."
         ),
-        scalars=accuracies(result),
+        scalars=scalars,
         notes=notes,
-        content=[
-            *classification_content(
-                result,
-                classes=classes.names,
-                num_classes=classes.count,
-                paths=[test.relative_path(row) for row in scored.index[known].tolist()],
-            ),
-            rejected_table({split: [*rejected, *scored.rejected]}, file="test_rejected"),
-        ],
+        content=[*content, rejected_table({split: rejected}, file="test_rejected")],
         provenance=provenance,
         provenance_title="The network",
         numbers={
             **trained,
             "train/videos": len(train),
             "test/videos": len(result),
-            "test/left_out": len(rejected) + bad,
+            "train/groups": len(set(train.group_ids.tolist())),
+            "test/groups": len({test.group_id(row) for row in rows}),
+            "test/left_out": len(rejected),
         },
         file="finetune",
         record={

@@ -10,8 +10,10 @@ import torch
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.evaluation.neighbours import check_options, search
 from vclr_lightning.evaluation.settings import check_count
+from vclr_lightning.evaluation.uncertainty import VideoScores
 from vclr_lightning.functional.embedding import Center
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.results import Result, Scalar, percent, present
@@ -58,7 +60,8 @@ def retrieval(
     """Look every test video up among the training videos (Section 4.1 of the paper).
 
     Writes ``retrieval.json`` (recall, chance, counts), ``retrieval.csv`` (each query's
-    neighbours), ``retrieval_classes.csv`` (a line for each class), ``report.html`` (queries and
+    neighbours), ``retrieval_classes.csv`` (a line for each class), ``scores.csv`` (which of the
+    queries have a hit, with their groups), ``report.html`` (queries and
     their neighbours as pictures) and, where there are any, ``rejected.csv``.
 
     Args:
@@ -79,9 +82,10 @@ def retrieval(
         seed: of which queries are on the page.
 
     Returns:
-        ``r1``, ``r5`` and so on, and their chance levels; ``train/videos``, ``test/videos``,
-        ``train/left_out`` and ``test/left_out``: how many videos were compared and left out. Empty
-        on other ranks than the first.
+        ``r1``, ``r5`` and so on, and their chance levels; ``r1/low``, ``r1/high`` and so on: their
+        intervals at 95 % over groups; ``train/videos``, ``train/groups``, ``train/left_out``,
+        ``test/videos`` and so on: how many were compared and left out. Empty on other ranks than
+        the first.
 
     Raises:
         UserError: a split has no videos or no labels, or an argument is impossible.
@@ -140,7 +144,17 @@ def retrieval(
             notes.append(
                 f"{unread} of the videos below cannot be read and are shown without picture."
             )
-    scalars = [Scalar(f"r{k}", result.recall[k], chance=result.chance[k]) for k in result.ks]
+    scores = VideoScores(
+        videos=test.store.paths,
+        groups=test.store.group_id.tolist(),
+        classes=[class_name(label, test.store.classes) for label in test.store.label.tolist()],
+        measures={f"r{k}": found.double().numpy() for k, found in result.hits.items()},
+    )
+    intervals = scores.intervals()
+    scalars = [
+        Scalar(f"r{k}", value, chance=result.chance[k], interval=intervals.get(f"r{k}"))
+        for k, value in result.recall.items()
+    ]
     first = result.ks[0]
     return present(
         Result(
@@ -156,6 +170,7 @@ def retrieval(
             content=[
                 *content,
                 *retrieval_tables(result, train.store, test.store, listed=listed),
+                scores.table(),
                 rejected_table({train_split: train.rejected, test_split: test.rejected}),
             ],
             provenance=feature_provenance(train.store, test.store),
@@ -197,7 +212,7 @@ def _notes(
         )
     if leave_group_out:
         return [*found, "Videos of the query's own group are no neighbours."]
-    return found + shared_groups_note(gallery, queries, easy="easy to find")
+    return found + shared_groups_note(gallery.group_id, queries.group_id, easy="easy to find")
 
 
 def _on(device: str | None, backend: str) -> dict[str, Any]:

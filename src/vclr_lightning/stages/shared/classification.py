@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vclr_lightning.evaluation.confusions import class_name, confusions
+from vclr_lightning.evaluation.uncertainty import VideoScores
 from vclr_lightning.results import Column, ConfusionMatrix, Scalar, Table
 from vclr_lightning.results.figures import NUMBERED
 
@@ -19,30 +20,40 @@ _CONFUSIONS = 12  # pairs of classes on the page
 _TOP = 5  # scores of each video in predictions.csv
 
 
-def accuracies(result: ProbeResult) -> list[Scalar]:
-    """Return top-1, top-5 and mean class accuracy next to chance."""
-    return [
-        Scalar(name, share, chance=result.chance[name]) for name, share in result.accuracies.items()
-    ]
-
-
-def classification_content(
-    result: ProbeResult, *, classes: Sequence[str], num_classes: int, paths: Sequence[str]
-) -> list[ConfusionMatrix | Table]:
-    """Return confusion matrix, classes and predictions of a classifier.
+def classification(
+    result: ProbeResult,
+    *,
+    classes: Sequence[str],
+    num_classes: int,
+    paths: Sequence[str],
+    groups: Sequence[int],
+) -> tuple[list[Scalar], list[ConfusionMatrix | Table]]:
+    """Return the accuracies of a classifier; and confusion matrix, classes, predictions, scores.
 
     Args:
         result: scores of the test videos.
         classes: their names, as far as they have any.
         num_classes: number of classes.
         paths: files of the test videos.
+        groups: of the test videos.
     """
+    scores = VideoScores(
+        videos=paths,
+        groups=groups,
+        classes=[class_name(label, classes) for label in result.label.tolist()],
+        measures={name: right.double().numpy() for name, right in result.hits.items()},
+    )
+    intervals = scores.intervals()
+    accuracies = [
+        Scalar(name, share, chance=result.chance[name], interval=intervals.get(name))
+        for name, share in result.accuracies.items()
+    ]
     counts = result.confusion(num_classes)
     names = [class_name(label, classes) for label in range(num_classes)]
     shown = torch.unique(torch.cat([result.label, result.predicted]))
     mistakes = confusions(result.label, result.predicted)[:_CONFUSIONS]
     few = len(shown) <= NUMBERED
-    return [
+    content: list[ConfusionMatrix | Table] = [
         ConfusionMatrix(
             counts=counts[shown][:, shown],
             classes=[names[label] for label in shown.tolist()],
@@ -101,7 +112,9 @@ def classification_content(
             columns=["path", "label", "predicted", "right", *_score_columns(result)],
             rows=list(_predictions(result, paths, names)),
         ),
+        scores.table(),
     ]
+    return accuracies, content
 
 
 def _score_columns(result: ProbeResult) -> list[str]:

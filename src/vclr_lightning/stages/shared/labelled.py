@@ -83,10 +83,12 @@ def labelled(what: str, whole: FeatureStore, data: VideoDataModule, split: str) 
 
 
 def counts(train: LabelledSplit, test: LabelledSplit) -> dict[str, float]:
-    """Return how many videos are used and left out, as ``train/videos`` and so on."""
+    """Return how many videos and groups are used, and left out, as ``train/videos`` and so on."""
     return {
         "train/videos": len(train.store),
         "test/videos": len(test.store),
+        "train/groups": len(set(train.store.group_id.tolist())),
+        "test/groups": len(set(test.store.group_id.tolist())),
         "train/left_out": train.left_out,
         "test/left_out": test.left_out,
     }
@@ -164,9 +166,15 @@ def missing_classes_note(
     ]
 
 
-def shared_groups_note(train: FeatureStore, test: FeatureStore, *, easy: str) -> list[str]:
-    """Say how many test videos are of a training video's group, if any; this makes them easy."""
-    shared = int(torch.isin(test.group_id, train.group_id).sum())
+def shared_groups_note(train: Tensor, test: Tensor, *, easy: str) -> list[str]:
+    """Say how many test videos are of a training video's group, if any; this makes them easy.
+
+    Args:
+        train: groups of the training videos, ``(N,)``.
+        test: groups of the test videos, ``(M,)``.
+        easy: to do what, for a reader.
+    """
+    shared = int(torch.isin(test, train).sum())
     if not shared:
         return []
     return [

@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vclr_lightning.results import TITLES, Column, Embedded, Result, Table
+from vclr_lightning.results import TITLES, Column, Embedded, Result, Table, bracket
+from vclr_lightning.stages.shared.verdicts import Difference, Interval, verdicts
+
+_VERDICTS = {
+    1: "above the untrained network",
+    -1: "below the untrained network",
+    0: "no difference",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +28,13 @@ class Outcome:
         status: whether it was.
         reason: why not.
         values: shares from 0 to 1, by measure.
+        interval: 95 % interval of each over groups, ``(low, high)``.
         videos: how many were used, by split.
-        published: how many there are, by split, where that is known and not the same.
+        groups: how many groups (sources) they are of, by split.
+        published: how many videos there are, by split, where that is known and not the same.
         chance: expected without any information, by measure.
         untrained: the same of a network with random weights.
+        difference: the value minus that, and its paired interval: ``(difference, low, high)``.
         paper: published numbers in %, by measure.
         page: the stage's own page, relative to the evaluation's folder.
         notes: what a reader has to know of the numbers, a sentence each.
@@ -36,13 +46,26 @@ class Outcome:
     status: Literal["done", "not run", "failed"] = "done"
     reason: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    interval: Mapping[str, Interval] = field(default_factory=dict)
     videos: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     chance: Mapping[str, float] = field(default_factory=dict)
     untrained: Mapping[str, float] = field(default_factory=dict)
+    difference: Mapping[str, Difference] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     page: str = ""
     notes: Sequence[str] = ()
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All numbers by name: measures, ends of intervals, differences."""
+        found = {f"{self.name}/{measure}": value for measure, value in self.values.items()}
+        for measure, (low, high) in self.interval.items():
+            found |= {f"{self.name}/{measure}/low": low, f"{self.name}/{measure}/high": high}
+        for measure, (value, _, _) in self.difference.items():
+            found[f"{self.name}/{measure}/difference"] = value
+        return found
 
 
 def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
@@ -56,8 +79,9 @@ def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
     done = sum(one.status == "done" for one in outcomes)
     columns = {
         "values": Column("network", unit="%", strong=True),
-        "chance": Column("chance", unit="%"),
+        "chance": Column("chance", unit="%", wide=any(one.difference for one in outcomes)),
         "untrained": Column("untrained", unit="%"),
+        "difference": Column("gain"),
         "paper": Column("paper", unit="%"),
     }
     columns = {k: v for k, v in columns.items() if any(getattr(one, k) for one in outcomes)}
@@ -66,47 +90,88 @@ def results_of(outcomes: Sequence[Outcome], checkpoint: str) -> Result:
         for note in one.notes:
             about.setdefault(note, []).append(one.name)
     rows = [(one, row) for one in outcomes for row in _rows(one, list(columns))]
+    found = verdicts(outcomes)
     table = Table(
         title="Evaluations",
-        columns=["evaluation", "videos", "measure, %", *columns.values()],
+        columns=["evaluation", "%", *columns.values()],
         rows=[row for _, row in rows],
         marks=[{"not run": "soft", "failed": "failed"}.get(one.status, "") for one, _ in rows],
-        text="Paper: what the authors published for a network pretrained on all of Kinetics-400."
-        if "paper" in columns
-        else "",
+        text=_explained(outcomes),
     )
     pages = [
         Embedded(title=f"{one.stage}, {one.dataset}", page=Path(one.page))
         for one in outcomes
         if one.page
     ]
+    summary = [
+        f"{done} of {len(outcomes)} evaluations of {checkpoint}"
+        + ("." if done == len(outcomes) else "; the table says why the others have no numbers."),
+        *found,
+    ]
     return Result(
         title="Evaluation",
-        summary=f"{done} of {len(outcomes)} evaluations of {checkpoint}"
-        + ("." if done == len(outcomes) else "; the table says why the others have no numbers."),
+        summary=" ".join(summary),
         notes=[f"{', '.join(names)}: {note}" for note, names in about.items()],
         content=[table, *pages],
-        numbers={f"{one.name}/{key}": v for one in outcomes for key, v in one.values.items()},
+        numbers={name: value for one in outcomes for name, value in one.numbers.items()},
         file="evaluation",
-        record={"checkpoint": checkpoint, "evaluations": [asdict(one) for one in outcomes]},
+        record={
+            "checkpoint": checkpoint,
+            "found": found,
+            "evaluations": [asdict(one) for one in outcomes],
+        },
         page="evaluation.html",
     )
 
 
+def _explained(outcomes: Sequence[Outcome]) -> str:
+    """Say what intervals, differences and published numbers are, where there are any."""
+    found = []
+    if any(one.interval for one in outcomes):
+        found.append(
+            "In brackets: intervals at 95% from a bootstrap over groups, which are the sources "
+            "that videos were cut from; where none is known, a video is a group of its own."
+        )
+    if any(one.difference for one in outcomes):
+        found.append(
+            "Gain: network minus untrained network on the same videos, in points; where its "
+            "interval holds 0, no difference is measured."
+        )
+    if any(one.paper for one in outcomes):
+        found.append(
+            "Paper: what the authors published for a network pretrained on all of Kinetics-400."
+        )
+    return " ".join(found)
+
+
 def _rows(one: Outcome, columns: Sequence[str]) -> Iterator[list[Any]]:
     """Yield a row for each measure; one alone where there is none."""
-    videos = [one.dataset]
+    about = [one.stage, one.dataset]
     for split, number in one.videos.items():
-        of = f" of {one.published[split]:,}" if split in one.published else ""
-        videos.append(f"{split} {number:,}{of}")
+        of = f" of {one.published[split]:,}" if one.published.get(split, number) != number else ""
+        groups = one.groups.get(split, number)
+        about.append(f"{split} {number:,}{of}")
+        about += [f"  in {groups:,} groups"] if groups < number else []
     if one.reason:
-        videos.append(one.reason if one.status == "done" else f"{one.status}: {one.reason}")
+        about.append(one.reason if one.status == "done" else f"{one.status}: {one.reason}")
     measures = list(dict.fromkeys([*one.values, *one.paper]))
     measures = measures or ["pictures" if one.status == "done" else ""]
-    rows = len(measures)  # a line about the videos in each, and the rest in the last
-    about = [*videos[: rows - 1], "\n".join(videos[rows - 1 :]), *[""] * rows]
-    for stage, line, measure in zip([one.stage, *[""] * rows], about, measures, strict=False):
-        numbers = [getattr(one, column).get(measure) for column in columns]
-        if measure in one.paper:
-            numbers[-1] /= 100
-        yield [stage, line, TITLES.get(measure, measure), *numbers]
+    lines = 2 if one.interval or one.difference else 1  # of a row
+    for row, measure in enumerate(measures):
+        last = row == len(measures) - 1
+        words = about[row * lines :] if last else about[row * lines : (row + 1) * lines]
+        yield [
+            "\n".join(words),
+            TITLES.get(measure, measure),
+            *(_cell(one, column, measure) for column in columns),
+        ]
+
+
+def _cell(one: Outcome, column: str, measure: str) -> Any:
+    """Return a number, or with its interval in a second line."""
+    value = getattr(one, column).get(measure)
+    if column == "values" and measure in one.interval:
+        return f"{100 * value:.1f}\n{bracket(one.interval[measure])}"
+    if column == "difference" and value is not None:
+        return f"{100 * value[0]:+.1f}\n{bracket(value[1:])}"
+    return value / 100 if column == "paper" and value is not None else value
