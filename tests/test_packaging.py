@@ -88,8 +88,9 @@ def test_sdist_carries_all_that_the_repository_has(unpacked: Path) -> None:
     assert unwanted == []
 
 
-def test_tests_of_an_sdist_are_found(unpacked: Path) -> None:
+def test_tests_of_an_sdist_are_found(unpacked: Path, pytestconfig: pytest.Config) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command += [f"-W{one}" for one in pytestconfig.getoption("pythonwarnings") or ()]
     done = subprocess.run(
         [*command, "tests/core", "tests/data/readers", "src/vclr_lightning/core"],
         cwd=unpacked,

@@ -15,9 +15,10 @@ FOLDER = Path(__file__).parent / "foreign"
 
 
 @pytest.mark.slow
-def test_all_of_it_under_the_other_package() -> None:
+def test_all_of_it_under_the_other_package(pytestconfig: pytest.Config) -> None:
     other = {"pytorch_lightning": "lightning", "lightning": "pytorch_lightning"}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    command += [f"-W{one}" for one in pytestconfig.getoption("pythonwarnings") or ()]
     done = subprocess.run(
         [*command, "-m", "not slow", str(FOLDER)],
         env=os.environ | {"VCLR_LIGHTNING": other[lightning.PACKAGE]},

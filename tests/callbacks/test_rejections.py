@@ -66,7 +66,7 @@ def fit(folder: Path, bad: list[set[int]], *, epochs: int, begin: Path | None = 
         reload_dataloaders_every_n_epochs=1,
         callbacks=[RejectionWriter(directory=folder, every_n_steps=3)],
     )
-    trainer.fit(Network(), datamodule=Videos(bad), ckpt_path=begin, weights_only=False)
+    trainer.fit(Network(), datamodule=Videos(bad), ckpt_path=begin)
     return trainer
 
 

@@ -112,13 +112,15 @@ def test_a_killed_run_continues_as_the_same_one(
     save = ["callbacks.checkpoint.every_n_steps=1", "callbacks.checkpoint.min_minutes=0"]
     command = [*tiny, *OFFLINE, *kill, *save, "+callbacks.told.step=2", "epochs=2"]
     environment = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}  # of this process
-    killed = subprocess.run(
-        [sys.executable, "-m", "vclr_lightning.train", *command],
-        env=environment | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with (tmp_path / "said").open("wb") as said:  # W&B's own process would hold a pipe open
+        killed = subprocess.run(
+            [sys.executable, "-m", "vclr_lightning.train", *command],
+            env=environment | {"PYTHONPATH": str(tmp_path)},
+            stdout=said,
+            stderr=said,
+            check=False,
+        )
+    assert killed.returncode == -signal.SIGKILL, (tmp_path / "said").read_text()
     done = main(*command)
     assert done.code == 0, done.err
     first, second = sessions(Path("outputs/pretrain/default"))

@@ -207,7 +207,8 @@ def read_shares(profile: Profile) -> dict[str, float]:
     """Return the shares of ``seek``, ``decode`` and ``convert`` in a profile of reading.
 
     FFmpeg's decoder decodes, its scaler and the copy into an array convert, and the rest seeks. A
-    reader that does not call them, such as one of images, only decodes.
+    reader that does not call them, such as one of images, only decodes; so does all reading by a
+    PyAV whose methods a profiler does not see, such as 14.
 
     Example:
         >>> read_shares(Profile())

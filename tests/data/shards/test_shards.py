@@ -135,8 +135,7 @@ def test_shards_are_filled_in_order(sizes: list[int], most: int) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_they_are_tar_files_of_webdataset(root: Path, tmp_path: Path) -> None:
-    import webdataset
-
+    webdataset = pytest.importorskip("webdataset")
     stored = _pack(root, tmp_path / "out")
     shards = [str(file) for file in sorted(stored.root.glob("*.tar"))]
     for shard in shards:

@@ -24,6 +24,7 @@ from vclr_lightning.core.stopping import stopped_by_signals
 from vclr_lightning.stages.shared.trainer import build_trainer
 
 what, who = sys.argv[1], int(sys.argv[2])
+timeout = 60 if torch.__version__ < "2.10" else 12  # of the start as well
 
 class Module(LightningModule):
     def __init__(self):
@@ -44,7 +45,7 @@ class Module(LightningModule):
 def main():
     if what == "SIGTERM" and os.environ.get("LOCAL_RANK") == str(who):
         os.killpg(0, signal.SIGTERM)  # the other rank waits for this one to join
-    trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=12)
+    trainer = build_trainer(max_epochs=1, accelerator="cpu", devices=2, threads=1, timeout=timeout)
     print("process", os.getpid(), file=sys.stderr, flush=True)
     try:
         trainer.fit(Module())

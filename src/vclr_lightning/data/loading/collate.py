@@ -48,7 +48,8 @@ class Collate:
             return batch
         tensors = list(_tensors(batch))
         size = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-        if size * self._ahead > self.free:
+        # Torch before 2.10 takes room that is not there, and the process dies as it writes.
+        if size * self._ahead > self.free or size > shared_memory()[0]:
             return self._shortage(size)
         self.free = sys.maxsize
         try:

@@ -163,9 +163,9 @@ def _encode_by_processes(
                     f"data.timeout={job.workers.timeout:g} s; {_CONTINUES}"
                 )
     except ProcessExitedException as error:
-        how = how_ended(error.exit_code)
+        how, pid = how_ended(error.exit_code), context.pids()[error.error_index]
         raise UserError(
-            f"a process that encodes videos ({error.error_pid}) {how}; where memory is short, give"
+            f"a process that encodes videos ({pid}) {how}; where memory is short, give"
             f" fewer trainer.devices or data.num_workers; {_CONTINUES}"
         ) from error
     finally:

@@ -51,10 +51,12 @@ class WatchedDDP(DDPStrategy):
 
     def __init__(self, timeout: float) -> None:
         self._wait = distributed.control_timeout = timedelta(seconds=timeout)
+        # Before torch 2.10, gloo keeps the timeout that it begins with.
+        start = timeout if torch.__version__ < "2.10" else max(timeout, _START)
         super().__init__(
             broadcast_buffers=False,
             find_unused_parameters=False,
-            timeout=timedelta(seconds=max(timeout, _START)),
+            timeout=timedelta(seconds=start),
         )
 
     def setup_distributed(self) -> None:
