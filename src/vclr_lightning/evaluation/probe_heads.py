@@ -33,6 +33,32 @@ class LinearHead(nn.Module):
         return scores
 
 
+class BatchNormHead(nn.Sequential):
+    """BatchNorm with scale and shift, then a linear classifier: CoCLR's (Han et al. 2020).
+
+    The classifier's weights start normal with standard deviation 0.01, its biases at 0.
+
+    Args:
+        num_features: F.
+        num_classes: number of columns of the scores.
+        generator: draws the weights; ``None``: torch's own.
+
+    Shape: ``(N, F)`` to ``(N, classes)``
+
+    Example:
+        >>> BatchNormHead(4, 3)(torch.randn(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, num_features: int, num_classes: int, *, generator: torch.Generator | None = None
+    ) -> None:
+        linear = nn.Linear(num_features, num_classes)
+        nn.init.normal_(linear.weight, std=0.01, generator=generator)
+        nn.init.zeros_(linear.bias)
+        super().__init__(nn.BatchNorm1d(num_features), linear)
+
+
 class AttentiveHead(LinearHead):
     """A classifier of tokens: one learned query attends to them, then :class:`LinearHead`.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
+from vclr_lightning.evaluation.batchnorm_probe import BatchNormProbe
 from vclr_lightning.evaluation.cross_validation import (
     Probe,
     ProbeData,
@@ -219,7 +220,12 @@ class KNNProbe(Probe):
         return ProbeScores(scores.cpu(), f"k-NN, k = {k}, T = {self.temperature:g}")
 
 
-PROBES: dict[str, type[Probe]] = {"svm": SVMProbe, "logistic": LogisticProbe, "knn": KNNProbe}
+PROBES: dict[str, type[Probe]] = {
+    "svm": SVMProbe,
+    "logistic": LogisticProbe,
+    "knn": KNNProbe,
+    "batchnorm": BatchNormProbe,
+}
 """Probes by name."""
 
 

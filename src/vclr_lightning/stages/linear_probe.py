@@ -50,8 +50,8 @@ def linear_probe(
     Args:
         features: gives the features of a split; every rank calls it, the first one measures.
         directory: where the files go.
-        probe: what is fitted; or ``"svm"`` (the paper's), ``"logistic"``, ``"knn"`` with their
-            defaults.
+        probe: what is fitted; or ``"svm"`` (the paper's), ``"logistic"``, ``"knn"``,
+            ``"batchnorm"`` with their defaults.
         train_split: what it is fitted to.
         test_split: what it is measured on; ``None``: ``val`` where there is one, else ``test``.
 

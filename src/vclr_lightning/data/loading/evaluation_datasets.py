@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import numpy_generator
 from vclr_lightning.data.faults import blaming, picture
-from vclr_lightning.data.loading.clip_reading import read_clips, reject
-from vclr_lightning.data.protocols import VideoError
+from vclr_lightning.data.loading.clips_dataset import ClipsDataset
 from vclr_lightning.data.sampling.evaluation_frames import (
     evaluation_indices,
     segment_centres,
     snippet_indices,
 )
-from vclr_lightning.data.sampling.frame_indices import (
-    MILLISECOND,
-    check_clips,
-    clip_indices,
-    possible_starts,
-    segment_bounds,
-)
+from vclr_lightning.data.sampling.frame_indices import MILLISECOND, segment_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,57 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vclr_lightning.core.types import Rejection
-    from vclr_lightning.data.protocols import ClipTransform, VideoReader, VideoTable
+    from vclr_lightning.data.protocols import ClipTransform
     from vclr_lightning.data.transforms import ViewsTransform
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ClipsDataset(Dataset[Any]):
-    """Clips of each video, which begin where a subclass says."""
-
-    manifest: VideoTable
-    reader: VideoReader
-    frames_per_clip: int = 1
-    stride: int = 1
-    rate: float | None = None
-
-    def __post_init__(self) -> None:
-        names = {field.name for field in fields(self)} - {"seed", "rate"}
-        numbers = {name: x for name in names if isinstance(x := getattr(self, name), int)}
-        check_clips(rate=self.rate, **numbers)
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def _read(
-        self,
-        index: int,
-        starts: Callable[..., NDArray[np.int64]],
-        converter: Callable[[], Callable[[list[NDArray[np.uint8]]], Tensor]],
-    ) -> tuple[list[Tensor], list[Rejection]]:
-        """Read the clips that begin at ``starts(num_frames, fitting, times)``.
-
-        At the first ``fitting`` frames, a whole clip fits. If reading fails, return why.
-        """
-
-        def draw(num_frames: int, times: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
-            at: Any = {"stride": self.stride, "rate": self.rate, "times": times}
-            fitting = possible_starts(num_frames, steps=self.frames_per_clip - 1, **at)
-            begins = starts(num_frames, fitting, times)
-            return clip_indices(begins, frames=self.frames_per_clip, num_frames=num_frames, **at)
-
-        try:
-            clips = read_clips(
-                self.manifest,
-                index,
-                self.reader,
-                draw=draw,
-                converter=converter,
-                needs_times=self.rate is not None,
-            )
-        except VideoError as error:
-            return [], [reject(self.manifest, index, error)]
-        return clips, []
 
 
 class FramesSample(TypedDict):
@@ -102,7 +46,7 @@ class FramesSample(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FramesDataset(_ClipsDataset):
+class FramesDataset(ClipsDataset):
     """``num_frames`` frames of a video, evenly spaced from the first to the last.
 
     Of a row that is a clip within a file, frames of the clip. A shorter video gives each frame
@@ -121,23 +65,33 @@ class FramesDataset(_ClipsDataset):
             ending with the video.
         stride: distance between the frames of a clip.
         rate: frames per second of a clip, instead of ``stride``.
+        windows: instead of all these, the windows of one clip to take; m then depends on the video.
 
     Shape:
         ``sample["frames"]``: ``(m, C, T, H, W)`` uint8; ``sample["mask"]``: ``(m,)``.
 
     Raises:
-        UserError: a number is below 1.
+        UserError: a number is below 1, or a window has several clips.
     """
 
     transform: ClipTransform
     num_frames: int = 30
     every: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.windows is not None and self.windows.num_segments != 1:
+            raise UserError(
+                f"num_segments={self.windows.num_segments} of windows must be 1 for features, which"
+                " are those of single clips"
+            )
+
     def __getitem__(self, index: int) -> FramesSample:
         manifest, size = self.manifest, self.transform.size
-        clips, rejected = self._read(index, self._starts, partial(self._converter, index))
+        clips, rejected = self.read(index, self._starts, partial(self._converter, index))
         count = len(clips)
-        length = self.num_frames if self.every is None else max(1, count)
+        fixed = self.every is None and self.windows is None
+        length = self.num_frames if fixed else max(1, count)
         frames = torch.zeros(length, 3, self.frames_per_clip, size, size, dtype=torch.uint8)
         for position, clip in enumerate(clips):
             frames[position] = clip
@@ -181,7 +135,10 @@ class FramesDataset(_ClipsDataset):
 
 
 class CentresSample(TypedDict):
-    """One video: ``views`` is ``(k, S, C, T, H, W)`` uint8; not ``valid``: it cannot be read."""
+    """One video: ``views`` is ``(k, S, C, T, H, W)`` uint8; not ``valid``: it cannot be read.
+
+    Of m windows, ``(k m, S, C, T, H, W)``, the windows of one crop after those of another.
+    """
 
     views: Tensor
     label: int
@@ -191,7 +148,7 @@ class CentresSample(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CentresDataset(_ClipsDataset):
+class CentresDataset(ClipsDataset):
     """Test samples of a classifier: the middle frame of each segment of a video, in k crops.
 
     For networks of clips, the range of possible clip starts is cut into segments, and clips start
@@ -207,6 +164,8 @@ class CentresDataset(_ClipsDataset):
         stride: distance between the frames of a clip.
         rate: frames per second of a clip, instead of ``stride``.
         seed: with a seed, a frame (or clip start) of each segment is drawn by it instead.
+        windows: instead, the windows to take, each of them a view as a crop is; their number
+            depends on the video, so a batch can hold one sample only.
 
     Raises:
         UserError: a number is below 1.
@@ -218,13 +177,14 @@ class CentresDataset(_ClipsDataset):
 
     def __getitem__(self, index: int) -> CentresSample:
         starts = partial(self._starts, index=index)
-        clips, rejected = self._read(index, starts, lambda: self._convert)
+        clips, rejected = self.read(index, starts, lambda: self._convert)
         if rejected:
             crops, size = self.transform.num_views, self.transform.size
-            shape = (crops, self.num_segments, 3, self.frames_per_clip, size, size)
+            shape = (crops, self._clips, 3, self.frames_per_clip, size, size)
             views = torch.zeros(shape, dtype=torch.uint8)
         else:
-            views = torch.stack(clips, dim=1)
+            views = torch.stack(clips, dim=1)  # (k, m S, C, T, H, W)
+            views = views.view(-1, self._clips, *views.shape[2:])
         return {
             "views": views,
             "label": self.manifest.label(index),
@@ -232,6 +192,10 @@ class CentresDataset(_ClipsDataset):
             "valid": not rejected,
             "rejected": rejected,
         }
+
+    @property
+    def _clips(self) -> int:
+        return self.num_segments if self.windows is None else self.windows.num_segments
 
     def _convert(self, frames: list[NDArray[np.uint8]]) -> Tensor:
         with blaming(self.transform):

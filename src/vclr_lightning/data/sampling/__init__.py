@@ -13,6 +13,7 @@ from vclr_lightning.data.sampling.prefixed import Prefixed
 from vclr_lightning.data.sampling.segment_sampler import SegmentSampler
 from vclr_lightning.data.sampling.speed_sampler import SpeedSampler
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
+from vclr_lightning.data.sampling.windows import RandomWindow, SlidingWindows
 
 __all__ = [
     "BlockSampler",
@@ -22,7 +23,9 @@ __all__ = [
     "IntervalSampler",
     "PaceSampler",
     "Prefixed",
+    "RandomWindow",
     "SegmentSampler",
+    "SlidingWindows",
     "SpeedSampler",
     "TupleSampler",
     "TwoRateSampler",

@@ -13,6 +13,7 @@ from vclr_lightning.data.transforms.clip_steps import Compose, Resize
 from vclr_lightning.data.transforms.color_steps import Blur, Flip, Gray, Jitter, Solarize
 from vclr_lightning.data.transforms.crops import (
     AreaCrop,
+    CenterCrop,
     FixedCrop,
     MultiScaleCrop,
     UniformAspectCrop,
@@ -30,6 +31,7 @@ __all__ = [
     "Backend",
     "Blur",
     "Box",
+    "CenterCrop",
     "Compose",
     "EvalTransform",
     "FinetuneTransform",

@@ -133,6 +133,31 @@ class FixedCrop:
         return Box(int(down * (height - h + 1)), int(right * (width - w + 1)), h, w)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CenterCrop:
+    """Takes the central square of ``size`` pixels; of a smaller frame, the largest it has.
+
+    Args:
+        size: height and width in pixels.
+
+    Raises:
+        UserError: ``size`` is not a positive whole number.
+
+    Example:
+        >>> import numpy as np
+        >>> CenterCrop(size=112)(120, 100, np.random.default_rng(0))
+        Box(top=10, left=0, height=100, width=100)
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", checks.pixels("size", self.size))
+
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        return center_box(height, width, min(self.size, height, width))
+
+
 # Positions of a crop in quarters of the free space: (down, right).
 _FIVE = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
 _THIRTEEN = (*_FIVE, (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3))

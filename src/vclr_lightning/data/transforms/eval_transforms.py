@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,13 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.transforms import checks
 from vclr_lightning.data.transforms.augmentation import Box
-from vclr_lightning.data.transforms.geometry import center_box, resized_crop, short_edge_size
+from vclr_lightning.data.transforms.geometry import (
+    Interpolation,
+    center_box,
+    resized_crop,
+    resized_crops,
+    short_edge_size,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,13 +112,17 @@ class ViewsTransform:
     Args:
         size: height and width of the result in pixels.
         resize: new length of the shorter edge of the frame, which keeps its aspect ratio.
+        crop: instead of ``resize``: squares of this many pixels are cut out of the frame as it is
+            (of a smaller frame, the largest that it has), and resized.
+        interpolation: of ``crop``: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``.
         crops: ``"center"``, ``"three"`` or ``"ten"``; see :func:`view_boxes`.
 
     Shape:
         ``T`` frames ``(H, W, 3)`` uint8 to ``(k, 3, T, size, size)`` uint8, k of 1, 3 or 10.
 
     Raises:
-        UserError: there is no such way of cropping, or ``size`` does not fit into ``resize``.
+        UserError: there is no such way of cropping or interpolating, or ``size`` does not fit into
+            ``resize``.
 
     Example:
         >>> frame = np.zeros((240, 320, 3), np.uint8)
@@ -122,6 +132,8 @@ class ViewsTransform:
 
     size: int = 256
     resize: int = 256
+    crop: int | None = None
+    interpolation: Interpolation = "bilinear"
     crops: str = "center"
 
     def __post_init__(self) -> None:
@@ -129,7 +141,12 @@ class ViewsTransform:
             raise UserError(f"crops={self.crops!r} is unknown; take {', '.join(CROPS)}")
         object.__setattr__(self, "size", checks.pixels("size", self.size))
         object.__setattr__(self, "resize", checks.pixels("resize", self.resize))
-        if self.resize < self.size:
+        if self.interpolation not in get_args(Interpolation):
+            allowed = ", ".join(get_args(Interpolation))
+            raise UserError(f"interpolation={self.interpolation!r} is unknown; take {allowed}")
+        if self.crop is not None:
+            object.__setattr__(self, "crop", checks.pixels("crop", self.crop))
+        elif self.resize < self.size:
             raise UserError(
                 f"resize={self.resize} is too small to cut size={self.size} out of; give a larger "
                 "resize or a smaller size"
@@ -141,9 +158,19 @@ class ViewsTransform:
         return CROPS[self.crops]
 
     def __call__(self, clip: Sequence[NDArray[np.uint8]]) -> Tensor:
-        height, width = short_edge_size(*checks.frame_size(clip), self.resize)
-        boxes = view_boxes(height, width, self.size, crops=self.crops)
-        views = _resized_views(clip, height, width, boxes)
+        height, width = checks.frame_size(clip)
+        if self.crop is None:
+            height, width = short_edge_size(height, width, self.resize)
+            boxes = view_boxes(height, width, self.size, crops=self.crops)
+            views = _resized_views(clip, height, width, boxes)
+        else:
+            side = min(self.crop, height, width)
+            how: Any = {"interpolation": self.interpolation}
+            cuts = [
+                resized_crops(clip, box, self.size, self.size, **how).transpose(0, 1)
+                for box in view_boxes(height, width, side, crops=self.crops)
+            ]
+            views = torch.stack(cuts)
         return torch.cat([views, views.flip(-1)]) if self.crops == "ten" else views
 
 

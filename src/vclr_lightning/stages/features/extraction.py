@@ -17,6 +17,7 @@ from torch.multiprocessing.spawn import (
     ProcessExitedException,
     spawn,
 )
+from torch.nn.functional import normalize
 
 from vclr_lightning.core.distributed import rank, world_size
 from vclr_lightning.core.errors import CodeFault, UserError
@@ -49,6 +50,7 @@ class Extraction:
         backbone: the network.
         layer: whose output is wanted; ``None`` for the network's features.
         keep_frames: keep each frame's features instead of a video's average.
+        normalize: scale each frame's features to unit length first.
         blocks: rows of the manifest, in batches. Batches do not depend on the number of processes,
             because what else is in a batch may change the last bits of a feature.
         workers: how each process loads.
@@ -66,6 +68,7 @@ class Extraction:
     backbone: nn.Module
     layer: str | None
     keep_frames: bool
+    normalize: bool
     blocks: Sequence[tuple[int, ...]]
     workers: WorkerOptions
     hardware: Hardware
@@ -127,6 +130,8 @@ def encode_part(
             if len(batch["video_id"]):
                 with hardware.computing(device):
                     features = encode_batch(encoders, batch, device=device, chunk=job.chunk)[""]
+                if job.normalize:
+                    features = [normalize(video, dim=1) for video in features]
                 if not job.keep_frames:
                     features = [video.mean(dim=0, keepdim=True) for video in features]
             journal.add(block, batch, features)

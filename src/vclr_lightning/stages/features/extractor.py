@@ -44,6 +44,7 @@ from vclr_lightning.stages.shared.network import pretrained_network, weights_dig
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import VideoTable
+    from vclr_lightning.data.sampling import RandomWindow, SlidingWindows
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,12 @@ class FeatureExtractor:
         frames_per_clip: T, of a network of clips.
         stride: distance between the frames of a clip.
         rate: frames per second of a clip, instead of ``stride``.
+        windows: instead of all these, by split: the windows of one clip to take.
         transform: resizes and crops a frame.
         layer: name of the layer whose output is used, a map averaged over its positions; ``None``:
             the network's features.
         keep_frames: keep each frame's features instead of a video's average.
+        normalize: scale the features of each frame (clip) to unit length before they are averaged.
         folder: keep the features in its subfolders, one for each split, instead of the cache;
             those of ``untrained`` in such subfolders of ``untrained``.
         cache_dir: the cache, by default ``~/.cache/vclr_lightning``.
@@ -106,9 +109,11 @@ class FeatureExtractor:
         frames_per_clip: int = 1,
         stride: int = 1,
         rate: float | None = None,
+        windows: Mapping[str, RandomWindow | SlidingWindows] | None = None,
         transform: ClipTransform | None = None,
         layer: str | None = None,
         keep_frames: bool = False,
+        normalize: bool = False,
         folder: str | Path | None = None,
         cache_dir: str | Path | None = None,
         hardware: Hardware | None = None,
@@ -128,10 +133,12 @@ class FeatureExtractor:
         self.num_frames, self.every = num_frames, every
         self.frames_per_clip = frames_per_clip
         self.spacing: dict[str, Any] = {"stride": stride} if rate is None else {"rate": rate}
+        self.windows = windows
         self.transform = transform or EvalTransform()
         if isinstance(size := getattr(self.transform, "size", None), int):
-            check_clip_sizes(self.backbone, [(frames_per_clip, size)])
-        self.keep_frames = keep_frames
+            lengths = [w.frames_per_clip for w in (windows or {}).values()] or [frames_per_clip]
+            check_clip_sizes(self.backbone, [(length, size) for length in lengths])
+        self.keep_frames, self.normalize = keep_frames, normalize
         self.folder = None if folder is None else Path(folder).expanduser()
         if self.folder is not None and untrained:
             self.folder /= "untrained"  # beside those of the weights
@@ -234,6 +241,8 @@ class FeatureExtractor:
             sampling = {"num_frames": self.num_frames}
         if self.frames_per_clip > 1:
             sampling |= {"frames_per_clip": self.frames_per_clip, **self.spacing}
+        if (windows := self._windows(split)) is not None:
+            sampling = described(windows)
         return {
             "weights": self._digest,
             "network": network_name(self.backbone),
@@ -244,7 +253,7 @@ class FeatureExtractor:
             "sampling": sampling,
             "transform": described(self.transform),
             "layer": self.layer,
-            "form": self._form,
+            "form": f"{self._form} of unit vectors" if self.normalize else self._form,
             "precision": self.hardware.precision,
             "version": VERSION,
             **normalisation(self.backbone),
@@ -254,7 +263,17 @@ class FeatureExtractor:
     def _form(self) -> str:
         if not self.keep_frames:
             return "mean"
-        return "frames" if self.every is None else "ragged"
+        return "frames" if self.every is None and self.windows is None else "ragged"
+
+    def _windows(self, split: str) -> RandomWindow | SlidingWindows | None:
+        if self.windows is None:
+            return None
+        if split not in self.windows:
+            raise UserError(
+                f"features.windows has those of {', '.join(self.windows)}, and none of split "
+                f"{split}; give features.windows.{split}"
+            )
+        return self.windows[split]
 
     def _extract(
         self,
@@ -269,7 +288,8 @@ class FeatureExtractor:
         """Encode with all ranks; the first one makes the store."""
         if rank() == 0:
             logger.info("%s: extracting features of %d videos into %s", split, len(table), target)
-        size = self.data.eval_batch_size if self.every is None else 1
+        windows = self._windows(str(about["split"]))
+        size = self.data.eval_batch_size if self.every is None and windows is None else 1
         rows, devices = range(len(table)), self.hardware.each
         batches = Extraction(
             dataset=FramesDataset(
@@ -280,10 +300,12 @@ class FeatureExtractor:
                 every=self.every,
                 frames_per_clip=self.frames_per_clip,
                 **self.spacing,
+                windows=windows,
             ),
             backbone=self.backbone,
             layer=self.layer,
             keep_frames=self.keep_frames,
+            normalize=self.normalize,
             blocks=[tuple(rows[start : start + size]) for start in range(0, len(rows), size)],
             workers=self.data.workers(len(devices)),
             hardware=self.hardware,

@@ -21,6 +21,7 @@ from vclr_lightning.models.backbone import unwrap
 
 if TYPE_CHECKING:
     from vclr_lightning.data.protocols import ClipTransform, VideoTable
+    from vclr_lightning.data.sampling import RandomWindow, SlidingWindows
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ def normalisation(backbone: nn.Module) -> dict[str, Any]:
     return {} if usual else {"pixels": {"mean": list(mean), "std": list(std)}}
 
 
-def described(transform: ClipTransform) -> Any:
-    """Return a transform as plain values."""
+def described(transform: ClipTransform | RandomWindow | SlidingWindows) -> Any:
+    """Return a transform, or windows, as plain values."""
     name = type(transform).__name__
     values = asdict(transform) if is_dataclass(transform) else {"repr": repr(transform)}
     return json.loads(json.dumps({"name": name, **values}))
