@@ -26,6 +26,7 @@ STEP_PARTS = {
 """Of a training step, with a description of each."""
 
 _WARMUP = 2  # batches
+_COUNTED = 1  # the batch whose operations are counted: the first may try the network beforehand
 
 
 class StepParts(Callback):
@@ -33,7 +34,7 @@ class StepParts(Callback):
 
     Attributes:
         saved: bytes that the first batch keeps for the backward pass.
-        flops: floating-point operations of the first batch's convolutions, matrix products and
+        flops: floating-point operations of the second batch's convolutions, matrix products and
             attention, forward and backward; a multiply-add counts 2.
         checkpoint: bytes of the module's and the optimizers' state.
     """
@@ -60,8 +61,9 @@ class StepParts(Callback):
     ) -> None:
         if self._batches == 0:
             known = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}
-            self._batch.enter_context(self._operations)
             self._forward.enter_context(_counted_saves(known, self._saved))
+        if self._batches == _COUNTED:
+            self._batch.enter_context(self._operations)
         self._mark("between")
 
     def on_before_backward(self, *_unused: Any) -> None:
@@ -86,7 +88,7 @@ class StepParts(Callback):
         return timed
 
     def on_train_batch_end(self, *_unused: Any) -> None:
-        if self._batches == 0:
+        if self._batches == _COUNTED:
             self._batch.close()
             self.flops = self._operations.get_total_flops()
         # A module without such work, or a batch of several that make a step.
