@@ -172,7 +172,7 @@ def test_rates_fall_together_at_the_milestones() -> None:
 
 def test_mistakes() -> None:
     for options, message in [
-        ({"head": "tsp"}, "head='tsp' is unknown; take tsn or tsm"),
+        ({"head": "tsp"}, "head='tsp' is unknown; take tsn, tsm or gru"),
         ({"dropout": 1}, "dropout=1"),
         ({"backbone": Volume(), "head": "tsm"}, "is 3D"),
         ({"backbone": nn.Flatten()}, "has no whole number 'clip_dims'"),

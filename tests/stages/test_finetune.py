@@ -187,7 +187,7 @@ def test_what_is_left_out_is_said(main: Main, video_folder: Path, tmp_path: Path
         (["num_classes=2"], "num_classes=2 is too few: the videos have labels of 3 classes"),
         (["test.transform.crops=four"], "crops='four' is unknown; take center, three, ten"),
         (["test.transform.size=400"], "is too small to cut size=400 out of"),
-        (["module.head=tsp"], "head='tsp' is unknown; take tsn or tsm"),
+        (["module.head=tsp"], "head='tsp' is unknown; take tsn, tsm or gru"),
         (["init=nowhere.ckpt"], "there is no weights file at nowhere.ckpt"),
         (["init={weights}", "backbone.width=16"], "has shape"),
         (["stage.run.test_split=other"], "there are no videos of split 'other'"),

@@ -16,6 +16,7 @@ from vclr_lightning.core.screen import track
 from vclr_lightning.data.loading.epochs import rank_shard
 from vclr_lightning.data.loading.evaluation_datasets import CentresDataset
 from vclr_lightning.data.loading.loader import BatchLoader
+from vclr_lightning.data.sampling import SlidingWindows
 from vclr_lightning.data.sampling.frame_indices import check_clips
 from vclr_lightning.data.transforms import ViewsTransform
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from vclr_lightning.core.types import Rejection
     from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.data.protocols import VideoTable
+
+
+_AT_ONCE = 16  # windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class VideoViews:
         draws: ``"centres"`` of the segments; or ``"random"``, as the released code tests TSN on
             Something-Something.
         seed: of random draws.
+        windows: instead, windows of clips; the classifier sees one at a time, and their scores are
+            averaged, as those of crops are.
 
     Raises:
         UserError: a number is below 1, or ``draws`` is unknown.
@@ -54,6 +60,7 @@ class VideoViews:
     rate: float | None = None
     draws: str = "centres"
     seed: int = 0
+    windows: SlidingWindows | None = None
 
     def __post_init__(self) -> None:
         if self.draws not in ("centres", "random"):
@@ -64,11 +71,20 @@ class VideoViews:
     @property
     def summary(self) -> str:
         """Number of frames and crops, in words."""
+        crops = {"center": "centre", "three": "three-crop", "ten": "ten-crop"}
+        views = f"{crops[self.transform.crops]} {self.transform.size}"
+        if (windows := self.windows) is not None:
+            clips = f"{windows.num_segments} x " if windows.num_segments > 1 else ""
+            step = f"frames in steps of {windows.stride}" if windows.stride > 1 else "frames"
+            step = step if windows.rate is None else f"frames, {windows.rate:g} a second"
+            return (
+                f"windows of {clips}{windows.frames_per_clip} {step}, one every {windows.every} "
+                f"steps x {views}"
+            )
         t = self.frames_per_clip
         what = "frames" if t == 1 else f"clips of {t} frames"
         what = f"random {what}" if self.draws == "random" else what
-        crops = {"center": "centre", "three": "three-crop", "ten": "ten-crop"}
-        return f"{self.num_segments} {what} x {crops[self.transform.crops]} {self.transform.size}"
+        return f"{self.num_segments} {what} x {views}"
 
 
 @dataclass(frozen=True)
@@ -121,10 +137,11 @@ def score_videos(
         stride=views.stride,
         rate=views.rate,
         seed=views.seed if views.draws == "random" else None,
+        windows=views.windows,
     )
     ranks, rank = distributed.world_size(), distributed.rank()
     keys = list(rank_shard(len(table), world_size=ranks, rank=rank))
-    size = data.eval_batch_size
+    size = data.eval_batch_size if views.windows is None else 1  # their number differs
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
     loader = BatchLoader(dataset, batches, data.workers(ranks))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -132,13 +149,18 @@ def score_videos(
     for batch in track(loader, description, show=show and rank == 0):
         rejected += batch["rejected"]
         if len(batch["views"]):
-            scores = module.scores(batch["views"].to(device)).float().cpu()
+            if views.windows is None:
+                scores = module.scores(batch["views"].to(device)).float().cpu()
+            else:
+                parts = batch["views"][0].split(_AT_ONCE)
+                each = [module.scores(part[:, None].to(device)).float().cpu() for part in parts]
+                scores = torch.cat(each).mean(dim=0, keepdim=True)
             found.append((scores, batch["label"], batch["index"]))
     gathered = gather_objects((found, rejected))
-    parts = [part for own, _ in gathered for part in own]
+    all_parts = [part for own, _ in gathered for part in own]
     bad = [item for _, own in gathered for item in own]
-    if not parts:
+    if not all_parts:
         first = f"; the first, {bad[0]['path']}: {bad[0]['reason']}" if bad else ""
         raise UserError(f"no video of {len(table)} can be read{first}")
-    scores, label, index = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    scores, label, index = (torch.cat(columns) for columns in zip(*all_parts, strict=True))
     return ScoredVideos(scores, label, index, bad)

@@ -46,6 +46,21 @@ def conv_gru_step(x: Tensor, state: Tensor, *, update: Gate, reset: Gate, new: G
     return (1 - u) * state + u * candidate
 
 
+def read_blocks(blocks: Tensor, cell: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the state of a recurrent cell after the blocks of a video; it starts at 0.
+
+    Shape: ``(B, n, F, h, w)`` to ``(B, F, h, w)``.
+
+    Example:
+        >>> read_blocks(torch.ones(1, 3, 1, 1, 1), lambda block, state: 2 * state + block).item()
+        7.0
+    """
+    state = torch.zeros_like(blocks[:, 0])
+    for block in blocks.unbind(1):
+        state = cell(block, state)
+    return state
+
+
 def predict_blocks(
     blocks: Tensor,
     *,
@@ -71,9 +86,7 @@ def predict_blocks(
         >>> found.flatten().tolist()
         [4.0, 8.0]
     """
-    state = torch.zeros_like(blocks[:, 0])
-    for block in blocks.unbind(1):
-        state = cell(relu(block), state)
+    state = read_blocks(relu(blocks), cell)
     predictions = [predict(state)]
     while len(predictions) < steps:
         state = cell(relu(predictions[-1]), state)

@@ -134,6 +134,8 @@ def load_initial_weights(
     if heads:
         for name, tensor, source in _heads(checkpoint, module):
             target[name], sources[name] = tensor, source
+    for name, tensor, source in _context(checkpoint, module):
+        target[name], sources[name] = tensor, source
     for name, source in sources.items():
         target[name].copy_(checkpoint.tensors[source])
     if callable(reset := getattr(module, "reset_key_encoder", None)):
@@ -173,6 +175,41 @@ def _heads(checkpoint: Checkpoint, module: nn.Module) -> list[tuple[str, Tensor,
                     )
                 matched.append((f"objectives.{name}.{part}.{key}", tensor, prefix + key))
     return matched
+
+
+_GATES = {"update": "update_gate", "reset": "reset_gate", "new": "out_gate"}  # in DPC's own files
+
+
+def _context(checkpoint: Checkpoint, module: nn.Module) -> list[tuple[str, Tensor, str]]:
+    """List name, tensor and source of the weights of a classifier's ConvGRU in the file.
+
+    DPC has pretrained one; without it in the file, a warning says that it starts at random.
+    """
+    gru = getattr(getattr(module, "context", None), "gru", None)
+    if not isinstance(gru, nn.Module):
+        return []
+    first, names = "update.weight", list(checkpoint.tensors)
+    own = [n.removesuffix(first) for n in names if n.endswith(f".gru.{first}")]
+    theirs = [n for n in names if n.endswith("ConvGRUCell_00.update_gate.weight")]
+    state = gru.state_dict(keep_vars=True)
+    if own:
+        sources = {name: own[0] + name for name in state}
+    elif theirs:
+        start = theirs[0].removesuffix("update_gate.weight")
+        sources = {f"{g}.{p}": f"{start}{_GATES[g]}.{p}" for g, p in (n.split(".") for n in state)}
+    else:
+        logger.warning(
+            "%s holds no ConvGRU, as checkpoints of objective=dpc do; the classifier's starts from "
+            "random weights",
+            checkpoint.path,
+        )
+        return []
+    for name, source in sources.items():
+        if source not in checkpoint.tensors:
+            raise UserError(f"{checkpoint.path} holds only a part of a ConvGRU, without {source}")
+        if problem := shape_problem(checkpoint, source, state[name]):
+            raise UserError(f"{problem}; the classifier's ConvGRU does not fit")
+    return [(f"context.gru.{name}", state[name], source) for name, source in sources.items()]
 
 
 def _warn_of_differences(checkpoint: Checkpoint, encoder: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,24 @@ from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch
 from vclr_lightning.evaluation.encoders import evaluation_mode
-from vclr_lightning.functional.embedding import average_views
+from vclr_lightning.functional.embedding import Averaging, average_views
 from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
+from vclr_lightning.modules.classifier_heads import (
+    BlockContext,
+    Head,
+    check_head,
+    linear_classifier,
+)
 from vclr_lightning.modules.clip_sizes import check_first_batch
-from vclr_lightning.modules.encoding import through
+from vclr_lightning.modules.encoding import encoded, through
+from vclr_lightning.modules.encoding_plan import MAPS
 from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
 from vclr_lightning.modules.key_batchnorm import running_statistics
 from vclr_lightning.modules.metric_averaging import MetricAveragingModule
 from vclr_lightning.modules.optimization import grouped_optimizer, tsm_groups, with_schedule
+from vclr_lightning.modules.parameter_groups import ParameterGroup, build_optimizer
 from vclr_lightning.modules.trainer_checks import check_trainable, warn_of_slow_statistics
-
-Head = Literal["tsn", "tsm"]
-INIT_STD: Mapping[Head, float] = {"tsn": 0.01, "tsm": 0.001}
 
 
 class FinetuneModule(MetricAveragingModule):
@@ -38,7 +43,9 @@ class FinetuneModule(MetricAveragingModule):
     classifier. ``"tsm"``: channels are shifted between frames within the network
     (:class:`~vclr_lightning.models.tsm.TemporalShift`), dropout and classifier are applied to each
     frame, and the scores are averaged; parameters are optimized in the groups of
-    :data:`~vclr_lightning.modules.optimization.TSM_SCALES`.
+    :data:`~vclr_lightning.modules.optimization.TSM_SCALES`. ``"gru"``: DPC's, a ConvGRU reads the
+    maps of successive clips (:class:`~vclr_lightning.modules.classifier_heads.BlockContext`), then
+    dropout and classifier.
 
     Args:
         backbone: the network; ``"tsm"`` needs a 2D one.
@@ -46,16 +53,22 @@ class FinetuneModule(MetricAveragingModule):
         optimizer: takes the parameters to train, such as ``partial(SGD, lr=0.01)``.
         scheduler: takes the optimizer, ``steps_per_epoch`` and ``epochs``; stepped once after
             each optimizer step. ``None`` for a constant learning rate.
-        head: ``"tsn"`` or ``"tsm"``.
+        head: ``"tsn"``, ``"tsm"`` or ``"gru"``.
         dropout: probability of dropping a feature before the classifier.
-        frozen: train the classifier alone; the backbone, BatchNorm included, does not change.
+        batchnorm: normalise the features over the batch before dropout and classifier.
+        averaging: whether a video's score is the average of its views' ``"logits"`` or
+            ``"probabilities"``; ``None``: logits for ``"tsn"``, probabilities for the others.
+        batch_flip_p: chance of mirroring a batch as a whole, as CoCLR does.
+        frozen: train the classifier (and BatchNorm) alone; backbone and GRU do not change.
         init_std: standard deviation of the classifier's initial weights; ``None``: 0.01 for
-            ``"tsn"`` and 0.001 for ``"tsm"``. Biases start at 0.
+            ``"tsn"``, 0.001 for ``"tsm"``, and orthogonal weights for ``"gru"``. Biases start at 0.
         shift_divisions: for ``"tsm"``: 8 shifts an eighth of the channels each way.
         mean: pixel mean of each channel, in 0 to 1; ``None`` for the backbone's.
         std: pixel standard deviation of each channel; likewise.
         channels_last: keep images and weights in the channels-last memory format.
         class_names: names of the classes, if known.
+        groups: parameters by name that have a learning rate and weight decay of their own; not for
+            ``"tsm"``, which has its groups.
         seed: of every random number drawn in training.
 
     Attributes:
@@ -90,6 +103,9 @@ class FinetuneModule(MetricAveragingModule):
         scheduler: SchedulerFactory | None = None,
         head: Head = "tsn",
         dropout: float = 0.5,
+        batchnorm: bool = False,
+        averaging: Averaging | None = None,
+        batch_flip_p: float = 0.0,
         frozen: bool = False,
         init_std: float | None = None,
         shift_divisions: int = 8,
@@ -97,30 +113,27 @@ class FinetuneModule(MetricAveragingModule):
         std: Sequence[float] | None = None,
         channels_last: bool = False,
         class_names: Sequence[str] = (),
+        groups: Mapping[str, ParameterGroup | None] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if head not in get_args(Head):
-            raise UserError(f"head={head!r} is unknown; take {' or '.join(get_args(Head))}")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout={dropout} must be at least 0 and below 1")
-        if num_classes < 2:
-            raise UserError(f"num_classes={num_classes} must be 2 or more for a classifier")
+        shares = {"dropout": dropout, "batch_flip_p": batch_flip_p}
+        self.averaging = check_head(head, averaging=averaging, groups=groups, **shares)
         if not frozen:
             check_trainable(backbone, else_=", or give frozen=True")
         self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
         self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None
+        features = backbone_number(backbone, "num_features")
+        self.context = BlockContext(num_features=features) if head == "gru" else None
+        self.norm = nn.BatchNorm1d(features) if batchnorm else None
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(backbone_number(backbone, "num_features"), num_classes)
-        first = INIT_STD[head] if init_std is None else init_std
-        nn.init.normal_(self.classifier.weight, std=first)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = linear_classifier(features, num_classes, head=head, init_std=init_std)
         self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
-        self.class_names = tuple(class_names)
-        if frozen:
-            self.query_encoder.requires_grad_(False)
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self.class_names, self.batch_flip_p = tuple(class_names), batch_flip_p
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self._optimizer, self._scheduler, self._groups = optimizer, scheduler, groups or {}
         self._unchecked = True
         self.train()  # a loaded backbone is in evaluation mode
 
@@ -132,36 +145,54 @@ class FinetuneModule(MetricAveragingModule):
     def train(self, mode: bool = True) -> FinetuneModule:
         """Set the training mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if self.frozen:
-            self.query_encoder.eval()
+        for part in self._frozen_parts():
+            part.eval()
         return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        return [p for p in (self.query_encoder, self.context) if p is not None and self.frozen]
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return each video's logits."""
         if self.shift is not None:
             self.shift.num_frames = clips.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = through(self.query_encoder, clips, pixels=self.pixels)
+            features = self._features(clips)
         if self.shift is not None:
             scores: Tensor = self.classifier(self.dropout(features)).mean(dim=1)
             return scores
-        logits: Tensor = self.classifier(self.dropout(features.mean(dim=1)))
+        if self.norm is not None:
+            if self.training and len(features) < 2:
+                raise UserError("module.batchnorm needs a batch_size of 2 or more in each process")
+            features = self.norm(features)
+        logits: Tensor = self.classifier(self.dropout(features))
         return logits
+
+    def _features(self, clips: Tensor) -> Tensor:
+        """Return a video's features ``(B, F)``; with shifts each frame's, ``(B, S, F)``."""
+        if self.context is not None:
+            maps = encoded(self.query_encoder, clips, pixels=self.pixels, kinds=(MAPS,))[MAPS]
+            return cast("Tensor", self.context(maps))
+        features = through(self.query_encoder, clips, pixels=self.pixels)
+        return features if self.shift is not None else features.mean(dim=1)
 
     def scores(self, views: Tensor) -> Tensor:
         """Return the class scores of test videos, computed view by view and averaged.
 
-        TSN averages logits, TSM probabilities.
+        By default TSN averages logits, the others probabilities.
 
         Shape: ``(B, k, S, C, T, H, W)`` uint8 to ``(B, num_classes)``
         """
         with evaluation_mode(self), torch.no_grad():
             logits = torch.stack([self(view) for view in views.unbind(1)], dim=1).float()
-        return average_views(logits, averaging="logits" if self.head == "tsn" else "probabilities")
+        return average_views(logits, averaging=self.averaging)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of the labels."""
-        logits = self(batch["views"]["segments"]).float()
+        clips = batch["views"]["segments"]
+        if self.batch_flip_p and float(torch.rand(())) < self.batch_flip_p:
+            clips = clips.flip(-1)
+        logits = self(clips).float()
         loss = cross_entropy(logits, batch["label"])
         accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
         values = {"train/loss": loss, "train/top1": accuracy}
@@ -173,14 +204,15 @@ class FinetuneModule(MetricAveragingModule):
             groups = tsm_groups(self.query_encoder, self.classifier)
             optimizer = grouped_optimizer(self._optimizer, groups)
         else:
-            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+            optimizer = build_optimizer(self, self._optimizer, self._groups)
         return with_schedule(optimizer, self._scheduler, self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Keep the statistics equal on all ranks, as evaluation and checkpoints assume.
-        if not self.frozen:
-            distributed.average_in_place(running_statistics(self.query_encoder))
+        trained = None if self.frozen else self.query_encoder
+        if statistics := running_statistics(trained, self.norm):
+            distributed.average_in_place(statistics)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -197,6 +229,8 @@ class FinetuneModule(MetricAveragingModule):
             finetuned={
                 "head": self.head,
                 "dropout": self.dropout.p,
+                "batchnorm": self.norm is not None,
+                "averaging": self.averaging,
                 "frozen": self.frozen,
                 "shift_divisions": self.shift.divisions if self.shift else 8,
                 "mean": list(self.pixels.mean),

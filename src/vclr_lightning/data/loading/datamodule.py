@@ -227,7 +227,8 @@ class VideoDataModule(LightningDataModule):
             readers=readers_of(module),
             begin_only=self._augment == "device",
         )
-        long, least = long_enough(self.train, dataset.views), dataset.views.min_frames
+        least = dataset.views.min_frames
+        long = long_enough(self.train, least)
         if long.all() or not hasattr(self.train, "select"):
             return dataset
         short = f"{len(long) - long.sum()} of {len(long)} training videos have fewer than {least}"

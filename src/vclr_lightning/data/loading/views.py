@@ -162,12 +162,12 @@ def named(missing: Collection[str], readers: Mapping[str, str] | None) -> str:
     return ", ".join(missing) + (f", which {by[0]} reads" if by else "")
 
 
-def long_enough(table: VideoTable, plan: ViewPlan) -> NDArray[np.bool_]:
-    """Return which rows have as many frames as the samplers need, as far as their index says.
+def long_enough(table: VideoTable, least: int) -> NDArray[np.bool_]:
+    """Return which rows have at least ``least`` frames, as far as their index says.
 
     It may be a few frames off; rows of unknown length count as long enough.
     """
-    if plan.min_frames == 1:
+    if least == 1:
         return np.ones(len(table), dtype=bool)
     if hasattr(table, "column"):
         counts = np.asarray(table.column("num_frames"), np.float64)
@@ -176,7 +176,7 @@ def long_enough(table: VideoTable, plan: ViewPlan) -> NDArray[np.bool_]:
     else:
         known = (table.num_frames(row) for row in range(len(table)))
         counts = np.array([np.nan if count is None else count for count in known])
-    return ~(counts < plan.min_frames)  # a number that is not known is not below
+    return ~(counts < least)  # a number that is not known is not below
 
 
 def _tried(name: str, sampler: Sampler) -> Draw:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.views import long_enough
 from vclr_lightning.evaluation.confusions import class_name
 
 _SHOWN = 5
@@ -89,3 +91,30 @@ def labelled_only(table: Any) -> Any:
     """Return the videos of a manifest that have a label."""
     labelled = table.labels >= 0
     return table if labelled.all() else table.select(labelled)
+
+
+def long_only(table: Any, least: int) -> tuple[Any, str]:
+    """Return the videos of at least so many frames, and a sentence about the others, if any."""
+    if table is None or (long := long_enough(table, least)).all():
+        return table, ""
+    short = (
+        f"{len(long) - long.sum()} of {len(long)} test videos have fewer than {least} frames and "
+        "are left out, which makes the accuracy one of other videos (min_frames=1 keeps them)."
+    )
+    if not long.any():
+        raise UserError(f"{short.removesuffix('.')}; there is nothing to test on")
+    return table.select(long), short
+
+
+def split_to_test(data: VideoDataModule, name: str | None) -> str:
+    """Return the split to test on; refuse one without videos before anything is trained."""
+    if name is not None:
+        data.split(name)  # refuses an unknown name
+        return name
+    found = [split for split in ("val", "test") if data.splits.get(split)]
+    if not found:
+        raise UserError(
+            "there are no videos of a split val or test to test on; hold some out "
+            "(data.holdout=0.2), or leave testing out (test=null)"
+        )
+    return found[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from vclr_lightning import __version__
 from vclr_lightning.callbacks.video_scores import ScoredVideos, VideoViews, score_videos
 from vclr_lightning.core.distributed import is_rank_zero
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import Callback, Logger, Trainer
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.protocols import ClipTransform, Sampler
@@ -21,7 +20,13 @@ from vclr_lightning.evaluation.probe_result import ProbeResult
 from vclr_lightning.modules.clip_sizes import check_clip_sizes
 from vclr_lightning.modules.finetuning import FinetuneModule
 from vclr_lightning.results import Result, percent, present
-from vclr_lightning.stages.finetune.classes import Classes, classes_of, labelled_only
+from vclr_lightning.stages.finetune.classes import (
+    Classes,
+    classes_of,
+    labelled_only,
+    long_only,
+    split_to_test,
+)
 from vclr_lightning.stages.pretrain import pretrain
 from vclr_lightning.stages.shared.classification import classification
 from vclr_lightning.stages.shared.labelled import (
@@ -106,10 +111,14 @@ def finetune(
     Raises:
         UserError: weights or labels do not fit, or whatever a part of the run finds wrong.
     """
-    split = None if test is None else _test_split(data, test_split)
+    split = None if test is None else split_to_test(data, test_split)
     table = None if split is None else data.split(split)
+    least = 1 if test is None or test.windows is None else test.windows.min_frames
+    table, short = long_only(table, least)
     classes = classes_of(data.train, table, num_classes=num_classes)
     whole, data.train = len(data.train), labelled_only(data.train)
+    if short:
+        classes = replace(classes, notes=[*classes.notes, short])
     notes = list(classes.notes)
     if recipe is not None and recipe.batch_size != data.batch_size:
         notes.append(
@@ -163,7 +172,7 @@ def finetune(
         "version": __version__,
     }
     settings = f"{network.head.upper()}{', frozen' if network.frozen else ''}, {test.summary}"
-    tested = _result(scored, data, split, classes, settings, provenance, trained)
+    tested = _result(scored, data, split, table, classes, settings, provenance, trained)
     return present(tested, directory)
 
 
@@ -171,6 +180,7 @@ def _result(
     scored: ScoredVideos,
     data: VideoDataModule,
     split: str,
+    test: Any,
     classes: Classes,
     settings: str,
     provenance: Mapping[str, str],
@@ -178,7 +188,6 @@ def _result(
 ) -> Result:
     """Return the accuracies of a tested classifier, its tables, and what training logged."""
     train: Any = data.train
-    test: Any = data.split(split)
     known = scored.label >= 0
     result = ProbeResult(
         scores=scored.scores[known],
@@ -222,7 +231,7 @@ def _result(
             "test/videos": len(result),
             "train/groups": len(set(train.group_ids.tolist())),
             "test/groups": len({test.group_id(row) for row in rows}),
-            "test/left_out": len(rejected),
+            "test/left_out": len(rejected) + len(data.split(split)) - len(test),
         },
         file="finetune",
         record={
@@ -234,17 +243,3 @@ def _result(
             "facts": dict(provenance),
         },
     )
-
-
-def _test_split(data: VideoDataModule, name: str | None) -> str:
-    """Return the split to test on; refuse one without videos before anything is trained."""
-    if name is not None:
-        data.split(name)  # refuses an unknown name
-        return name
-    found = [split for split in ("val", "test") if data.splits.get(split)]
-    if not found:
-        raise UserError(
-            "there are no videos of a split val or test to test on; hold some out "
-            "(data.holdout=0.2), or leave testing out (test=null)"
-        )
-    return found[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.readers import PyAVReader
+from vclr_lightning.data.sampling import SlidingWindows
 from vclr_lightning.data.transforms import EvalTransform, ViewsTransform
 from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.evaluation.store import ABOUT, FeatureStore
@@ -31,7 +32,7 @@ Scored = list[tuple[str, float]]
 _SPLIT = "videos"
 _ALIKE = ("weights", "network", "sampling", "transform", "layer", "precision", "pixels")
 _VIEWS = ("num_segments", "frames_per_clip", "stride", "rate", "draws", "seed")
-_CROPS = ("size", "resize", "crops")
+_CROPS = ("size", "resize", "crop", "interpolation", "crops")
 
 
 @dataclass
@@ -229,7 +230,11 @@ def recorded_views(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Vid
     }
     crops = {**(tested.get("transform") or {}), **changes.get("transform", {})}
     values = {**tested, **changes}
+    if windows := values.get("windows"):
+        known = {field.name for field in fields(SlidingWindows)}
+        windows = SlidingWindows(**{k: v for k, v in windows.items() if k in known})
     return VideoViews(
+        windows=windows,
         **{key: values[key] for key in _VIEWS if key in values},
         transform=ViewsTransform(**{key: crops[key] for key in _CROPS if key in crops}),
     )

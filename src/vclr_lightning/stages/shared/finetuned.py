@@ -18,7 +18,7 @@ from vclr_lightning.models.checkpoints import Checkpoint, finetuned_options, rea
 from vclr_lightning.models.network_spec import known_spec
 from vclr_lightning.modules.finetuning import FinetuneModule
 
-_KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std")
+_KEPT = ("head", "dropout", "frozen", "shift_divisions", "mean", "std", "batchnorm", "averaging")
 
 
 def is_finetuned(path: str | Path) -> bool:
@@ -83,6 +83,9 @@ def load_finetuned(path: str | Path, backbone: nn.Module | None = None) -> Finet
             **{key: options[key] for key in _KEPT if key in options},
         )
         module.classifier.load_state_dict(weights)
+        for name in ("context", "norm"):
+            if (part := getattr(module, name)) is not None:
+                part.load_state_dict(checkpoint.under(f"{name}."))
     except (TypeError, RuntimeError) as error:
         raise UserError(f"the classifier in {path} is of another form: {error}") from error
     return module.eval()

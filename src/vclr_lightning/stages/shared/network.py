@@ -116,13 +116,15 @@ def pretrained_network(
 
 def _scored(weights: str | Path, backbone: nn.Module | None) -> BackboneClassifier:
     classifier = load_finetuned(weights, backbone)
-    if classifier.shift is not None:
+    if classifier.head != "tsn":
         raise UserError(
-            f"{weights} is a TSM classifier, which has no scores of single frames; finetune with "
-            "module.head=tsn, or leave features.layer out"
+            f"{weights} is a {classifier.head.upper()} classifier, which has no scores of single "
+            "frames; finetune with module.head=tsn, or leave features.layer out"
         )
     logger.info("weights: %s, scores of %d classes", weights, classifier.classifier.out_features)
-    return BackboneClassifier(classifier.query_encoder, classifier.classifier).eval()
+    layers = [classifier.norm, classifier.classifier]
+    last = nn.Sequential(*(layer for layer in layers if layer is not None))
+    return BackboneClassifier(classifier.query_encoder, last).eval()
 
 
 def network_of(
