@@ -381,7 +381,8 @@ def test_experiments_build(
     assert isinstance(stage.keywords["data"], VideoDataModule)
     assert set(stage.keywords["callbacks"]) == set(cfg.callbacks)
     trainer = stage.keywords["trainer"]()
-    assert trainer.max_epochs == cfg.epochs
+    length = {"epochs": cfg.epochs or -1, "steps": cfg.steps or -1}  # -1: no such limit
+    assert {"epochs": trainer.max_epochs, "steps": trainer.max_steps} == length
     # Plain values arrive, nothing of OmegaConf.
     assert type(stage.keywords["data"]._samplers) is dict
 

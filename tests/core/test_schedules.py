@@ -74,6 +74,14 @@ def test_edges() -> None:
 
     assert rate(0, warmup=0, epochs=10) == 1
     assert rate(99, warmup=2, epochs=10) == pytest.approx(1e-6)
+    # A warm-up in steps is the same for epochs of any length.
+    by_steps = [
+        WarmupCosine(optimizer(1.0), steps_per_epoch=n, epochs=60 / n, warmup_steps=10)
+        for n in (5, 4)
+    ]
+    by_epochs = WarmupCosine(optimizer(1.0), steps_per_epoch=5, epochs=12, warmup_epochs=2)
+    for step in range(61):
+        assert {one.rate(step, 1.0) for one in by_steps} == {by_epochs.rate(step, 1.0)}
     # Shorter than its warm-up: it ends on the way up.
     assert rate(3, warmup=9, epochs=4) < 1
 

@@ -135,3 +135,28 @@ def test_augmenting_on_the_device_and_a_stop_change_nothing(
     rows, state = uninterrupted
     assert _rows(tmp_path) == rows
     assert_same(_state(tmp_path), state)
+
+
+def test_a_run_of_so_many_steps_ends_within_an_epoch(
+    arguments: list[str], fork: Fork, wait_for_rows: Callable[..., bool], tmp_path: Path
+) -> None:
+    """The held-out videos are evaluated after every few steps and at the end, resumed or not."""
+    length = ["epochs=null", "steps=8", "+optim.scheduler.warmup_steps=2"]
+    words = [*arguments, *length, "callbacks.online.every_n_steps=4"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    process = fork(words, whole)
+    assert process.wait() == 0, process.output()
+    process = fork(words, stopped)
+    wait_for_rows(process, stopped / RUN / "metrics.csv", 4)
+    process.send(signal.SIGTERM)
+    assert process.wait() in (128 + signal.SIGTERM, 0), process.output()
+    process = fork(words, stopped)
+    assert process.wait() == 0, process.output()
+    rows = _rows(whole)
+    assert _rows(stopped) == rows
+    assert_same(_state(stopped), _state(whole))
+    steps = [int(row["step"]) for row in rows if row["val/instance_r1"]]
+    assert [step for step in steps if step > 0] == [5, 7]  # counted from 0: epochs of 3 steps
+    assert float(rows[-1]["train/lr"]) < 0.1 * max(float(row["train/lr"] or 0) for row in rows)

@@ -18,7 +18,7 @@ from vclr_lightning.data.synthetic import generate
 from vclr_lightning.functional.embedding import effective_rank
 from vclr_lightning.functional.grad_cam import grad_cam
 from vclr_lightning.models.bmn import BMN
-from vclr_lightning.stages.shared.hardware import Hardware
+from vclr_lightning.stages.shared.hardware import Hardware, fastest_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU")
 
@@ -126,6 +126,26 @@ def test_half_precision_weights_are_refused_before_anything_starts(
 )
 def test_a_finished_network_runs_in_whatever_it_was_trained_in(given: object, taken: str) -> None:
     assert Hardware(accelerator="cpu", precision=given).precision == taken
+
+
+@pytest.mark.parametrize(
+    ("flags", "taken", "why"),
+    [
+        ("fpu avx512f avx512_bf16 amx_tile amx_bf16 amx_int8", "bf16-mixed", "has AMX"),
+        ("fpu avx512f avx512_bf16", "32-true", "has no AMX"),  # bfloat16, but not of matrices
+        ("fpu amx_tile amx_int8", "32-true", "has no AMX"),
+        (None, "32-true", "has no AMX"),  # not Linux
+    ],
+)
+def test_the_fastest_precision_is_that_of_the_processor(
+    flags: str | None, taken: str, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if flags is not None:
+        file.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    with caplog.at_level("INFO"):
+        assert fastest_precision("cpu", cpuinfo=file) == taken
+    assert f"trainer.precision=auto is {taken}: this processor {why}" in caplog.text
 
 
 def test_what_has_to_be_exact_is_float32_under_autocast() -> None:

@@ -138,6 +138,7 @@ def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, Length, int]
     cfg.callbacks, cfg.logger, cfg.run_dir = {}, {}, folder
     cfg.trainer.profiler = cfg.trainer.limit_train_batches = None
     cfg.trainer.overfit_batches, cfg.trainer.max_epochs = 0, _EPOCHS
+    cfg.trainer.max_steps = None
     resolved(cfg)
     cfg, _ = with_network(cfg)
     config = resolved(cfg)
@@ -145,7 +146,7 @@ def _one_process(cfg: DictConfig, folder: str) -> tuple[DictConfig, Length, int]
     processes = count_processes(trainer["accelerator"], trainer["devices"])
     world = processes * int(trainer["num_nodes"])
     length = Length(
-        epochs=int(limits["max_epochs"]),
+        epochs=None if limits["max_epochs"] is None else int(limits["max_epochs"]),
         steps=None if most < 0 else most,
         limit=limits["limit_train_batches"],
         batch=int(config["batch_size"]),

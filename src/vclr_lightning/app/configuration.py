@@ -25,6 +25,7 @@ _COUNTS = {
     "batch_size": 1,
     "queue_size": 1,
     "epochs": 1,
+    "steps": 1,
     "seed": 0,
 }
 _RATES = ("optim.base_lr", "switch.final_lr")
@@ -49,6 +50,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     _check_finite(cfg)
     for key, least in _COUNTS.items():  # others are computed from these
         value = _value(cfg, key, least)
+        if key in ("epochs", "steps") and value is None:  # the trainer needs one of them
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value!r} must be a whole number, {least} or more")
     for key in _RATES:

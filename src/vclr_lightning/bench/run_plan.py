@@ -24,7 +24,7 @@ class Length:
     """How long a run is, and over how many processes.
 
     Attributes:
-        epochs: of the run.
+        epochs: of the run, ``None`` for no such limit.
         steps: at most, ``None`` for no such limit.
         limit: ``limit_train_batches``: of an epoch, a number of micro-batches or a share.
         batch: videos of an optimizer step, over all processes.
@@ -33,7 +33,7 @@ class Length:
         checkpoints: full checkpoints that the run keeps.
     """
 
-    epochs: int
+    epochs: int | None = None
     steps: int | None = None
     limit: int | float | None = None
     batch: int
@@ -57,8 +57,8 @@ class Length:
 
     def total(self, videos: int) -> int:
         """Return the optimizer steps of the run."""
-        whole = self.epochs * self.steps_per_epoch(videos)
-        return whole if self.steps is None else min(whole, self.steps)
+        whole = math.inf if self.epochs is None else self.epochs * self.steps_per_epoch(videos)
+        return int(whole if self.steps is None else min(whole, self.steps))
 
 
 class Queue(NamedTuple):
@@ -158,7 +158,8 @@ class Plan:
         yield "videos", f"{self.videos:,}, in batches of {length.batch:,}{many}"
         yield (
             "length",
-            f"{length.epochs:,} epochs of {self.epoch_steps:,} steps, {self.steps:,} together",
+            f"{self.steps / self.epoch_steps:,.4g} epochs of {self.epoch_steps:,} steps, "
+            f"{self.steps:,} together",
         )
         epoch = time_text(self.seconds * self.epoch_steps / max(self.steps, 1))
         yield "time", f"{time_text(self.seconds)}, {epoch} an epoch, without evaluations"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.callbacks.batch_labels import Labels, find_labels
+from vclr_lightning.callbacks.epoch_ends import EpochEnds
 from vclr_lightning.callbacks.feature_callback import FeatureCallback
 from vclr_lightning.callbacks.feature_source import Features, Views
 from vclr_lightning.callbacks.recent_rows import RecentRows
@@ -70,7 +71,7 @@ class EmbeddingProjector(FeatureCallback):
                 f"samples={samples} and every_n_epochs={every_n_epochs} of the projector must be 2 "
                 "or more, and 1 or more"
             )
-        self.every_n_epochs, self.labels = every_n_epochs, labels
+        self.due, self.labels = EpochEnds(every_n_epochs=every_n_epochs), labels
         self.directory = None if directory is None else Path(directory)
         self.recent = RecentRows(samples)
 
@@ -89,7 +90,7 @@ class EmbeddingProjector(FeatureCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+        if not self.due(trainer):
             return
         found = self.recent.gathered()
         with failing_together():

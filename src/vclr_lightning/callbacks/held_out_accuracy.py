@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vclr_lightning.callbacks.epoch_ends import EpochEnds
 from vclr_lightning.callbacks.video_scores import VideoViews, score_videos
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
@@ -29,9 +30,7 @@ class HeldOutAccuracy(CheckedCallback):
 
     def __init__(self, *, every_n_epochs: int = 5, views: VideoViews | None = None) -> None:
         super().__init__()
-        if every_n_epochs < 1:
-            raise UserError(f"every_n_epochs={every_n_epochs} of the evaluation must be 1 or more")
-        self.every_n_epochs = every_n_epochs
+        self.due = EpochEnds(every_n_epochs=every_n_epochs)
         self.views = views or VideoViews(num_segments=8)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,8 +44,7 @@ class HeldOutAccuracy(CheckedCallback):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+        if not self.due(trainer):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with random_state_kept(), trainer.precision_plugin.forward_context():

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from vclr_lightning.callbacks.epoch_ends import EpochEnds
 from vclr_lightning.core.distributed import failing_together, gather_objects, rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
@@ -35,7 +36,7 @@ class OnlineEvaluation(CheckedCallback):
     below; each rank encodes its part. Training modes and global random generators are restored.
 
     Args:
-        every_n_epochs: epochs between two evaluations.
+        every_n_epochs, every_n_steps: between two evaluations; optimizer steps, where given.
         instance: evaluate instance retrieval.
         knn: evaluate k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
         gallery: split of the neighbours: ``"train"``, or ``"val"`` without the video's own group.
@@ -70,6 +71,7 @@ class OnlineEvaluation(CheckedCallback):
         self,
         *,
         every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
         instance: bool = True,
         knn: bool | Literal["auto"] = "auto",
         gallery: Literal["train", "val"] = "train",
@@ -87,7 +89,6 @@ class OnlineEvaluation(CheckedCallback):
         if gallery not in ("train", "val"):
             raise UserError(f"gallery={gallery} of the evaluation must be train or val")
         for name, number, least in (
-            ("every_n_epochs", every_n_epochs, 1),
             ("gallery_videos", gallery_videos, 1),
             ("val_videos", val_videos, 1),
             ("seed", seed, 0),
@@ -95,7 +96,7 @@ class OnlineEvaluation(CheckedCallback):
         ):
             if number is not None and number < least:
                 raise UserError(f"{name}={number} of the evaluation must be {least} or more")
-        self.every_n_epochs = every_n_epochs
+        self.due = EpochEnds(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         self.instance = instance
         self.knn = knn
         self.gallery = gallery
@@ -139,8 +140,7 @@ class OnlineEvaluation(CheckedCallback):
                 )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+        if not self.due(trainer):
             return
         for name, value in self.evaluate(pl_module, show=trainer.is_global_zero).items():
             # All ranks have the same value; without sync_dist Lightning warns.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vclr_lightning.callbacks.batch_labels import Labels, find_labels
+from vclr_lightning.callbacks.epoch_ends import EpochEnds
 from vclr_lightning.callbacks.feature_callback import FeatureCallback, log_equal
 from vclr_lightning.callbacks.feature_source import Features, Views
 from vclr_lightning.callbacks.throughput import samples_in
@@ -70,12 +71,10 @@ class OnlineProbe(FeatureCallback):
             name=name,
             usual=f"probe/{self.kind}",
         )
-        if every_n_epochs < 1:
-            raise UserError(f"every_n_epochs={every_n_epochs} of a probe must be 1 or more")
         self.labels = labels
         self.num_classes = num_classes
         self.held_out = held_out
-        self.every_n_epochs = every_n_epochs
+        self.due = EpochEnds(every_n_epochs=every_n_epochs, of="probe")
         self.forward = forward or forward_batch
         self._checked = False
         self._loader: Iterable[Any] = ()
@@ -155,9 +154,7 @@ class OnlineProbe(FeatureCallback):
             log_equal(pl_module, self.result())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if self.held_out is not None and due:
+        if self.held_out is not None and self.due(trainer):
             log_equal(pl_module, self.evaluate(trainer, pl_module))
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:

@@ -55,7 +55,7 @@ class WarmupCosine(_StepSchedule):
         optimizer: its groups' learning rates are the peaks.
         steps_per_epoch: optimizer steps (not micro-batches) in an epoch.
         epochs: length of the run.
-        warmup_epochs: length of the warm-up.
+        warmup_epochs, warmup_steps: length of the warm-up; in steps, if these are given.
         multiplier: peak over first learning rate.
         eta_min: last learning rate.
 
@@ -77,20 +77,21 @@ class WarmupCosine(_StepSchedule):
         steps_per_epoch: int,
         epochs: float,
         warmup_epochs: float = 5,
+        warmup_steps: int | None = None,
         multiplier: float = 100,
         eta_min: float = 1e-6,
     ) -> None:
-        if steps_per_epoch < 1 or epochs < 0 or warmup_epochs < 0:
+        if steps_per_epoch < 1 or min(epochs, warmup_epochs, warmup_steps or 0) < 0:
             raise UserError(
-                f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
-                f"warmup_epochs={warmup_epochs} of the schedule must not be negative"
+                f"negative length: {steps_per_epoch=}, {epochs=}, {warmup_epochs=}, {warmup_steps=}"
             )
         if not (1 <= multiplier < math.inf and 0 <= eta_min < math.inf):
             raise UserError(
                 f"multiplier={multiplier} of the schedule must be at least 1, "
                 f"and eta_min={eta_min} at least 0"
             )
-        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
+        by_epochs = round(warmup_epochs * steps_per_epoch)
+        self.warmup_steps = by_epochs if warmup_steps is None else warmup_steps
         self.total_steps = round(epochs * steps_per_epoch)
         self.multiplier = multiplier
         self.eta_min = eta_min
@@ -139,10 +140,7 @@ class EpochCosine(_StepSchedule):
         warmup_steps: int = 0,
     ) -> None:
         if steps_per_epoch < 1 or epochs < 0 or warmup_steps < 0:
-            raise UserError(
-                f"steps_per_epoch={steps_per_epoch}, epochs={epochs} and "
-                f"warmup_steps={warmup_steps} of the schedule must not be negative"
-            )
+            raise UserError(f"negative length: {steps_per_epoch=}, {epochs=}, {warmup_steps=}")
         self.steps_per_epoch, self.epochs = steps_per_epoch, max(1.0, epochs)
         self.warmup_steps = warmup_steps
         super().__init__(optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -101,3 +102,33 @@ def test_the_experiment_asks_for_the_lists(tmp_path: Path) -> None:
         data = compose("config", overrides=["+experiment=ucf101", f"data.root={tmp_path}"]).data
     with pytest.raises(UserError, match="official files of UCF101 are missing"):
         video_data(root=data.root, dataset=data.dataset, annotations=data.annotations)
+
+
+def test_videos_are_prepared_once(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = {"short_edge": 32, "keyframe_every": 1}
+    options: dict[str, Any] = {"cache_dir": tmp_path, "holdout": 0.34}
+    options |= {"samplers": {"tuples": TupleSampler(num_segments=3)}, "batch_size": 4}
+    options |= {"transform": PretrainTransform(size=32), "eval_transform": EvalTransform(size=32)}
+    plain = video_data(root=video_folder, **options)
+    first = video_data(root=video_folder, prepare=how, **options)
+    folder = tmp_path / "prepared"
+    said = "18 videos were re-encoded once, to be read faster (short edge 32, keyframes alone"
+    assert said in re.sub(r"\s+", " ", capsys.readouterr().err)
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
+    assert len(files) == 18
+    again = video_data(root=video_folder, prepare=how, **options)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == files
+    assert "re-encoded" not in capsys.readouterr().err
+    for split in ("train", "val"):
+        tables = [data.manifest(split) for data in (plain, first, again)]
+        known = [[(t.label(i), t.path(i).stem) for i in range(len(t))] for t in tables]
+        assert known[0] == known[1] == known[2]  # the same videos are held out
+    assert set(files) == {t.path(i) for t in (first.train, first.val) for i in range(len(t))}
+    # What is prepared already is read as it is.
+    made = next(folder.rglob("manifest.arrow"))
+    video_data(manifest=made, prepare={"short_edge": 16}, **options)
+    assert len(list(folder.iterdir())) == 1
+    other = video_data(root=video_folder, prepare={"short_edge": 16}, **options)
+    assert other.train.column("height").max() == 16

@@ -175,7 +175,7 @@ def _build_on_trial(
         if isinstance(given.get(name), int | float) and not fits(given[name]):
             raise UserError(f"{key}.{name}={given[name]} must be {wanted}")
     weights = [torch.zeros(1, requires_grad=True)]
-    length = {"steps_per_epoch": 1, "epochs": max(1, int(config.get("epochs", 1)))}
+    length = {"steps_per_epoch": 1, "epochs": max(1, int(config.get("epochs") or 1))}
     if not {*length} <= inspect.signature(target).parameters.keys():
         length = {}
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,9 @@ from vclr_lightning.data.indexing.listing import known_source
 from vclr_lightning.data.loading.datamodule import VideoDataModule
 from vclr_lightning.data.manifest import Manifest
 from vclr_lightning.data.manifest.summary import leaks
+from vclr_lightning.data.prepare import Recipe
+from vclr_lightning.data.prepare import prepare as prepare_videos
+from vclr_lightning.data.prepare.prepared import size_text
 from vclr_lightning.data.readers import (
     ImageFolderReader,
     PyAVReader,
@@ -55,6 +60,7 @@ def video_data(
     frames: str | None = None,
     decode: bool = False,
     max_damaged: float = MAX_DAMAGED,
+    prepare: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
     holdout: float = 0.05,
     seed: int = 0,
@@ -69,6 +75,10 @@ def video_data(
             :func:`~vclr_lightning.data.indexing.ensure_manifest`. A folder of a published data set,
             recognised by its file names, is refused without its official lists, unless ``dataset``
             is ``"whole"``.
+        prepare: arguments of :class:`~vclr_lightning.data.prepare.Recipe`, such as ``short_edge``,
+            to re-encode the videos once, into ``cache_dir``, and to read those copies; ``None`` to
+            read the videos as they are. What `vclr prepare` or `vclr shard` has made, and extracted
+            frames, are read as they are, too.
         holdout: share of the videos to hold out, by whole groups, where there is no split ``val``.
         seed: of the held-out share, and of the data module.
         reader: of the videos; by default of files, or of images where ``frames`` is given;
@@ -104,6 +114,8 @@ def video_data(
         notice(doubt)
     for line in leaks(table) if is_rank_zero() else ():
         notice(line)
+    if prepare is not None:
+        table = _prepared(table, prepare, cache_dir)
     train, val = split_videos(table, holdout=holdout, seed=seed)
     if reader == "torchcodec":
         reader = TorchcodecReader()
@@ -116,14 +128,38 @@ def video_data(
         if template is not None:
             reader = ImageFolderReader(template=template)
         else:
-            cache = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
-            tables = TableStore(cache.absolute() / "tables")
+            tables = TableStore(_cache(cache_dir) / "tables")
             reader = PyAVReader(tables=tables, max_damaged=max_damaged)
     if table.info.shards and not isinstance(reader, ShardReader):
         reader = ShardReader(reader)
     own = {name: table.split(name) for name in table.splits}
     splits = own if len(own) > 1 else None  # without splits, the share held out
     return VideoDataModule(train=train, val=val, splits=splits, seed=seed, reader=reader, **loading)
+
+
+def _cache(folder: str | Path | None) -> Path:
+    return (default_cache() if folder is None else Path(folder).expanduser()).absolute()
+
+
+def _prepared(table: Manifest, recipe: Mapping[str, Any], cache: str | Path | None) -> Manifest:
+    """Return the manifest of re-encoded copies, made on first use."""
+    made = "; prepared from " in table.info.source
+    if made or table.info.shards or table.info.frames is not None:
+        return table
+    how = Recipe(**recipe)
+    key = json.dumps([str(table.root), table.info.source, how.describe()])
+    name = f"{table.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+    out, show = _cache(cache) / "prepared" / name, is_rank_zero()
+    found = prepare_videos(table, out, how, measure=False, show=show)
+    if show and found.done > found.earlier:
+        size = size_text(found.bytes_after)
+        notice(
+            f"{found.done:,} videos were re-encoded once, to be read faster ({how.describe()}):"
+            f" {size} in {out}; data.prepare=null reads the videos as they are"
+        )
+    for line in found.notices() if show and found.failed else ():
+        notice(line)
+    return found.manifest
 
 
 def synthetic_data(

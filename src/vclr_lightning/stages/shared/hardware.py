@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,29 @@ logger = logging.getLogger(__name__)
 
 _MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 _TRUE = ("32-true", "64-true", "16-true", "bf16-true")
+_AMX = "amx_bf16"  # among the flags of a processor
 _SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def fastest_precision(accelerator: str = "auto", *, cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """Return the precision to train in on this machine, and say why in the log.
+
+    That is ``bf16-mixed`` on a CPU with AMX, which multiplies bfloat16 matrices in hardware: a
+    small ResNet trains there 1.7 to 2.3 times faster than in float32. On a CPU without it bfloat16
+    gains nothing or is many times slower. On other devices it is ``32-true``.
+
+    Args:
+        accelerator: of the trainer: auto, cpu, gpu and so on.
+        cpuinfo: file of Linux that lists the processor's flags.
+    """
+    if Hardware(accelerator=accelerator).each[0].type != "cpu":
+        taken, why = "32-true", "this is not a CPU; give 16-mixed or bf16-mixed for half precision"
+    elif _AMX in (Path(cpuinfo).read_text() if Path(cpuinfo).is_file() else "").split():
+        taken, why = "bf16-mixed", "this processor has AMX"
+    else:
+        taken, why = "32-true", "this processor has no AMX, without which bfloat16 is not faster"
+    logger.info("trainer.precision=auto is %s: %s", taken, why)
+    return taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +48,8 @@ class Hardware:
     Args:
         accelerator: auto, cpu, gpu and so on.
         devices: processes, or which devices, or auto.
-        precision: 32-true, 16-mixed or bf16-mixed; other precisions of a trainer run in float32.
+        precision: 32-true, 16-mixed or bf16-mixed; other precisions of a trainer, auto among them,
+            run in float32.
             On the CPU bfloat16 replaces float16, as in training.
         threads: of each process on the CPU; by default its share of the cores.
 
@@ -44,6 +68,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         precision = _SHORT.get(str(self.precision), self.precision)
+        precision = "32-true" if precision == "auto" else precision
         if precision not in (*_TRUE, *_MIXED):
             raise UserError(f"precision={precision} must be 32-true, {' or '.join(_MIXED)}")
         if self.threads is not None and self.threads < 1:

@@ -17,7 +17,7 @@ from vclr_lightning.results.curves import charts_of, read_metrics
 
 _KEYS = (
     *("name", "seed", "num_segments", "frames_per_clip", "image_size", "batch_size", "queue_size"),
-    *("epochs", "init"),
+    *("epochs", "steps", "init"),
 )
 _FILES = ("metrics.csv", "results.json", "result.json", "train.log")
 _TAIL = 1 << 16  # bytes of a log's end

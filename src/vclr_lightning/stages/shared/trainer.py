@@ -33,6 +33,7 @@ from vclr_lightning.core.lightning import (
 )
 from vclr_lightning.core.processes import follow_parent
 from vclr_lightning.stages.shared.ddp import WatchedDDP
+from vclr_lightning.stages.shared.hardware import fastest_precision
 
 
 class LogEveryEpoch(Callback):
@@ -53,7 +54,8 @@ def build_trainer(
     *,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
-    max_epochs: int,
+    max_epochs: int | None = None,
+    max_steps: int | None = None,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
     num_nodes: int = 1,
@@ -76,11 +78,13 @@ def build_trainer(
     Args:
         callbacks: of the run.
         loggers: of its metrics.
-        max_epochs: length of the run.
+        max_epochs: length of the run; where there is a ``max_steps``, ``None`` for no such limit.
+        max_steps: optimizer steps after which the run ends, if no epoch has ended it before.
         accelerator: auto, cpu, gpu and so on.
         devices: processes of this machine, or which devices, or auto.
         num_nodes: machines.
-        precision: 32-true, 16-mixed, bf16-mixed, or another of Lightning's.
+        precision: 32-true, 16-mixed, bf16-mixed, or another of Lightning's; auto: see
+            :func:`~vclr_lightning.stages.shared.hardware.fastest_precision`.
         accumulate_grad_batches: micro-batches per optimizer step.
         deterministic: refuse non-deterministic operations.
         matmul_precision: of float32 on tensor cores: highest, high or medium.
@@ -97,7 +101,8 @@ def build_trainer(
     if matmul_precision not in ("highest", "high", "medium"):
         raise UserError(f"matmul_precision={matmul_precision} must be highest, high or medium")
     for name, value in {
-        "epochs": max_epochs,
+        "epochs": 1 if max_epochs is None else max_epochs,
+        "steps": 1 if max_steps is None else max_steps,
         "num_nodes": num_nodes,
         "accumulate_grad_batches": accumulate_grad_batches,
         "log_every_n_steps": log_every_n_steps,
@@ -106,7 +111,11 @@ def build_trainer(
     }.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more")
+    if max_epochs is None and max_steps is None:
+        raise UserError("the length of the run is missing; give epochs=... or steps=...")
     _check_limits(options)
+    if precision == "auto":
+        precision = fastest_precision(accelerator)
     torch.set_float32_matmul_precision(matmul_precision)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -122,7 +131,8 @@ def build_trainer(
             logger=list(loggers),
             strategy=WatchedDDP(timeout) if several else "auto",
             plugins=plugins,
-            max_epochs=max_epochs,
+            max_epochs=-1 if max_epochs is None else max_epochs,
+            max_steps=-1 if max_steps is None else max_steps,
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
