@@ -21,16 +21,23 @@ class HeldOutAccuracy(CheckedCallback):
     :meth:`vclr_lightning.modules.finetune.FinetuneModule.scores`.
 
     Args:
-        every_n_epochs: epochs between two evaluations.
+        every_n_epochs: epochs between two evaluations; there is one after the last, too.
+        every_n_steps: optimizer steps instead, at the end of the epoch that completes them.
         views: frames and crops of each video.
 
     Raises:
         UserError: from the start of training, where there are no held-out videos with labels.
     """
 
-    def __init__(self, *, every_n_epochs: int = 5, views: VideoViews | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        every_n_epochs: int = 5,
+        every_n_steps: int | None = None,
+        views: VideoViews | None = None,
+    ) -> None:
         super().__init__()
-        self.due = EpochEnds(every_n_epochs=every_n_epochs)
+        self.due = EpochEnds(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         self.views = views or VideoViews(num_segments=8)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
