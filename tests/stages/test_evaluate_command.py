@@ -258,3 +258,46 @@ def test_the_demo_ends_in_it(main: Main, tmp_path: Path) -> None:
     assert (folder / "report.html").is_file()
     assert (folder / "evaluation.html").is_file()
     assert "retrieval/r1" in json.loads((folder / "result.json").read_text())
+
+
+def test_coclr_s_suite_on_what_is_at_hand(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    done = main(
+        "+suite=coclr",
+        f"ckpt={weights}",
+        f"data.roots.ucf101={ucf101['videos']}",
+        f"data.annotations.ucf101={ucf101['lists']}",
+        *("suite.ucf101_finetune=null", "suite.ucf101_probe.run.node.probe.epochs=3"),
+    )
+    assert done.code == 0, done.err
+    rows = _evaluations(_folder(tmp_path))
+    assert list(rows) == ["ucf101_retrieval", "ucf101_probe"]
+    assert all(row["videos"] == {"train": 4, "test": 4} for row in rows.values())
+    assert rows["ucf101_retrieval"]["paper"] == {"r1": 51.7}
+    assert any("each set by its own mean" in note for note in rows["ucf101_retrieval"]["notes"])
+    features = list((tmp_path / "cache/vclr_lightning/features").iterdir())
+    assert len(features) == 2  # the probe's are those of the retrieval
+
+
+@pytest.mark.slow
+def test_dpc_s_suite_finetunes_and_says_what_is_missing(
+    main: Main, weights: Path, ucf101: dict[str, Path], tmp_path: Path
+) -> None:
+    changes = {"batch_size": 4, "epochs": 1, "frames_per_clip": 1, "num_segments": 2}
+    changes |= {"frame_stride": 1, "test.transform.crop": 40, "stage.run.sampler.min_frames": 22}
+    done = main(
+        "+suite=dpc",
+        f"ckpt={weights}",
+        f"data.roots.ucf101={ucf101['videos']}",
+        f"data.annotations.ucf101={ucf101['lists']}",
+        "+suite.ucf101_finetune.run.choose.backbone=tiny",
+        "+suite.ucf101_finetune.run.set.backbone.width=4",
+        *(f"++suite.ucf101_finetune.run.set.{key}={value}" for key, value in changes.items()),
+        "+suite.ucf101_finetune.run.set.data.num_workers=0",
+    )
+    assert done.code == 0, done.err
+    rows = _evaluations(_folder(tmp_path))
+    assert rows["ucf101_finetune"]["status"] == "done"
+    assert rows["ucf101_finetune"]["paper"] == {"top1": 62.7}
+    assert rows["hmdb51_finetune"]["reason"].startswith("give data.roots.hmdb51=...")
