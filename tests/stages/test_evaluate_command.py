@@ -275,6 +275,8 @@ def test_coclr_s_suite_on_what_is_at_hand(
     assert list(rows) == ["ucf101_retrieval", "ucf101_probe"]
     assert all(row["videos"] == {"train": 4, "test": 4} for row in rows.values())
     assert rows["ucf101_retrieval"]["paper"] == {"r1": 51.7}
+    page = (_folder(tmp_path) / "evaluation.html").read_text()
+    assert "published for a network pretrained on UCF101." in page
     assert any("each set by its own mean" in note for note in rows["ucf101_retrieval"]["notes"])
     features = list((tmp_path / "cache/vclr_lightning/features").iterdir())
     assert len(features) == 2  # the probe's are those of the retrieval

@@ -16,7 +16,7 @@ from vclr_lightning.core.errors import UserError, causes
 from vclr_lightning.core.random import random_state, set_random_state
 from vclr_lightning.core.screen import notices_once
 from vclr_lightning.results import Result, present, save
-from vclr_lightning.stages.shared.outcomes import Outcome, results_of
+from vclr_lightning.stages.shared.outcomes import KINETICS, Outcome, results_of
 from vclr_lightning.stages.shared.verdicts import uncertainty
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Evaluation:
         measures: of those that ``run`` returns, the ones to show; all where empty.
         videos: how many videos the published splits ``train`` and ``test`` have.
         paper: published numbers in %, by measure.
+        pretrained: on what the published network was.
         page: file that ``run`` leaves for a reader.
         pictures: whether that page is all there is to see: nothing is measured.
     """
@@ -49,6 +50,7 @@ class Evaluation:
     measures: Sequence[str] = ()
     videos: Mapping[str, int] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
+    pretrained: str = KINETICS
     page: str = "report.html"
     pictures: bool = False
 
@@ -119,6 +121,7 @@ def _outcome(
         "stage": one.stage,
         "dataset": one.dataset,
         "paper": dict(one.paper),
+        "pretrained": one.pretrained,
         "published": dict(one.videos),
     }
     if missing := [key for key, value in one.needs.items() if value is None]:

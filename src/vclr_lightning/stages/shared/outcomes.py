@@ -10,6 +10,7 @@ from typing import Any, Literal
 from vclr_lightning.results import TITLES, Column, Embedded, Result, Table, bracket
 from vclr_lightning.stages.shared.verdicts import Difference, Interval, verdicts
 
+KINETICS = "all of Kinetics-400"
 _VERDICTS = {
     1: "above the untrained network",
     -1: "below the untrained network",
@@ -36,6 +37,7 @@ class Outcome:
         untrained: the same of a network with random weights.
         difference: the value minus that, and its paired interval: ``(difference, low, high)``.
         paper: published numbers in %, by measure.
+        pretrained: on what the published network was.
         page: the stage's own page, relative to the evaluation's folder.
         notes: what a reader has to know of the numbers, a sentence each.
     """
@@ -54,6 +56,7 @@ class Outcome:
     untrained: Mapping[str, float] = field(default_factory=dict)
     difference: Mapping[str, Difference] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
+    pretrained: str = KINETICS
     page: str = ""
     notes: Sequence[str] = ()
 
@@ -138,8 +141,9 @@ def _explained(outcomes: Sequence[Outcome]) -> str:
             "interval holds 0, no difference is measured."
         )
     if any(one.paper for one in outcomes):
+        on = dict.fromkeys(one.pretrained for one in outcomes if one.paper)
         found.append(
-            "Paper: what the authors published for a network pretrained on all of Kinetics-400."
+            f"Paper: what the authors published for a network pretrained on {' or '.join(on)}."
         )
     return " ".join(found)
 
