@@ -259,7 +259,7 @@ def test_intervals_over_groups_and_the_difference_from_the_untrained_network(
     assert all(len(line) <= 80 for line in shown.splitlines() if line[:1] in "┃│")
     for text in (page, shown):
         assert "+50.0" in text
-        assert "[50.0, 50.0]" in text
+        assert "[50, 50]" in text
         assert "in 10 groups" in text
 
 

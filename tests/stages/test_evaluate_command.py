@@ -94,15 +94,21 @@ def test_own_videos(main: Main, weights: Path, video_folder: Path, tmp_path: Pat
     assert done.code == 0, done.err
     folder = _folder(tmp_path)
     rows = _evaluations(folder)
-    assert list(rows) == ["linear_probe", "knn", "retrieval"]
-    for row in rows.values():
+    assert list(rows) == ["linear_probe", "knn", "retrieval", "instance", "trivial"]
+    for name, row in rows.items():
         assert row["status"] == "done"
         assert all(0 <= value <= 1 for value in row["values"].values())
-        assert row["values"].keys() == row["untrained"].keys()
+        compared = {} if name == "trivial" else row["values"]
+        assert row["values"].keys() == row["interval"].keys()
+        assert compared.keys() == row["untrained"].keys() == row["difference"].keys()
+        for measure, (difference, low, high) in row["difference"].items():
+            rest = row["values"][measure] - row["untrained"][measure]
+            assert low <= difference <= high
+            assert difference == pytest.approx(rest)
     result = json.loads((folder / "result.json").read_text())
     assert result["retrieval/r1"] == rows["retrieval"]["values"]["r1"]
     page = (folder / "evaluation.html").read_text()
-    assert page.count("<iframe") == 3
+    assert page.count("<iframe") == 5
     features = list((tmp_path / "cache/vclr_lightning/features").iterdir())
     assert len(features) == 4  # two networks, two splits, whatever the number of evaluations
 

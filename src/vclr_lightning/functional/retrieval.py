@@ -148,8 +148,20 @@ def instance_recall(first: Tensor, second: Tensor, *, chunk: int = 512) -> float
         >>> instance_recall(first, first[[0, 1, 2]]), instance_recall(first, first[[0, 2, 1]])
         (1.0, 0.3333333333333333)
     """
+    return float(instance_hits(first, second, chunk=chunk).mean())
+
+
+def instance_hits(first: Tensor, second: Tensor, *, chunk: int = 512) -> Tensor:
+    """Return how often each video is found in :func:`instance_recall`: 0, 1/2 or 1.
+
+    Shape: - first, second: ``(N, F)``; returns ``(N,)`` float64
+
+    Example:
+        >>> first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> instance_hits(first, torch.tensor([[1.0, 0.1], [1.0, 0.2]])).tolist()
+        [1.0, 0.5]
+    """
     own = torch.arange(len(first), device=first.device)
     _, there = cosine_neighbours(first, second, 1, chunk=chunk)
     _, back = cosine_neighbours(second, first, 1, chunk=chunk)
-    hits = torch.cat([there[:, 0] == own, back[:, 0] == own])
-    return float(hits.double().mean())
+    return ((there[:, 0] == own).double() + (back[:, 0] == own).double()) / 2

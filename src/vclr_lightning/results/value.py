@@ -16,6 +16,8 @@ TITLES = {
     "auc": "AUC",
     **{f"r{k}": f"R@{k}" for k in (1, 5, 10, 20, 50)},
     **{f"ar{n}": f"AR@{n}" for n in (1, 5, 10, 100)},
+    **{f"{kind}_r1": f"{kind}, R@1" for kind in ("colour", "frame", "motion")},
+    **{f"{kind}_probe": f"{kind}, probe" for kind in ("colour", "frame", "motion")},
 }
 """Titles of measures; others go by their own name."""
 
@@ -43,7 +45,7 @@ def bracket(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return ""
     low, high = (100 * end for end in interval)
-    places = 0 if high - low >= _SHORT else 1
+    places = 1 if 0 < high - low < _SHORT else 0
     return f"[{low:.{places}f}, {high:.{places}f}]"
 
 

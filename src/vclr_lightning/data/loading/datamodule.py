@@ -304,8 +304,8 @@ class VideoDataModule(LightningDataModule):
         return self._evaluation_loader(dataset, self._shard(manifest, rows))
 
     def manifest(self, split: str) -> VideoTable:
-        """Return the videos of ``"train"`` or ``"val"``; :class:`UserError` if there are none."""
-        manifest = {"train": self.train, "val": self.val}.get(split)
+        """Return the videos of ``"train"``, ``"val"`` or another split; else :class:`UserError`."""
+        manifest = {"train": self.train, "val": self.val}.get(split, self.splits.get(split))
         if manifest is None:
             held = "" if self.val is None else " and val"
             raise UserError(f"there are no {split} videos in this data module; it has train{held}")
