@@ -58,6 +58,22 @@ def write_table(table: Table, path: Path) -> None:
         text.detach()
 
 
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, as a reader sees it.
+
+    Example:
+        >>> from vclr_lightning.results import Column
+        >>> print(markdown(Table(columns=["arm", Column("r1", unit="%")], rows=[["a|b", 0.5]])))
+        | arm | r1 |
+        | --- | --- |
+        | a\\|b | 50.0 |
+    """
+    rows = [[column.title or column.name for column in table.heads], ["---"] * len(table.heads)]
+    rows += [[c.text(v) for c, v in zip(table.heads, row, strict=True)] for row in table.rows]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
 def _cell(value: Any, unit: str) -> Any:
     if isinstance(value, float):
         return f"{value:.6f}" if unit else f"{value:.6g}"

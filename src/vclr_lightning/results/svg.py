@@ -115,6 +115,16 @@ def _printable(text: str) -> str:
     return _INVALID.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def svg_file(drawn: Drawn) -> str:
+    """Return a drawing as the content of an SVG file, on the page's background."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with styled():
+        paper = COLOURS["paper"]
+        drawn.drawing.savefig(file, format="svg", facecolor=paper, metadata=nothing)
+    return _printable(file.getvalue())
+
+
 def png(drawn: Drawn) -> bytes:
     """Return a drawing as the content of a PNG file."""
     file = io.BytesIO()

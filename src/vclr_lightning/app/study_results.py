@@ -1,0 +1,228 @@
+"""What a study has found: means over seeds, differences, and two sentences on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from vclr_lightning.app.studies import CELL, Study
+from vclr_lightning.core.files import replacing
+from vclr_lightning.core.reading import read_numbers, read_record
+from vclr_lightning.functional.seed_interval import seed_interval
+from vclr_lightning.results import Bars, Result, Table, present, save
+from vclr_lightning.results.artifacts import markdown
+from vclr_lightning.results.figures import draw
+from vclr_lightning.results.svg import svg_file
+
+Values = dict[str, dict[int, float]]
+"""Of one measure, by arm and seed."""
+
+_SAME = "the same direction as published of"
+_OPPOSITE = "a contradiction of the published difference of"
+_NOTHING = "neither confirmed nor contradicted is the published difference of"
+_ROUND = 0.05  # % below which a published difference is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """An arm against its baseline by one measure: the mean difference and its interval."""
+
+    baseline: str
+    value: float
+    low: float
+    high: float
+    over: str
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval is above or below 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def text(self) -> str:
+        """Return it in points of %."""
+        value, low, high = (
+            f"{100 * one:+.1f}".replace("-0.0", "+0.0") for one in (self.value, self.low, self.high)
+        )
+        return value if math.isinf(self.low) else f"{value} ({low} to {high})"
+
+
+def found_values(study: Study) -> dict[str, Values]:
+    """Return each measure of each run that is done."""
+    found: dict[str, Values] = {measure: {} for measure in study.measures}
+    for arm, seed in study.cells():
+        cell = study.cell_folder(arm, seed)
+        numbers: dict[str, float] = {}
+        for folder in map(Path, (read_record(cell / CELL) or {}).get("done", [])):
+            name = "" if folder == cell else f"{folder.name}/"
+            values = read_numbers(folder / "result.json")
+            numbers |= {f"{name}{key}": value for key, value in values.items()}
+        for measure, key in study.keys.items():
+            if key in numbers:
+                found[measure].setdefault(arm, {})[seed] = numbers[key]
+    return found
+
+
+def contrasts(study: Study, measure: str, values: Values) -> dict[str, Contrast]:
+    """Return each arm against its baseline, paired by seed."""
+    found = {}
+    for arm, of_arm in values.items():
+        baseline = study.against.get(arm, study.baseline)
+        base = values.get(baseline, {})
+        seeds = sorted(of_arm.keys() & base.keys())
+        if arm == baseline or not seeds:
+            continue
+        pairs = [of_arm[s] for s in seeds], [base[s] for s in seeds]
+        value, low, high = seed_interval(*pairs)
+        found[arm] = Contrast(baseline=baseline, value=value, low=low, high=high, over="seeds")
+    return found
+
+
+def study_result(study: Study) -> Result:
+    """Return tables, plot and sentences of what is done so far."""
+    values = found_values(study)
+    against = {measure: contrasts(study, measure, values[measure]) for measure in values}
+    bars = {
+        title: {arm: list(one.values()) for arm, one in values[measure].items()}
+        for measure, title in study.measures.items()
+    }
+    figure = Bars(
+        title="By arm",
+        groups={title: arms for title, arms in bars.items() if arms},
+        text="Circles: single seeds; bars: their mean.",
+    )
+    failed = _failures(study)
+    main = next(iter(study.measures))
+    return Result(
+        title=f"{study.title} ({study.paper}, {study.scale} scale)",
+        summary=" ".join([study.question, *sentences(study, values[main], against[main]), *failed]),
+        content=[
+            *([figure] if figure.groups else []),
+            *(_table(study, measure, values[measure], against[measure]) for measure in values),
+        ],
+        notes=[study.note] if study.note else [],
+        provenance={"study": study.name, "scale": study.scale, "baseline": study.baseline},
+        provenance_title="The study",
+        record={
+            "study": asdict(study),
+            "values": values,
+            "differences": {
+                m: {arm: asdict(c) for arm, c in a.items()} for m, a in against.items()
+            },
+        },
+        file="study",
+        page="study.html",
+    )
+
+
+def _table(study: Study, measure: str, values: Values, against: Mapping[str, Contrast]) -> Table:
+    """Return a measure of all arms, and of methods that are only published."""
+    published = {arm: one.get(measure) for arm, one in study.published.items()}
+    rows = []
+    for arm in dict.fromkeys([*study.arms, *(a for a, v in published.items() if v is not None)]):
+        of_arm = list(values.get(arm, {}).values())
+        number = published.get(arm)
+        rows.append(
+            [
+                arm,
+                len(of_arm) or None,
+                _spread(of_arm),
+                f"{against[arm].baseline} {against[arm].text()}" if arm in against else "",
+                "" if number is None else f"{number:g}",
+            ]
+        )
+    over = sorted({one.over for one in against.values()})
+    return Table(
+        title=study.measures[measure],
+        columns=["arm", "seeds", "in %", "against", "published"],
+        rows=rows,
+        text="Mean ± standard deviation over seeds."
+        + (f" In brackets: 95 % interval of the difference, over {over[0]}." if over else ""),
+        marks=["strong" if row[0] == study.baseline else "" for row in rows],
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * fmean(values):.1f}{spread}"
+
+
+def sentences(study: Study, values: Values, against: Mapping[str, Contrast]) -> list[str]:
+    """Say in two sentences what the main measure shows, and whether the paper's numbers agree.
+
+    A difference whose interval holds 0 is called none.
+    """
+    if not values:
+        return ["Not yet run."]
+    title = next(iter(study.measures.values()))
+    best = max(values, key=lambda arm: fmean(values[arm].values()))
+    seeds = len(values[best])
+    said = f"{best} is highest by {title}, {_spread(list(values[best].values()))} %"
+    said += f" ({seeds} seed{'s' * (seeds > 1)})"
+    measured = [arm for arm, one in against.items() if one.sign]
+    none = [arm for arm in against if arm not in measured]
+    parts = [f"{arm} from {against[arm].baseline} {against[arm].text()}" for arm in measured]
+    if parts:
+        said += f"; measured are the differences of {', '.join(parts)}"
+    if none:
+        pairs = [f"{arm} and {against[arm].baseline}" for arm in none]
+        said += f"; no difference is measured between {', '.join(pairs)}"
+    return [f"{said}.", *_beside_paper(study, against)]
+
+
+def _beside_paper(study: Study, against: Mapping[str, Contrast]) -> list[str]:
+    main = next(iter(study.measures))
+    known = {arm: one[main] for arm, one in study.published.items() if main in one}
+    kinds: dict[str, list[str]] = {_SAME: [], _OPPOSITE: [], _NOTHING: []}
+    for arm, one in against.items():
+        if arm not in known or one.baseline not in known:
+            continue
+        step = known[arm] - known[one.baseline]
+        sign = 0 if abs(step) < _ROUND else int(math.copysign(1, step))
+        kind = _NOTHING if not one.sign else _SAME if one.sign == sign else _OPPOSITE
+        kinds[kind].append(f"{arm} ({step:+.1f} from {one.baseline})")
+    parts = [f"{kind} {', '.join(arms)}" for kind, arms in kinds.items() if arms]
+    return [f"Beside the paper: {'; '.join(parts)}."] if parts else []
+
+
+def _failures(study: Study) -> list[str]:
+    found = []
+    for arm, seed in study.cells():
+        record = read_record(study.cell_folder(arm, seed) / CELL) or {}
+        if record.get("failed"):
+            found.append(f"{arm}, seed {seed}, failed: {record['failed']}.")
+    return found
+
+
+def write_study(study: Study) -> Result:
+    """Write ``study.json``, ``study.md``, ``study.svg`` and ``study.html``."""
+    result = study_result(study)
+    save(result, study.folder)
+    write_text(study.folder / "study.md", f"# {result.title}\n\n{as_markdown(result)}")
+    for one in result.content:
+        if isinstance(one, Bars):
+            write_text(study.folder / "study.svg", svg_file(draw(one)[0]))
+    return result
+
+
+def show_study(study: Study) -> int:
+    """Write and print what is found; return how many runs have failed."""
+    present(write_study(study), study.folder)
+    return len(_failures(study))
+
+
+def as_markdown(result: Result) -> str:
+    """Return sentences, tables and notes."""
+    tables = [one for one in result.content if isinstance(one, Table)]
+    parts = [f"**{one.title}.** {one.text}\n\n{markdown(one)}" for one in tables]
+    return "\n\n".join([result.summary, *parts, *result.notes]) + "\n"
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole."""
+    with replacing(file) as sink:
+        sink.write(text.encode())

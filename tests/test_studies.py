@@ -1,0 +1,250 @@
+"""Studies: what they run, that they skip and resume it, and what they find."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from scipy import stats
+
+from vclr_lightning import study as command
+from vclr_lightning.app.configuration import resolved
+from vclr_lightning.app.studies import CELL, SCALES, Study, study, study_files
+from vclr_lightning.app.study_results import contrasts, found_values, study_result
+from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.reading import write_record
+from vclr_lightning.functional.seed_interval import seed_interval, student_quantile
+
+NAMES = {
+    *("losses", "segments", "linear", "finetune", "sthv2", "retrieval", "activitynet"),
+    *("s3d", "dpc", "hacs", "pictures"),
+}
+
+
+SIX = [0.50, 0.52, 0.57, 0.40, 0.41, 0.44]
+TINY = """
+title: Do two steps help?
+paper: Table 0
+question: Are two steps more than one?
+arms: {one: [trainer.limit_train_batches=1], two: [trainer.limit_train_batches=2]}
+baseline: one
+seeds: [0, 1]
+measures: {instance: instance R@1}
+keys: {instance: val/instance_r1}
+published: {one: {instance: 20}, two: {instance: 30}, other: {instance: 40}}
+words: [backbone=tiny, backbone.width=4, backbone.stages=1, trainer=cpu, image_size=32,
+  queue_size=16, batch_size=4, epochs=1, data.holdout=0.34, callbacks.online.every_n_epochs=1]
+scales: {small: {}, paper: {}}
+"""
+
+
+def test_every_table_and_figure_has_its_study() -> None:
+    assert set(study_files()) == NAMES
+    named = " ".join(study(name).paper for name in NAMES)
+    assert {int(n) for n in re.findall(r"Table (\d+)", named)} == set(range(1, 11))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_commands_of_every_arm_compose(name: str, scale: str) -> None:
+    paths = {f"paths.{path}": f"/{path}" for path, value in study(name, scale).paths.items()}
+    one = study(name, scale, paths)
+    assert one.baseline in one.arms
+    assert set(one.against.values()) <= set(one.arms)
+    first = {}
+    for arm in one.arms:
+        training, *after = one.commands(arm, 1)
+        first[arm] = {**checked(training.words), "name": ""}
+        for later in after if arm == next(iter(one.arms)) else ():  # of others the same
+            checked(later.words)
+    assert len({repr(config) for config in first.values()}) == len(first)  # no two arms are one
+    assert set(one.gflop) <= set(one.arms)
+    assert all(one.gpu_hours(arm) for arm in one.gflop)
+
+
+def checked(words: Sequence[str]) -> dict[str, Any]:
+    """Compose and check a command, as far as it does not need its weights."""
+    with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+        cfg = compose("config", overrides=list(words))
+    assert cfg.seed == 1
+    if cfg.stage.get("trains", True):
+        return resolved(cfg)
+    return {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30])
+def test_student_quantile_is_that_of_scipy(freedom: int) -> None:
+    for level in (0.5, 0.9, 0.95, 0.999):
+        wanted = stats.t.ppf((1 + level) / 2, freedom)
+        assert student_quantile(level, freedom) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_interval_over_seeds_is_that_of_a_paired_test() -> None:
+    ours, others = SIX[:3], SIX[3:]
+    wanted = stats.ttest_rel(ours, others).confidence_interval(0.95)
+    _, low, high = seed_interval(ours, others)
+    assert (low, high) == pytest.approx((wanted.low, wanted.high))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a study of its own in options/."""
+    (tmp_path / "options" / "study").mkdir(parents=True)
+    (tmp_path / "options" / "study" / "tiny.yaml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "options"
+
+
+def measured(one: Study, values: dict[str, list[float]]) -> None:
+    """Leave cells that are done, as if they had been run."""
+    for arm, of_arm in values.items():
+        for seed, value in enumerate(of_arm):
+            cell = one.cell_folder(arm, seed)
+            commands = [{"folder": str(cell), "words": []}]
+            done = {"commands": commands, "done": [str(cell)], "failed": ""}
+            write_record(cell / CELL, done)
+            write_record(cell / "result.json", {"val/instance_r1": value})
+
+
+def test_numbers_are_paired_by_seed_and_compared_with_the_paper(own: Path) -> None:
+    one = replace(study("tiny", folder=own), seeds=[0, 1, 2])
+    measured(one, {"one": SIX[3:], "two": SIX[:3]})
+    values = found_values(one)["instance"]
+    assert values == {"one": dict(enumerate(SIX[3:])), "two": dict(enumerate(SIX[:3]))}
+    found = contrasts(one, "instance", values)["two"]
+    assert found.value == pytest.approx(0.34 / 3)
+    result = study_result(one)
+    assert "two is highest by instance R@1, 53.0 ± 3.6 %" in result.summary
+    assert "the same direction as published of two (+10.0 from one)" in result.summary
+    # the other way round, and with a difference that the seeds do not bear out
+    measured(one, {"one": SIX[:3], "two": SIX[3:]})
+    assert "a contradiction of the published difference of two" in study_result(one).summary
+    measured(one, {"one": [0.1, 0.5, 0.3], "two": [0.5, 0.1, 0.4]})
+    summary = study_result(one).summary
+    assert "no difference is measured between two and one" in summary
+    assert "neither confirmed nor contradicted" in summary
+
+
+def test_arms_have_baselines_of_their_own(own: Path) -> None:
+    one = replace(study("tiny", folder=own), arms={a: [] for a in "abc"}, baseline="a")
+    one = replace(one, against={"c": "b"})
+    values = {arm: {0: value, 1: value} for arm, value in zip("abc", (0.1, 0.4, 0.5), strict=True)}
+    found = contrasts(one, "instance", values)
+    assert {arm: f.baseline for arm, f in found.items()} == {"b": "a", "c": "b"}
+    assert found["c"].value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "there is no study 'nothing'; there are: activitynet"),
+        (["losses", "scale=large"], "has no scale 'large'; it has: small, paper"),
+        (["losses", "seeds=a"], "seeds=a must be whole numbers"),
+        (["losses", "arms=vclr,none"], "there is no arm 'none'"),
+        (["losses", "launcher=cloud"], "must be one of: basic, parallel, slurm"),
+        (["losses", "scale=paper", "--commands"], "give paths.k400=..., which data.root takes"),
+        (["losses", "paths.k400=/x"], "losses takes no paths.k400"),
+        (["losses", "what"], "what must be KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_said_in_a_sentence(
+    words: list[str], said: str, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_the_list_needs_no_torch_and_fits_the_screen(own: Path) -> None:
+    one = study("tiny", folder=own)
+    measured(one, {"one": [0.5]})
+    code = "import sys; from vclr_lightning.study import main; main(sys.argv[1:]); " + (
+        "print('torch' in sys.modules)"
+    )
+    words = ["list", "--config-dir", "options"]
+    lines = subprocess.check_output([sys.executable, "-c", code, *words], text=True).splitlines()
+    assert lines[-1] == "False"
+    assert {line.split()[0] for line in lines[1:-1]} == NAMES | {"tiny"}
+    assert max(map(len, lines)) <= 80
+    assert "1 of 4 done" in next(line for line in lines if line.startswith("tiny"))
+
+
+def test_words_go_where_they_belong() -> None:
+    given = ["trainer.threads=1", "data.root=/videos", "epochs=2"]
+    training, evaluation = study("losses").commands("vclr", 3, given)
+    assert {*given, "seed=3", "objective=vclr"} <= set(training.words)
+    assert {*given[:2], "ckpt=outputs/study/losses/small/vclr/seed3/last.ckpt"} <= set(
+        evaluation.words
+    )
+    assert "epochs=2" not in evaluation.words
+    assert "trainer.threads=1" not in training.what
+    paths = {f"paths.{name}": "/x" for name in ("k400", "k400_lists", "moco")}
+    *_, suite = study("losses", "paper", paths).commands("vclr", 0, given)
+    assert "data.root=/videos" not in suite.words
+    one = study("finetune", "paper", {f"paths.{n}": "/x" for n in ("ucf101", "hmdb51")})
+    with pytest.raises(UserError, match=r"give paths\.imagenet=\.\.\., which init takes"):
+        one.commands("imagenet", 0)
+
+
+@pytest.mark.slow
+def test_a_killed_study_is_continued_and_recorded(
+    own: Path,
+    video_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own / "cache"))
+    words = ["tiny", f"data.root={video_folder}", "data.num_workers=0", "trainer.threads=1"]
+    words += ["--config-dir", "options"]
+    one = study("tiny", folder=own)
+    first, second = one.cell_folder("one", 0), one.cell_folder("two", 0)
+    started = [sys.executable, "-m", "vclr_lightning.study", *words]
+    with (
+        (own / "log").open("wb") as log,
+        subprocess.Popen(started, stdout=log, stderr=log) as running,
+    ):
+        until = time.monotonic() + 240
+        while not (second / CELL).is_file() and running.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        running.send_signal(signal.SIGKILL)
+    assert (first / "result.json").is_file(), (own / "log").read_text()
+    assert not (second / "result.json").exists()
+    assert found_values(one)["instance"].keys() == {"one"}
+    before = (first / "last.ckpt").stat().st_mtime_ns
+    record = os.path.relpath(own / "recorded")
+    assert command.main([*words, "--record", record]) == 0
+    assert (first / "last.ckpt").stat().st_mtime_ns == before
+    values = found_values(one)["instance"]
+    assert {arm: sorted(of_arm) for arm, of_arm in values.items()} == {"one": [0, 1], "two": [0, 1]}
+    page = one.folder / "study.md"
+    assert "| two | 2 |" in page.read_text()
+    assert "| other |  |  |  | 40 |" in page.read_text()
+    recorded = json.loads((own / "recorded" / "small.json").read_text())
+    assert recorded["values"]["instance"]["two"]["1"] == values["two"][1]
+    readme = own / "recorded" / "README.md"
+    assert "## Two cores" in readme.read_text()
+    assert "Not yet run." in readme.read_text()  # of the paper's scale
+    # again: nothing is run, the page is written anew, and what people wrote stays
+    page.unlink()
+    readme.write_text(f"{readme.read_text()}\n## Findings\n\nOurs.\n")
+    capfd.readouterr()
+    assert command.main([*words, "--record", record]) == 0
+    assert "INFO" not in capfd.readouterr().err
+    assert page.is_file()
+    assert readme.read_text().endswith("\n## Findings\n\nOurs.\n")
+    # other words are other runs
+    assert command.main([*words, "optim.base_lr=3"]) == 2
+    assert "has been run with other words (optim.base_lr=3)" in capfd.readouterr().err
