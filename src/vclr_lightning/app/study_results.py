@@ -27,7 +27,7 @@ _ROUND = 0.05  # % below which a published difference is none
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
+class ArmDifference:
     """An arm against its baseline by one measure: the mean difference and its interval."""
 
     baseline: str
@@ -65,7 +65,7 @@ def found_values(study: Study) -> dict[str, Values]:
     return found
 
 
-def contrasts(study: Study, measure: str, values: Values) -> dict[str, Contrast]:
+def contrasts(study: Study, measure: str, values: Values) -> dict[str, ArmDifference]:
     """Return each arm against its baseline, paired by seed."""
     found = {}
     for arm, of_arm in values.items():
@@ -76,7 +76,7 @@ def contrasts(study: Study, measure: str, values: Values) -> dict[str, Contrast]
             continue
         pairs = [of_arm[s] for s in seeds], [base[s] for s in seeds]
         value, low, high = seed_interval(*pairs)
-        found[arm] = Contrast(baseline=baseline, value=value, low=low, high=high, over="seeds")
+        found[arm] = ArmDifference(baseline=baseline, value=value, low=low, high=high, over="seeds")
     return found
 
 
@@ -117,7 +117,9 @@ def study_result(study: Study) -> Result:
     )
 
 
-def _table(study: Study, measure: str, values: Values, against: Mapping[str, Contrast]) -> Table:
+def _table(
+    study: Study, measure: str, values: Values, against: Mapping[str, ArmDifference]
+) -> Table:
     """Return a measure of all arms, and of methods that are only published."""
     published = {arm: one.get(measure) for arm, one in study.published.items()}
     rows = []
@@ -151,7 +153,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{100 * fmean(values):.1f}{spread}"
 
 
-def sentences(study: Study, values: Values, against: Mapping[str, Contrast]) -> list[str]:
+def sentences(study: Study, values: Values, against: Mapping[str, ArmDifference]) -> list[str]:
     """Say in two sentences what the main measure shows, and whether the paper's numbers agree.
 
     A difference whose interval holds 0 is called none.
@@ -174,7 +176,7 @@ def sentences(study: Study, values: Values, against: Mapping[str, Contrast]) -> 
     return [f"{said}.", *_beside_paper(study, against)]
 
 
-def _beside_paper(study: Study, against: Mapping[str, Contrast]) -> list[str]:
+def _beside_paper(study: Study, against: Mapping[str, ArmDifference]) -> list[str]:
     main = next(iter(study.measures))
     known = {arm: one[main] for arm, one in study.published.items() if main in one}
     kinds: dict[str, list[str]] = {_SAME: [], _OPPOSITE: [], _NOTHING: []}
