@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -22,11 +24,14 @@ from scipy import stats
 from vclr_lightning import study as command
 from vclr_lightning.app.configuration import resolved
 from vclr_lightning.app.studies import CELL, SCALES, Study, study, study_files
-from vclr_lightning.app.study_results import contrasts, found_values, study_result
+from vclr_lightning.app.study_differences import differences, found_values
+from vclr_lightning.app.study_results import study_result
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import write_record
 from vclr_lightning.functional.seed_interval import seed_interval, student_quantile
 
+ROOT = Path(__file__).parents[1]
+STUDY = ["python", "-m", "vclr_lightning.study"]
 NAMES = {
     *("losses", "segments", "linear", "finetune", "sthv2", "retrieval", "activitynet"),
     *("s3d", "dpc", "hacs", "pictures"),
@@ -123,7 +128,7 @@ def test_numbers_are_paired_by_seed_and_compared_with_the_paper(own: Path) -> No
     measured(one, {"one": SIX[3:], "two": SIX[:3]})
     values = found_values(one)["instance"]
     assert values == {"one": dict(enumerate(SIX[3:])), "two": dict(enumerate(SIX[:3]))}
-    found = contrasts(one, "instance", values)["two"]
+    found = differences(one, "instance", values)["two"]
     assert found.value == pytest.approx(0.34 / 3)
     result = study_result(one)
     assert "two is highest by instance R@1, 53.0 ± 3.6 %" in result.summary
@@ -141,9 +146,33 @@ def test_arms_have_baselines_of_their_own(own: Path) -> None:
     one = replace(study("tiny", folder=own), arms={a: [] for a in "abc"}, baseline="a")
     one = replace(one, against={"c": "b"})
     values = {arm: {0: value, 1: value} for arm, value in zip("abc", (0.1, 0.4, 0.5), strict=True)}
-    found = contrasts(one, "instance", values)
+    found = differences(one, "instance", values)
     assert {arm: f.baseline for arm, f in found.items()} == {"b": "a", "c": "b"}
     assert found["c"].value == pytest.approx(0.1)
+
+
+def test_intervals_are_over_groups_of_videos_where_scores_are_known(own: Path) -> None:
+    one = replace(study("tiny", folder=own), keys={"instance": "probe/top1"})
+    rng = np.random.default_rng(0)
+    right = rng.random((2, 2, 12)) < [[[0.3]], [[0.9]]]  # arm, seed, video
+    for arm, of_arm in zip(one.arms, right, strict=True):
+        for seed, scores in enumerate(of_arm):
+            file = one.cell_folder(arm, seed) / "probe" / "scores.csv"
+            file.parent.mkdir(parents=True)
+            rows = (f"v{k},g{k // 2},,{int(hit)}.0" for k, hit in enumerate(scores))
+            file.write_text("\n".join(["video,group,class,top1", *rows]) + "\n")
+    means = right.mean(2)
+    values = {arm: dict(enumerate(m)) for arm, m in zip(one.arms, means.tolist(), strict=True)}
+    found = differences(one, "instance", values)["two"]
+    assert found.over == "6 groups of 12 videos"
+    assert found.value == pytest.approx((means[1] - means[0]).mean())
+    # the same by scipy: groups are of equal size, so each counts as one observation
+    gain = (right[1].mean(0) - right[0].mean(0)).reshape(6, 2).mean(1)
+    wanted = stats.bootstrap((gain,), np.mean, method="percentile", rng=1).confidence_interval
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.04)
+    # an interval above 0 is not enough where a seed is on the other side
+    assert found.sign == 1
+    assert replace(found, seeds=[0.5, -0.01]).sign == 0
 
 
 @pytest.mark.parametrize(
@@ -248,3 +277,28 @@ def test_a_killed_study_is_continued_and_recorded(
     # other words are other runs
     assert command.main([*words, "optim.base_lr=3"]) == 2
     assert "has been run with other words (optim.base_lr=3)" in capfd.readouterr().err
+
+
+def documented() -> list[list[str]]:
+    """The commands of studies in the documentation and in the records."""
+    pages = [ROOT / "docs" / "studies.md", *(ROOT / "experiments").glob("*/README.md")]
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    return [shlex.split(line)[3:] for line in lines if line.startswith(f"{' '.join(STUDY)} ")]
+
+
+@pytest.mark.parametrize("words", documented(), ids=" ".join)
+def test_documented_commands_are_understood(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [] if "list" in words else ["--commands"]
+    assert command.main([word for word in words if word != "--commands"] + shown) == 0
+    assert capsys.readouterr().out
+
+
+def test_a_study_of_your_own_as_documented(own: Path) -> None:
+    text = (ROOT / "docs" / "studies.md").read_text()
+    (own / "study" / "mine.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    one = study("mine", folder=own)
+    for arm in one.arms:
+        for each in one.commands(arm, 1):
+            checked(each.words)

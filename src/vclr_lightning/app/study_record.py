@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vclr_lightning.app.studies import SCALES, SUSTAINED, Study, study
+from vclr_lightning.app.study_differences import found_values
 from vclr_lightning.app.study_results import (
     as_markdown,
-    found_values,
     study_result,
     write_study,
     write_text,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
 
 from vclr_lightning.app.studies import CELL, Study
+from vclr_lightning.app.study_differences import (
+    ArmDifference,
+    Values,
+    differences,
+    found_values,
+)
 from vclr_lightning.core.files import replacing
-from vclr_lightning.core.reading import read_numbers, read_record
-from vclr_lightning.functional.seed_interval import seed_interval
+from vclr_lightning.core.reading import read_record
 from vclr_lightning.results import Bars, Result, Table, present, save
 from vclr_lightning.results.artifacts import markdown
 from vclr_lightning.results.figures import draw
 from vclr_lightning.results.svg import svg_file
-
-Values = dict[str, dict[int, float]]
-"""Of one measure, by arm and seed."""
 
 _SAME = "the same direction as published of"
 _OPPOSITE = "a contradiction of the published difference of"
@@ -26,64 +28,10 @@ _NOTHING = "neither confirmed nor contradicted is the published difference of"
 _ROUND = 0.05  # % below which a published difference is none
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArmDifference:
-    """An arm against its baseline by one measure: the mean difference and its interval."""
-
-    baseline: str
-    value: float
-    low: float
-    high: float
-    over: str
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval is above or below 0, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
-    def text(self) -> str:
-        """Return it in points of %."""
-        value, low, high = (
-            f"{100 * one:+.1f}".replace("-0.0", "+0.0") for one in (self.value, self.low, self.high)
-        )
-        return value if math.isinf(self.low) else f"{value} ({low} to {high})"
-
-
-def found_values(study: Study) -> dict[str, Values]:
-    """Return each measure of each run that is done."""
-    found: dict[str, Values] = {measure: {} for measure in study.measures}
-    for arm, seed in study.cells():
-        cell = study.cell_folder(arm, seed)
-        numbers: dict[str, float] = {}
-        for folder in map(Path, (read_record(cell / CELL) or {}).get("done", [])):
-            name = "" if folder == cell else f"{folder.name}/"
-            values = read_numbers(folder / "result.json")
-            numbers |= {f"{name}{key}": value for key, value in values.items()}
-        for measure, key in study.keys.items():
-            if key in numbers:
-                found[measure].setdefault(arm, {})[seed] = numbers[key]
-    return found
-
-
-def contrasts(study: Study, measure: str, values: Values) -> dict[str, ArmDifference]:
-    """Return each arm against its baseline, paired by seed."""
-    found = {}
-    for arm, of_arm in values.items():
-        baseline = study.against.get(arm, study.baseline)
-        base = values.get(baseline, {})
-        seeds = sorted(of_arm.keys() & base.keys())
-        if arm == baseline or not seeds:
-            continue
-        pairs = [of_arm[s] for s in seeds], [base[s] for s in seeds]
-        value, low, high = seed_interval(*pairs)
-        found[arm] = ArmDifference(baseline=baseline, value=value, low=low, high=high, over="seeds")
-    return found
-
-
 def study_result(study: Study) -> Result:
     """Return tables, plot and sentences of what is done so far."""
     values = found_values(study)
-    against = {measure: contrasts(study, measure, values[measure]) for measure in values}
+    against = {measure: differences(study, measure, values[measure]) for measure in values}
     bars = {
         title: {arm: list(one.values()) for arm, one in values[measure].items()}
         for measure, title in study.measures.items()
@@ -97,13 +45,17 @@ def study_result(study: Study) -> Result:
     main = next(iter(study.measures))
     return Result(
         title=f"{study.title} ({study.paper}, {study.scale} scale)",
-        summary=" ".join([study.question, *sentences(study, values[main], against[main]), *failed]),
+        summary=" ".join([*sentences(study, values[main], against[main]), *failed]),
         content=[
             *([figure] if figure.groups else []),
             *(_table(study, measure, values[measure], against[measure]) for measure in values),
         ],
         notes=[study.note] if study.note else [],
-        provenance={"study": study.name, "scale": study.scale, "baseline": study.baseline},
+        provenance={
+            "question": study.question,
+            "study": f"{study.name}, {study.scale} scale",
+            "seeds": ", ".join(map(str, study.seeds)),
+        },
         provenance_title="The study",
         record={
             "study": asdict(study),
@@ -121,9 +73,10 @@ def _table(
     study: Study, measure: str, values: Values, against: Mapping[str, ArmDifference]
 ) -> Table:
     """Return a measure of all arms, and of methods that are only published."""
-    published = {arm: one.get(measure) for arm, one in study.published.items()}
+    published = {arm: one[measure] for arm, one in study.published.items() if measure in one}
+    arms = dict.fromkeys([*study.arms, *values, *published])
     rows = []
-    for arm in dict.fromkeys([*study.arms, *(a for a, v in published.items() if v is not None)]):
+    for arm in arms:
         of_arm = list(values.get(arm, {}).values())
         number = published.get(arm)
         rows.append(
@@ -135,14 +88,21 @@ def _table(
                 "" if number is None else f"{number:g}",
             ]
         )
+    names = ["arm", "seeds", "in %", "against", "published"]
+    filled = [i for i in range(len(names)) if i == 0 or any(row[i] for row in rows)]
     over = sorted({one.over for one in against.values()})
+    text = "Mean ± standard deviation over seeds." if values else ""
+    if over:
+        text += (
+            f" In brackets: 95 % interval of the difference, over {' or '.join(over)}. It counts "
+            "as measured where the interval and all seeds are on one side of 0."
+        )
     return Table(
         title=study.measures[measure],
-        columns=["arm", "seeds", "in %", "against", "published"],
-        rows=rows,
-        text="Mean ± standard deviation over seeds."
-        + (f" In brackets: 95 % interval of the difference, over {over[0]}." if over else ""),
-        marks=["strong" if row[0] == study.baseline else "" for row in rows],
+        columns=[names[i] for i in filled],
+        rows=[[row[i] for i in filled] for row in rows] if len(filled) > 1 else [],
+        text=text,
+        marks=["strong" if arm == study.baseline else "" for arm in arms],
     )
 
 
@@ -161,7 +121,8 @@ def sentences(study: Study, values: Values, against: Mapping[str, ArmDifference]
     if not values:
         return ["Not yet run."]
     title = next(iter(study.measures.values()))
-    best = max(values, key=lambda arm: fmean(values[arm].values()))
+    arms = [arm for arm in values if arm in study.arms]
+    best = max(arms, key=lambda arm: fmean(values[arm].values()))
     seeds = len(values[best])
     said = f"{best} is highest by {title}, {_spread(list(values[best].values()))} %"
     said += f" ({seeds} seed{'s' * (seeds > 1)})"
@@ -219,8 +180,8 @@ def show_study(study: Study) -> int:
 
 def as_markdown(result: Result) -> str:
     """Return sentences, tables and notes."""
-    tables = [one for one in result.content if isinstance(one, Table)]
-    parts = [f"**{one.title}.** {one.text}\n\n{markdown(one)}" for one in tables]
+    tables = [one for one in result.content if isinstance(one, Table) and one.rows]
+    parts = [f"**{one.title}.** {one.text}".strip() + f"\n\n{markdown(one)}" for one in tables]
     return "\n\n".join([result.summary, *parts, *result.notes]) + "\n"
 
 
