@@ -79,8 +79,8 @@ def found_values(study: Study) -> dict[str, Values]:
             gain = numbers.get(f"{key}/difference")
             if arm == study.baseline and gain is not None and "untrained" not in study.arms:
                 untrained.setdefault(measure, {})[seed] = numbers[key] - gain
-    for measure, values in untrained.items():
-        found[measure]["untrained"] = values
+    for measure, of_random in untrained.items():
+        found[measure]["untrained"] = of_random
     return found
 
 
