@@ -213,3 +213,20 @@ def test_one_class_no_labels_and_not_finite() -> None:
     bad[7, 1] = float("nan")
     with pytest.raises(UserError, match="of 1 test videos are not finite, the first row 7"):
         run_probe(SVMProbe(), train, videos(20, 2, 1, mean=bad), show=False)
+
+
+def test_strong_directions_decide_cosines_until_they_are_whitened() -> None:
+    """Their spread hides the one that tells the classes."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(60) % 2
+    noise = torch.randn(60, 4, generator=generator)
+    features = noise * torch.tensor([20.0, 0.5, 20.0, 20.0])
+    features[:, 1] += 6.0 * label - 3
+    known, unseen = features[:40], features[40:]
+    data = ProbeData(known, label[:40], torch.arange(40), 2)
+    right = {}
+    for name, options in {"plain": {}, "whiten": {"whiten": True}}.items():
+        scored = KNNProbe(k=1, **options).score(data, unseen, show=False)
+        right[name] = float((scored.scores.argmax(1) == label[40:]).double().mean())
+        assert ("whiten" in scored.settings) == (name == "whiten")
+    assert right["plain"] < 0.8 < 0.9 <= right["whiten"]

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.functional.embedding import (
     average,
     effective_rank,
     maximum,
     principal_components,
     spread,
+    whitened,
 )
 
 
@@ -53,3 +55,25 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
     signs = (other * points.numpy()).sum(axis=0)
     assert points.numpy() == pytest.approx(other * np.sign(signs), abs=1e-8)
     torch.testing.assert_close(principal_components(x[:, :2], 3)[0][:, 2], torch.zeros(30))
+
+
+def test_whitening_is_sklearn_s_and_shrinks() -> None:
+    """In full rank; and where videos are fewer than features, in the directions they have."""
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    scales = np.array([50.0, 5.0, 1.0, 0.1])
+    known, unseen = (rng.normal(size=(n, 4)) * scales + 7 for n in (200, 9))
+    ours = whitened(torch.from_numpy(known), torch.from_numpy(unseen), shrink=0.0)
+    pca = PCA(whiten=True, svd_solver="full").fit(known)
+    for mine, theirs in zip(ours, (pca.transform(known), pca.transform(unseen)), strict=True):
+        theirs *= np.sqrt(200 / 199)  # theirs divides by n - 1
+        gram = mine.numpy() @ mine.numpy().T  # cosines do not see signs and order of the axes
+        assert np.allclose(gram, theirs @ theirs.T)
+    few = torch.from_numpy(known[:3])
+    assert whitened(few, torch.from_numpy(unseen))[1].shape == (9, 2)
+    turned = whitened(torch.from_numpy(known), torch.from_numpy(unseen), shrink=1.0)[1]
+    distance = torch.pdist(torch.from_numpy(unseen)) / torch.pdist(turned)
+    assert torch.allclose(distance, distance[:1])
+    with pytest.raises(UserError, match="shrink=2"):
+        whitened(few, few, shrink=2)

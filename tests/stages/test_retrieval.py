@@ -343,3 +343,23 @@ def test_from_a_checkpoint_by_the_command(
     with pytest.raises(SystemExit):
         command(*look_up, "logger=wandb")
     assert "error: logger=wandb needs W&B; give `pip install wandb`" in capsys.readouterr().err
+
+
+def test_the_gallery_whitens_both_sides(features: FeatureExtractor, tmp_path: Path) -> None:
+    found = retrieval(
+        features=features, directory=tmp_path, ks=(1,), pictures=0, standardize=True, whiten=True
+    )
+    train, test = features("train"), features("val")
+    g, q = (s.mean.double().numpy() for s in (train, test))
+    spread = g.std(axis=0)
+    spread[spread == 0] = np.inf
+    g, q = (g - g.mean(axis=0)) / spread, (q - g.mean(axis=0)) / spread
+    _, singular, axes = np.linalg.svd(g, full_matrices=False)
+    variance = singular[singular > 1e-4] ** 2 / len(g)
+    scale = np.sqrt(0.9 * variance + 0.1 * variance.mean())
+    g, q = ((x @ axes[: len(scale)].T) / scale for x in (g, q))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (g, q)]
+    nearest = train.label.numpy()[(unit[1] @ unit[0].T).argmax(axis=1)]
+    assert found["r1"] == (nearest == test.label.numpy()).mean()
+    notes = json.loads((tmp_path / "retrieval.json").read_text())["notes"]
+    assert "Before the search, standardize=True and whiten=True by the gallery." in notes

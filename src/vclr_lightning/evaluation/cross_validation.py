@@ -12,7 +12,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.settings import check_count
-from vclr_lightning.functional.embedding import standardized
+from vclr_lightning.functional.embedding import standardized, whitened
 from vclr_lightning.functional.folds import group_folds
 
 
@@ -135,9 +135,9 @@ def cross_validate(
 
 
 def prepared(
-    train: ProbeData, test: Tensor, standardize: bool, device: str | None
+    train: ProbeData, test: Tensor, standardize: bool, device: str | None, *, whiten: bool = False
 ) -> tuple[ProbeData, Tensor]:
-    """Return training data and test features in float32, optionally standardized and moved.
+    """Return training data and test features in float32; standardized, whitened, moved on request.
 
     Raises:
         UserError: the device cannot be used.
@@ -145,6 +145,8 @@ def prepared(
     known, unseen = train.features.float(), test.float()
     if standardize:
         known, unseen = standardized(known, unseen)
+    if whiten:
+        known, unseen = whitened(known, unseen)
     if device is None:
         return replace(train, features=known), unseen
     check_device(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import track
 from vclr_lightning.evaluation.retrieval_result import Retrieval
-from vclr_lightning.functional.embedding import Center, centred
+from vclr_lightning.functional.embedding import Center, centred, standardized, whitened
 from vclr_lightning.functional.faiss_search import faiss_neighbours, load_faiss
 from vclr_lightning.functional.nearest_neighbours import cosine_neighbours, exact_similarities
 from vclr_lightning.functional.retrieval import KS, chance_recall, largest
@@ -34,6 +34,8 @@ def search(
     backend: str = "exact",
     leave_group_out: bool = False,
     center: Center = "none",
+    standardize: bool = False,
+    whiten: bool = False,
     listed: int = 0,
     show: bool = False,
     **options: Any,
@@ -49,6 +51,8 @@ def search(
         leave_group_out: exclude videos of the query's own group, for queries that are also the
             gallery.
         center: see :func:`~vclr_lightning.functional.embedding.centred`.
+        standardize: then shift and scale each feature to mean 0 and variance 1 over the gallery.
+        whiten: then whiten; see :func:`~vclr_lightning.functional.embedding.whitened`.
         listed: number of nearest whose similarity is computed in double precision, so that it is
             bit-equal with every backend.
         show: show a progress bar.
@@ -76,6 +80,10 @@ def search(
             f"{queries.shape[1]}; extract both with the same weights and layer"
         )
     queries, gallery = centred(queries, gallery, center=center)
+    if standardize:
+        gallery, queries = standardized(gallery, queries)
+    if whiten:
+        gallery, queries = whitened(gallery, queries)
     groups: dict[str, Tensor] = {}
     if leave_group_out:
         groups = {"query_groups": query_group, "gallery_groups": gallery_group}

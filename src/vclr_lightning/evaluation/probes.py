@@ -191,6 +191,9 @@ class KNNProbe(Probe):
     Attributes:
         k: neighbours that vote.
         temperature: T.
+        standardize: shift and scale each feature to mean 0 and variance 1 over the training videos.
+        whiten: whiten them over the training videos, after that; see
+            :func:`~vclr_lightning.functional.embedding.whitened`.
         device: where to compute.
 
     Raises:
@@ -199,6 +202,8 @@ class KNNProbe(Probe):
 
     k: int = 20
     temperature: float = 0.07
+    standardize: bool = False
+    whiten: bool = False
     device: str | None = None
 
     def __post_init__(self) -> None:
@@ -206,7 +211,7 @@ class KNNProbe(Probe):
         check_number("temperature", self.temperature, above=0)
 
     def score(self, train: ProbeData, test: Tensor, *, show: bool = True) -> ProbeScores:
-        rows, unseen = prepared(train, test, False, self.device)
+        rows, unseen = prepared(train, test, self.standardize, self.device, whiten=self.whiten)
         scores = knn_scores(
             unseen,
             rows.features,
@@ -217,7 +222,8 @@ class KNNProbe(Probe):
         )
         k = min(self.k, len(rows.features))
         scores = scores.masked_fill(scores == 0, -torch.inf)  # no vote
-        return ProbeScores(scores.cpu(), f"k-NN, k = {k}, T = {self.temperature:g}")
+        changed = "".join(f", {n}" for n in ("standardize", "whiten") if getattr(self, n))
+        return ProbeScores(scores.cpu(), f"k-NN, k = {k}, T = {self.temperature:g}{changed}")
 
 
 PROBES: dict[str, type[Probe]] = {

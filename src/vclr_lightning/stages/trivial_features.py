@@ -111,7 +111,10 @@ def trivial_features(
     return present(
         Result(
             title="Features without a network",
-            summary=" ".join(best),
+            summary=(
+                f"What the pixels alone reach on {len(first.videos)} test videos, beside the "
+                "network."
+            ),
             notes=[*best, *drawn_note],
             content=[_table(network, kinds), scores.table()],
             provenance={"network": features.weights, "split": test_split},

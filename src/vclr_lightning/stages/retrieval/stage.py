@@ -52,6 +52,8 @@ def retrieval(
     device: str | None = None,
     leave_group_out: bool | None = None,
     center: Center = "none",
+    standardize: bool = False,
+    whiten: bool = False,
     listed: int = 10,
     pictures: int = 24,
     neighbours: int = 5,
@@ -76,6 +78,8 @@ def retrieval(
             splits are the same.
         center: mean that is subtracted from the features first: ``"none"``; ``"gallery"``, that of
             the gallery from both sets; ``"each"``, from each set its own.
+        standardize: then shift and scale each feature to mean 0 and variance 1 over the gallery.
+        whiten: then whiten by the gallery, so that no few directions decide the cosines.
         listed: neighbours of each query in ``retrieval.csv``.
         pictures: queries on the page, half of them with the nearest video right; 0: no page.
         neighbours: of each query on the page.
@@ -121,6 +125,8 @@ def retrieval(
         backend=backend,
         leave_group_out=leave_group_out,
         center=center,
+        standardize=standardize,
+        whiten=whiten,
         listed=max(listed, neighbours),
         show=True,
         **options,
@@ -128,6 +134,8 @@ def retrieval(
     notes = _notes(result, train, test, ks=ks, leave_group_out=leave_group_out)
     if center != "none":
         notes.append(f"Before the search, {_CENTRED[center]}.")
+    changed = [f"{n}={v}" for n, v in (("standardize", standardize), ("whiten", whiten)) if v]
+    notes += [f"Before the search, {' and '.join(changed)} by the gallery."] if changed else []
     content: list[Any] = []
     if pictures:
         shown, unread = neighbour_pictures(
