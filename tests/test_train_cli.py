@@ -333,6 +333,8 @@ def test_a_run_leaves_its_documented_files(main: Main, trained: list[str], tmp_p
         "metrics.csv",
         "result.json",
     }
+    measured = json.loads((folder / "result.json").read_text())
+    assert {"start/val/instance_r1", "val/instance_r1"} <= measured.keys()
     saved = torch.load(folder / "last.ckpt", weights_only=True)
     assert saved["metadata"]["config"]["num_segments"] == 3
     assert saved["metadata"]["version"]

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 
 from vclr_lightning.callbacks.online_evaluation import OnlineEvaluation
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.loggers.csv import CSVLogger
+from vclr_lightning.results.curves import read_metrics
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning",
@@ -197,16 +199,77 @@ def test_training_goes_on_as_without_it() -> None:
         assert torch.equal(one, other)
 
 
-def test_every_few_epochs_and_after_the_last() -> None:
+@pytest.mark.parametrize(("at_start", "expected"), [(True, [0, 2, 4, 5]), (False, [2, 4, 5])])
+def test_at_the_start_every_few_epochs_and_after_the_last(
+    at_start: bool, expected: list[int]
+) -> None:
     epochs: list[int] = []
 
     class Counting(OnlineEvaluation):
         def evaluate(self, pl_module: LightningModule, *, show: bool = False) -> dict[str, float]:
-            epochs.append(pl_module.current_epoch)
+            epochs.append(pl_module.global_step // 2)  # batches an epoch
             return {"val/instance_r1": 0.0}
 
-    fit(Foreign(), Data(), Counting(every_n_epochs=2), epochs=5)
-    assert epochs == [1, 3, 4]
+    fit(Foreign(), Data(), Counting(every_n_epochs=2, at_start=at_start), epochs=5)
+    assert epochs == expected
+
+
+class Learning(Foreign):
+    """Its features are of what it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = lambda frames: self.net(frames.float().mean((-3, -2, -1)) / 255)
+
+
+def test_before_the_first_step_the_untrained_network_is_measured(tmp_path: Path) -> None:
+    """Logged at step 0, kept in the checkpoint, and not measured again by a run that continues."""
+
+    def trainer(epochs: int) -> tuple[Trainer, OnlineEvaluation]:
+        online = OnlineEvaluation(show=False)
+        one = Trainer(
+            callbacks=[online],
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=CSVLogger(directory=tmp_path),
+            log_every_n_steps=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        return one, online
+
+    first, online = trainer(1)
+    first.fit(Learning(), datamodule=Data())
+    untrained = Learning().eval()
+    one, other = (
+        torch.nn.functional.normalize(
+            torch.stack(
+                [
+                    torch.stack([untrained.encode(picture(i, d)[None])[0] for d in draws]).mean(0)
+                    for i in range(VIDEOS)
+                ]
+            ),
+            dim=1,
+        )
+        for draws in ([0, 1], [10, 11])
+    )
+    likeness = one @ other.T
+    hits = [likeness.argmax(k) == torch.arange(VIDEOS) for k in (0, 1)]
+    measured = online.start["start/val/instance_r1"]
+    assert measured == pytest.approx(torch.cat(hits).float().mean().item())
+    assert online.start.keys() == {"start/val/instance_r1", "start/val/knn_r1"}
+    curves = read_metrics(tmp_path / "metrics.csv")
+    assert [step for step, _ in curves["val/instance_r1"]] == [0, 1]
+    assert next(iter(curves["val/instance_r1"])) == (0, measured)
+    assert curves["start/val/instance_r1"].last == (0, measured)
+
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    second, continued = trainer(2)
+    second.fit(Learning(), datamodule=Data(), ckpt_path=str(tmp_path / "last.ckpt"))
+    assert continued.start == online.start
+    curves = read_metrics(tmp_path / "metrics.csv")
+    assert [step for step, _ in curves["val/instance_r1"]] == [0, 1, 3]
 
 
 def test_neighbours_in_the_held_out_videos_are_of_other_groups() -> None:

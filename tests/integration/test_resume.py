@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import signal
 import time
@@ -160,3 +161,26 @@ def test_a_run_of_so_many_steps_ends_within_an_epoch(
     steps = [int(row["step"]) for row in rows if row["val/instance_r1"]]
     assert [step for step in steps if step > 0] == [5, 7]  # counted from 0: epochs of 3 steps
     assert float(rows[-1]["train/lr"]) < 0.1 * max(float(row["train/lr"] or 0) for row in rows)
+
+
+def test_measuring_before_the_first_step_changes_nothing(
+    arguments: list[str],
+    uninterrupted: tuple[list[dict[str, str]], dict[str, Any]],
+    fork: Fork,
+    tmp_path: Path,
+) -> None:
+    """Weights, optimizer, queues, random state: the same bits, and the first values are there."""
+    process = fork([*arguments, "callbacks.online.at_start=false"], tmp_path)
+    assert process.wait() == 0, process.output()
+    rows, state = uninterrupted
+    found = _state(tmp_path)
+    kept = [dict(one, callbacks={}) for one in (found, state)]
+    assert_same(*kept)
+    measured = json.loads((tmp_path / RUN / "result.json").read_text())
+    assert not any(name.startswith("start/") for name in measured)
+    first, *others = _rows(tmp_path)
+    assert first["val/instance_r1"] == ""
+    assert 0 <= float(rows[0]["val/instance_r1"]) <= 1
+    assert rows[0]["start/val/instance_r1"] == rows[0]["val/instance_r1"]
+    new = [name for name in rows[0] if name.startswith("start/")]
+    assert [{k: v for k, v in row.items() if k not in new} for row in rows[1:]] == others

@@ -82,7 +82,8 @@ def test_a_sweep_is_a_group_of_runs_with_settings_directions_and_summaries(
         losses = found.rows("train/loss")
         assert len(losses) >= 2
         assert min(losses.values()) == found.summary["train/loss"]["min"]
-        (best,) = found.rows("val/instance_r1").values()
+        untrained, best = found.rows("val/instance_r1").values()
+        assert found.rows("start/val/instance_r1") == {0: untrained}
         assert found.summary["best"] == best
         assert (found.summary["state"], found.exit_code) == ("finished", 0)
 

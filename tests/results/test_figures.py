@@ -147,6 +147,7 @@ def test_charts_of_a_run() -> None:
         "train/order/chance": [(0, 0.25)],
         "val/knn_r1": [(0, 0.4)],
         "val/knn_chance": [(0, 0.1), (9, 0.125)],
+        "start/val/knn_r1": [(0, 0.2)],
     }
     charts = {chart.title: chart for chart in charts_of(metrics)}
     assert list(charts) == [
@@ -162,6 +163,11 @@ def test_charts_of_a_run() -> None:
     assert charts["order: accuracy"].chance == 0.25
     assert charts["unseen: nearest has the label"].chance == 0.125
     assert charts["unseen: nearest has the label"].percent
+    assert charts["unseen: nearest has the label"].before == 0.2
+    assert charts["order: accuracy"].before is None
+    text = drawn(charts["unseen: nearest has the label"])
+    assert "chance 12.5%" in text
+    assert "before training 20%" in text
 
 
 @pytest.mark.parametrize("count", [1, 2, 61])

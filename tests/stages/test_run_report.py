@@ -84,6 +84,17 @@ def test_a_run_tells_what_it_left(runs: list[Path]) -> None:
     assert (bare.frozen, bare.settings, bare.scalars) == (None, {}, [])
 
 
+def test_a_page_says_what_training_has_changed(runs: list[Path]) -> None:
+    values = "\n0,0,,,0.18,0.18,0.125\n10,0,9.0,4.0,0.3,,0.125\n"
+    names = "val/knn_r1,start/val/knn_r1,val/knn_chance"
+    (runs[0] / "metrics.csv").write_text(f"step,epoch,train/loss,train/inter/loss,{names}{values}")
+    result = result_of_runs([read_run(runs[0])])
+    (charts,) = [one for one in result.content if isinstance(one, Charts)]
+    assert "label: 18% before training, 30% at the end (chance 12.5%)." in charts.text
+    (knn,) = [one for one in charts.charts if one.before is not None]
+    assert (knn.before, [*knn.lines["R@1"]]) == (0.18, [(0.0, 0.18), (10.0, 0.3)])
+
+
 def test_runs_stand_side_by_side(runs: list[Path]) -> None:
     result = result_of_runs([read_run(folder) for folder in runs])
     assert result.provenance["seed"] == "0, 1"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Iterable, Sized
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from vclr_lightning.callbacks.epoch_ends import EpochEnds
+from vclr_lightning.callbacks.held_out_videos import (
+    drawn_rows,
+    encode_of,
+    gathered,
+    has_labels,
+    loader_of,
+)
+from vclr_lightning.callbacks.run_log import note
 from vclr_lightning.core.distributed import failing_together, gather_objects, rank
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import CheckedCallback, LightningModule, Trainer
-from vclr_lightning.core.random import numpy_generator, random_state_kept
+from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
@@ -25,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class OnlineEvaluation(CheckedCallback):
-    """Logs R@1 of the features on held-out videos after every few epochs, and after the last.
+    """Logs R@1 of the features on held-out videos: at the start, every few epochs, at the end.
 
     ``val/instance_r1``: of two independent draws of each held-out video, augmented as in training
     and averaged over their clips, how often the other draw is the nearest of all. It needs no
@@ -35,8 +43,12 @@ class OnlineEvaluation(CheckedCallback):
     Works with any LightningModule that can encode frames, and any data module with the loaders
     below; each rank encodes its part. Training modes and global random generators are restored.
 
+    Values from before the first step are logged at step 0, also as ``start/val/instance_r1`` and
+    ``start/val/knn_r1``; they are not measured again on resume.
+
     Args:
         every_n_epochs, every_n_steps: between two evaluations; optimizer steps, where given.
+        at_start: evaluate before the first step, too.
         instance: evaluate instance retrieval.
         knn: evaluate k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
         gallery: split of the neighbours: ``"train"``, or ``"val"`` without the video's own group.
@@ -57,6 +69,9 @@ class OnlineEvaluation(CheckedCallback):
         - for a part of the videos, both take ``rows``, and ``datamodule.manifest(split)`` has a
           length
 
+    Attributes:
+        start: what was measured before the first step, by name.
+
     Raises:
         UserError: there are no held-out videos or no labels, or the module cannot encode.
 
@@ -72,6 +87,7 @@ class OnlineEvaluation(CheckedCallback):
         *,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
+        at_start: bool = True,
         instance: bool = True,
         knn: bool | Literal["auto"] = "auto",
         gallery: Literal["train", "val"] = "train",
@@ -97,6 +113,7 @@ class OnlineEvaluation(CheckedCallback):
             if number is not None and number < least:
                 raise UserError(f"{name}={number} of the evaluation must be {least} or more")
         self.due = EpochEnds(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+        self.at_start = at_start
         self.instance = instance
         self.knn = knn
         self.gallery = gallery
@@ -106,22 +123,26 @@ class OnlineEvaluation(CheckedCallback):
         self.views = (str(views[0]), str(views[1]))
         self.chunk = chunk
         self.show = show
+        self.start: dict[str, float] = {}
         self._pairs: Iterable[Batch] | None = None
         self._frames: dict[str, Iterable[FramesBatch]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get the loaders, so that missing videos or labels are reported before training."""
         data = cast(Any, getattr(trainer, "datamodule", None))
-        self._encode_of(pl_module)
+        encode_of(pl_module, self.encode)
         self._pairs, self._frames = None, {}
         listed, knn = callable(getattr(data, "manifest", None)), self.knn
         try:
             if knn == "auto":
-                knn = listed and all(_has_labels(data.manifest(s)) for s in ("val", self.gallery))
-            pairs = _loader_of(data, "pair_loader") if self.instance else None
-            frames = _loader_of(data, "frames_loader") if knn else None
+                knn = listed and all(has_labels(data.manifest(s)) for s in ("val", self.gallery))
+            pairs = loader_of(data, "pair_loader") if self.instance else None
+            frames = loader_of(data, "frames_loader") if knn else None
             used = ["val", self.gallery] if knn else ["val"] if self.instance else []
-            rows = {split: self._rows(data, split) for split in dict.fromkeys(used)}
+            rows = {
+                split: drawn_rows(data, split, limit=self.limits[split], seed=self.seed)
+                for split in dict.fromkeys(used)
+            }
             if pairs is not None:
                 self._pairs = pairs("val", views=self.views, **rows["val"])
             if frames is not None:
@@ -133,11 +154,21 @@ class OnlineEvaluation(CheckedCallback):
             ) from error
         for split in self._frames if listed else ():
             table, chosen = data.manifest(split), rows[split].get("rows")
-            if not _has_labels(table, chosen):
+            if not has_labels(table, chosen):
                 raise UserError(
                     f"none of the {len(chosen or table)} videos of {split} has a label, which k-NN "
                     "during training needs; leave it out (callbacks.online.knn=false)"
                 )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.at_start or trainer.current_epoch or trainer.global_step:
+            return
+        values = self.evaluate(pl_module, show=trainer.is_global_zero)
+        self.start = {f"start/{name}": v for name, v in values.items() if name.endswith("r1")}
+        note(f"before training: {', '.join(f'{name} {v:.5g}' for name, v in values.items())}")
+        # Lightning would keep what a callback logs now until the end of the epoch.
+        for sink in trainer.loggers if trainer.is_global_zero else ():
+            sink.log_metrics({**values, **self.start, "epoch": 0}, step=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.due(trainer):
@@ -146,11 +177,22 @@ class OnlineEvaluation(CheckedCallback):
             # All ranks have the same value; without sync_dist Lightning warns.
             pl_module.log(name, value, prog_bar=name.endswith("r1"), sync_dist=True, batch_size=1)
 
+    @property
+    def state_key(self) -> str:
+        """Tells several evaluations apart in a checkpoint."""
+        return f"{type(self).__name__}{self.instance, self.knn, self.gallery, *self.views}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self.start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.start = dict(state_dict.get("start", {}))
+
     def evaluate(self, pl_module: LightningModule, *, show: bool = False) -> dict[str, float]:
         """Return the metrics of the module in its present state; every rank has to call it."""
-        encode, device = self._encode_of(pl_module), pl_module.device
-        show = show and self.show
+        encode, device = encode_of(pl_module, self.encode), pl_module.device
         values: dict[str, float] = {}
+        show = show and self.show
         try:
             with random_state_kept(), evaluation_mode(pl_module), torch.no_grad():
                 if self._pairs is not None:
@@ -174,7 +216,7 @@ class OnlineEvaluation(CheckedCallback):
                     flat = clips.flatten(0, 1).to(device)
                     encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
                     features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
-        first, second = _gather([torch.cat(features) for features in draws.values() if features])
+        first, second = gathered([torch.cat(features) for features in draws.values() if features])
         return {
             "val/instance_r1": instance_recall(first, second),
             "val/instance_chance": 1 / len(first),
@@ -194,7 +236,7 @@ class OnlineEvaluation(CheckedCallback):
             problems = gather_objects(problem)
             if None not in problems:
                 raise UserError(str(problems[0]))
-            found[split] = _gather(own)
+            found[split] = gathered(own)
             # A rank may have none of few videos, which is no problem.
             if problem is not None and not (isinstance(loader, Sized) and len(loader) == 0):
                 logger.warning("online evaluation, %s, rank %d: %s", split, rank(), problem)
@@ -206,45 +248,3 @@ class OnlineEvaluation(CheckedCallback):
             "val/knn_r1": knn_accuracy(queries, gallery, **facts),
             "val/knn_chance": chance_recall(**facts, ks=(1,))[1],
         }
-
-    def _encode_of(self, pl_module: LightningModule) -> Encode:
-        encode = self.encode or getattr(pl_module, "encode", None)
-        if not callable(encode):
-            raise UserError(
-                f"{type(pl_module).__name__} has no method encode(frames), which the evaluation "
-                "during training needs; add it, or give OnlineEvaluation an encode"
-            )
-        return cast(Encode, encode)
-
-    def _rows(self, data: Any, split: str) -> dict[str, list[int]]:
-        """Draw the rows of a split to use; empty for all."""
-        limit = self.limits[split]
-        videos = 0 if limit is None else len(data.manifest(split))
-        if limit is None or limit >= videos:
-            return {}
-        if rank() == 0:
-            logger.info(
-                "evaluation during training: %d of %d videos of %s, drawn with seed %d",
-                *(limit, videos, split, self.seed),
-            )
-        draw = numpy_generator(self.seed, "online evaluation", split)
-        return {"rows": sorted(draw.choice(videos, limit, replace=False).tolist())}
-
-
-def _loader_of(data: Any, name: str) -> Callable[..., Any]:
-    method = getattr(data, name, None)
-    if not callable(method):
-        what = "no data module is given" if data is None else f"{type(data).__name__} has no {name}"
-        raise UserError(f"{what}, which gives held-out videos")
-    return cast(Callable[..., Any], method)
-
-
-def _gather(own: list[Tensor]) -> list[Tensor]:
-    """Concatenate each tensor over the ranks, in their order; a rank may have none."""
-    if not (ranks := [parts for parts in gather_objects(own) if parts]):
-        raise UserError("none of the held-out videos can be used: they cannot be read")
-    return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
-
-
-def _has_labels(table: Any, rows: Sequence[int] | None = None) -> bool:
-    return any(table.label(row) >= 0 for row in (range(len(table)) if rows is None else rows))

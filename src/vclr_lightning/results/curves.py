@@ -21,6 +21,10 @@ _MOST = 512  # groups of neighbouring points; a chart is some 300 pixels wide
 _LARGEST = float(np.finfo(np.float32).max)  # axes cannot be drawn up to the limits of a double
 _LONGEST = 1 << 20  # bytes of a header
 _AT_ONCE = 1 << 22  # bytes of rows
+_ONLINE = {
+    "instance": "unseen: other draw ranked first",
+    "knn": "unseen: nearest has the label",
+}
 _LOSSES = {
     "inter": "inter-frame loss",
     "intra": "intra-frame loss",
@@ -139,7 +143,8 @@ def charts_of(metrics: Mapping[str, Iterable[Point]]) -> list[Chart]:
     """Arrange logged metrics in charts: losses, accuracies of the objectives, online evaluation.
 
     ``train/loss``, ``train/NAME/loss``, ``train/NAME/top1`` or ``accuracy`` with ``chance``, and
-    ``val/NAME_r1`` with ``val/NAME_chance``; others are not drawn.
+    ``val/NAME_r1`` with ``val/NAME_chance`` and, before training, ``start/val/NAME_r1``; others are
+    not drawn.
 
     Example:
         >>> logged = {"train/inter/loss": [(0, 2.0)], "train/inter/top1": [(0, 0.5)]}
@@ -160,24 +165,44 @@ def charts_of(metrics: Mapping[str, Iterable[Point]]) -> list[Chart]:
         for measure, words in [("top1", "positive ranked first"), ("accuracy", "accuracy")]
     ]
     shares += [
-        (f"val/{name}_r1", f"val/{name}_chance", "R@1", title)
-        for name, title in [
-            ("instance", "unseen: other draw ranked first"),
-            ("knn", "unseen: nearest has the label"),
-        ]
+        (f"val/{name}_r1", f"val/{name}_chance", "R@1", title) for name, title in _ONLINE.items()
     ]
     for key, reference, measure, title in shares:
         if (points := metrics.get(key)) is not None:
-            level = [value for _, value in metrics.get(reference, ())]
+            chance, before = (_last(metrics.get(name)) for name in (reference, f"start/{key}"))
+            lines = {measure: points}
             charts.append(
-                Chart(
-                    title=title,
-                    lines={measure: points},
-                    chance=level[-1] if level else None,
-                    percent=True,
-                )
+                Chart(title=title, lines=lines, chance=chance, before=before, percent=True)
             )
     ranks = {n: metrics[key] for n in names if (key := f"train/{n}/effective_rank") in metrics}
     if ranks:
         charts.append(Chart(title="effective rank of the embeddings", lines=ranks))
     return charts
+
+
+def _last(points: Iterable[Point] | None) -> float | None:
+    values = [value for _, value in points or ()]
+    return values[-1] if values else None
+
+
+def gains(values: Mapping[str, float]) -> list[str]:
+    """Say in a sentence each what the evaluation during training measured before and at the end.
+
+    Args:
+        values: of a run, by name: ``val/NAME_r1`` and ``start/val/NAME_r1``, and beside them
+            ``val/NAME_chance``.
+
+    Example:
+        >>> gains({"start/val/knn_r1": 0.18, "val/knn_r1": 0.297, "val/knn_chance": 0.125})
+        ['unseen: nearest has the label: 18% before training, 29.7% at the end (chance 12.5%)']
+    """
+    found = []
+    for name, title in _ONLINE.items():
+        keys = (f"start/val/{name}_r1", f"val/{name}_r1", f"val/{name}_chance")
+        before, after, chance = (
+            None if (value := values.get(key)) is None else f"{100 * value:.3g}%" for key in keys
+        )
+        if before and after:
+            beside = f" (chance {chance})" if chance else ""
+            found.append(f"{title}: {before} before training, {after} at the end{beside}")
+    return found

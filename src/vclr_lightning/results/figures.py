@@ -104,12 +104,14 @@ def _chart(chart: Chart) -> Drawn:
     axes.locator_params(nbins=4)
     axes.locator_params(axis="x", integer=True)  # steps
     axes.grid(axis="y")
-    if chart.chance is not None:
-        _dashed(axes.axhline, chart.chance)
-        place = {"xy": (1, chart.chance), "xycoords": ("axes fraction", "data")}
-        above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "right"}
-        label = f"chance {_percent(chart.chance) if chart.percent else f'{chart.chance:.3g}'}"
-        axes.annotate(label, **place, **above, color=COLOURS["soft"])  # type: ignore[arg-type]
+    text = _percent if chart.percent else "{:.3g}".format
+    for name, level, x in (("chance", chart.chance, 1.0), ("before training", chart.before, 0.5)):
+        if level is not None:
+            _dashed(axes.axhline, level)
+            place = {"xy": (x, level), "xycoords": ("axes fraction", "data")}
+            above = {"xytext": (0, 2), "textcoords": "offset points"}
+            side = {"ha": "right" if x == 1 else "center", "color": COLOURS["soft"]}
+            axes.annotate(f"{name} {text(level)}", **place, **above, **side)  # type: ignore[arg-type]
     if named:
         options: Any = {"ncols": 1 if long else 2, "labelcolor": "linecolor", "fontsize": 7}
         drawn.drawing.legend(loc="outside lower left", **options)

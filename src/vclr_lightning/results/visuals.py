@@ -19,12 +19,14 @@ class Chart:
         lines: ``(x, y)`` pairs by name; a :class:`~vclr_lightning.results.curves.Curve` where there
             are many.
         chance: level to compare with.
+        before: level before training.
         percent: values are shares.
     """
 
     title: str
     lines: Mapping[str, Iterable[tuple[float, float]]]
     chance: float | None = None
+    before: float | None = None
     percent: bool = False
 
 

@@ -24,6 +24,7 @@ from vclr_lightning.core.lightning import (
 from vclr_lightning.core.screen import screen, wrote
 from vclr_lightning.models import load_initial_weights
 from vclr_lightning.results import Result
+from vclr_lightning.results.curves import gains
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def pretrain(
         metadata: plain values to keep in the checkpoints.
 
     Returns:
-        The last values of everything logged, and ``best``, the best of ``monitor``.
+        The last values of everything logged, ``best``, the best of ``monitor``, and under
+        ``start/`` what the evaluation during training measured before the first step.
 
     Raises:
         UserError: the weights do not fit, or whatever a part of the run finds wrong.
@@ -103,6 +105,9 @@ def pretrain(
         wrote(last)
     values = {} if saving is None else dict(saving.logged)
     values |= {name: float(value) for name, value in fitting.callback_metrics.items()}
+    values |= {} if online is None else online.start
+    for gain in gains(values):
+        logger.info(gain)
     if saving is not None and monitor is not None and saving.best_score is not None:
         values["best"] = saving.best_score
     return Result(title="Pretraining", numbers=values, page="")

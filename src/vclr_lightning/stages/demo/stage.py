@@ -119,7 +119,7 @@ def demo(
                     {name: known[name][0] for name in shown},
                     {name: unseen[name][0] for name in shown},
                 ),
-                *training_content(charts, text=" ".join(findings(scalars, charts))),
+                *training_content(charts, trained, text=" ".join(findings(scalars, charts))),
                 *tuple_pictures(data, module.required_views),
             ],
             provenance=run_settings(directory),

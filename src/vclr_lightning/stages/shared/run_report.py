@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_numbers
 from vclr_lightning.evaluation.table import MEASURES, FrozenTable, merge_tables
 from vclr_lightning.results import TITLES, Bars, Chart, Charts, Column, Link, Result, Table
+from vclr_lightning.results.curves import gains
 from vclr_lightning.stages.shared.run_comparison import (
     difference_table,
     evaluations_of,
@@ -65,7 +66,7 @@ def result_of_runs(
             seed_table(runs),
             difference_table(runs),
             *frozen,
-            *training_content(charts),
+            *training_content(charts, runs[0].values if len(runs) == 1 else None),
             _evaluations(runs, base),
             _pages(runs, base),
         ],
@@ -171,11 +172,15 @@ def frozen_content(frozen: FrozenTable) -> list[Bars | Table]:
     ]
 
 
-def training_content(charts: Sequence[Chart], *, text: str = "") -> list[Charts]:
-    """Return the curves of a run, if there are any."""
+def training_content(
+    charts: Sequence[Chart], values: Mapping[str, float] | None = None, *, text: str = ""
+) -> list[Charts]:
+    """Return the curves of a run, if there are any, and what training has changed."""
     if not charts:
         return []
-    text = f"Over the steps of the run; dashed: chance. {text}".strip()
+    changed = [f"{gain[0].upper()}{gain[1:]}." for gain in gains(values or {})]
+    dashed = "chance, and the level before training" if changed else "chance"
+    text = " ".join(filter(None, [f"Over the steps of the run; dashed: {dashed}.", *changed, text]))
     return [Charts(title="Training", text=text, charts=charts)]
 
 
