@@ -22,6 +22,7 @@ from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.evaluation.probes import SVMProbe
 from vclr_lightning.evaluation.store import FeatureStore
+from vclr_lightning.functional.folds import group_folds
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.stages.features.extractor import FeatureExtractor
 from vclr_lightning.stages.linear_probe import linear_probe
@@ -235,3 +236,36 @@ def test_the_command(
     assert "fold 2" in capfd.readouterr().out
     assert run("name=bad", "probe.k=3") == 2  # the SVM has no k
     assert "error: " in capfd.readouterr().err
+
+
+def test_few_groups_are_cross_validated_over_all_videos(
+    features: FeatureExtractor, tmp_path: Path
+) -> None:
+    """Three folds, of whole groups; each video is classified by a probe fitted to the others."""
+    found = linear_probe(features=features, directory=tmp_path, folds=3)
+    stores = [features(split) for split in ("train", "val")]
+    x = torch.cat([store.mean for store in stores]).double().numpy()
+    label = torch.cat([store.label for store in stores])
+    group = torch.cat([store.group_id for store in stores])
+    fold = group_folds(label, group, folds=3).numpy()
+    assert all(len(set(fold[group.numpy() == one])) == 1 for one in set(group.tolist()))
+    right = []
+    for row in range(len(x)):
+        others = fold != fold[row]
+        theirs = LinearSVC(fit_intercept=False, dual=False, tol=1e-8, max_iter=10000)
+        theirs.fit(x[others], label.numpy()[others])
+        right.append(float(theirs.predict(x[row : row + 1])[0] == label[row]))
+    lines = read(tmp_path / "scores_folds.csv")
+    assert [line["video"] for line in lines] == [path for store in stores for path in store.paths]
+    assert [float(line["top1_folds"]) for line in lines] == right
+    assert found["top1_folds"] == pytest.approx(sum(right) / len(right))
+    assert found["top1_folds/low"] <= found["top1_folds"] <= found["top1_folds/high"]
+    notes = json.loads((tmp_path / "linear_probe.json").read_text())["notes"]
+    assert any("top-1, folds is of all 18 videos of 9 groups" in note for note in notes)
+    never = linear_probe(features=features, directory=tmp_path, few_groups=0)
+    assert "top1_folds" not in never
+    assert not (tmp_path / "scores_folds.csv").exists()
+    search = linear_probe(
+        features=features, directory=tmp_path, probe=SVMProbe(costs=[1.0, 2.0], folds=6), folds=2
+    )
+    assert "top1_folds" not in search

@@ -12,6 +12,7 @@ from vclr_lightning.results.visuals import Embedded, Figure, Gallery
 TITLES = {
     "top1": "top-1",
     "top5": "top-5",
+    "top1_folds": "top-1, folds",
     "mean_class": "mean class",
     "auc": "AUC",
     **{f"r{k}": f"R@{k}" for k in (1, 5, 10, 20, 50)},

@@ -11,9 +11,12 @@ import torch
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.evaluation.cross_validation import Probe, Search
+from vclr_lightning.evaluation.group_folds import joined, validated_by_group
 from vclr_lightning.evaluation.probe_result import check_classes, run_probe
 from vclr_lightning.evaluation.probes import PROBES
-from vclr_lightning.results import Column, Result, Table, percent, present
+from vclr_lightning.evaluation.settings import check_count
+from vclr_lightning.evaluation.uncertainty import VideoScores
+from vclr_lightning.results import TITLES, Column, Result, Scalar, Table, percent, present
 from vclr_lightning.stages.shared.classification import classification
 from vclr_lightning.stages.shared.feature_provenance import feature_provenance
 from vclr_lightning.stages.shared.labelled import (
@@ -29,6 +32,7 @@ from vclr_lightning.stages.shared.labelled import (
 if TYPE_CHECKING:
     from vclr_lightning.data.loading.datamodule import VideoDataModule
     from vclr_lightning.evaluation.probe_result import ProbeResult
+    from vclr_lightning.evaluation.store import FeatureStore
     from vclr_lightning.stages.features.extractor import FeatureExtractor
 
 
@@ -39,6 +43,8 @@ def linear_probe(
     probe: Probe | str = "svm",
     train_split: str = "train",
     test_split: str | None = None,
+    few_groups: int = 10,
+    folds: int = 5,
 ) -> Result:
     """Fit a classifier to the training videos' features, and predict the test videos' classes.
 
@@ -54,10 +60,14 @@ def linear_probe(
             ``"batchnorm"`` with their defaults.
         train_split: what it is fitted to.
         test_split: what it is measured on; ``None``: ``val`` where there is one, else ``test``.
+        few_groups: with fewer groups of test videos than this, the probe is cross-validated over
+            all videos of both splits, too; 0: never.
+        folds: of this cross-validation; groups stay whole.
 
     Returns:
         ``top1``, ``top5`` with more than five classes, ``mean_class``, and their chance levels;
-        ``top1/low``, ``top1/high`` and so on: their intervals at 95 % over groups;
+        ``top1_folds``, where it is cross-validated; ``top1/low``, ``top1/high`` and so on: their
+        intervals at 95 % over groups;
         ``train/videos``, ``train/groups``, ``train/left_out``, ``test/videos`` and so on: how many
         were used and left out. Empty on other ranks than the first.
 
@@ -75,6 +85,8 @@ def linear_probe(
             f"the probe would be measured on the videos of split {train_split} that it is fitted "
             "to; give another test_split"
         )
+    check_count("few_groups", few_groups, least=0)
+    check_count("folds", folds, least=2)
     _check(probe, features.data, train_split, test_split)
     stores = {split: features(split) for split in (train_split, test_split)}
     if not is_rank_zero():
@@ -94,6 +106,17 @@ def linear_probe(
         paths=test.store.paths,
         groups=test.store.group_id.tolist(),
     )
+    notes = _notes(result, train, test)
+    over_all = None
+    if len(set(test.store.group_id.tolist())) < few_groups:
+        over_all, note = _cross_validated(probe, train.store, test.store, folds)
+        notes.append(note)
+    if over_all is None:  # no file of an earlier run stays
+        content.append(Table(columns=(), rows=(), file="scores_folds", shown="file"))
+    else:
+        value, intervals = over_all.values["top1_folds"], over_all.intervals()
+        scalars.append(Scalar("top1_folds", value, interval=intervals.get("top1_folds")))
+        content.append(over_all.table("scores_folds"))
     return present(
         Result(
             title="Classifier on frozen features",
@@ -103,7 +126,7 @@ def linear_probe(
                 f"level is {percent(result.chance['top1'])}%."
             ),
             scalars=scalars,
-            notes=_notes(result, train, test),
+            notes=notes,
             content=[
                 *content,
                 *([] if result.search is None else [_search_table(result.search)]),
@@ -113,7 +136,7 @@ def linear_probe(
             numbers=counts(train, test),
             file="linear_probe",
             record={
-                "accuracies": result.accuracies,
+                "accuracies": {one.name: one.value for one in scalars},
                 "chance": result.chance,
                 "settings": result.settings,
                 "search": None if result.search is None else asdict(result.search),
@@ -134,6 +157,29 @@ def _check(probe: Probe, data: VideoDataModule, train_split: str, test_split: st
     groups = torch.tensor([table.group_id(int(i)) for i in labelled.nonzero()[:, 0]])
     check_classes(labels[labelled])
     probe.check(labels[labelled], groups)
+
+
+def _cross_validated(
+    probe: Probe, train: FeatureStore, test: FeatureStore, folds: int
+) -> tuple[VideoScores | None, str]:
+    """Return which of all videos are right in turn, and what a reader has to know of that."""
+    videos = joined(train, test)
+    few = f"The test videos are of {len(set(test.group_id.tolist()))} groups only"
+    try:
+        right = validated_by_group(probe, videos, folds=folds)
+    except UserError as error:
+        return None, f"{few}, and the probe cannot be cross-validated: {error}."
+    groups = videos.group_id.tolist()
+    scores = VideoScores(
+        videos=[*train.paths, *test.paths],
+        groups=groups,
+        measures={"top1_folds": right.double().numpy()},
+    )
+    return scores, (
+        f"{few}: {TITLES['top1_folds']} is of all {len(groups)} videos of {scores.num_groups} "
+        f"groups, in turn by a probe fitted to the others ({min(folds, scores.num_groups)} folds; "
+        "a group is never on both sides)."
+    )
 
 
 def _notes(result: ProbeResult, train: LabelledSplit, test: LabelledSplit) -> list[str]:
