@@ -45,7 +45,9 @@ class ArmDifference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval and all seeds are on one side of 0, else 0."""
+        """1 or -1 where the interval and all seeds, two or more, are on one side of 0, else 0."""
+        if len(self.seeds) < 2:
+            return 0
         above = self.low > 0 and min(self.seeds) > 0
         below = self.high < 0 and max(self.seeds) < 0
         return int(above) - int(below)
