@@ -75,6 +75,15 @@ def test_demo(video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (table.train_videos, table.test_videos) == (len(data.train), len(data.val))
     assert len(table.row("untrained").values["r1"]) == 2
 
+    groups = len(set(data.val.group_ids.tolist()))
+    assert table.groups == groups
+    for measure, (low, high) in table.row("VCLR").intervals.items():
+        assert low <= table.row("VCLR").values[measure][0] <= high
+    for measure, (ahead, low, high) in table.row("untrained").ahead.items():
+        random = sum(table.row("untrained").values[measure]) / 2
+        assert ahead == pytest.approx(table.row("VCLR").values[measure][0] - random)
+        assert low <= ahead <= high
+
     known, unseen = (
         extract_features(module.encode, data.frames_loader(split), show=False)
         for split in ("train", "val")
@@ -85,6 +94,8 @@ def test_demo(video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 0 <= results["held_out"]["order_accuracy"] <= 1
 
     page = (run / "report.html").read_text(encoding="utf-8")
+    assert "ahead of untrained" in page
+    assert f"{len(data.val)} test videos of" in page
     assert f"from {len(data.train)} videos without labels" in page
     for title in ("What the features find", "Training", "What the network saw"):
         assert f"<h2>{title}</h2>" in page

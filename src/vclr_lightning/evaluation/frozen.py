@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vclr_lightning.evaluation.features import FeatureSet, extract_each
 from vclr_lightning.evaluation.probe_result import ProbeResult, check_classes
 from vclr_lightning.evaluation.table import MEASURES, FrozenRow, FrozenTable
+from vclr_lightning.evaluation.uncertainty import VideoScores
 from vclr_lightning.functional.accuracy import columns_of
 from vclr_lightning.functional.embedding import standardized
-from vclr_lightning.functional.retrieval import chance_recall, recall_at_k
+from vclr_lightning.functional.nearest_neighbours import cosine_neighbours
+from vclr_lightning.functional.retrieval import chance_recall, first_hits, recall_at_k
 from vclr_lightning.functional.svm import fit_linear_svm
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from vclr_lightning.core.types import FramesBatch
@@ -80,6 +83,12 @@ def linear_probe(
     Raises:
         UserError: videos have no label, there is only one class, or features are not finite.
     """
+    return _probed(train, test, ordered=ordered, cost=cost, standardize=standardize).accuracies
+
+
+def _probed(
+    train: FeatureSet, test: FeatureSet, *, ordered: bool, cost: float, standardize: bool
+) -> ProbeResult:
     train, test = train.labelled(), test.labelled()
     classes = check_classes(train.label)
     known, unseen = _matrix(train, ordered), _matrix(test, ordered)
@@ -93,7 +102,7 @@ def linear_probe(
         label=test.label,
         train_label=train.label,
         settings=f"SVM, C = {cost:g}",
-    ).accuracies
+    )
 
 
 def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
@@ -106,6 +115,14 @@ def chance(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
     share = 1 / len(set(train.label.tolist()))
     r1 = chance_recall(test.label, train.label, ks=(1,))[1]
     return {"r1": r1, "top1": share, "mean_class": share}
+
+
+def _nearest_right(train: FeatureSet, test: FeatureSet, *, ordered: bool) -> Tensor:
+    """Whether the nearest training video of each test video is of its class, ``(M,)`` bool."""
+    train, test = train.labelled(), test.labelled()
+    queries, gallery = _matrix(test, ordered), _matrix(train, ordered)
+    _, positions = cosine_neighbours(queries, gallery, 1)
+    return first_hits(positions, test.label, train.label) == 1
 
 
 def _matrix(features: FeatureSet, ordered: bool) -> Tensor:
@@ -183,19 +200,35 @@ def compare_features(
         UserError: videos have no label, or features are not finite.
     """
 
-    def evaluate(known: FeatureSet, unseen: FeatureSet) -> dict[str, float]:
-        probe = partial(linear_probe, known, unseen, cost=cost, standardize=standardize)
+    def evaluate(known: FeatureSet, unseen: FeatureSet) -> dict[str, Tensor]:
+        probe = partial(_probed, known, unseen, cost=cost, standardize=standardize)
         return {
-            "r1": retrieval(known, unseen, ks=(1,))["r1"],
-            "r1_ordered": retrieval(known, unseen, ks=(1,), ordered=True)["r1"],
-            "probe": probe()["top1"],
-            "probe_ordered": probe(ordered=True)["top1"],
+            "r1": _nearest_right(known, unseen, ordered=False),
+            "r1_ordered": _nearest_right(known, unseen, ordered=True),
+            "probe": probe(ordered=False).hits["top1"],
+            "probe_ordered": probe(ordered=True).hits["top1"],
         }
 
-    rows = []
+    rows: list[FrozenRow] = []
+    of_each: dict[str, VideoScores] = {}
     for name, sets in train.items():
         seeds = [evaluate(*pair) for pair in zip(sets, test[name], strict=True)]
-        rows.append(FrozenRow(name, {m: tuple(one[m] for one in seeds) for m in MEASURES}))
+        right = {m: torch.stack([one[m] for one in seeds]).double() for m in MEASURES}
+        videos = test[name][0].labelled()
+        scores = of_each[name] = VideoScores(
+            videos=[str(row) for row in videos.index.tolist()],
+            groups=videos.group_id.tolist(),
+            measures={m: found.mean(dim=0).numpy() for m, found in right.items()},
+        )
+        others = [one for kind, one in of_each.items() if kind != name]
+        rows.append(
+            FrozenRow(
+                name,
+                {m: tuple(found.mean(dim=1).tolist()) for m, found in right.items()},
+                scores.intervals(),
+                of_each[next(iter(train))].differences(scores) if others else {},
+            )
+        )
     name = next(iter(train))
     known, unseen = train[name][0], test[name][0]
     by_chance = chance(known, unseen)
@@ -206,4 +239,5 @@ def compare_features(
         train_videos=int((known.label >= 0).sum()),
         test_videos=int((unseen.label >= 0).sum()),
         segments=known.segments.shape[1],
+        groups=len(set(unseen.labelled().group_id.tolist())),
     )

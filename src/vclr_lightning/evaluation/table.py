@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -24,10 +24,14 @@ class FrozenRow:
     Attributes:
         name: what they are, such as ``"VCLR"`` or ``"untrained"``.
         values: per measure of :data:`MEASURES`, one number for each seed.
+        intervals: of their mean, at 95 % over groups of test videos: ``(low, high)``.
+        ahead: how far the first row is ahead of this one, ``(difference, low, high)``.
     """
 
     name: str
     values: Mapping[str, tuple[float, ...]]
+    intervals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    ahead: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def text(self, measure: str) -> str:
         """Return a mean in percent, with the spread over seeds where there are several.
@@ -52,12 +56,14 @@ class FrozenTable:
         train_videos: in the gallery, and what the probe is fitted to.
         test_videos: measured.
         segments: parts of a video whose features are compared in order.
+        groups: of the test videos; 0: unknown.
     """
 
     rows: tuple[FrozenRow, ...]
     train_videos: int
     test_videos: int
     segments: int
+    groups: int = 0
 
     def row(self, name: str) -> FrozenRow:
         """Return the row of this name."""
@@ -69,10 +75,10 @@ class FrozenTable:
             "train_videos": self.train_videos,
             "test_videos": self.test_videos,
             "segments": self.segments,
-            "rows": {
-                row.name: {measure: list(values) for measure, values in row.values.items()}
-                for row in self.rows
-            },
+            "groups": self.groups,
+            "rows": {row.name: _lists(row.values) for row in self.rows},
+            "intervals": {row.name: _lists(row.intervals) for row in self.rows},
+            "ahead": {row.name: _lists(row.ahead) for row in self.rows},
         }
 
     @classmethod
@@ -90,15 +96,29 @@ class FrozenTable:
         try:
             return cls(
                 rows=tuple(
-                    FrozenRow(str(name), {m: tuple(map(float, v)) for m, v in values.items()})
+                    FrozenRow(
+                        str(name),
+                        _tuples(values),
+                        _tuples(content.get("intervals", {}).get(name, {})),
+                        _tuples(content.get("ahead", {}).get(name, {})),
+                    )
                     for name, values in content["rows"].items()
                 ),
                 train_videos=int(content["train_videos"]),
                 test_videos=int(content["test_videos"]),
                 segments=int(content["segments"]),
+                groups=int(content.get("groups", 0)),
             )
         except (KeyError, OverflowError, TypeError, ValueError, AttributeError) as error:
             raise UserError("these results hold no table of frozen features") from error
+
+
+def _lists(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {measure: list(some) for measure, some in values.items()}
+
+
+def _tuples(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    return {measure: tuple(map(float, some)) for measure, some in values.items()}
 
 
 def merge_tables(tables: Sequence[FrozenTable]) -> FrozenTable:
@@ -130,11 +150,11 @@ def merge_tables(tables: Sequence[FrozenTable]) -> FrozenTable:
     for one in first.rows:
         of_runs = [table.row(one.name).values for table in tables]
         if all(values == one.values for values in of_runs):
-            rows.append(one)
+            rows.append(replace(one, ahead={}))  # each run was ahead by its own
             continue
         rows.append(
             FrozenRow(
                 one.name, {m: tuple(v for run in of_runs for v in run[m]) for m in one.values}
             )
         )
-    return FrozenTable(tuple(rows), first.train_videos, first.test_videos, first.segments)
+    return replace(first, rows=tuple(rows))

@@ -36,7 +36,7 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
-def bracket(interval: tuple[float, float] | None) -> str:
+def bracket(interval: Sequence[float] | None) -> str:
     """Return an interval of shares in percent, or nothing; a short one with a decimal.
 
     Example:

@@ -159,9 +159,13 @@ VCLR, 12.5% at chance level.'
     if "untrained" in shares:
         parts.append(f"{shares['untrained']:.3g}% from those of the same network untrained")
     parts.append(f"{shares['chance']:.3g}% at chance level")
+    ahead = next((row.ahead for row in frozen.rows if row.name == "untrained"), {})
+    verdict = ""
+    if "probe_ordered" in ahead and ahead["probe_ordered"][1] <= 0 <= ahead["probe_ordered"][2]:
+        verdict = " Over the groups of these videos, that is no difference from the untrained ones."
     return (
         f"A linear probe predicts the action of {frozen.test_videos} unseen videos: "
-        f"{', '.join(parts)}."
+        f"{', '.join(parts)}.{verdict}"
     )
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.reading import read_numbers
 from vclr_lightning.evaluation.table import MEASURES, FrozenTable, merge_tables
-from vclr_lightning.results import TITLES, Bars, Chart, Charts, Column, Link, Result, Table
+from vclr_lightning.results import TITLES, Bars, Chart, Charts, Column, Link, Result, Table, bracket
 from vclr_lightning.results.curves import gains
 from vclr_lightning.stages.shared.run_comparison import (
     difference_table,
@@ -164,12 +164,38 @@ def frozen_content(frozen: FrozenTable) -> list[Bars | Table]:
             },
             chance={label: chance[measure][0] for measure, label in MEASURES.items()},
         ),
-        Table(
-            columns=["accuracy, %", *MEASURES.values()],
-            rows=[[row.name, *map(row.text, MEASURES)] for row in frozen.rows],
-            marks=["strong", *[""] * len(named)],
-        ),
+        _frozen_table(frozen),
     ]
+
+
+def _frozen_table(frozen: FrozenTable) -> Table:
+    """Return a row for each kind of features, and how far the first is ahead of untrained ones."""
+    rows = [
+        [row.name, *(f"{row.text(m)}\n{bracket(row.intervals.get(m))}".strip() for m in MEASURES)]
+        for row in frozen.rows
+    ]
+    ahead = next((row.ahead for row in frozen.rows if row.name == "untrained"), {})
+    if ahead:
+        cells = [f"{100 * gain:+.1f}\n{bracket((low, high))}" for gain, low, high in ahead.values()]
+        rows.insert(1, ["ahead of untrained", *cells])
+    groups = "of unknown groups"
+    if 0 < frozen.groups < frozen.test_videos:
+        groups = f"of {frozen.groups} groups"
+    none = [MEASURES[m] for m, (_, low, high) in ahead.items() if low <= 0 <= high]
+    text = ""
+    if frozen.groups > 1:
+        text = (
+            "In brackets: intervals at 95% from a bootstrap over groups (sources); "
+            f"{frozen.test_videos} test videos {groups}."
+        )
+    if ahead:
+        text += f" No difference from untrained is measured by: {', '.join(none) or 'none'}."
+    return Table(
+        text=text,
+        columns=["accuracy, %", *MEASURES.values()],
+        rows=rows,
+        marks=["strong", *[""] * (len(rows) - 1)],
+    )
 
 
 def training_content(
