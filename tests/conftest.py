@@ -115,6 +115,23 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVid
 
 
 @pytest.fixture(scope="session")
+def indexed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """``indexed(cache)`` makes a cache with the index of the videos, as after an earlier run.
+
+    Without it, a command starts processes that look into them.
+    """
+    from vclr_lightning.data.indexing import ensure_manifest
+
+    made = tmp_path_factory.mktemp("indexed")
+    ensure_manifest(video_folder, cache_dir=made / "vclr_lightning", show=False)
+
+    def copy(cache: Path) -> str:
+        return str(shutil.copytree(made, cache, dirs_exist_ok=True))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real videos that ``VCLR_TEST_DATA`` names; skips where it names none."""
     folder = os.environ.get("VCLR_TEST_DATA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,16 @@ TINY = [
 
 
 @pytest.fixture
-def profile(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def profile(
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    indexed: Callable[[Path], str],
+) -> Path:
     """The folder of a run's profile, which does not exist yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     return tmp_path / "outputs/pretrain/profiled/profile"
 
 

@@ -59,7 +59,10 @@ class Stops(Callback):
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    indexed: Callable[[Path], str],
 ) -> Main:
     """Run the command in this process, in an empty folder."""
     from hydra.core.global_hydra import GlobalHydra
@@ -81,7 +84,7 @@ def main(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     (tmp_path / "breaks.py").write_text(BREAKS)
     monkeypatch.syspath_prepend(tmp_path)
     return run

@@ -46,7 +46,10 @@ TINY = [
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    indexed: Callable[[Path], str],
 ) -> Main:
     """Run the command in this process, in an empty folder."""
     from hydra.core.global_hydra import GlobalHydra
@@ -66,7 +69,7 @@ def main(
         return SimpleNamespace(code=code, out=captured.out, err=captured.err)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     return run
 
 
@@ -284,11 +287,13 @@ def test_a_wrong_value_is_one_sentence(
     video_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    indexed: Callable[[Path], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     _pitfalls(tmp_path)
     cfg = tiny.copy()
-    values = {"data.root": str(video_folder), "data.cache_dir": str(tmp_path / "index")} | wrong
+    cache = indexed(tmp_path / "index") + "/vclr_lightning"
+    values = {"data.root": str(video_folder), "data.cache_dir": cache} | wrong
     if "data.manifest" in wrong:
         del values["data.root"]
     for key, value in values.items():

@@ -7,7 +7,7 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,11 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indexed: Callable[[Path], str]
+) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     level = logging.getLogger("vclr_lightning").level
     yield

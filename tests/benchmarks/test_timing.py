@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from benchmarks.timing import Comparison, compare, cpu_name, report
 from rich.console import Console
+
+
+@pytest.fixture(autouse=True)
+def no_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round collects it, which takes long where thousands of tests are loaded."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 class Clock:

@@ -37,7 +37,10 @@ def tiny(video_folder: Path) -> list[str]:
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    indexed: Callable[[Path], str],
 ) -> Main:
     """Run the command in this process, in an empty folder."""
     from hydra.core.global_hydra import GlobalHydra
@@ -59,7 +62,7 @@ def main(
         return SimpleNamespace(code=code, out=captured.out, err=captured.err)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     return run
 
 

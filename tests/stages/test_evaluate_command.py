@@ -25,10 +25,13 @@ SMALL = ["trainer=cpu", "trainer.threads=1", "image_size=32", "features.num_fram
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    indexed: Callable[[Path], str],
 ) -> Main:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
 
     def run(*arguments: object) -> SimpleNamespace:
         GlobalHydra.instance().clear()

@@ -50,23 +50,28 @@ def command(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def pretrained(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(
+    video_folder: Path, tmp_path_factory: pytest.TempPathFactory, indexed: Callable[[Path], str]
+) -> Path:
     """The folder of a pretraining run of ``image_size=40``."""
     folder = tmp_path_factory.mktemp("pretrained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", indexed(folder / "cache"))
         assert command(*PRETRAIN, *COMMON, f"data.root={video_folder}") == 0
     return folder / "outputs/pretrain/first"
 
 
 @pytest.fixture
 def main(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    indexed: Callable[[Path], str],
 ) -> Main:
     """``main(...)`` runs ``stage=features`` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
 
     def run(*arguments: object) -> SimpleNamespace:
         code = command("stage=features", *COMMON, *arguments)

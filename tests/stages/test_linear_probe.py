@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,9 +209,10 @@ def test_the_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    indexed: Callable[[Path], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
 
     def run(*arguments: str) -> int:
         words = "stage=linear_probe ckpt=none backbone=tiny backbone.width=4 backbone.stages=1 "

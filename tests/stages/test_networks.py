@@ -63,13 +63,16 @@ def test_no_network_is_left_out() -> None:
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, video_folder: Path
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    video_folder: Path,
+    indexed: Callable[[Path], str],
 ) -> Callable[[Sequence[str]], int]:
     """``command(arguments)`` runs a stage on the videos in this process; returns its status."""
     (tmp_path / "stopper.py").write_text(STOPPER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     common = ["trainer=cpu", "trainer.threads=1", "data.num_workers=0", "data.holdout=0.34"]
     common += [f"data.root={video_folder}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ def command(arguments: Sequence[str]) -> int:
 
 @pytest.fixture(scope="module")
 def folder(
-    tmp_path_factory: pytest.TempPathFactory, video_folder: Path
+    tmp_path_factory: pytest.TempPathFactory, video_folder: Path, indexed: Callable[[Path], str]
 ) -> Iterator[tuple[Path, list[str]]]:
     """A project with a network, pretrained; and the options of every command in it."""
     folder = tmp_path_factory.mktemp("own")
@@ -74,7 +74,7 @@ def folder(
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", indexed(folder / "cache"))
         where = [*COMMON, "image_size=32", f"data.root={video_folder}"]
         words = ["backbone=mirrored", "backbone.depths=[2,2,2,2]", "backbone.scale=2.0"]
         chosen = ["--config-dir", "conf", *words, *SHORT, "queue_size=16", "name=m", *where]

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,7 @@ def test_from_a_checkpoint_by_the_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    indexed: Callable[[Path], str],
 ) -> None:
     """Pretrain, then look up; the second time the features are there already."""
     from hydra.core.global_hydra import GlobalHydra
@@ -320,7 +322,7 @@ def test_from_a_checkpoint_by_the_command(
         return captured.out + captured.err
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     small = ["trainer=cpu", "image_size=32", "data.num_workers=0", "data.holdout=0.34"]
     network = ["backbone=tiny", "backbone.width=4", "backbone.stages=1"]
     rest = ["batch_size=4", "queue_size=16", "epochs=1", "callbacks.online=null", "monitor=null"]

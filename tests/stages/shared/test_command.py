@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ def test_groups_of_the_command_line_win_and_values_of_the_evaluation() -> None:
 
 
 @pytest.fixture
-def features(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def features(
+    video_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    indexed: Callable[[Path], str],
+) -> Command:
+    monkeypatch.setenv("XDG_CACHE_HOME", indexed(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     weights = export_backbone(TinyBackbone(width=4), tmp_path / "a.backbone.safetensors")
     return Command(
