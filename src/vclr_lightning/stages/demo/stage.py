@@ -53,15 +53,15 @@ def demo(
 
     Args:
         module: what to train.
-        data: on what, with held-out videos; all with labels.
+        data: on what, with held-out videos. Without labels only what needs none is measured.
         directory: the run's folder; ``results.json`` and ``report.html`` are written there.
         untrained: networks like the module's, with random weights, to compare with.
         trivial: compare with features that need no network, too.
         segments: parts of a video whose features are compared in order.
         standardize: bring each feature to mean 0 and variance 1 before the linear probe, which is
             fair to features of different scales; the paper's probe takes them as they are.
-        evaluations: to end in, of the backbone that the run has exported; see
-            :func:`~vclr_lightning.stages.evaluate.evaluate`.
+        evaluations: to end in, where there are labels, of the backbone that the run has exported;
+            see :func:`~vclr_lightning.stages.evaluate.evaluate`.
         metadata: plain values to keep in the checkpoints and the results.
         pretraining: the other arguments of the pretraining stage.
 
@@ -69,15 +69,13 @@ def demo(
         What pretraining returns, and the measures of the trained features.
 
     Raises:
-        UserError: as pretraining does, or the videos have no labels.
+        UserError: as pretraining does, or no videos are held out.
     """
     directory = Path(directory)
-    for split, table in {"train": data.train, "val": data.val}.items():
-        if table is None or not any(table.label(row) >= 0 for row in range(len(table))):
-            raise UserError(
-                f"the demo measures features by labels, and the videos of split {split} have none; "
-                "index a folder with a subfolder for each class, or take stage=pretrain"
-            )
+    if data.val is None:
+        raise UserError("no videos are held out to measure on; give data.holdout=0.25")
+    splits = (data.train, data.val)
+    labelled = all(any(table.label(row) >= 0 for row in range(len(table))) for table in splits)
     trained = pretrain(
         module=module, data=data, directory=directory, metadata=metadata, **pretraining
     )
@@ -95,43 +93,48 @@ def demo(
         encoders["untrained"] = random
     if trivial:
         encoders |= {name: [encode] for name, encode in TRIVIAL.items()}
-    known = extract_seeds(
-        encoders, data.frames_loader("train"), segments=segments, description="features, train"
-    )
-    unseen = extract_seeds(
-        encoders, data.frames_loader("val"), segments=segments, description="features, unseen"
-    )
-    frozen = compare_features(known, unseen, standardize=standardize)
     tasks = held_out(module, data, others={"untrained": random[0]} if random else {}, name=own)
-    shown = [name for name in (own, "untrained") if name in encoders]
+    said, content = found_without_labels(tasks), []
+    record: dict[str, Any] = {"held_out": tasks, "last": dict(trained)}
+    measures: dict[str, float] = {}
+    if labelled:
+        known, unseen = (
+            extract_seeds(
+                encoders,
+                data.frames_loader(split),
+                segments=segments,
+                description=f"features, {split}",
+            )
+            for split in ("train", "val")
+        )
+        frozen = compare_features(known, unseen, standardize=standardize)
+        shown = [name for name in (own, "untrained") if name in encoders]
+        found = [{name: features[name][0] for name in shown} for features in (known, unseen)]
+        said, content = summary(frozen), [*frozen_content(frozen), query_pictures(data, *found)]
+        record["frozen"] = frozen.as_dict()
+        measures = {name: values[0] for name, values in frozen.row(own).values.items()}
     metrics = directory / "metrics.csv"
     charts = charts_of(read_metrics(metrics)) if metrics.exists() else []
     scalars = list(held_out_scalars(tasks))
     result = present(
         Result(
-            title=f"What a network learned from {frozen.train_videos} videos without labels",
-            summary=summary(frozen),
+            title=f"What a network learned from {len(data.train)} videos without labels",
+            summary=said,
             scalars=scalars,
             content=[
-                *frozen_content(frozen),
-                query_pictures(
-                    data,
-                    {name: known[name][0] for name in shown},
-                    {name: unseen[name][0] for name in shown},
-                ),
+                *content,
                 *training_content(charts, trained, text=" ".join(findings(scalars, charts))),
                 *tuple_pictures(data, module.required_views),
             ],
             provenance=run_settings(directory),
             provenance_title="The run",
             file="results",
-            record={"frozen": frozen.as_dict(), "held_out": tasks, "last": dict(trained)},
+            record=record,
         ),
         directory,
     )
-    measures = {name: values[0] for name, values in frozen.row(own).values.items()}
     evaluated = Result(title="")
-    if evaluations:
+    if evaluations and labelled:
         evaluated = evaluate(
             evaluations=evaluations,
             directory=directory,
@@ -140,6 +143,20 @@ def demo(
         )
     numbers = {**trained, **measures, **evaluated}
     return replace(result, numbers=numbers, parts=evaluated.parts)
+
+
+def found_without_labels(tasks: Mapping[str, Any]) -> str:
+    """Say in a sentence how often a network finds the same video again, next to the others.
+
+    Example:
+        >>> found_without_labels({"videos": 40, "instance_chance": 0.025,
+        ...     "instance_r1": {"VCLR": 0.5, "untrained": 0.175}})
+        'Of 40 unseen videos, another draw of the same one is found: 50% by VCLR, 17.5% by \
+untrained, 2.5% by chance.'
+    """
+    shares = {**tasks["instance_r1"], "chance": tasks["instance_chance"]}
+    parts = ", ".join(f"{100 * share:.3g}% by {name}" for name, share in shares.items())
+    return f"Of {tasks['videos']} unseen videos, another draw of the same one is found: {parts}."
 
 
 def summary(frozen: FrozenTable) -> str:
