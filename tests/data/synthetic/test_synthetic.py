@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.data.synthetic import ACTIONS, generate
+from vclr_lightning.data.synthetic import ACTIONS, generate, scenes
 from vclr_lightning.data.synthetic.actions import Shape, distance
 from vclr_lightning.data.synthetic.scenes import draw_progress, grid, render
 
@@ -116,6 +116,27 @@ def test_a_scene_does_not_reveal_the_action() -> None:
     }
     differing = np.any([pictures["grow"] != p for p in pictures.values()], axis=(0, 4))
     assert 0.05 < differing.mean() < 0.75
+
+
+def test_a_single_frame_shows_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Water rises from the lowest row on, in the frames of an action and in no others."""
+    steps = [None, *[("grow", 0.0)] * 9, None, *[("shrink", 1.0)] * 9]
+
+    def frames() -> np.ndarray:
+        return render(steps, np.random.default_rng(5), size=32, contrast=0.0).astype(int)
+
+    wet, levels = frames(), scenes.draw_levels
+    monkeypatch.setattr(scenes, "draw_levels", lambda *given: np.full_like(levels(*given), -1))
+    under = np.abs(wet - frames()).max(axis=3) > 8  # (T, H, W); a pixel of blur is left out
+    heights = under.any(axis=2).sum(axis=1)
+    assert heights[0] == heights[10] == 0
+    for first in (1, 11):
+        during = heights[first : first + 9]
+        assert (np.diff(during) >= 0).all()
+        assert during[0] <= 4
+        assert 15 <= during[-1] <= 24
+    for rows, height in zip(under.any(axis=2), heights, strict=True):
+        assert rows[32 - height :].all()
 
 
 def test_the_mean_color_of_a_video_does_not_reveal_the_action() -> None:

@@ -17,7 +17,7 @@ from vclr_lightning.data.prepare.video_writer import remove_partial, write_video
 from vclr_lightning.data.synthetic.actions import ACTIONS
 from vclr_lightning.data.synthetic.scenes import draw_progress, render
 
-_VERSION = 2  # of the files' content
+_VERSION = 3  # of the files' content
 _RECORD = "synthetic.json"
 _PER_PROCESS = 8  # videos worth the start of a process
 _SECONDS = (2.0, 4.0)
@@ -53,6 +53,8 @@ def generate(
     ``videos/train/ACTION/*.mp4`` and ``videos/val/ACTION/*.mp4`` show one action each, of 2 to 4
     seconds. Every few frames a video cuts to another scene with random background, colours, place,
     size and outline, so neither a single frame nor the appearance of a video identifies the action.
+    In every scene water rises behind the object, from nearly nothing to over half of the height: a
+    single frame shows when it is, as in videos in which something fills up, burns down or is built.
     ``untrimmed/*.mp4`` show empty scenes with one or two actions, whose times are in
     ``untrimmed/annotations.json`` in ActivityNet's form.
 

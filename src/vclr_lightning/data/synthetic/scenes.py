@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ _LUMA = np.array([0.3, 0.59, 0.11])
 _WAVES = 3
 _FRAMES_PER_SCENE = (2, 5)
 _HOLD = (0.2, 0.38)
+_EBB, _FLOOD = (-0.05, 0.1), (0.5, 0.7)  # the water's level as an action begins and ends
+_DRY = -1.0
 
 
 class Scene(NamedTuple):
@@ -23,6 +26,7 @@ class Scene(NamedTuple):
         dark: one colour of the background's texture, ``(3,)``, 0 to 1.
         light: the other.
         color: the object's colour.
+        water: the water's colour.
         waves: horizontal and vertical frequency, phase and drift of each wave, ``(4, 3)``.
         sharpness: 0.5 for soft waves, larger for bands.
         place: the object's centre, -1 to 1.
@@ -36,6 +40,7 @@ class Scene(NamedTuple):
     dark: NDArray[np.float64]
     light: NDArray[np.float64]
     color: NDArray[np.float64]
+    water: NDArray[np.float64]
     waves: NDArray[np.float64]
     sharpness: float
     place: NDArray[np.float64]
@@ -59,6 +64,9 @@ def draw_scene(rng: np.random.Generator, *, contrast: float) -> Scene:
     color = rng.uniform(0, 1, 3)
     while abs((color - middle) @ _LUMA) < 0.3:  # invisible if as bright as the background
         color = rng.uniform(0, 1, 3)
+    water = rng.uniform(0, 1, 3)
+    while min(abs((water - other) @ _LUMA) for other in (middle, color)) < 0.15:
+        water = rng.uniform(0, 1, 3)
     frequency, angle = rng.uniform(1.5, 9, _WAVES), rng.uniform(0, np.pi, _WAVES)
     waves = np.stack(
         [
@@ -72,6 +80,7 @@ def draw_scene(rng: np.random.Generator, *, contrast: float) -> Scene:
         dark=dark,
         light=light,
         color=color,
+        water=water,
         waves=waves,
         sharpness=float(rng.choice([0.5, 2.0, 8.0])),
         place=rng.uniform(-0.28, 0.28, 2),
@@ -131,6 +140,30 @@ def draw_progress(rng: np.random.Generator, num_frames: int) -> NDArray[np.float
     return smooth
 
 
+def draw_levels(acting: Sequence[bool], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the level of the water: it rises evenly while something happens, else there is none.
+
+    Args:
+        acting: whether each frame shows an action.
+        rng: source of randomness.
+
+    Returns:
+        The share of each frame's height that is under water, below 0 where there is none.
+
+    Example:
+        >>> levels = draw_levels([True, True, False], np.random.default_rng(0))
+        >>> bool(levels[0] < 0.1 < 0.5 < levels[1]), float(levels[2])
+        (True, -1.0)
+    """
+    spans = [(shown, len(list(frames))) for shown, frames in groupby(acting)]
+    return np.concatenate(
+        [
+            np.linspace(rng.uniform(*_EBB), rng.uniform(*_FLOOD), n) if shown else np.full(n, _DRY)
+            for shown, n in spans
+        ]
+    )
+
+
 def render(
     steps: Sequence[tuple[str, float] | None],
     rng: np.random.Generator,
@@ -141,7 +174,8 @@ def render(
     """Draw one frame per step: an action and its progress, or ``None`` for an empty scene.
 
     Every few frames the video cuts to another scene: background, colours, place, size and outline
-    of the object are drawn again. Two moments of one video share nothing but the action.
+    of the object are drawn again. Two moments of one video share nothing but the action. During an
+    action, water rises behind the object: a frame by itself tells when it is, and not what happens.
 
     Shape:
         Returns ``(len(steps), size, size, 3)`` uint8, RGB.
@@ -157,11 +191,14 @@ def render(
     frames = np.empty((len(steps), size, size, 3), np.uint8)
     left = age = 0
     scene = draw_scene(rng, contrast=contrast)
-    for i, step in enumerate(steps):
+    levels = draw_levels([step is not None for step in steps], rng)
+    for i, (step, level) in enumerate(zip(steps, levels, strict=True)):
         if left == 0:
             scene = draw_scene(rng, contrast=contrast)
             left, age = int(rng.integers(*_FRAMES_PER_SCENE, endpoint=True)), 0
         picture = background(scene, age, x, y)
+        below = np.clip(0.5 + (y - 1 + 2 * np.float32(level)) * (0.45 * size), 0, 1)[..., None]
+        picture = picture + below * (scene.water.astype(np.float32) - picture)
         if step is not None:
             u, v = object_frame(scene, age, x, y)
             outside = distance(*step, u, v, scene.shape) * np.float32(scene.size)

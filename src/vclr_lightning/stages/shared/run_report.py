@@ -154,9 +154,9 @@ def frozen_content(frozen: FrozenTable) -> list[Bars | Table]:
             text=(
                 f"Measured on {frozen.test_videos} unseen videos with the {frozen.train_videos} "
                 "training videos as gallery, and as what the linear probe is fitted to. R@1: the "
-                "nearest training video shows the same action. Averaged features do not encode the "
-                f"order of a video; concatenated over {frozen.segments} parts they do. Dashed: "
-                "chance. " + (spread if seeds > 1 else "")
+                "nearest training video shows the same action. Averaged features encode the order "
+                "of a video only as far as a single frame shows it; concatenated over "
+                f"{frozen.segments} parts they do. Dashed: chance. " + (spread if seeds > 1 else "")
             ),
             groups={
                 label: {row.name: row.values[measure] for row in named}
