@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vclr_lightning import __version__
-from vclr_lightning.app.explain import report_error
+from vclr_lightning.app.ending import run_reported
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.launcher import check_rank_variables
-from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
 COMMANDS = {
     "index": "list a folder of videos in a manifest, which training reads",
@@ -115,33 +112,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vclr``; return 0, 1 (fault of code, or what the command says), 2 (user's mistake), or
     128 + signal."""
-    try:
-        with stopped_by_signals("the same command continues"):
-            check_rank_variables(os.environ)
-            status = _dispatch(sys.argv[1:] if arguments is None else arguments)
-            sys.stdout.flush()
-            return status
-    except StopRequested as stop:
-        return 128 + stop.signum
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever reads our output, such as `head`, has exited
-        _drop_output()
-        return 141
-    except Exception as error:
-        known = report_error(error)
-        if known is None:
-            raise
-        try:
-            sys.stdout.flush()
-        except OSError:  # a full disk
-            _drop_output()
-        return known
-
-
-def _drop_output() -> None:
-    """Discard what is left to print, which would fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return run_reported(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

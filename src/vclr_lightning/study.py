@@ -25,10 +25,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vclr_lightning.app.explain import report_error
+from vclr_lightning.app.ending import run_reported
 from vclr_lightning.app.studies import SCALES, Study, state, study, study_files
 from vclr_lightning.core.errors import UserError
-from vclr_lightning.core.stopping import StopRequested, stopped_by_signals
 
 _LAUNCHERS = ("basic", "parallel", "slurm")
 
@@ -49,17 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_intermixed_args(arguments)
     # HYDRA_FULL_ERROR is changed later; runs read the user's choice here.
     os.environ.setdefault("VCLR_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", "0"))
-    try:
-        with stopped_by_signals("the same command continues"):
-            return _run(parsed)
-    except StopRequested as stop:
-        return 128 + stop.signum
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if os.environ["VCLR_TRACEBACKS"] == "1" or (status := report_error(error)) is None:
-            raise
-        return status
+    return run_reported(lambda: _run(parsed))
 
 
 def _run(parsed: argparse.Namespace) -> int:
