@@ -189,7 +189,7 @@ def _frozen_table(frozen: FrozenTable) -> Table:
             f"{frozen.test_videos} test videos {groups}."
         )
     if ahead:
-        text += f" No difference from untrained is measured by: {', '.join(none) or 'none'}."
+        text += f" No difference from untrained is measured by: {'; '.join(none) or 'none'}."
     return Table(
         text=text,
         columns=["accuracy, %", *MEASURES.values()],
