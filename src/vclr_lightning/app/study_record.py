@@ -74,10 +74,10 @@ def _cost(one: Study) -> str:
     hours = {arm: h for arm in one.arms if (h := one.gpu_hours(arm)) is not None}
     if not hours:
         return ""
-    each = ", ".join(f"{arm} {h:.0f}" for arm, h in hours.items())
+    each = ", ".join(f"{arm} {h:.2g}" for arm, h in hours.items())
     total = sum(hours.values()) * len(one.seeds)
     return (
-        f"Estimated GPU hours of one training: {each}; of all {len(one.seeds)} seeds {total:.0f}. "
+        f"Estimated GPU hours of one training: {each}; of all {len(one.seeds)} seeds {total:.3g}. "
         f"Computed from the operations of a step for a device that sustains {SUSTAINED:g} TFLOP/s, "
         "not measured; reading the videos and the evaluations come on top."
     )
