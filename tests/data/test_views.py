@@ -149,9 +149,11 @@ def test_what_the_index_says_of_a_video_s_length(tmp_path: Path) -> None:
         Row(path="h.mp4", fps=10.0, start=1.0, end=8.9),
     ]
     table = Manifest.load(write_manifest(tmp_path / "m.arrow", rows, Info(root=tmp_path)))
-    long = [table.path(i).stem for i, kept in enumerate(long_enough(table, plan)) if kept]
+    long = [
+        table.path(i).stem for i, kept in enumerate(long_enough(table, plan.min_frames)) if kept
+    ]
     assert long == ["b", "c", "f", "g"]
-    assert long_enough(table, ViewPlan({"a": OneFrame("single")})).all()
+    assert long_enough(table, ViewPlan({"a": OneFrame("single")}).min_frames).all()
 
 
 class Promising(OneFrame):

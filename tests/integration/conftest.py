@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import socket
@@ -114,13 +115,23 @@ def fork_ranks(fork: Fork) -> Callable[[Sequence[str], Path], list[Running]]:
     return begin
 
 
+def _logged_steps(metrics: Path) -> int:
+    """Count complete rows, without that of the evaluation before the first step."""
+    lines = metrics.read_text().rpartition("\n")[0].splitlines()
+    other = ("step", "epoch", "val/", "start/")
+    return sum(
+        any(value for key, value in row.items() if not key.startswith(other))
+        for row in csv.DictReader(lines)
+    )
+
+
 @pytest.fixture
 def wait_for_rows() -> Callable[[Running, Path, int], bool]:
     """Wait until a run has logged so many steps; false where it ended before."""
 
     def wait(process: Running, metrics: Path, rows: int) -> bool:
         while True:
-            if metrics.exists() and metrics.read_bytes().count(b"\n") > rows:
+            if metrics.exists() and _logged_steps(metrics) >= rows:
                 return True
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return False

@@ -115,7 +115,10 @@ def linear_probe(
         content.append(Table(columns=(), rows=(), file="scores_folds", shown="file"))
     else:
         value, intervals = over_all.values["top1_folds"], over_all.intervals()
-        scalars.append(Scalar("top1_folds", value, interval=intervals.get("top1_folds")))
+        chance = 1 / len(torch.cat([train.store.label, test.store.label]).unique())
+        scalars.append(
+            Scalar("top1_folds", value, chance=chance, interval=intervals.get("top1_folds"))
+        )
         content.append(over_all.table("scores_folds"))
     return present(
         Result(

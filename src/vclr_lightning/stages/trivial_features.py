@@ -80,7 +80,7 @@ def trivial_features(
     pixels = {
         split: extract_each(
             TRIVIAL,
-            features.data.frames_loader(split, rows=some),
+            features.data.frames_loader(split, rows=some, whole=True),
             segments=1,
             show=features.show,
             description=f"pixels, {split}",

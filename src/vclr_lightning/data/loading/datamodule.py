@@ -288,13 +288,19 @@ class VideoDataModule(LightningDataModule):
         return self._evaluation_loader(dataset, self._keys(self._shard(manifest, rows)))
 
     def frames_loader(
-        self, split: str = "val", *, rows: Sequence[int] | None = None
+        self, split: str = "val", *, rows: Sequence[int] | None = None, whole: bool = False
     ) -> BatchLoader:
         """Return evenly spaced frames (:class:`~vclr_lightning.core.types.FramesBatch`).
 
         Arguments, order and division among ranks are those of :meth:`pair_loader`.
+
+        Args:
+            split: of which videos.
+            rows: of these.
+            whole: of the split as in :attr:`splits`, which for ``"train"`` may have more videos
+                than are trained on.
         """
-        manifest = self.manifest(split)
+        manifest = self.split(split) if whole else self.manifest(split)
         dataset = FramesDataset(
             manifest=manifest,
             reader=self.reader,
