@@ -115,7 +115,7 @@ def linear_probe(
         content.append(Table(columns=(), rows=(), file="scores_folds", shown="file"))
     else:
         value, intervals = over_all.values["top1_folds"], over_all.intervals()
-        chance = 1 / len(torch.cat([train.store.label, test.store.label]).unique())
+        chance = 1 / len(torch.unique(torch.cat([train.store.label, test.store.label])))
         scalars.append(
             Scalar("top1_folds", value, chance=chance, interval=intervals.get("top1_folds"))
         )
