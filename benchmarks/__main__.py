@@ -15,6 +15,7 @@ BENCHMARKS = (
     "sample",
     "manifest",
     "train_step",
+    "precision",
     "trainer_overhead",
     "retrieval",
     "svm",

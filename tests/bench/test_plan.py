@@ -26,6 +26,7 @@ from vclr_lightning.bench.largest_batch import (
 from vclr_lightning.bench.parts import Parts
 from vclr_lightning.bench.step_parts import STEP_PARTS, StepParts
 from vclr_lightning.cli import main
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.lightning import LightningModule, Trainer
 
 Capture = pytest.CaptureFixture[str]
@@ -205,6 +206,8 @@ def test_steps_are_those_of_the_batches(
     batches = rank_batches(order, batch, accumulate=accumulate)
     assert length.steps_per_epoch(videos) * accumulate == len(batches)
     assert length.total(videos) == epochs * length.steps_per_epoch(videos)
+    with pytest.raises(UserError, match=r"epochs=\.\.\. or steps=\.\.\."):
+        Length(batch=batch)
     limited = Length(epochs=epochs, batch=batch, accumulate=accumulate, limit=2, steps=3)
     assert limited.steps_per_epoch(videos) <= 2
     assert limited.total(videos) <= 3

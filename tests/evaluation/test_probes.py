@@ -216,7 +216,7 @@ def test_one_class_no_labels_and_not_finite() -> None:
 
 
 def test_strong_directions_decide_cosines_until_they_are_whitened() -> None:
-    """Their spread hides the one that tells the classes."""
+    """Their spread hides the one that separates the classes."""
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(60) % 2
     noise = torch.randn(60, 4, generator=generator)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vclr_lightning.bench.largest_batch import LargestBatch
 from vclr_lightning.bench.step_parts import STEP_PARTS
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import PlainTable
 from vclr_lightning.data.prepare.prepared import size_text
 
@@ -31,6 +32,9 @@ class Length:
         accumulate: micro-batches of a step.
         world: processes, on all machines.
         checkpoints: full checkpoints that the run keeps.
+
+    Raises:
+        UserError: there is no limit.
     """
 
     epochs: int | None = None
@@ -40,6 +44,10 @@ class Length:
     accumulate: int = 1
     world: int = 1
     checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.steps is None:
+            raise UserError("the length of the run is missing; give epochs=... or steps=...")
 
     def steps_per_epoch(self, videos: int) -> int:
         """Return the optimizer steps of an epoch.

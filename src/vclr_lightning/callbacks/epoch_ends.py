@@ -9,13 +9,14 @@ from vclr_lightning.core.lightning import Trainer
 
 
 class EpochEnds:
-    """Tells at the end of an epoch whether it is time, which it always is at the end of the run.
+    """Decides at the end of an epoch whether something is due; at the end of the run it always is.
 
     Args:
-        every_n_epochs: epochs between two times.
-        every_n_steps: optimizer steps instead: it is time at the end of an epoch in which another
-            so many have been taken, so that nothing depends on how many videos there are.
-        of: whose times they are, for an error.
+        every_n_epochs: epochs from one time to the next.
+        every_n_steps: optimizer steps instead: due at the end of an epoch in which another so many
+            have been taken, so that nothing depends on how many videos there are; where an epoch
+            has no known length, at the end of each.
+        of: what is due, for an error.
 
     Raises:
         UserError: a number is below 1.
@@ -41,11 +42,13 @@ class EpochEnds:
         self.epochs, self.steps = every_n_epochs, every_n_steps
 
     def __call__(self, trainer: Trainer) -> bool:
-        """Whether it is time, asked in ``on_train_epoch_end``."""
+        """Whether it is due, asked in ``on_train_epoch_end``."""
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         if epoch == trainer.max_epochs or 0 < trainer.max_steps <= step:
             return True
         if self.steps is None:
             return epoch % self.epochs == 0
-        length = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        if math.isinf(batches := trainer.num_training_batches):
+            return True
+        length = math.ceil(batches / trainer.accumulate_grad_batches)
         return step // self.steps > (step - length) // self.steps

@@ -179,7 +179,7 @@ class OnlineEvaluation(CheckedCallback):
 
     @property
     def state_key(self) -> str:
-        """Tells several evaluations apart in a checkpoint."""
+        """Distinguishes several evaluations in a checkpoint."""
         return f"{type(self).__name__}{self.instance, self.knn, self.gallery, *self.views}"
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -54,7 +55,7 @@ def padded_steps(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Windows(ClipSampler):
+class _Windows(ClipSampler, ABC):
     """Base of windows: ``num_segments`` clips, each going on where the one before it ends."""
 
     num_segments: int = 1
@@ -68,8 +69,9 @@ class _Windows(ClipSampler):
         if self.pad not in get_args(Pad):
             raise UserError(f"pad={self.pad!r} of a window must be front or end")
 
+    @abstractmethod
     def _starts(self, frames: int, stride: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        raise NotImplementedError
+        """Return the first frame of each window."""
 
     def windows(
         self,

@@ -175,7 +175,7 @@ def render(
 
     Every few frames the video cuts to another scene: background, colours, place, size and outline
     of the object are drawn again. Two moments of one video share nothing but the action. During an
-    action, water rises behind the object: a frame by itself tells when it is, and not what happens.
+    action, water rises behind the object: a single frame shows when it is, not what happens.
 
     Shape:
         Returns ``(len(steps), size, size, 3)`` uint8, RGB.

@@ -134,7 +134,7 @@ class FixedCrop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CenterCrop:
+class CenterCrop(FixedCrop):
     """Takes the central square of ``size`` pixels; of a smaller frame, the largest it has.
 
     Args:
@@ -148,11 +148,6 @@ class CenterCrop:
         >>> CenterCrop(size=112)(120, 100, np.random.default_rng(0))
         Box(top=10, left=0, height=100, width=100)
     """
-
-    size: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", checks.pixels("size", self.size))
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> Box:
         return center_box(height, width, min(self.size, height, width))

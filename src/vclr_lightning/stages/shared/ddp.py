@@ -161,7 +161,7 @@ class RankMonitor(threading.Thread):
 
 
 def lost_rank(error: BaseException) -> str | None:
-    """Return why the ranks lost each other, where that is what ``error`` tells; or ``None``.
+    """Return why the ranks lost each other, where that caused ``error``; otherwise ``None``.
 
     Example:
         >>> lost_rank(ValueError("a fault")) is None

@@ -23,9 +23,9 @@ _SHORT = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixe
 def fastest_precision(accelerator: str = "auto", *, cpuinfo: str | Path = "/proc/cpuinfo") -> str:
     """Return the precision to train in on this machine, and say why in the log.
 
-    That is ``bf16-mixed`` on a CPU with AMX, which multiplies bfloat16 matrices in hardware: a
-    small ResNet trains there 1.7 to 2.3 times faster than in float32. On a CPU without it bfloat16
-    gains nothing or is many times slower. On other devices it is ``32-true``.
+    That is ``bf16-mixed`` on a CPU with AMX, which multiplies bfloat16 matrices in hardware. On a
+    CPU without it bfloat16 is slower than float32 (``benchmarks/precision.py``). There and on other
+    devices it is ``32-true``.
 
     Args:
         accelerator: of the trainer: auto, cpu, gpu and so on.

@@ -11,11 +11,6 @@ from vclr_lightning.results import TITLES, Column, Embedded, Result, Table, brac
 from vclr_lightning.stages.shared.verdicts import Difference, Interval, verdicts
 
 KINETICS = "all of Kinetics-400"
-_VERDICTS = {
-    1: "above the untrained network",
-    -1: "below the untrained network",
-    0: "no difference",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
