@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", help="of the study, or list")
+    parser.add_argument("name", nargs="?", default="list", help="of the study, or list (default)")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--commands", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--results", action="store_true", help="write table and plot, run nothing")
