@@ -47,6 +47,17 @@ def test_they_survive_their_file(tmp_path: Path) -> None:
         VideoScores.read(file)
 
 
+def test_intervals_are_those_of_the_file(tmp_path: Path) -> None:
+    """Numbers of groups come back as words, which sort otherwise: "10" before "9"."""
+    rng = np.random.default_rng(0)
+    groups = rng.integers(5, 25, 40).tolist()
+    videos = [str(i) for i in range(40)]
+    scores = VideoScores(videos=videos, groups=groups, measures={"r1": rng.random(40)})
+    write_table(scores.table(), tmp_path / "scores.csv")
+    found = VideoScores.read(tmp_path / "scores.csv").intervals()
+    assert found["r1"] == pytest.approx(scores.intervals()["r1"], abs=1e-6)
+
+
 def test_several_others_count_by_their_mean() -> None:
     one, first, second = (scores(x) for x in ([1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0]))
     value, low, high = one.differences(first, second)["top1"]

@@ -106,7 +106,8 @@ def _replicates(
 ) -> NDArray[np.float64]:
     """Return the mean of each column in each replicate, ``(replicates, columns)``."""
     scores = [np.asarray(column, dtype=np.float64) for column in columns]
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    # As words, so that groups read from a file give the same draws as their numbers do.
+    names, group = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     kind = np.zeros(len(group), dtype=np.int64)
     if classes is not None:
         kind = np.unique(np.asarray(classes), return_inverse=True)[1]
