@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
 from vclr_lightning import study as command
+from vclr_lightning.app import study_jobs
 from vclr_lightning.app.configuration import resolved
 from vclr_lightning.app.studies import CELL, SCALES, Study, study, study_files
 from vclr_lightning.app.study_differences import differences, found_values
@@ -124,7 +125,7 @@ def measured(one: Study, values: dict[str, list[float]]) -> None:
     for arm, of_arm in values.items():
         for seed, value in enumerate(of_arm):
             cell = one.cell_folder(arm, seed)
-            commands = [{"folder": str(cell), "words": []}]
+            commands = [asdict(one.commands(arm, seed)[0])]
             done = {"commands": commands, "done": [str(cell)], "failed": ""}
             write_record(cell / CELL, done)
             write_record(cell / "result.json", {"val/instance_r1": value})
@@ -181,6 +182,28 @@ def test_intervals_are_over_groups_of_videos_where_scores_are_known(own: Path) -
     assert found.sign == 1
     assert replace(found, seeds=[0.5, -0.01]).sign == 0
     assert replace(found, seeds=[0.5]).sign == 0
+
+
+def test_a_training_of_another_study_is_taken_from_there(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "study" / "next.yaml").write_text(TINY + "then: {evaluate: ['ckpt=${run}/last.ckpt']}\n")
+    ran: list[str] = []
+    monkeypatch.setattr(study_jobs, "_run", lambda one: ran.append(one.folder))
+    first, second = study("tiny", folder=own), study("next", folder=own)
+    measured(first, {"one": [0.5]})
+    done = first.cell_folder("one", 0)
+    (done / "last.ckpt").write_bytes(b"weights")
+    for arm, seed, wanted in (("one", 0, [1]), ("one", 1, [0, 1]), ("two", 0, [0, 1])):
+        commands = second.commands(arm, seed)
+        write_record(second.folder / study_jobs.PLAN, {"study": asdict(second), "given": []})
+        ran.clear()
+        cell = {"folder": str(second.folder), "cell": f"{arm}/seed{seed}"}
+        study_jobs.run_cell(OmegaConf.create(cell))
+        assert ran == [commands[k].folder for k in wanted]
+        taken = second.cell_folder(arm, seed) / "last.ckpt"
+        assert taken.is_file() == (wanted == [1])
+    assert (second.cell_folder("one", 0) / "last.ckpt").read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(

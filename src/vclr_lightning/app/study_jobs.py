@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -77,13 +78,36 @@ def run_cell(cfg: DictConfig) -> None:
         for one in commands:
             if one.folder not in done:
                 logger.info("study %s, %s", study.name, one.folder)
-                _run(one)
+                if one is not commands[0] or not _taken(study, one):
+                    _run(one)
                 done.append(one.folder)
                 write_record(cell / CELL, content)
     except UserError as error:
         logger.error("%s failed: %s", cell, error)
         write_record(cell / CELL, content | {"failed": str(error)})
     write_study(study)
+
+
+def _taken(study: Study, training: StudyCommand) -> bool:
+    """Copy the files of the same training from another study, if one has done it."""
+    goal = Path(training.folder)
+    for file in sorted(study.folder.parent.parent.glob(f"*/{study.scale}/*/seed*/{CELL}")):
+        record = read_record(file) or {"commands": [], "done": []}
+        first = next((StudyCommand(**one) for one in record["commands"]), None)
+        if first is None or first.folder not in record["done"] or file.parent == goal:
+            continue
+        if _training(first) == _training(training) and (file.parent / "last.ckpt").is_file():
+            logger.info("the training is that of %s", file.parent)
+            for one in file.parent.iterdir():
+                if one.is_file() and one.name != CELL:
+                    shutil.copy2(one, goal / one.name)
+            return True
+    return False
+
+
+def _training(one: StudyCommand) -> list[str]:
+    """Return what a training computes: its words but the name of the run."""
+    return [word for word in one.what if not word.startswith("name=")]
 
 
 def _run(one: StudyCommand) -> None:
