@@ -48,6 +48,7 @@ baseline: one
 seeds: [0, 1]
 measures: {instance: instance R@1}
 keys: {instance: val/instance_r1}
+pictures: {curve: metrics.*}
 published: {one: {instance: 20}, two: {instance: 30}, other: {instance: 40}}
 words: [backbone=tiny, backbone.width=4, backbone.stages=1, trainer=cpu, image_size=32,
   queue_size=16, batch_size=4, epochs=1, data.holdout=0.34, callbacks.online.every_n_epochs=1]
@@ -297,6 +298,9 @@ def test_a_killed_study_is_continued_and_recorded(
     readme = own / "recorded" / "README.md"
     assert "## Two cores" in readme.read_text()
     assert "Not yet run." in readme.read_text()  # of the paper's scale
+    assert "![curve, two](small-two-curve.csv)" in readme.read_text()
+    copied = own / "recorded" / "small-two-curve.csv"
+    assert copied.read_bytes() == (second / "metrics.csv").read_bytes()
     # again: nothing is run, the page is written anew, and what people wrote stays
     page.unlink()
     readme.write_text(f"{readme.read_text()}\n## Findings\n\nOurs.\n")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
@@ -335,6 +336,8 @@ def test_from_a_checkpoint_by_the_command(
     assert {name for name in values if "/" not in name} == {"r1", "r5", "r10"}
     for name in ("report.html", "retrieval.csv", "retrieval_classes.csv", "retrieval.json"):
         assert (folder / name).is_file()
+    with Image.open(folder / "neighbours.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50  # frames, not paper
     assert "R@10" in first
     assert "extracting" in first
     again = command(*look_up, "stage.run.pictures=0")

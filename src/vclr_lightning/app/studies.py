@@ -58,6 +58,7 @@ class Study:
         words: of the training command.
         then: words of the commands after it, by name.
         published: of each arm or other method, in %, by measure.
+        pictures: files of a cell that belong into the record, as patterns, by title.
         paths: files and folders that a user gives, ``paths.NAME=...``; words name them as
             ``${paths.NAME}``, beside ``${arm}``, ``${seed}`` and ``${run}``, the cell's folder.
         note: what a reader has to know.
@@ -81,6 +82,7 @@ class Study:
     against: Mapping[str, str] = field(default_factory=dict)
     then: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str | None] = field(default_factory=dict)
     note: str = ""
     gflop: Mapping[str, float] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def record_study(
     result = write_study(of)
     if any(found_values(of).values()):
         content = read_json(of.folder / "study.json")
-        content |= {"words": list(given), "text": as_markdown(result)}
+        shown = _pictures(of, folder)
+        content |= {"words": list(given), "text": "\n\n".join([as_markdown(result), *shown])}
         write_text(folder / f"{of.scale}.json", json.dumps(content, indent=1) + "\n")
         write_text(folder / f"{of.scale}.svg", (of.folder / "study.svg").read_text())
     file = folder / "README.md"
@@ -48,6 +50,21 @@ def record_study(
         one = of if scale == of.scale else study(of.name, scale, folder=options)
         text += f"\n## {_TITLES[scale]}\n\n{_part(one, folder)}"
     write_text(file, f"{text}{heading}{findings}")
+
+
+def _pictures(of: Study, folder: Path) -> list[str]:
+    """Copy the pictures of the first seed, and return the lines that show them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for title, pattern in of.pictures.items():
+        lines.append(f"**{title.capitalize()}.**")
+        for arm in of.arms:
+            cell = of.cell_folder(arm, of.seeds[0])
+            for number, file in enumerate(sorted(cell.glob(pattern))):
+                name = f"{of.scale}-{arm}-{title}{number or ''}{file.suffix}"
+                shutil.copyfile(file, folder / name)
+                lines.append(f"{arm}, seed {of.seeds[0]}:\n\n![{title}, {arm}]({name})")
+    return lines
 
 
 def _part(one: Study, folder: Path) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
+from vclr_lightning.core.files import replacing
 from vclr_lightning.evaluation.confusions import class_name
 from vclr_lightning.results import Gallery, Picture, PictureGroup
+from vclr_lightning.results.pictures import picture_of
 from vclr_lightning.stages.shared.loose_videos import middle_frames
 
 if TYPE_CHECKING:
@@ -86,6 +91,19 @@ def neighbour_pictures(
         "query's class, ✗ of another; below each its cosine similarity.",
     )
     return pictures, sum(frame is None for some in frames.values() for frame in some.values())
+
+
+def save_pictures(shown: Gallery, file: Path, *, most: int = 12) -> None:
+    """Write the first queries and their neighbours as one PNG, the query's class in its corner."""
+    rows = [row for group in shown.groups for row in group.rows][:most]
+    marked = [
+        (replace(query, badge=query.caption) if isinstance(query, Picture) else query, found)
+        for query, found in rows
+    ]
+    image = picture_of(PictureGroup(rows=marked))
+    if image is not None:  # some can be read
+        with replacing(file) as sink:
+            Image.fromarray(image).save(sink, "PNG", optimize=True)
 
 
 def choose(result: Retrieval, number: int, seed: int) -> tuple[list[int], list[int]]:

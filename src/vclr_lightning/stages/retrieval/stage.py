@@ -17,7 +17,7 @@ from vclr_lightning.evaluation.uncertainty import VideoScores
 from vclr_lightning.functional.embedding import Center
 from vclr_lightning.functional.retrieval import KS
 from vclr_lightning.results import Result, Scalar, percent, present
-from vclr_lightning.stages.retrieval.neighbour_pictures import neighbour_pictures
+from vclr_lightning.stages.retrieval.neighbour_pictures import neighbour_pictures, save_pictures
 from vclr_lightning.stages.retrieval.neighbour_tables import retrieval_tables
 from vclr_lightning.stages.shared.feature_provenance import feature_provenance
 from vclr_lightning.stages.shared.labelled import (
@@ -64,7 +64,8 @@ def retrieval(
     Writes ``retrieval.json`` (recall, chance, counts), ``retrieval.csv`` (each query's
     neighbours), ``retrieval_classes.csv`` (a line for each class), ``scores.csv`` (which of the
     queries have a hit, with their groups), ``report.html`` (queries and
-    their neighbours as pictures) and, where there are any, ``rejected.csv``.
+    their neighbours as pictures), ``neighbours.png`` (some of them) and, where there are any,
+    ``rejected.csv``.
 
     Args:
         features: gives the features of a split; every rank calls it, the first one measures.
@@ -148,6 +149,7 @@ def retrieval(
             seed=seed,
         )
         content.append(shown)
+        save_pictures(shown, Path(directory) / "neighbours.png")
         if unread:
             notes.append(
                 f"{unread} of the videos below cannot be read and are shown without picture."
