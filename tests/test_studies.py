@@ -207,6 +207,39 @@ def test_a_training_of_another_study_is_taken_from_there(
     assert (second.cell_folder("one", 0) / "last.ckpt").read_bytes() == b"weights"
 
 
+def test_all_studies_in_an_order_that_serves_them(
+    own: Path,
+    video_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = {path for name in NAMES for path in study(name, "paper").paths}
+    given = ["all", "scale=paper", "seeds=0", "--commands", *(f"paths.{p}=/{p}" for p in named)]
+    given = [word for word in given if word not in {f"paths.{a}=/{a}" for a in ("seco", "vclr")}]
+    assert command.main(given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    done: set[str] = set()
+    for line in lines:
+        words = shlex.split(line)
+        for word in words[3:-1]:
+            needed = re.fullmatch(r"\w+=(outputs/study/.*)/last\.ckpt", word)
+            assert not needed or needed[1] in done, line
+        done.add(words[-1].removeprefix("run_dir="))
+    assert len({folder.split("/")[2] for folder in done}) == len(NAMES)
+    # two studies are two multiruns of one process
+    (own / "study" / "next.yaml").write_text(TINY)
+    files = {name: own / "study" / f"{name}.yaml" for name in ("next", "tiny")}
+    for place in (command, "vclr_lightning.app.studies"):
+        monkeypatch.setattr(
+            f"{getattr(place, '__name__', place)}.study_files", lambda *_, **__: files
+        )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own / "cache"))
+    words = [f"data.root={video_folder}", "data.num_workers=0", "trainer.threads=1", "seeds=0"]
+    assert command.main(["all", *words, "--record", "recorded"]) == 0
+    for name in files:
+        assert json.loads((own.parent / "recorded" / name / "small.json").read_text())["values"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -217,6 +250,9 @@ def test_a_training_of_another_study_is_taken_from_there(
         (["losses", "launcher=cloud"], "must be one of: basic, parallel, slurm"),
         (["losses", "scale=paper", "--commands"], "give paths.k400=..., which data.root takes"),
         (["losses", "paths.k400=/x"], "losses takes no paths.k400"),
+        (["all", "arms=vclr"], "not every study can take arms="),
+        (["all", "paths.k4000=/x"], "not every study can take paths.k4000="),
+        (["all", "scale=paper"], "give paths."),
         (["losses", "what"], "what must be KEY=VALUE"),
     ],
 )

@@ -5,6 +5,7 @@
   python -m vclr_lightning.study losses launcher=parallel hydra.launcher.n_jobs=4 trainer.threads=1
   python -m vclr_lightning.study losses scale=paper paths.k400=/k400 paths.moco=/moco_v2.pth.tar
   python -m vclr_lightning.study segments data.root=/folder/of/videos seeds=0,1 --commands
+  python -m vclr_lightning.study all
 
 A study compares its arms over several seeds, all else equal. What is done is skipped, what stopped
 continues, and table and plot are written again: outputs/study/NAME/SCALE/study.html.
@@ -19,6 +20,7 @@ continues, and table and plot are written again: outputs/study/NAME/SCALE/study.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
@@ -29,6 +31,7 @@ from vclr_lightning.app.ending import run_reported
 from vclr_lightning.app.studies import SCALES, Study, state, study, study_files
 from vclr_lightning.core.errors import UserError
 
+ALL = "all"
 _LAUNCHERS = ("basic", "parallel", "slurm")
 
 
@@ -39,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", default="list", help="of the study, or list (default)")
+    parser.add_argument(
+        "name", nargs="?", default="list", help="of the study, all, or list (default)"
+    )
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--commands", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--results", action="store_true", help="write table and plot, run nothing")
@@ -57,27 +62,47 @@ def _run(parsed: argparse.Namespace) -> int:
         print(_listed(folder))
         return 0
     own, hydra, given = _sorted(parsed.words)
-    found = study(parsed.name, own.pop("scale", SCALES[0]), own, folder=folder)
+    chosen = _chosen(parsed.name, own, folder)
     words = list(given)
     if folder is not None:
         given.append(f"hydra.searchpath=[file://{folder.absolute()}]")
+    for one in chosen:  # first of all, since a path may be missing
+        commands = [one.commands(arm, seed, given) for arm, seed in one.cells()]
+        if parsed.commands:
+            for command in itertools.chain(*commands):
+                line = shlex.join([*command.words, f"run_dir={command.folder}"])
+                print("python -m vclr_lightning.train", line)
     if parsed.commands:
-        for arm, seed in found.cells():
-            for one in found.commands(arm, seed, given):
-                words = [*one.words, f"run_dir={one.folder}"]
-                print("python -m vclr_lightning.train", shlex.join(words))
         return 0
     from vclr_lightning.app.study_jobs import launch
+    from vclr_lightning.app.study_record import record_study
     from vclr_lightning.app.study_results import show_study
 
-    if not parsed.results:
-        launch(found, given, hydra)
-    failed = show_study(found)
-    if parsed.record is not None:
-        from vclr_lightning.app.study_record import record_study
-
-        record_study(found, words, parsed.record, options=folder)
+    failed = 0
+    for one in chosen:
+        if not parsed.results:
+            launch(one, given, hydra)
+        failed += show_study(one)
+        if parsed.record is not None:
+            place = parsed.record / one.name if parsed.name == ALL else parsed.record
+            record_study(one, words, place, options=folder)
     return 2 if failed else 0
+
+
+def _chosen(name: str, own: dict[str, str], folder: Path | None) -> list[Study]:
+    """Return the study of a name, or all of them, last those that take networks of others."""
+    scale = own.pop("scale", SCALES[0])
+    if name != ALL:
+        return [study(name, scale, own, folder=folder)]
+    known = {one: study(one, scale, folder=folder).paths for one in study_files(folder)}
+    takes = {one: {"seeds", *(f"paths.{path}" for path in paths)} for one, paths in known.items()}
+    if wrong := sorted(own.keys() - set().union(*takes.values())):
+        raise UserError(f"not every study can take {wrong[0]}=; give it to one of them")
+    later = {one: any("outputs/study/" in (p or "") for p in known[one].values()) for one in known}
+    return [
+        study(one, scale, {k: v for k, v in own.items() if k in takes[one]}, folder=folder)
+        for one in sorted(known, key=lambda one: later[one])
+    ]
 
 
 def _sorted(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
