@@ -352,7 +352,8 @@ def test_a_killed_study_is_continued_and_recorded(
 
 def documented() -> list[list[str]]:
     """The commands of studies in the documentation and in the records."""
-    pages = [ROOT / "docs" / "studies.md", *(ROOT / "experiments").glob("*/README.md")]
+    pages = [ROOT / "docs" / f"{name}.md" for name in ("studies", "reproduce")]
+    pages += (ROOT / "experiments").glob("*/README.md")
     lines = [line for page in pages for line in page.read_text().splitlines()]
     return [shlex.split(line)[3:] for line in lines if line.startswith(f"{' '.join(STUDY)} ")]
 
