@@ -90,16 +90,24 @@ class Data(LightningDataModule):
             yield rows[start : start + 5]
 
     def pair_loader(
-        self, split: str, views: tuple[str, str], *, rows: Sequence[int] | None = None
+        self,
+        split: str,
+        views: tuple[str, str],
+        *,
+        rows: Sequence[int] | None = None,
+        draw: int = 0,
     ) -> Any:
         assert split == "val"
+        first = 20 * draw
         return [
             {
                 **self.facts(rows),
                 "views": {
                     view: torch.stack(
                         [
-                            torch.stack([picture(i, 10 * side + s) for s in range(SEGMENTS)])
+                            torch.stack(
+                                [picture(i, first + 10 * side + s) for s in range(SEGMENTS)]
+                            )
                             for i in rows
                         ]
                     )
@@ -161,8 +169,10 @@ def fit(module: LightningModule, data: Any, *callbacks: Any, epochs: int = 1) ->
     return trainer
 
 
-def test_values_are_those_of_a_direct_computation() -> None:
-    metrics = fit(Foreign(), Data(), OnlineEvaluation(show=False)).callback_metrics
+@pytest.mark.parametrize("draws", [1, 3])
+def test_values_are_those_of_a_direct_computation(draws: int) -> None:
+    online = OnlineEvaluation(draws=draws, show=False)
+    metrics = fit(Foreign(), Data(), online).callback_metrics
     module = Foreign().eval()
 
     def video(i: int, draws: list[int]) -> Tensor:
@@ -172,9 +182,13 @@ def test_values_are_those_of_a_direct_computation() -> None:
         q, g = (torch.nn.functional.normalize(torch.stack(x), dim=1) for x in (queries, gallery))
         return (q @ g.T).argmax(1).tolist()
 
-    first, second = ([video(i, [10 * k, 10 * k + 1]) for i in range(VIDEOS)] for k in (0, 1))
-    hits = [j == i for side in (nearest(first, second), nearest(second, first))
-            for i, j in enumerate(side)]  # fmt: skip
+    hits = []
+    for draw in range(0, 20 * draws, 20):
+        first, second = (
+            [video(i, [draw + 10 * k, draw + 10 * k + 1]) for i in range(VIDEOS)] for k in (0, 1)
+        )
+        for side in (nearest(first, second), nearest(second, first)):
+            hits += [j == i for i, j in enumerate(side)]
     assert metrics["val/instance_r1"] == pytest.approx(np.mean(hits))
     assert metrics["val/instance_chance"] == pytest.approx(1 / VIDEOS)
     train, val = ([video(i, [d]) for i in range(VIDEOS)] for d in (100, 200))

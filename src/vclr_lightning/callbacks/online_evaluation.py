@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sized
+from statistics import fmean
 from typing import Any, Literal, cast
 
 import torch
@@ -26,6 +27,7 @@ from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch, FramesBatch
 from vclr_lightning.evaluation.encoders import Encode, evaluation_mode
 from vclr_lightning.evaluation.features import extract_features
+from vclr_lightning.evaluation.pair_features import pair_features
 from vclr_lightning.functional.knn import knn_accuracy
 from vclr_lightning.functional.retrieval import chance_recall, instance_recall
 
@@ -36,9 +38,10 @@ class OnlineEvaluation(CheckedCallback):
     """Logs R@1 of the features on held-out videos: at the start, every few epochs, at the end.
 
     ``val/instance_r1``: of two independent draws of each held-out video, augmented as in training
-    and averaged over their clips, how often the other draw is the nearest of all. It needs no
-    labels. ``val/knn_r1``: how often the nearest video (cosine, averaged features) has the same
-    label. Beside them their chance levels ``val/instance_chance`` and ``val/knn_chance``.
+    and averaged over their clips, how often the other draw is the nearest of all; the mean of
+    ``draws`` such pairs, without labels. ``val/knn_r1``: how often the nearest video (cosine,
+    averaged features) has the same label. Beside them their chance levels ``val/instance_chance``
+    and ``val/knn_chance``.
 
     Works with any LightningModule that can encode frames, and any data module with the loaders
     below; each rank encodes its part. Training modes and global random generators are restored.
@@ -50,6 +53,7 @@ class OnlineEvaluation(CheckedCallback):
         every_n_epochs, every_n_steps: between two evaluations; optimizer steps, where given.
         at_start: evaluate before the first step, too.
         instance: evaluate instance retrieval.
+        draws: pairs of draws of each video; of few videos, one pair says little.
         knn: evaluate k-NN; ``"auto"``: where the held-out videos and the gallery have labels.
         gallery: split of the neighbours: ``"train"``, or ``"val"`` without the video's own group.
         gallery_videos, val_videos: number of videos of the gallery ``"train"`` and of ``"val"`` to
@@ -63,7 +67,8 @@ class OnlineEvaluation(CheckedCallback):
     Shape:
         - encode: ``(M, C, T, H, W)`` uint8 to ``(M, F)``
         - for ``instance``, ``datamodule.pair_loader("val")`` yields
-          :class:`~vclr_lightning.core.types.Batch` with the ``views`` ``(B, S, C, T, H, W)``
+          :class:`~vclr_lightning.core.types.Batch` with the ``views`` ``(B, S, C, T, H, W)``; for
+          a further pair it takes ``draw``, its number
         - for ``knn``, ``datamodule.frames_loader(split)`` yields
           :class:`~vclr_lightning.core.types.FramesBatch`
         - for a part of the videos, both take ``rows``, and ``datamodule.manifest(split)`` has a
@@ -89,6 +94,7 @@ class OnlineEvaluation(CheckedCallback):
         every_n_steps: int | None = None,
         at_start: bool = True,
         instance: bool = True,
+        draws: int = 1,
         knn: bool | Literal["auto"] = "auto",
         gallery: Literal["train", "val"] = "train",
         gallery_videos: int | None = None,
@@ -105,6 +111,7 @@ class OnlineEvaluation(CheckedCallback):
         if gallery not in ("train", "val"):
             raise UserError(f"gallery={gallery} of the evaluation must be train or val")
         for name, number, least in (
+            ("draws", draws, 1),
             ("gallery_videos", gallery_videos, 1),
             ("val_videos", val_videos, 1),
             ("seed", seed, 0),
@@ -115,6 +122,7 @@ class OnlineEvaluation(CheckedCallback):
         self.due = EpochEnds(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         self.at_start = at_start
         self.instance = instance
+        self.draws = draws
         self.knn = knn
         self.gallery = gallery
         self.limits = {"train": gallery_videos, "val": val_videos}
@@ -124,14 +132,14 @@ class OnlineEvaluation(CheckedCallback):
         self.chunk = chunk
         self.show = show
         self.start: dict[str, float] = {}
-        self._pairs: Iterable[Batch] | None = None
+        self._pairs: list[Iterable[Batch]] = []
         self._frames: dict[str, Iterable[FramesBatch]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get the loaders, so that missing videos or labels are reported before training."""
         data = cast(Any, getattr(trainer, "datamodule", None))
         encode_of(pl_module, self.encode)
-        self._pairs, self._frames = None, {}
+        self._pairs, self._frames = [], {}
         listed, knn = callable(getattr(data, "manifest", None)), self.knn
         try:
             if knn == "auto":
@@ -144,7 +152,8 @@ class OnlineEvaluation(CheckedCallback):
                 for split in dict.fromkeys(used)
             }
             if pairs is not None:
-                self._pairs = pairs("val", views=self.views, **rows["val"])
+                numbers = [{"draw": d} if d else {} for d in range(self.draws)]
+                self._pairs = [pairs("val", views=self.views, **rows["val"], **n) for n in numbers]
             if frames is not None:
                 self._frames = {split: frames(split, **rows[split]) for split in sorted(rows)}
         except UserError as error:
@@ -195,8 +204,10 @@ class OnlineEvaluation(CheckedCallback):
         show = show and self.show
         try:
             with random_state_kept(), evaluation_mode(pl_module), torch.no_grad():
-                if self._pairs is not None:
-                    values |= self._instance(self._pairs, encode, device, show)
+                if self._pairs:
+                    found = [self._instance(pair, encode, device, show) for pair in self._pairs]
+                    values["val/instance_r1"] = fmean(r1 for r1, _ in found)
+                    values["val/instance_chance"] = fmean(1 / videos for _, videos in found)
                 if self._frames:
                     values |= self._knn(encode, device, show)
         except UserError as error:
@@ -205,22 +216,12 @@ class OnlineEvaluation(CheckedCallback):
 
     def _instance(
         self, pairs: Iterable[Batch], encode: Encode, device: torch.device, show: bool
-    ) -> dict[str, float]:
-        draws: dict[str, list[Tensor]] = {view: [] for view in self.views}
+    ) -> tuple[float, int]:
         with failing_together():
-            for batch in track(pairs, "instance retrieval", show=show):
-                for view, features in draws.items():
-                    clips = batch["views"][view]  # (B, n, C, T, H, W)
-                    if not len(clips):
-                        continue
-                    flat = clips.flatten(0, 1).to(device)
-                    encoded = torch.cat([encode(p).float() for p in torch.split(flat, self.chunk)])
-                    features.append(encoded.view(*clips.shape[:2], -1).mean(dim=1).cpu())
-        first, second = gathered([torch.cat(features) for features in draws.values() if features])
-        return {
-            "val/instance_r1": instance_recall(first, second),
-            "val/instance_chance": 1 / len(first),
-        }
+            batches = track(pairs, "instance retrieval", show=show)
+            own = pair_features(batches, encode, views=self.views, device=device, chunk=self.chunk)
+        first, second = gathered(own)
+        return instance_recall(first, second), len(first)
 
     def _knn(self, encode: Encode, device: torch.device, show: bool) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {}

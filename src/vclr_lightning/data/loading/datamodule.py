@@ -257,6 +257,7 @@ class VideoDataModule(LightningDataModule):
         views: Collection[str] = ("anchor", "positive"),
         *,
         rows: Sequence[int] | None = None,
+        draw: int = 0,
     ) -> BatchLoader:
         """Return the same two independent draws of each video each time, augmented as in training.
 
@@ -268,6 +269,7 @@ class VideoDataModule(LightningDataModule):
             split: ``"train"`` or ``"val"``.
             views: names of the views to load.
             rows: of the manifest, in this order; ``None`` for all.
+            draw: number of the pair; each draws anew.
 
         Raises:
             UserError: there is no such split, or ``pair_sampler`` does not yield these views.
@@ -285,7 +287,8 @@ class VideoDataModule(LightningDataModule):
                 seed=self.seed,
                 replace=False,
             )
-        return self._evaluation_loader(dataset, self._keys(self._shard(manifest, rows)))
+        keys = [(draw, row) for row in self._shard(manifest, rows)]
+        return self._evaluation_loader(dataset, keys)
 
     def frames_loader(
         self, split: str = "val", *, rows: Sequence[int] | None = None, whole: bool = False

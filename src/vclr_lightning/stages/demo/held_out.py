@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,8 +23,16 @@ def held_out(
     *,
     others: Mapping[str, Encode],
     name: str = "VCLR",
+    draws: int = 1,
 ) -> dict[str, Any]:
     """Measure ``module``, under ``name``, and ``others`` on two draws of every held-out video.
+
+    Args:
+        module: what is measured.
+        data: with held-out videos.
+        others: encoders to measure beside it, by name.
+        name: of the module in what is returned.
+        draws: pairs of draws of each video; means over these are returned.
 
     Returns:
         ``videos``, how many there are; ``instance_r1``, by name of the encoder, the share of videos
@@ -35,27 +44,31 @@ def held_out(
         UserError: there are no held-out videos.
     """
     encoders: dict[str, Encode] = {name: module.encode, **others}
-    draws: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in encoders}
+    found: dict[str, list[float]] = {name: [] for name in encoders}
     right, videos = 0.0, 0
-    for batch in data.pair_loader("val"):
-        count = len(batch["video_id"])
-        if not count:
-            continue
-        for encoder, encode in encoders.items():
-            first, second = (
-                _tuples(encode, batch["views"][view]).mean(1) for view in ("anchor", "positive")
+    for draw in range(draws):
+        pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in encoders}
+        for batch in data.pair_loader("val", draw=draw):
+            count = len(batch["video_id"])
+            if not count:
+                continue
+            for encoder, encode in encoders.items():
+                first, second = (
+                    _tuples(encode, batch["views"][view]).mean(1) for view in ("anchor", "positive")
+                )
+                pairs[encoder].append((first, second))
+            right += count * (_order_accuracy(module, batch) or 0)
+            videos += count
+        for encoder, parts in pairs.items():
+            found[encoder].append(
+                instance_recall(*(torch.cat(part) for part in zip(*parts, strict=True)))
             )
-            draws[encoder].append((first, second))
-        right += count * (_order_accuracy(module, batch) or 0)
-        videos += count
     has_order = _order_objective(module) is not None
     return {
-        "videos": videos,
-        "instance_r1": {
-            encoder: instance_recall(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
-            for encoder, pairs in draws.items()
-        },
-        "instance_chance": 1 / videos,
+        "videos": round(videos / draws),
+        "draws": draws,
+        "instance_r1": {encoder: fmean(recalls) for encoder, recalls in found.items()},
+        "instance_chance": draws / videos,
         "order_accuracy": right / videos if has_order else None,
         "order_chance": 0.25,
     }

@@ -44,6 +44,7 @@ def demo(
     untrained: Sequence[nn.Module] = (),
     trivial: bool = False,
     segments: int = 3,
+    draws: int = 1,
     standardize: bool = False,
     evaluations: Mapping[str, Evaluation | None] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def demo(
         untrained: networks like the module's, with random weights, to compare with.
         trivial: compare with features that need no network, too.
         segments: parts of a video whose features are compared in order.
+        draws: pairs of draws of each held-out video for the tasks without labels.
         standardize: bring each feature to mean 0 and variance 1 before the linear probe, which is
             fair to features of different scales; the paper's probe takes them as they are.
         evaluations: to end in, where there are labels, of the backbone that the run has exported;
@@ -93,7 +95,8 @@ def demo(
         encoders["untrained"] = random
     if trivial:
         encoders |= {name: [encode] for name, encode in TRIVIAL.items()}
-    tasks = held_out(module, data, others={"untrained": random[0]} if random else {}, name=own)
+    others = {"untrained": random[0]} if random else {}
+    tasks = held_out(module, data, others=others, name=own, draws=draws)
     said, content = found_without_labels(tasks), []
     record: dict[str, Any] = {"held_out": tasks, "last": dict(trained)}
     measures: dict[str, float] = {}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from vclr_lightning.core.distributed import is_rank_zero
 from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.core.screen import track
+from vclr_lightning.core.types import Batch
 from vclr_lightning.evaluation.encoders import frame_encoder
+from vclr_lightning.evaluation.pair_features import pair_features
 from vclr_lightning.evaluation.uncertainty import VideoScores
 from vclr_lightning.functional.retrieval import instance_hits
 from vclr_lightning.results import Result, Scalar, percent, present
@@ -27,6 +30,7 @@ def instance_retrieval(
     features: FeatureExtractor,
     directory: str | Path,
     test_split: str | None = None,
+    draws: int = 1,
 ) -> Result:
     """Look each held-out video's second draw up by its first, and the other way round.
 
@@ -38,6 +42,7 @@ def instance_retrieval(
         features: gives network and videos; nothing is taken from its cache.
         directory: where the files go.
         test_split: the videos; ``None``: ``val`` where there is one, else ``test``.
+        draws: pairs of draws of each video, of which the mean is taken.
 
     Returns:
         ``r1``, its interval and chance level; ``test/videos``, ``test/groups``. Empty on other
@@ -52,32 +57,34 @@ def instance_retrieval(
     table, hardware = features.data.split(split), features.hardware
     device = hardware.each[0]
     encode = frame_encoder(features.backbone.to(device), layer=features.layer)
-    draws: dict[str, list[Tensor]] = {view: [] for view in _VIEWS}
-    rows: list[int] = []
-    left_out = 0
+    hits: dict[int, list[float]] = {}
+    left_out: set[int] = set()
     with random_state_kept(), hardware.computing(device):
-        loader = features.data.pair_loader(split, _VIEWS)
-        for batch in track(loader, "instance retrieval", show=features.show):
-            left_out += len(batch["rejected"])
-            rows += batch["index"].tolist()
-            for view, found in draws.items():
-                clips = batch["views"].get(view)  # (B, n, C, T, H, W)
-                if clips is not None and len(clips):
-                    parts = torch.split(clips.flatten(0, 1).to(device), features.chunk)
-                    encoded = torch.cat([encode(part).float().cpu() for part in parts])
-                    found.append(encoded.view(*clips.shape[:2], -1).mean(dim=1))
-    hits = instance_hits(*(torch.cat(found) for found in draws.values()))
+        for draw in range(draws):
+            rows: list[int] = []
+            loader = features.data.pair_loader(split, _VIEWS, draw=draw)
+            shown = track(loader, "instance retrieval", show=features.show)
+            pairs = pair_features(
+                _noted(shown, rows, left_out),
+                encode,
+                views=_VIEWS,
+                device=device,
+                chunk=features.chunk,
+            )
+            for row, hit in zip(rows, instance_hits(*pairs).tolist(), strict=True):
+                hits.setdefault(row, []).append(hit)
+    found = np.array([fmean(of_row) for of_row in hits.values()])
     scores = VideoScores(
-        videos=[str(table.path(row)) for row in rows],
-        groups=[table.group_id(row) for row in rows],
-        measures={"r1": hits.numpy()},
+        videos=[str(table.path(row)) for row in hits],
+        groups=[table.group_id(row) for row in hits],
+        measures={"r1": found},
     )
-    r1, chance = float(hits.mean()), 1 / len(rows)
+    r1, chance = float(found.mean()), 1 / len(hits)
     return present(
         Result(
             title="The same video again",
             summary=(
-                f"Of two draws of each of {len(rows)} held-out videos, cropped and coloured as in "
+                f"Of two draws of each of {len(hits)} held-out videos, cropped and coloured as in "
                 f"pretraining, {percent(r1)}% are nearest to each other among all; chance level is "
                 f"{percent(chance)}%."
             ),
@@ -85,12 +92,26 @@ def instance_retrieval(
             content=[scores.table()],
             provenance={"network": features.weights, "split": split},
             numbers={
-                "test/videos": len(rows),
+                "test/videos": len(hits),
                 "test/groups": scores.num_groups,
-                "test/left_out": left_out,
+                "test/left_out": len(left_out),
             },
             file="instance",
-            record={"r1": r1, "chance": chance, "split": split, "videos": len(rows)},
+            record={
+                "r1": r1,
+                "chance": chance,
+                "split": split,
+                "videos": len(hits),
+                "draws": draws,
+            },
         ),
         directory,
     )
+
+
+def _noted(batches: Iterable[Batch], rows: list[int], left_out: set[int]) -> Iterator[Batch]:
+    """Pass batches on, and note the rows of their videos and of those that cannot be read."""
+    for batch in batches:
+        rows += batch["index"].tolist()
+        left_out |= {int(one["video_id"]) for one in batch["rejected"]}
+        yield batch
