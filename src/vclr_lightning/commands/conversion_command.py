@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vclr_lightning.commands.scheduler_option import add_scheduler_argument, workers_of
+
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from vclr_lightning.data.manifest import Manifest
     from vclr_lightning.data.prepare import Prepared
     from vclr_lightning.data.shards import Packed
@@ -26,6 +30,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, *, out: str, worke
         "--root", type=Path, help="folder of a manifest's videos, where it has moved"
     )
     parser.add_argument("--workers", type=int, metavar="N", help=workers)
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--max-failed",
         type=float,
@@ -37,7 +42,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, *, out: str, worke
 
 def run_conversion(
     args: argparse.Namespace,
-    convert: Callable[[Path | Manifest], Prepared | Packed],
+    convert: Callable[[Path | Manifest, Executor | None], Prepared | Packed],
     *,
     others: str,
 ) -> None:
@@ -45,7 +50,7 @@ def run_conversion(
 
     Args:
         args: with what :func:`add_conversion_arguments` declares.
-        convert: converts the source.
+        convert: converts the source, by an executor if one is given.
         others: participle for the files that did not fail.
 
     Raises:
@@ -62,7 +67,9 @@ def run_conversion(
         raise UserError(f"--max-failed {args.max_failed:g} must be a share, 0 to 1")
     if args.root is not None and args.source.is_dir():
         raise UserError("--root belongs to a manifest; a folder of videos is its own root")
-    result = convert(args.source if args.root is None else Manifest.load(args.source, args.root))
+    source = args.source if args.root is None else Manifest.load(args.source, args.root)
+    with workers_of(args) as executor:
+        result = convert(source, executor)
     override = shell_override("data.manifest", result.manifest.file)
     show(result.table(), *result.notices(), f"train with: {override}")
     failed = len(result.failed)

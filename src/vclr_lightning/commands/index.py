@@ -14,6 +14,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from vclr_lightning.commands.scheduler_option import add_scheduler_argument, workers_of
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -94,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a video's frames that may be damaged before it is rejected (default: 0.1)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--fresh", action="store_true", help="open every file, whatever an earlier run found"
     )
@@ -124,17 +127,19 @@ def run(args: argparse.Namespace) -> None:
         group_regex=args.group_regex,
         frames=args.frames,
     )
-    indexed = index_videos(
-        source.listing(),
-        root=source.root,
-        out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
-        frames=args.frames,
-        decode=args.decode,
-        max_damaged=args.max_damaged,
-        workers=args.workers,
-        fresh=args.fresh,
-        source=source.describe(),
-    )
+    with workers_of(args) as executor:
+        indexed = index_videos(
+            source.listing(),
+            root=source.root,
+            out=args.out or Path(f"{source.root.resolve().name or 'videos'}.arrow"),
+            frames=args.frames,
+            decode=args.decode,
+            max_damaged=args.max_damaged,
+            workers=args.workers,
+            executor=executor,
+            fresh=args.fresh,
+            source=source.describe(),
+        )
     show(_table(indexed), f"wrote {quote(str(indexed.manifest.file))}")
     show(*indexed.notices(), *leaks(indexed.manifest))
 

@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
     )
     run_conversion(
         args,
-        lambda source: prepare(source, args.out, recipe, workers=args.workers),
+        lambda source, executor: prepare(
+            source, args.out, recipe, workers=args.workers, executor=executor
+        ),
         others="prepared",
     )

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
     size = max(1, round(args.shard_size * 2**20))
     run_conversion(
         args,
-        lambda source: pack(source, args.out, shard_size=size, workers=args.workers),
+        lambda source, executor: pack(
+            source, args.out, shard_size=size, workers=args.workers, executor=executor
+        ),
         others="stored",
     )

@@ -154,6 +154,7 @@ def index_videos(
                 executor=executor,
                 default=partial(LocalProcesses, workers, calls_per_process=_PER_PROCESS),
                 title="probing videos",
+                reads=lambda file: root / file.path,
                 failures="rejected",
                 show=show,
             )

@@ -56,7 +56,7 @@ class LocalProcesses(Executor):
 
     Args:
         workers: number of processes; each is started when there are calls for it.
-        limit: seconds that a call may take, or a function of the call's arguments that returns it.
+        limit: seconds that a call may take, unless its function has an attribute ``limit``.
         calls_per_process: calls that justify starting one more process.
 
     Example:
@@ -69,7 +69,7 @@ class LocalProcesses(Executor):
         self,
         workers: int,
         *,
-        limit: float | Callable[..., float] = TIME_LIMIT,
+        limit: float = TIME_LIMIT,
         calls_per_process: int = 1,
     ) -> None:
         self._workers = workers
@@ -91,7 +91,7 @@ class LocalProcesses(Executor):
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Result] = Future()
-        limit = self._limit(*args, **kwargs) if callable(self._limit) else self._limit
+        limit = getattr(fn, "limit", None) or self._limit
         self._calls.put((future, pickle.dumps((fn, args, kwargs)), limit))
         started = len(self._threads)
         if started < self._workers and self._submitted >= started * self._calls_per_process:

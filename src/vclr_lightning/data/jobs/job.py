@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-import av
-
-from vclr_lightning.core.errors import UserError, causes
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import progress_bar
-from vclr_lightning.data.faults import judged
+from vclr_lightning.data.jobs.attempt import Answer, Attempt, shared_files
 from vclr_lightning.data.jobs.worker_process import WorkerLostError
-from vclr_lightning.data.protocols import VideoError
 
-_IN_FLIGHT = 1024  # calls that are submitted and not done
+_IN_FLIGHT = 4096  # calls that are submitted and not done: a cluster may have 1000 cores
 _REFRESH = 1.0  # seconds between updates of the progress bar while nothing finishes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of one call of the job's function.
-
-    Attributes:
-        values: what the function returned; ``None`` if it failed.
-        reason: why it failed.
-        transient: whether the system failed rather than the file, so that it may succeed later.
-    """
-
-    values: Mapping[str, Any] | None = None
-    reason: str | None = None
-    transient: bool = False
 
 
 def run_job(
@@ -48,6 +29,9 @@ def run_job(
     executor: Executor | None,
     default: Callable[[], Executor],
     title: str,
+    reads: Callable[[Item], Path] | None = None,
+    writes: Path | None = None,
+    limit: Callable[[Item], float | None] = lambda _: None,
     failures: str = "failed",
     size: Callable[[Item], int] = lambda _: 1,
     show: bool = True,
@@ -67,6 +51,10 @@ def run_job(
         executor: of the caller, who shuts it down: threads, processes or a cluster's.
         default: makes one where ``executor`` is ``None``.
         title: of the progress bar.
+        reads: a file that ``function`` reads for an item. Each worker of ``executor`` must see the
+            first item's, or it would call all videos missing.
+        writes: an existing folder into whose tree ``function`` writes. Each worker must see it.
+        limit: seconds that an item may take, for executors that can end a call; by default theirs.
         failures: what failed items are called there.
         size: of an item, in units of the progress bar.
         show: whether to show progress.
@@ -76,7 +64,7 @@ def run_job(
 
     Raises:
         UserError: raised by ``function`` for a mistake that concerns all items, such as a full
-            disk; or the executor has lost its workers.
+            disk; a worker does not see the files; or the executor has lost its workers.
         CodeFault: ``function`` raised anything else.
 
     Example:
@@ -102,18 +90,22 @@ def run_job(
             def refresh() -> None:
                 update(done, f"{failed:,} {failures}")
 
-            answers = _answers(function, new, executor, default, refresh)
-            for name, answer in answers:
-                results[name] = finish(new[name], answer)
-                done += size(new[name])
-                failed += answer.reason is not None
-                refresh()
+            elsewhere = executor is not None
+            source = reads(next(iter(new.values()))) if reads and elsewhere else None
+            with shared_files(source, writes if elsewhere else None) as seen:
+                calls = (
+                    (Attempt(function, limit(item), seen), name, item) for name, item in new.items()
+                )
+                for name, answer in _answers(calls, executor, default, refresh):
+                    results[name] = finish(new[name], answer)
+                    done += size(new[name])
+                    failed += answer.reason is not None
+                    refresh()
     return [results[name] for name in items], len(new)
 
 
 def _answers(
-    function: Callable[[Item], Mapping[str, Any]],
-    items: Mapping[str, Item],
+    calls: Iterable[tuple[Attempt[Item], str, Item]],
     executor: Executor | None,
     default: Callable[[], Executor],
     waiting: Callable[[], None],
@@ -133,9 +125,9 @@ def _answers(
             return pending.pop(future), _answer(future)
 
     try:
-        for name, item in items.items():
+        for attempt, name, item in calls:
             try:
-                future = pool.submit(_attempt, function, name, item)
+                future = pool.submit(attempt, name, item)
             except BrokenExecutor as error:
                 raise _broken(error) from error
             pending[future] = name
@@ -149,18 +141,6 @@ def _answers(
             future.cancel()
         if executor is None:
             pool.shutdown(cancel_futures=True)
-
-
-def _attempt(function: Callable[[Item], Mapping[str, Any]], name: str, item: Item) -> Answer:
-    """Call the function in the worker, and judge its errors there."""
-    try:
-        return Answer(judged(functools.partial(function, item), part=function, on=name))
-    except VideoError as error:
-        transient = any(
-            isinstance(cause, MemoryError | OSError) and not isinstance(cause, av.FFmpegError)
-            for cause in causes(error)
-        )
-        return Answer(reason=" ".join(str(error).split()), transient=transient)
 
 
 def _answer(future: Future[Answer]) -> Answer:

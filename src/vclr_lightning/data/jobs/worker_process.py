@@ -8,10 +8,9 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from vclr_lightning.core.processes import (
     end_with_parent,
@@ -40,6 +39,12 @@ class WorkerLostError(Exception):
         self.transient = transient
 
 
+class Flag(Protocol):
+    """What can be asked as a :class:`threading.Event` can."""
+
+    def is_set(self) -> bool: ...
+
+
 class WorkerProcess:
     """A process that is started with the first call, and again after it was lost.
 
@@ -47,7 +52,7 @@ class WorkerProcess:
         killed: set when the results of calls are no longer wanted.
     """
 
-    def __init__(self, killed: threading.Event) -> None:
+    def __init__(self, killed: Flag) -> None:
         self._killed = killed
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None

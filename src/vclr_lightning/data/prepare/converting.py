@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def converting(
     *,
     mark: str,
     workers: int,
+    executor: Executor | None,
     show: bool,
 ) -> Iterator[tuple[Manifest, Sequence[Rejected]]]:
     """Claim and lock the folder of the result; yield the source's manifest and unusable files.
@@ -34,6 +36,7 @@ def converting(
         settings: what the result depends on besides the source.
         mark: name of a subfolder of ``out`` for settings and the index of a folder.
         workers: processes for indexing.
+        executor: indexes instead of these.
         show: whether to show progress.
 
     Raises:
@@ -62,6 +65,7 @@ def converting(
             root=source,
             out=out / mark / "source.arrow",
             workers=workers,
+            executor=executor,
             source="folder",
             show=show,
         )

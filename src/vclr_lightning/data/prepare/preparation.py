@@ -15,6 +15,7 @@ import numpy as np
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.data.indexing.ensure import PREPARED
 from vclr_lightning.data.jobs import (
+    TIME_LIMIT,
     Answer,
     FileJournal,
     FileResult,
@@ -35,7 +36,6 @@ from vclr_lightning.data.prepare.video_writer import remove_partial
 from vclr_lightning.data.protocols import VideoError
 
 _FORM = 2  # changes when files of an earlier version are no longer what would be made now
-_LEAST_LIMIT = 900.0  # seconds for one file
 _LIMIT_PER_SECOND = 60.0  # seconds for each of the video; 4K takes about ten
 
 
@@ -59,7 +59,7 @@ def prepare(
         out: a new folder, or one that the same call has begun.
         recipe: how to encode.
         workers: processes; by default as many as there are cores to use.
-        executor: re-encodes the files, instead of processes on this machine.
+        executor: indexes a folder and re-encodes the files, instead of processes on this machine.
         measure: whether to measure the cost of reading before and after.
         show: whether to show progress.
 
@@ -70,10 +70,15 @@ def prepare(
     out = Path(out).expanduser().absolute()
     workers = workers or cores()
     file = out / "manifest.arrow"
-    with converting(source, out, asdict(recipe), mark=PREPARED, workers=workers, show=show) as (
-        manifest,
-        refused,
-    ):
+    with converting(
+        source,
+        out,
+        asdict(recipe),
+        mark=PREPARED,
+        workers=workers,
+        executor=executor,
+        show=show,
+    ) as (manifest, refused):
         results, earlier = _encode_all(
             manifest, out, recipe, workers=workers, executor=executor, show=show
         )
@@ -143,9 +148,6 @@ def _encode_all(
         is_there = before.unchanged(now) and _is_there(before, out, clashing)
         return before if is_there else None
 
-    def limit(function: object, name: str, file: FileResult) -> float:
-        return _LEAST_LIMIT + _LIMIT_PER_SECOND * seconds[file.path]
-
     with journal:
         try:
             results, encoded = run_job(
@@ -154,8 +156,11 @@ def _encode_all(
                 known=still_valid,
                 finish=finish,
                 executor=executor,
-                default=partial(LocalProcesses, workers, limit=limit),
+                default=partial(LocalProcesses, workers),
                 title="re-encoding videos",
+                reads=lambda file: manifest.root / file.path,
+                writes=out / PREPARED,
+                limit=lambda file: TIME_LIMIT + _LIMIT_PER_SECOND * seconds[file.path],
                 show=show,
             )
         except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -130,7 +131,9 @@ def writing(file: Path) -> Iterator[Path]:
         UserError: the folder cannot be written to, or is full.
         VideoError: the frames cannot be encoded.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}{PARTIAL}")
+    # Two machines may write the same video, where one has lost its network: numbers of processes
+    # could be equal.
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield partial

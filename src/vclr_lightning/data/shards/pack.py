@@ -13,6 +13,7 @@ from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.files import clear_leftovers
 from vclr_lightning.core.reading import read_record, write_record
 from vclr_lightning.data.jobs import (
+    TIME_LIMIT,
     Answer,
     Rejected,
     SerialExecutor,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SHARD_SIZE = 256 * 2**20
 """Bytes of videos in a shard, by default."""
 
+_SLOWEST = 2**20  # bytes per second of a disk or network
 _MARK = ".shards"  # subfolder of settings, the source's index, and a record of each shard
 
 
@@ -107,7 +109,8 @@ def pack(
         out: a new folder, or one that the same call has begun.
         shard_size: bytes of videos in a shard; a larger video has one of its own.
         workers: processes for indexing a folder; by default as many as there are cores to use.
-        executor: writes the shards; by default this process does, one after another.
+        executor: indexes a folder and writes the shards; by default this process writes them, one
+            after another.
         show: whether to show progress.
 
     Raises:
@@ -119,10 +122,9 @@ def pack(
     workers = workers or cores()
     file = out / "manifest.arrow"
     settings = {"shard_size": shard_size}
-    with converting(source, out, settings, mark=_MARK, workers=workers, show=show) as (
-        manifest,
-        refused,
-    ):
+    with converting(
+        source, out, settings, mark=_MARK, workers=workers, executor=executor, show=show
+    ) as (manifest, refused):
         rows = list(manifest.rows())
         sizes = {row.path: row.size for row in rows}
         files = [
@@ -206,6 +208,9 @@ def _write_all(
         executor=executor,
         default=SerialExecutor,
         title="storing videos",
+        reads=lambda shard: root / shard.files[0].path,
+        writes=out / _MARK,
+        limit=lambda shard: TIME_LIMIT + sum(now.size for now in shard.files) / _SLOWEST,
         size=lambda shard: len(shard.files),
         show=show,
     )
