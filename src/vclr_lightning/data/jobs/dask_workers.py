@@ -8,13 +8,15 @@ Dask would count as suspicious, and is rejected for the same reason as on one ma
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import pickle
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +31,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _SAME = ("vclr_lightning", "distributed", "av")  # the same bytes need the same encoder
+_PATIENCE = 5.0  # seconds for an answer to a connection
 _own = threading.local()
 
 
@@ -147,25 +150,46 @@ def _connected(scheduler: str) -> Any:
         raise UserError(
             f"--scheduler {scheduler} needs Dask; run pip install 'vclr_lightning[dask]'"
         ) from error
-    where: dict[str, str] = {"address": scheduler}
-    if scheduler.endswith(".json"):
-        if not Path(scheduler).is_file():
-            raise UserError(
-                f"--scheduler {scheduler} does not exist; start dask scheduler --scheduler-file "
-                f"{scheduler}, or give its address"
-            )
-        where = {"scheduler_file": scheduler}
+    address = _address_in(Path(scheduler)) if scheduler.endswith(".json") else scheduler
     # What it would report in a log is said in one sentence here.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
+        with ThreadPoolExecutor(1) as thread:  # this one may have a loop, as in a notebook
+            thread.submit(asyncio.run, _shake_hands(address)).result()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)
-            return Client(**where, set_as_default=False)
+            return Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
+        why = " ".join(str(error).split()) or "something else does, as a dashboard would"
         raise UserError(
-            f"no Dask scheduler answers at {scheduler} ({' '.join(str(error).split())}); start one "
-            "with dask scheduler, or leave --scheduler out"
+            f"no Dask scheduler answers at {address} ({why}); start one with dask scheduler, or "
+            "leave --scheduler out"
         ) from error
+
+
+def _address_in(file: Path) -> str:
+    """Return the address in a file that a scheduler wrote."""
+    if not file.is_file():
+        raise UserError(
+            f"--scheduler {file} does not exist; start dask scheduler --scheduler-file {file}, or "
+            "give its address"
+        )
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--scheduler {file} is no file of a Dask scheduler") from error
+
+
+async def _shake_hands(address: str) -> None:
+    """Connect within a time limit: a client waits forever for the answer of another server."""
+    import dask
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    limit = dask.utils.parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    connecting = connect(address, limit, **Security().get_connection_args("client"))
+    comm = await asyncio.wait_for(connecting, limit + _PATIENCE)
+    await comm.close()
 
 
 def _translated(error: Exception) -> Exception:
