@@ -216,7 +216,7 @@ def test_a_request_for_a_layer_changes_no_pooled_feature(
             {},
             "objectives.a reads @layer9: Network has no layer 'layer9'; it has conv",
         ),
-        ("anchor@conv", {"compile": True}, "compiled network's layers cannot be read"),
+        ("anchor@conv", {"compile": True}, "compiled network's layers and maps cannot"),
         ("anchor[x1", {}, "describes no view; write VIEW, "),
         ("", {}, "describes no view"),
     ],

@@ -54,6 +54,9 @@ def explain(error: BaseException) -> str | None:
                 " trainer.accumulate_grad_batches, objective.encoders.key.chunk or"
                 " trainer.precision=16-mixed"
             )
+        if name in ("BackendCompilerFailed", "InductorError"):
+            said = _one_line(str(cause)).partition(" Set TORCHDYNAMO_VERBOSE")[0]
+            return f"torch.compile failed, {said:.300}; mend that, or give module.compile=false"
         ranks = sys.modules.get("vclr_lightning.stages.shared.ddp")
         if ranks is not None and (lost := ranks.lost_rank(cause)):
             return str(lost)

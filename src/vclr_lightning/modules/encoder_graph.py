@@ -109,7 +109,7 @@ class EncoderGraph:
                 if (self.momentum[name].batches if name in self.momentum else batches) == "request"
             },
         )
-        self.reads_layers = any(request.layer for request in asked)
+        self.reads_inside = any(request.layer or not request.pooled for request in asked)
         for objective, named in requests.items():
             for request in named.values():
                 if request.layer is not None:

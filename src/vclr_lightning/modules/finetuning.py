@@ -19,13 +19,9 @@ from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.functional.embedding import Averaging, average_views
 from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.models.tsm import TemporalShift
-from vclr_lightning.modules.classifier_heads import (
-    BlockContext,
-    Head,
-    check_head,
-    linear_classifier,
-)
+from vclr_lightning.modules import classifier_heads as heads
 from vclr_lightning.modules.clip_sizes import check_first_batch
+from vclr_lightning.modules.device_layout import Compile, compile_networks, laid_out
 from vclr_lightning.modules.encoding import encoded, through
 from vclr_lightning.modules.encoding_plan import MAPS
 from vclr_lightning.modules.input_pixels import backbone_number, pixels_of
@@ -63,9 +59,8 @@ class FinetuneModule(MetricAveragingModule):
         init_std: standard deviation of the classifier's initial weights; ``None``: 0.01 for
             ``"tsn"``, 0.001 for ``"tsm"``, and orthogonal weights for ``"gru"``. Biases start at 0.
         shift_divisions: for ``"tsm"``: 8 shifts an eighth of the channels each way.
-        mean: pixel mean of each channel, in 0 to 1; ``None`` for the backbone's.
-        std: pixel standard deviation of each channel; likewise.
-        channels_last: keep images and weights in the channels-last memory format.
+        mean, std: of each channel's pixels, in 0 to 1; ``None`` for the backbone's.
+        channels_last, compile: as in :class:`~vclr_lightning.modules.PretrainModule`.
         class_names: names of the classes, if known.
         groups: parameters by name that have a learning rate and weight decay of their own; not for
             ``"tsm"``, which has its groups.
@@ -74,7 +69,6 @@ class FinetuneModule(MetricAveragingModule):
     Attributes:
         query_encoder: the backbone, under the name common to all modules, so that other stages
             find it in a checkpoint.
-        classifier: the linear classifier.
 
     Shape: ``(B, S, C, T, H, W)`` uint8 to ``(B, num_classes)``.
 
@@ -101,7 +95,7 @@ class FinetuneModule(MetricAveragingModule):
         num_classes: int,
         optimizer: Callable[[Iterable[Any]], Optimizer],
         scheduler: SchedulerFactory | None = None,
-        head: Head = "tsn",
+        head: heads.Head = "tsn",
         dropout: float = 0.5,
         batchnorm: bool = False,
         averaging: Averaging | None = None,
@@ -111,31 +105,35 @@ class FinetuneModule(MetricAveragingModule):
         shift_divisions: int = 8,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
+        compile: Compile = False,
         class_names: Sequence[str] = (),
         groups: Mapping[str, ParameterGroup | None] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         shares = {"dropout": dropout, "batch_flip_p": batch_flip_p}
-        self.averaging = check_head(head, averaging=averaging, groups=groups, **shares)
+        self.averaging = heads.check_head(head, averaging=averaging, groups=groups, **shares)
         if not frozen:
             check_trainable(backbone, else_=", or give frozen=True")
-        self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=channels_last)
+        self.pixels = pixels_of(backbone, mean=mean, std=std, channels_last=bool(channels_last))
         self.query_encoder = backbone.to(memory_format=self.pixels.memory_format)
         self.shift = TemporalShift(backbone, divisions=shift_divisions) if head == "tsm" else None
         features = backbone_number(backbone, "num_features")
-        self.context = BlockContext(num_features=features) if head == "gru" else None
+        self.context = heads.BlockContext(num_features=features) if head == "gru" else None
         self.norm = nn.BatchNorm1d(features) if batchnorm else None
         self.dropout = nn.Dropout(dropout)
-        self.classifier = linear_classifier(features, num_classes, head=head, init_std=init_std)
+        self.classifier = heads.linear_classifier(
+            features, num_classes, head=head, init_std=init_std
+        )
         self.head, self.frozen, self.num_classes, self.seed = head, frozen, num_classes, seed
         self.class_names, self.batch_flip_p = tuple(class_names), batch_flip_p
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self._optimizer, self._scheduler, self._groups = optimizer, scheduler, groups or {}
-        self._unchecked = True
+        self._unchecked, self._channels_last = True, channels_last
         self.train()  # a loaded backbone is in evaluation mode
+        compile_networks([backbone], compile, inside=head == "gru")
 
     @property
     def required_views(self) -> frozenset[str]:
@@ -158,15 +156,12 @@ class FinetuneModule(MetricAveragingModule):
             self.shift.num_frames = clips.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self._features(clips)
-        if self.shift is not None:
-            scores: Tensor = self.classifier(self.dropout(features)).mean(dim=1)
-            return scores
-        if self.norm is not None:
+        if self.norm is not None and self.shift is None:
             if self.training and len(features) < 2:
                 raise UserError("module.batchnorm needs a batch_size of 2 or more in each process")
             features = self.norm(features)
         logits: Tensor = self.classifier(self.dropout(features))
-        return logits
+        return logits if self.shift is None else logits.mean(dim=1)
 
     def _features(self, clips: Tensor) -> Tensor:
         """Return a video's features ``(B, F)``; with shifts each frame's, ``(B, S, F)``."""
@@ -213,6 +208,10 @@ class FinetuneModule(MetricAveragingModule):
         trained = None if self.frozen else self.query_encoder
         if statistics := running_statistics(trained, self.norm):
             distributed.average_in_place(statistics)
+
+    def setup(self, stage: str) -> None:
+        if self._channels_last is None:
+            self.pixels = laid_out({"": self.query_encoder}, {"": self.pixels}, self.trainer)[""]
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vclr_lightning.core import distributed
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import seed_of
 from vclr_lightning.core.schedules import SchedulerFactory
 from vclr_lightning.core.types import Batch, ObjectiveOutput
 from vclr_lightning.evaluation.encoders import evaluation_mode
 from vclr_lightning.models.network_spec import record_network
 from vclr_lightning.modules.clip_sizes import check_first_batch
+from vclr_lightning.modules.device_layout import Compile, compile_networks, laid_out
 from vclr_lightning.modules.encoder_graph import EncoderGraph
 from vclr_lightning.modules.encoding import encode_plan, through
 from vclr_lightning.modules.input_pixels import backbone_number
@@ -66,9 +66,10 @@ class PretrainModule(MetricAveragingModule):
             each is encoded once; ``"request"``: the clips of each request are one, as in the
             released code.
         mean, std: of each channel's pixels, in 0 to 1; ``None`` for the backbone's.
-        channels_last: keep images and weights in the channels-last memory format. (In it, PyTorch
-            2.14 on a CPU crashes in convolutions of only 4 channels.)
-        compile: compile the encoders with ``torch.compile``.
+        channels_last: keep images and weights in the channels-last memory format; ``None``: see
+            :func:`~vclr_lightning.modules.device_layout.laid_out`. (In it, PyTorch 2.14 on a CPU
+            crashes in convolutions of only 4 channels.)
+        compile: compile the encoders; ``True``, or the arguments of ``torch.compile``.
         seed: of every random number drawn in training.
 
     Raises:
@@ -103,8 +104,8 @@ class PretrainModule(MetricAveragingModule):
         batches: Batches = "all",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        channels_last: bool = False,
-        compile: bool = False,
+        channels_last: bool | None = None,
+        compile: Compile = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -118,21 +119,18 @@ class PretrainModule(MetricAveragingModule):
             batches=batches,
             mean=mean,
             std=std,
-            channels_last=channels_last,
+            channels_last=bool(channels_last),
         )
-        if compile and self._graph.reads_layers:
-            raise UserError("a compiled network's layers cannot be read; set compile=false")
         self.plan, self.pixels = self._graph.plan, self._graph.pixels[QUERY]
         self.objectives = nn.ModuleDict(built.objectives)
         self.loss_weights = built.weights
         for name, network in self._graph.networks.items():
             self.add_module(f"{name}_encoder", network)
-            if compile:
-                network.compile()
+        compile_networks(self.encoders.values(), compile, inside=self._graph.reads_inside)
         for _, _, key in self._graph.followers(built.objectives):
             key.requires_grad_(False)
         self.reset_key_encoder()
-        self.seed = seed
+        self.seed, self._channels_last = seed, channels_last
         self._optimizer, self._scheduler = optimizer, scheduler
         self._groups = groups or {}
         self._pending = PendingKeys()
@@ -198,6 +196,9 @@ class PretrainModule(MetricAveragingModule):
 
     def setup(self, stage: str) -> None:
         check_synchronised(self.trainer)
+        if self._channels_last is None:
+            self._graph.pixels = laid_out(self.encoders, self._graph.pixels, self.trainer)
+            self.pixels = self._graph.pixels[QUERY]
         prepare_objectives(self._objectives(), self.trainer)
 
     def on_fit_start(self) -> None:

@@ -59,9 +59,11 @@ def test_threads_and_accelerator_may_differ_and_that_is_said(
     check_same_run(file, config=SAVED)
     assert not caplog.text
     other = SAVED | {"trainer": {"threads": 2, "accelerator": "auto"}}
+    other |= {"module": {"channels_last": None, "compile": {"mode": "default"}}}
     check_same_run(file, config=other)
     assert "trainer.threads=2 (was 1)" in caplog.text
     assert "trainer.accelerator=auto (was cpu)" in caplog.text
+    assert "module.compile.mode=default (was None)" in caplog.text
     assert "bit-equal" in caplog.text
     with pytest.raises(UserError, match=r"epochs=4 \(now 5\): give"):
         check_same_run(file, config=other | {"epochs": 5})

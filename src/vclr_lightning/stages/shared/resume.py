@@ -20,7 +20,10 @@ from vclr_lightning.stages.shared.run_config import differences, is_below
 
 logger = logging.getLogger(__name__)
 
-ROUNDING = ("trainer.threads", "trainer.accelerator", "data.augment")
+ROUNDING = (
+    *("trainer.threads", "trainer.accelerator", "trainer.benchmark", "data.augment"),
+    *("module.channels_last", "module.compile"),
+)
 """Keys that may differ, but change how sums are rounded, so that bits differ from there on."""
 
 _SHOWN = 3
@@ -101,13 +104,14 @@ def check_same_run(
             f"start from its weights give {shell_override('init', checkpoint)}"
         )
     found = sorted(differences(saved, config, given), key=lambda d: (d[0].count("."), d[0]))
-    for key, was, now in (d for d in found if d[0] in ROUNDING and is_rank_zero()):
+    rounding = [d for d in found if any(is_below(d[0], key) for key in ROUNDING)]
+    for key, was, now in rounding if is_rank_zero() else ():
         logger.info(
             "%s=%s (was %s): numbers may be rounded differently from here on, so the result need"
             " not be bit-equal to that of an uninterrupted run",
             *(key, now, was),
         )
-    found = [d for d in found if d[0] not in ROUNDING]
+    found = [d for d in found if d not in rounding]
     set_by_hand = [d for d in found if not any(is_below(d[0], key) for key in derived)]
     if found := set_by_hand or found:
         named = ", ".join(f"{key}={was} (now {now})" for key, was, now in found[:_SHOWN])

@@ -33,6 +33,11 @@ from vclr_lightning.core.lightning import (
 )
 from vclr_lightning.core.processes import follow_parent
 from vclr_lightning.stages.shared.ddp import WatchedDDP
+from vclr_lightning.stages.shared.device_defaults import (
+    DeviceLog,
+    choose_benchmark,
+    use_precision,
+)
 from vclr_lightning.stages.shared.hardware import fastest_precision
 
 
@@ -62,6 +67,7 @@ def build_trainer(
     precision: Any = "32-true",
     accumulate_grad_batches: int = 1,
     deterministic: bool = False,
+    benchmark: bool | None = None,
     matmul_precision: str = "high",
     log_every_n_steps: int = 10,
     threads: int | None = None,
@@ -87,7 +93,9 @@ def build_trainer(
             :func:`~vclr_lightning.stages.shared.hardware.fastest_precision`.
         accumulate_grad_batches: micro-batches per optimizer step.
         deterministic: refuse non-deterministic operations.
-        matmul_precision: of float32 on tensor cores: highest, high or medium.
+        benchmark: let cuDNN search for its fastest algorithms; ``None``: on GPUs, unless
+            ``deterministic``.
+        matmul_precision: of float32 on tensor cores: highest, high (TF32) or medium.
         log_every_n_steps: optimizer steps between two rows of the logs, or an epoch, if shorter.
         threads: of each process for computing on the CPU; by default one per core. Where data
             workers need the cores, fewer are much faster.
@@ -116,7 +124,8 @@ def build_trainer(
     _check_limits(options)
     if precision == "auto":
         precision = fastest_precision(accelerator)
-    torch.set_float32_matmul_precision(matmul_precision)
+    use_precision(accelerator, matmul_precision=matmul_precision)
+    benchmark = choose_benchmark(accelerator, benchmark=benchmark, deterministic=deterministic)
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
@@ -127,7 +136,7 @@ def build_trainer(
     follow_parent()
     try:
         return Trainer(
-            callbacks=[*callbacks, LogEveryEpoch()],
+            callbacks=[*callbacks, LogEveryEpoch(), DeviceLog()],
             logger=list(loggers),
             strategy=WatchedDDP(timeout) if several else "auto",
             plugins=plugins,
@@ -139,6 +148,7 @@ def build_trainer(
             precision=precision,
             accumulate_grad_batches=accumulate_grad_batches,
             deterministic=deterministic,
+            benchmark=benchmark,
             log_every_n_steps=log_every_n_steps,
             default_root_dir=directory,
             use_distributed_sampler=False,
