@@ -8,7 +8,7 @@ JOBS ?= logical
 EXTRAS ?= dev,bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-readers test-lowest check format bench wheel docs clean
+.PHONY: help setup demo test test-python test-readers test-lowest check format bench gpu-check wheel docs clean
 
 MINOR = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -60,6 +60,9 @@ check: $(STAMP) ## lint, format, types, layers
 format: $(STAMP) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu-check: $(STAMP) ## check and measure on a GPU, in 8 minutes; results in outputs/gpu (ARGS=--tiny to try it on a CPU)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 bench: $(STAMP) ## measure the speed claims, each against a named baseline in the same run
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: ``python -m benchmarks decode augmentation``."""
+"""Run all benchmarks of a CPU, or those named: ``python -m benchmarks decode augmentation``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ BENCHMARKS = (
     "svm",
     "localisation",
 )
+NAMED = ("gpu",)
+"""Run only where they are named."""
 
 
 def main(names: list[str]) -> int:
     """Run each in a process of its own, and return how many missed a target."""
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        print(f"error: there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+    if unknown := [name for name in names if name not in BENCHMARKS + NAMED]:
+        print(
+            f"error: there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS + NAMED)}"
+        )
         return 2
     missed = []
     for name in names or BENCHMARKS:

@@ -53,7 +53,8 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return picture
 
 
-def _synthetic() -> Iterator[av.VideoFrame]:
+def synthetic() -> Iterator[av.VideoFrame]:
+    """Yield frames of textures that move."""
     rng = np.random.default_rng(0)
     ground = _texture(rng, 2 * HEIGHT, 3 * WIDTH)
     bodies = [_texture(rng, 96, 72) for _ in range(4)]
@@ -79,7 +80,7 @@ def _real(clip: Path) -> Iterator[av.VideoFrame]:
 def make_clips(folder: Path, *, quality: str = QUALITY) -> dict[str, Path]:
     """Encode the same content with each spacing of keyframes."""
     real = Path(os.environ.get("VCLR_TEST_DATA", "")) / REAL_CLIP
-    source = _real(real) if "VCLR_TEST_DATA" in os.environ and real.is_file() else _synthetic()
+    source = _real(real) if "VCLR_TEST_DATA" in os.environ and real.is_file() else synthetic()
     frames = [frame.reformat(format="yuv420p").to_ndarray() for frame in source]
     clips = {name: folder / f"{name}.mp4" for name in KEYFRAMES}
     for name, every in KEYFRAMES.items():

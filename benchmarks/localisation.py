@@ -65,19 +65,21 @@ class DenseBMN(nn.Module):
         )
 
 
-def make_batch(batch_size: int) -> dict[str, Tensor]:
+def make_batch(batch_size: int, *, positions: int = T, features: int = F) -> dict[str, Tensor]:
     """Return features and labels of random videos."""
     rng = np.random.default_rng(0)
     labels = []
     for _ in range(batch_size):
         start = rng.uniform(0, 0.6, 2)
-        labels.append(bmn_labels(np.stack([start, start + rng.uniform(0.1, 0.4, 2)], axis=1), T))
+        labels.append(
+            bmn_labels(np.stack([start, start + rng.uniform(0.1, 0.4, 2)], axis=1), positions)
+        )
     named = {
         name: torch.from_numpy(np.stack([getattr(one, name) for one in labels])).float()
         for name in ("iou", "start", "end")
     }
-    features = torch.randn(batch_size, F, T, generator=torch.Generator().manual_seed(0))
-    return {"features": features, **named}
+    draw = torch.Generator().manual_seed(0)
+    return {"features": torch.randn(batch_size, features, positions, generator=draw), **named}
 
 
 def training_step(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[int], None]:
@@ -91,7 +93,7 @@ def training_step(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[int],
             iou=batch["iou"],
             start_label=batch["start"],
             end_label=batch["end"],
-            generator=torch.Generator().manual_seed(abs(number)),
+            generator=torch.Generator(batch["features"].device).manual_seed(abs(number)),
         )
         optimizer.zero_grad()
         losses.total.backward()

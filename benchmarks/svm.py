@@ -39,20 +39,27 @@ SOURCES = 25
 
 
 def made_features(
-    rows: int, dim: int, classes: int, *, latent: int = 64, noise: float = 3.0, seed: int = 0
+    rows: int,
+    dim: int,
+    classes: int,
+    *,
+    latent: int = 64,
+    noise: float = 3.0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Return features ``(rows, dim)`` and classes ``(rows,)``."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, device=device)
 
-    label = torch.arange(rows) % classes
-    source = (torch.arange(rows) // classes) % SOURCES
-    spread = torch.arange(1, latent + 1) ** -0.5
+    number = torch.arange(rows, device=device)
+    label, source = number % classes, (number // classes) % SOURCES
+    spread = torch.arange(1, latent + 1, device=device) ** -0.5
     centres = (draw(classes, 1, latent) + draw(classes, SOURCES, latent)) * spread
     mix, bias = draw(latent, dim) / spread.norm(), 0.5 * draw(dim) - 0.5
-    features = torch.zeros(rows, dim)
+    features = torch.zeros(rows, dim, device=device)
     for _ in range(FRAMES):
         video = centres[label, source] + noise * spread * draw(rows, latent)
         features += (video @ mix + bias + 0.5 * draw(rows, dim)).relu() / FRAMES

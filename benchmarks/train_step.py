@@ -140,10 +140,10 @@ class ReleasedStep:
         same = torch.cat([(query * key).sum(1, keepdim=True) for key in keys])
         logits = torch.cat([same, negatives.repeat(len(keys), 1)], dim=1) / TEMPERATURE
         rows = torch.cat(keys)
-        where = (self.pointers[name] + torch.arange(len(rows))) % len(bank)
+        where = (self.pointers[name] + torch.arange(len(rows), device=rows.device)) % len(bank)
         bank.index_copy_(0, where, rows)
         self.pointers[name] = (self.pointers[name] + len(rows)) % len(bank)
-        return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+        return cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
     def _inter(self, frame: Tensor, frames_k: list[Tensor]) -> Tensor:
         heads = self.losses["inter"]
@@ -157,7 +157,7 @@ class ReleasedStep:
         with torch.no_grad():
             keys = [normalize(heads.key_head(x), dim=1) for x in frames_k]
         logits = torch.stack([(query * key).sum(1) for key in keys], dim=1) / TEMPERATURE
-        return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+        return cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
     def _video(self, tuple_q: Tensor, tuple_k: Tensor) -> Tensor:
         heads = self.losses["video"]
