@@ -21,7 +21,7 @@ BENCHMARKS = (
     "svm",
     "localisation",
 )
-NAMED = ("gpu",)
+NAMED = ("tf32", "gpu")
 """Run only where they are named."""
 
 

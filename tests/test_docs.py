@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_pages_show_commands() -> None:
 
 def test_only_known_programs_are_shown() -> None:
     known = {"make", "vclr", "python", "pip", "git", "cd", "torchrun", "wandb", "mlflow"}
+    known |= {"srun"}
     assert {words[0] for _, words in COMMANDS} <= known
 
 
@@ -90,6 +92,43 @@ def test_vclr_commands_parse(words: list[str]) -> None:
             build_parser().parse_args(words[1:])
     else:
         build_parser(words[1]).parse_args(words[1:])
+
+
+def _started(page: str) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Environments of a first rank, by the launchers of a page, and what each gives to a run."""
+    from torch.distributed.run import get_args_parser
+
+    for language, body in BLOCK.findall((ROOT / "docs" / page).read_text()):
+        for line in body.splitlines() if language == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if not words or words[0] not in ("torchrun", "srun"):
+                continue
+            given = words[words.index("vclr_lightning.train") + 1 :]
+            if words[0] == "torchrun":
+                options = get_args_parser().parse_args(words[1:])
+                each, nodes = int(options.nproc_per_node), int(options.nnodes.split(":")[-1])
+                env = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": str(each)}
+                yield env | {"WORLD_SIZE": str(each * nodes), "RANK": "0"}, given
+            else:
+                asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", body, re.MULTILINE))
+                nodes, each = int(asked["nodes"]), int(asked["ntasks-per-node"])
+                assert asked["gpus-per-node"] == str(each)
+                env = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(nodes * each)}
+                yield env | {"SLURM_STEP_NUM_NODES": str(nodes), "SLURM_PROCID": "0"}, given
+
+
+def test_launchers_start_as_many_processes_as_the_run_has() -> None:
+    from hydra import compose, initialize_config_module
+
+    from vclr_lightning.core.launcher import find_launch
+
+    found = []
+    for environment, overrides in _started("running.md"):
+        with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
+            trainer = compose("config", overrides=overrides).trainer
+        launch = find_launch(environment, devices=trainer.devices, nodes=trainer.num_nodes)
+        found.append((launch.by, trainer.devices, trainer.num_nodes))
+    assert found == [("torchrun", 8, 1), ("torchrun", 8, 2), ("srun", 8, 2)]
 
 
 def test_make_targets_exist() -> None:

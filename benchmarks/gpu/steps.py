@@ -74,7 +74,7 @@ def build(case: Case, setting: Setting) -> Callable[[Any, int], Any]:
     """Return the step of a case, on the device."""
     torch.manual_seed(0)
     network: nn.Module = (
-        TinyBackbone(width=8) if setting.tiny else TorchvisionResNet(name="resnet50")
+        TinyBackbone(width=8, stages=1) if setting.tiny else TorchvisionResNet(name="resnet50")
     )
     compiled: Any = case.compiled
     if case.compiled and setting.device.type == "cpu":
