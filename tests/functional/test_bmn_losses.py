@@ -138,7 +138,7 @@ def test_classification_ignores_cells_past_the_end() -> None:
     valid = torch.triu(torch.ones(4, 4)).flip(1)
     scores, iou = torch.rand(2, 4, 4) * 0.8 + 0.1, torch.rand(2, 4, 4)
     changed = torch.where(valid > 0, scores, torch.full_like(scores, 0.01))
-    assert classification_loss(scores, iou, valid) == classification_loss(changed, iou, valid)
+    assert classification_loss(scores, iou) == classification_loss(changed, iou)
 
 
 def test_candidates_equal_loops() -> None:

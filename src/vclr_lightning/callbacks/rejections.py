@@ -20,7 +20,7 @@ _NAMED = 100  # in the log: transient errors may recur in every epoch
 class RejectionWriter(CheckedCallback):
     """Writes ``rejected.csv``, logs ``data/rejected``, and stops past the allowed share.
 
-    Reads ``batch["rejected"]`` and ``batch["video_id"]`` of a
+    Reads ``rejected`` and ``host_ids``, or without it ``video_id``, of a
     :class:`~vclr_lightning.core.types.Batch`; other data modules are ignored. The number of videos
     and the allowed share are the data module's ``train`` and ``max_rejected_share``. Ranks exchange
     their rejections every ``every_n_steps`` batches and at the end of an epoch. The checkpoint
@@ -68,7 +68,8 @@ class RejectionWriter(CheckedCallback):
         if self._log is None:
             return
         self._rejected += batch.get("rejected", [])
-        self._seen += batch["video_id"].tolist()
+        # A read of what is on the device would wait for it.
+        self._seen += batch["host_ids"] if "host_ids" in batch else batch["video_id"].tolist()
         if (batch_idx + 1) % self.every_n_steps == 0:
             self._exchange()
         if trainer._logger_connector.should_update_logs:

@@ -71,8 +71,10 @@ class MemoryBank(nn.Module):
         Shape:
             ``where``: ``(n,)`` int64; ``embeddings``: ``(n, D)``.
         """
-        later = torch.triu(where[:, None] == where, diagonal=1).any(1)
-        where, embeddings = where[~later], embeddings[~later].to(self.rows)
+        # A video's rows are written several times, each time the same: choosing one by a mask
+        # would wait for the device.
+        last = len(where) - 1 - (where[:, None] == where).flip(1).int().argmax(1)
+        embeddings = embeddings[last].to(self.rows)
         moved = torch.lerp(embeddings, self.rows[where], self.momentum)
         self.rows[where] = normalize(moved, dim=1)
 

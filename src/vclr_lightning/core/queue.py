@@ -98,7 +98,7 @@ class KeyQueue(nn.Module):
         where = (first + torch.arange(kept, device=self.rows.device)) % self.size
         self.rows[where] = keys[len(keys) - kept :].to(self.rows)
         self.ids[where] = ids[len(ids) - kept :].to(self.ids)
-        self.inserted_at[where] = step
+        self.inserted_at.index_fill_(0, where, step)  # an assignment copies the number, and waits
         self.pointer.copy_((self.pointer + len(keys)) % self.size)
 
     @property

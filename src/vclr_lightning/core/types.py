@@ -86,6 +86,8 @@ class Batch(TypedDict):
     view's transform; ``frame_indices[name]`` is ``(B, n, T)``. ``video_id``, ``group_id``,
     ``label`` (-1: none) and ``index`` (row of the manifest) are ``(B,)`` int64. Where a video was
     replaced, ids are those of the video really decoded; ``rejected`` lists the ones it replaced.
+    ``host_ids`` holds ``video_id`` as numbers that stay on the host, whatever device the batch is
+    on, so that reading them waits for nothing.
     ``step``, put in by the training module, is the number of optimizer steps taken.
     """
 
@@ -98,6 +100,7 @@ class Batch(TypedDict):
     label: Tensor
     index: Tensor
     rejected: list[Rejection]
+    host_ids: NotRequired[list[int]]
     step: NotRequired[int]
 
 

@@ -131,22 +131,25 @@ def regression_loss(scores: Tensor, iou: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * error.sum() / weights.sum().clamp_min(1)
 
 
-def classification_loss(
-    scores: Tensor, iou: Tensor, valid: Tensor, *, threshold: float = 0.9
-) -> Tensor:
+def classification_loss(scores: Tensor, iou: Tensor, *, threshold: float = 0.9) -> Tensor:
     """Weighted logistic loss over the valid cells, positive where the IoU exceeds ``threshold``.
 
-    Shape: ``scores``, ``iou``: ``(B, T, T)``; ``valid``: ``(T, T)``; returns a scalar.
+    Valid are the cells of :func:`valid_cells`.
+
+    Shape: ``scores``, ``iou``: ``(B, T, T)``; returns a scalar.
 
     Example:
         >>> scores = torch.full((1, 2, 2), 0.5)
-        >>> valid = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-        >>> loss = classification_loss(scores, torch.tensor([[[1.0, 0.0], [0.0, 9.0]]]), valid)
+        >>> loss = classification_loss(scores, torch.tensor([[[1.0, 0.0], [0.0, 9.0]]]))
         >>> f"{loss.item():.4f}"  # the mean weight is 1: log 2
         '0.6931'
     """
-    inside = valid.expand_as(scores) > 0
-    return weighted_logistic(scores[inside], iou[inside], threshold=threshold)
+    # By index: a mask would be read back from a GPU, which the host would wait for.
+    positions = scores.shape[-1]
+    duration, last = torch.triu_indices(positions, positions, device=scores.device)
+    cells = duration * positions + last - duration
+    inside = [x.flatten(1).index_select(1, cells).flatten() for x in (scores, iou)]
+    return weighted_logistic(*inside, threshold=threshold)
 
 
 class BMNLosses(NamedTuple):
@@ -162,14 +165,14 @@ class BMNLosses(NamedTuple):
         return self.boundary + 10 * self.regression + self.classification
 
 
-def valid_cells(positions: int) -> Tensor:
+def valid_cells(positions: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Mark the cells ``[d, s]`` of proposals that end inside the video, ``(T, T)``, 0 or 1.
 
     Example:
         >>> valid_cells(2).tolist()
         [[1.0, 1.0], [1.0, 0.0]]
     """
-    at = torch.arange(positions)
+    at = torch.arange(positions, device=device)
     return (at[:, None] + at[None, :] < positions).float()
 
 
@@ -192,10 +195,10 @@ def bmn_losses(
         iou, start_label, end_label: see :class:`BMNLabels`, with a batch dimension.
         generator: draws the cells that are regressed.
     """
-    valid = valid_cells(iou.shape[-1]).to(iou.device)
+    valid = valid_cells(iou.shape[-1], device=iou.device)
     weights = regression_weights(iou, valid, generator=generator)
     return BMNLosses(
         boundary=weighted_logistic(start, start_label) + weighted_logistic(end, end_label),
         regression=regression_loss(maps[:, 0], iou * valid, weights),
-        classification=classification_loss(maps[:, 1], iou, valid),
+        classification=classification_loss(maps[:, 1], iou),
     )

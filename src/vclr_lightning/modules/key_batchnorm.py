@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vclr_lightning.core import distributed
 from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.momentum import momentum_copy
+from vclr_lightning.core.transfer import to_device
 
 KeyBatchNorm = Literal["auto", "shuffle", "split", "sync", "none"]
 MODES = ("auto", "shuffle", "split", "sync", "none")
@@ -116,7 +117,7 @@ def split_videos(
     groups = min(groups, len(clips) if clips.shape[1] > 1 else len(clips) // 2)
     if groups <= 1:
         return encode(clips)
-    order = torch.randperm(len(clips), generator=rng).to(clips.device)
+    order = to_device(torch.randperm(len(clips), generator=rng), clips.device)
     parts = [encode(clips[part]) for part in order.tensor_split(groups)]
     back = order.argsort()
     return {kind: torch.cat([part[kind] for part in parts])[back] for kind in parts[0]}
@@ -137,7 +138,7 @@ def shuffle_videos(clips: Tensor, encode: Encode, *, rng: torch.Generator) -> Ma
     """
     rank, world = distributed.rank(), distributed.world_size()
     routes = shuffle_routes(len(clips), world, rng)  # (world, B)
-    leaving = routes[rank].argsort(stable=True).to(clips.device)
+    leaving = to_device(routes[rank].argsort(stable=True), clips.device)
     send = torch.bincount(routes[rank], minlength=world).tolist()
     receive = (routes == rank).sum(1).tolist()
     here = distributed.exchange(clips[leaving], send=send, receive=receive)

@@ -20,7 +20,8 @@ class MetricAveragingModule(LightningModule):
 
     Averages are over steps, over micro-batches weighted by their videos, and over ranks. Sums stay
     on the device, so no step waits for it, and go into the checkpoint, so a run that continues
-    between two log lines logs the same.
+    between two log lines logs the same. What is logged is read once and lies on the host: Lightning
+    reads every value of the progress bar after each batch until the end of the epoch.
 
     Attributes:
         small_steps: whose steps are too small for half-precision weights, if any.
@@ -73,22 +74,24 @@ class MetricAveragingModule(LightningModule):
 
     def _log_sums(self, dtype: torch.dtype = torch.float32, *, sync_dist: bool = False) -> None:
         for names, ranks in self._rows().items():
-            *sums, weight = distributed.average(ranks).unbind()
-            for name, total in zip(names, sums, strict=True):
-                shown = name in self._shown
-                self.log(name, (total / weight).to(dtype), prog_bar=shown, sync_dist=sync_dist)
+            total = distributed.average(ranks)
+            means = (total[:-1] / total[-1]).to(dtype)
+            if not sync_dist:  # which needs them on the device
+                means = means.cpu()
+            for name, mean in zip(names, means.unbind(), strict=True):
+                self.log(name, mean, prog_bar=name in self._shown, sync_dist=sync_dist)
         self._sums, self._videos = {}, {}
 
     def log_state(self, values: Mapping[str, Tensor]) -> None:
         """Log momentary values, averaged over the ranks."""
         if values:
-            means = distributed.average(_stacked(values))
+            means = distributed.average(_stacked(values)).cpu()
             self.log_dict(dict(zip(values, means.unbind(), strict=True)))
 
     def _rows(self) -> dict[tuple[str, ...], Tensor]:
         """Return the sums, followed by the number of videos."""
         return {
-            names: torch.cat([sums, sums.new_tensor([self._videos[names]])])
+            names: torch.cat([sums, sums.new_full((1,), self._videos[names])])
             for names, sums in self._sums.items()
         }
 

@@ -43,6 +43,7 @@ class TrainingSample(Augmented):
     index: int
     valid: bool
     rejected: list[Rejection]
+    host_ids: list[int]
 
 
 class VideoDataset(Dataset[TrainingSample]):
@@ -214,7 +215,8 @@ class VideoDataset(Dataset[TrainingSample]):
 
     def _blank(self, index: int, rejected: list[Rejection]) -> TrainingSample:
         blank, drawn = self.transforms.blank(), self.views.trial()
-        return {**self._describe(index, index, drawn, blank, rejected), "valid": False}
+        described = self._describe(index, index, drawn, blank, rejected)
+        return {**described, "valid": False, "host_ids": []}
 
     def _describe(
         self,
@@ -235,4 +237,5 @@ class VideoDataset(Dataset[TrainingSample]):
             "index": index,
             "valid": True,
             "rejected": rejected,
+            "host_ids": [self.manifest.video_id(row)],
         }

@@ -9,13 +9,14 @@ synchronises with the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vclr_lightning.core.transfer import to_device
 from vclr_lightning.data.transforms.augmentation import Augmentation, ColorOp
 from vclr_lightning.data.transforms.blur import blur_taps
 from vclr_lightning.data.transforms.color import LUMA, LUMA_256, fixed_point, hue_shift
@@ -82,8 +83,7 @@ def augment_batch(clips: Tensor, parameters: Tensor) -> Tensor:
 
     Args:
         clips: of one size, on any device.
-        parameters: of each clip, from x, on
-            the host.
+        parameters: of each clip, from :func:`pack`, on the host.
 
     Shape:
         - clips: ``(N, 3, T, H, W)`` uint8; the result is a new tensor like it
@@ -105,28 +105,36 @@ def augment_batch(clips: Tensor, parameters: Tensor) -> Tensor:
 
 
 def _augment(clips: Tensor, parameters: Tensor) -> Tensor:
-    # A copy of pageable memory is not waited for: it was read when the call returns.
-    table = parameters.to(clips.device, non_blocking=True)
     planes = clips.to(torch.int16, memory_format=torch.contiguous_format)
-
-    def change(where: Tensor, operation: _Operation, columns: slice = slice(0, 0)) -> None:
-        rows = where.nonzero()[:, 0]
+    changes = list(_changes(parameters))
+    table = to_device(parameters, clips.device)
+    # All at once: every copy costs the host some time.
+    chosen = to_device(torch.cat([rows for rows, _, _ in changes]), clips.device)
+    each = chosen.split([len(rows) for rows, _, _ in changes])
+    for rows, (_, operation, columns) in zip(each, changes, strict=True):
         if len(rows):
-            rows = rows.to(clips.device, non_blocking=True)
             planes.index_copy_(0, rows, operation(planes[rows], table[rows, columns]))
+    return planes.to(torch.uint8)
 
-    change(parameters[:, FLIP] != 0, _flip)
+
+def _changes(parameters: Tensor) -> Iterator[tuple[Tensor, _Operation, slice]]:
+    """Yield which clips an operation applies to, and the columns of its parameters, in order."""
+    none = slice(0, 0)
+    yield _where(parameters[:, FLIP] != 0), _flip, none
     for start in range(STEPS, TAPS, STEP):
         for number, op in enumerate(COLOR_OPS, start=1):
-            where = parameters[:, start + OP] == number
-            change(where, _COLOR_OPS[op], slice(start, start + STEP))
-    change(parameters[:, GRAY] != 0, _gray)
+            columns = slice(start, start + STEP)
+            yield _where(parameters[:, start + OP] == number), _COLOR_OPS[op], columns
+    yield _where(parameters[:, GRAY] != 0), _gray, none
     sides = parameters[:, TAPS + 1 :] != 0
     used = sides.any(dim=0).nonzero()
     if len(used):
         last = TAPS + 1 + int(used[-1])
-        change(sides.any(dim=1), _blur, slice(TAPS, last + 1))
-    return planes.to(torch.uint8)
+        yield _where(sides.any(dim=1)), _blur, slice(TAPS, last + 1)
+
+
+def _where(true: Tensor) -> Tensor:
+    return true.nonzero()[:, 0]
 
 
 def _column(rows: Tensor, column: int, dtype: torch.dtype = torch.int16) -> Tensor:
