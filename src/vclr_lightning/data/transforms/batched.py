@@ -110,7 +110,7 @@ def _augment(clips: Tensor, parameters: Tensor) -> Tensor:
     table = to_device(parameters, clips.device)
     # All at once: every copy costs the host some time.
     chosen = to_device(torch.cat([rows for rows, _, _ in changes]), clips.device)
-    each = chosen.split([len(rows) for rows, _, _ in changes])
+    each = torch.split(chosen, [len(rows) for rows, _, _ in changes])
     for rows, (_, operation, columns) in zip(each, changes, strict=True):
         if len(rows):
             planes.index_copy_(0, rows, operation(planes[rows], table[rows, columns]))
