@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
 from vclr_lightning.data.loading.datamodule import VideoDataModule
+from vclr_lightning.data.loading.dataset import VideoDataset
+from vclr_lightning.modules.input_pixels import _constant
 from vclr_lightning.stages.shared.trainer import LogEveryEpoch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -46,8 +49,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     monkeypatch.setattr(Tensor, "backward", set_gradients)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    _constant.cache_clear()
     with device:
         yield device
+    _constant.cache_clear()  # a real device may follow
 
 
 @cache
@@ -58,7 +63,10 @@ def composed(*overrides: str) -> DictConfig:
 
 @pytest.fixture
 def pretraining(
-    video_folder: Path, indexed: Callable[[Path], str], tmp_path: Path
+    video_folder: Path,
+    indexed: Callable[[Path], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., dict[str, Any]]:
     """``pretraining("objective=moco", ...)``: what the stage is given, for tiny videos."""
 
@@ -71,9 +79,36 @@ def pretraining(
             *("callbacks.online=null", "+callbacks.progress.line_every_s=0"),
             *options,
         )
-        return dict(instantiate(cfg.stage.run).keywords)
+        with _disable_current_modes():
+            return dict(instantiate(cfg.stage.run).keywords)
 
+    # What the loading processes do is quicker without a look at every operation.
+    read = VideoDataset.__getitem__
+    monkeypatch.setattr(VideoDataset, "__getitem__", _disable_current_modes()(read))
     return build
+
+
+@pytest.fixture
+def train(cuda: FakeCuda) -> Callable[..., None]:
+    """Steps on the device without a trainer, of which all but the first may not wait.
+
+    Of batches whose tensors are pinned, as by a loader for a GPU.
+    """
+
+    def run(module: Any, batches: Iterable[Any], data: Any = None) -> None:
+        cuda.strict, data = False, data or LightningDataModule()
+        optimizer = module.to(CUDA).configure_optimizers()
+        for number, batch in enumerate(batches):
+            cuda.strict = number > 0
+            pinned = apply_to_collection(batch, Tensor, cuda.pin)
+            out = module.training_step(data.transfer_batch_to_device(pinned, CUDA, 0), number)
+            optimizer.zero_grad()
+            (out["loss"] if isinstance(out, dict) else out).backward()
+            optimizer.step()
+        assert cuda.strict
+        cuda.strict = False
+
+    return run
 
 
 class _Accelerator(CPUAccelerator):

@@ -93,6 +93,7 @@ class KeyQueue(nn.Module):
             self.rows.copy_(rows)
             self.ids.copy_(its_ids)
             self.inserted_at.fill_(step)
+            self._waiting = False
         kept = min(len(keys), self.size)
         first = self.pointer + (len(keys) - kept)
         where = (first + torch.arange(kept, device=self.rows.device)) % self.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
+from itertools import permutations
 from math import factorial
 from typing import TYPE_CHECKING
 
@@ -58,5 +58,6 @@ def joined_pairs(x: Tensor) -> Tensor:
         >>> joined_pairs(torch.tensor([[[1], [2], [3]]])).tolist()
         [[[1, 2], [1, 3], [2, 3]]]
     """
-    first, second = zip(*combinations(range(x.shape[1]), 2), strict=True)
-    return torch.cat([x[:, list(first)], x[:, list(second)]], dim=2)
+    size = x.shape[1]
+    first, second = torch.triu_indices(size, size, offset=1, device=x.device)
+    return torch.cat([x[:, first], x[:, second]], dim=2)

@@ -64,5 +64,5 @@ class DPC(BlockPrediction):
         past, future = blocks[:, : -self.predict], blocks[:, -self.predict :]
         prediction = predict_blocks(past, steps=self.predict, cell=self.gru, predict=self.predictor)
         found = self.contrast(prediction, future)
-        chance = found.top1.new_tensor(found.chance)
+        chance = found.top1.new_full((), found.chance)
         return ObjectiveOutput(found.loss, {"top1": found.top1, "chance": chance})

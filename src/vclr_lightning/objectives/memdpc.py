@@ -81,7 +81,7 @@ class MemDPC(BlockPrediction):
             found[direction] = self.contrast(prediction, ordered[:, -self.predict :])
         top1 = {f"top1_{direction}": one.top1 for direction, one in found.items()}
         ahead, back = found["forward"], found["backward"]
-        chance = ahead.top1.new_tensor(ahead.chance)
+        chance = ahead.top1.new_full((), ahead.chance)
         return ObjectiveOutput(ahead.loss + back.loss, {**top1, "chance": chance})
 
     def _recalled(self, state: Tensor) -> Tensor:
