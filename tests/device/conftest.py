@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -18,6 +19,7 @@ from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import _disable_current_modes
 
 from vclr_lightning.callbacks.checkpoint import ResumableCheckpoint
@@ -53,6 +55,41 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     with device:
         yield device
     _constant.cache_clear()  # a real device may follow
+
+
+CONTROL = "control"
+
+
+@pytest.fixture
+def ranks(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    """The first of two ranks, whose tensors go by NCCL and whose control messages by gloo.
+
+    What the other rank sends has no values; its control messages are those of this rank.
+    """
+
+    def new_group(*_: Any, backend: str, **__: Any) -> str:
+        assert backend == "gloo"
+        return CONTROL
+
+    def all_gather_object(values: list[Any], value: Any, group: Any = None) -> None:
+        assert group == CONTROL
+        values[:] = [value] * len(values)
+
+    def all_reduce(x: Tensor, op: Any = dist.ReduceOp.SUM, group: Any = None) -> None:
+        if group == CONTROL:
+            assert x.device.type == "cpu"
+            assert op == dist.ReduceOp.MAX
+        else:
+            reduce(x, op=op, group=group)
+
+    reduce = dist.all_reduce
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    with _disable_current_modes():
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield cuda
+    dist.destroy_process_group()
 
 
 @cache

@@ -12,6 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 0)
+NCCL_TYPES = (  # of torch/csrc/distributed/c10d/NCCLUtils.cpp, without 8-bit floats
+    *(torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
 _READ = "aten::_local_scalar_dense"
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index")
 _CHECKED = ("aten::_linalg_eigh", "aten::_linalg_svd", "aten::linalg_eig", "aten::linalg_inv")
@@ -66,6 +70,8 @@ class FakeCuda(TorchDispatchMode):
         allowed: ends of the names of files whose functions may read, such as ``grad_scaler.py``.
         reads: what they have read.
         strict: whether waits raise; otherwise every value read is 1.
+        collectives: kind and type of the tensors, of all between the ranks of a group. A tensor of
+            the host or another one that NCCL refuses raises an error.
     """
 
     def __init__(self) -> None:
@@ -74,6 +80,7 @@ class FakeCuda(TorchDispatchMode):
         self.allowed: tuple[str, ...] = ()
         self.reads: list[str] = []
         self.strict = True
+        self.collectives: set[tuple[str, str]] = set()
         self._pinned: dict[int, Tensor] = {}
 
     def pin(self, x: Tensor) -> Tensor:
@@ -100,10 +107,12 @@ class FakeCuda(TorchDispatchMode):
         ours = [x for x in tensors if isinstance(x, FakeTensor)]
         device = kwargs.get("device")
         onto = device is not None and torch.device(device).type == "cuda"
+        name = func._schema.name
+        if name.startswith("c10d::") and name != "c10d::barrier":
+            self._check_collective(name, tensors)
         if not ours and not onto:
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
-        name = func._schema.name
         if name in _COPIES:
             return self._copied(func, args, kwargs)
         if name == _READ:
@@ -122,6 +131,17 @@ class FakeCuda(TorchDispatchMode):
             if "DeviceMismatch" in type(error).__name__:
                 raise WrongDeviceError(f"{name}: {error}") from error
             raise
+
+    def _check_collective(self, name: str, tensors: list[Tensor]) -> None:
+        for x in tensors:
+            if not isinstance(x, FakeTensor):
+                raise WrongDeviceError(f"{name} takes a tensor of the host")
+            if x.dtype not in NCCL_TYPES:
+                raise TypeError(f"{name} takes {x.dtype}, which NCCL does not")
+            if not x.is_contiguous(memory_format=torch._prims_common.suggest_memory_format(x)):
+                raise ValueError(f"{name} takes a tensor that is not contiguous")
+        kind = name.removeprefix("c10d::").strip("_")
+        self.collectives.add((kind, str(tensors[0].dtype).removeprefix("torch.")))
 
     def _check_index(self, name: str, args: tuple[Any, ...]) -> None:
         indices = [x for x in tree_leaves(args[1:2]) if isinstance(x, Tensor)]

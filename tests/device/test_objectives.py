@@ -1,4 +1,4 @@
-"""Every objective on a device that is not there: loss, gradients, optimizer step, queues."""
+"""Every objective on two devices that are not there: loss, gradients, optimizer step, queues."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ SPECIFIC: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_does_not_wait(
-    name: str, pretraining: Callable[..., dict[str, Any]], train: Callable[..., None]
+    name: str, pretraining: Callable[..., dict[str, Any]], train: Callable[..., None], ranks: Any
 ) -> None:
+    """Nor does it send a tensor that NCCL refuses."""
     run = pretraining(
         f"objective={name}",
         *SPECIFIC.get(name, FRAMES),

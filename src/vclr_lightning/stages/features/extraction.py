@@ -19,7 +19,7 @@ from torch.multiprocessing.spawn import (
 )
 from torch.nn.functional import normalize
 
-from vclr_lightning.core.distributed import rank, world_size
+from vclr_lightning.core.distributed import gather_objects, rank, world_size
 from vclr_lightning.core.errors import CodeFault, UserError
 from vclr_lightning.core.processes import end_with_creator, how_ended, is_stopped
 from vclr_lightning.core.screen import track
@@ -93,9 +93,9 @@ class Extraction:
         left = [block for block in self.blocks if block not in before or before[block].rejected]
         processes = min(len(self.devices), len(left))
         if world_size() > 1:
-            torch.distributed.barrier()  # nobody writes before all have read
+            gather_objects(None)  # nobody writes before all have read
             encode_part(self, left, number=rank(), of=world_size())
-            torch.distributed.barrier()
+            gather_objects(None)
         elif processes > 1:
             _encode_by_processes(self, left, processes)
         else:
