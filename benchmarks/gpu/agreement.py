@@ -17,7 +17,11 @@ from vclr_lightning.models import TinyBackbone, TorchvisionResNet
 from vclr_lightning.modules import PretrainModule
 from vclr_lightning.stages.shared.trainer import build_trainer
 
-FIRST, LAST = 1e-4, 1e-2  # largest relative difference of a loss, at the first and any later step
+FIRST = 1e-5
+LATER = {"GroupNorm": 1e-5, "ResNet-18": 5e-2}
+"""Largest relative difference of a loss at the first step, and at later ones. On a CPU, another order
+of addition (channels-last) makes 4e-7 at the first, and in 20 steps 2e-7 with GroupNorm; BatchNorm
+enlarges it to 5e-3."""
 
 
 class Course(NamedTuple):
@@ -54,7 +58,7 @@ def compare(name: str, course: Course, reference: Course, add: Add) -> None:
         for one, other in zip(course.gradients, reference.gradients, strict=True)
     ]
     queue = float((course.queue - reference.queue).abs().max())
-    right = losses[0] <= FIRST and max(losses) <= LAST
+    right = losses[0] <= FIRST and max(losses) <= LATER[name]
     add(
         f"{name}: losses of {len(losses)} steps against the CPU",
         f"{losses[0]:.0e} first, {max(losses):.0e} worst: {'agrees' if right else 'DIFFERS'}",

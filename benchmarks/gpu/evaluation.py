@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from benchmarks.gpu.cases import computing
 from benchmarks.gpu.record import Add, Setting
-from benchmarks.gpu.steps import computing
 from benchmarks.localisation import DENSE, OURS, build, make_batch, training_step
 from benchmarks.svm import made_features
 from benchmarks.timing import compare

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vclr_lightning.core.errors import causes
 from vclr_lightning.core.files import replacing
 
 RUNNING, DONE, FAILED, CUT_OFF = "running", "done", "failed", "cut off"
@@ -88,10 +89,12 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the device's memory was too small, as CUDA and cuDNN say it."""
-    said = str(error)
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "ALLOC_FAILED" in said)
+    """Whether the device's memory was too small, as CUDA and cuDNN say it, or a cause of it."""
+    words = "out of memory", "ALLOC_FAILED"
+    return any(
+        isinstance(cause, torch.cuda.OutOfMemoryError)
+        or (isinstance(cause, RuntimeError) and any(word in str(cause) for word in words))
+        for cause in causes(error)
     )
 
 

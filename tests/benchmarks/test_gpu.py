@@ -13,9 +13,13 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import record
 from benchmarks.gpu.agreement import Course, compare
+from benchmarks.gpu.cases import BASELINE, CASES
 from benchmarks.gpu.loading import fastest_step
 from benchmarks.gpu.peaks import PEAKS, find_peak, peak_rate
 from benchmarks.gpu.record import Record, Setting, measure, out_of_memory
+from benchmarks.gpu.steps import turns
+
+from vclr_lightning.core.errors import CodeFault
 
 CPU = torch.device("cpu")
 
@@ -40,7 +44,9 @@ def test_every_part_runs_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixtur
     exact = [row for row in parts["agreement"]["rows"] if "deterministic" in row["what"]]
     assert [row["equal"] for row in exact] == [True, True]
     cases = {row["case"]: row for row in parts["steps"]["rows"] if "case" in row}
-    assert len(cases) == 8
+    assert len(cases) == 7
+    both = [row["case"] for row in parts["compiled"]["rows"] if "case" in row]
+    assert both == ["bf16, channels_last", "bf16, channels_last, compile"]
     assert not [row for part in parts.values() for row in part["rows"] if "failed" in row]
     assert fastest_step(tmp_path) == max(
         row["videos_per_s"] for name, row in cases.items() if "released" not in name
@@ -116,7 +122,7 @@ def test_courses_that_differ_are_told_from_those_that_agree() -> None:
         rows.append({"shown": shown, **values})
 
     for scale in (1 + 1e-6, 1 + 1e-3):
-        compare("net", course._replace(losses=course.losses * scale), course, add)
+        compare("ResNet-18", course._replace(losses=course.losses * scale), course, add)
     assert [row["agrees"] for row in rows[::2]] == [True, False]
     assert "DIFFERS" in rows[2]["shown"]
 
@@ -144,6 +150,21 @@ def test_cards_are_known_by_their_names(card: str, name: str, bf16: float | None
     assert peak_rate(peak, "tf32") == (peak.tf32 or peak.float32)
 
 
+def test_turns_go_on_with_fewer_videos_where_memory_is_short() -> None:
+    seen: list[int] = []
+
+    def step(batch: Any, number: int) -> None:
+        seen.append(len(batch["video_id"]))
+        if seen[-1] > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    ready = {BASELINE: step, CASES[2]: step}
+    found, videos = turns(ready, 8, Setting(device=CPU, tiny=True))
+    assert videos == 2
+    assert list(found.seconds) == [BASELINE.name, CASES[2].name]
+    assert seen[:3] == [8, 4, 2]
+
+
 def test_other_cards_have_no_peak() -> None:
     assert find_peak("NVIDIA L4") is None  # no L40S
     assert find_peak("NVIDIA GeForce RTX 4090D") is None
@@ -155,6 +176,9 @@ def test_memory_that_is_full_is_told_from_other_faults(tmp_path: Path) -> None:
     assert out_of_memory(RuntimeError("CUDNN_STATUS_ALLOC_FAILED"))
     assert not out_of_memory(RuntimeError("sizes differ"))
     assert not out_of_memory(ValueError("out of memory"))
+    fault = CodeFault("InterFrame", "OutOfMemoryError")
+    fault.__cause__ = torch.cuda.OutOfMemoryError("CUDA out of memory")
+    assert out_of_memory(fault)
 
     def fails(setting: Setting, add: Any) -> None:
         raise ValueError("x" * 1000)
