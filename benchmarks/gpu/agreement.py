@@ -19,9 +19,9 @@ from vclr_lightning.stages.shared.trainer import build_trainer
 
 FIRST = 1e-5
 LATER = {"GroupNorm": 1e-5, "ResNet-18": 5e-2}
-"""Largest relative difference of a loss at the first step, and at later ones. On a CPU, another order
-of addition (channels-last) makes 4e-7 at the first, and in 20 steps 2e-7 with GroupNorm; BatchNorm
-enlarges it to 5e-3."""
+"""Largest relative difference of a loss at the first step, and at later ones. On a CPU, another
+order of addition (channels-last) makes 4e-7 at the first, and in 20 steps 2e-7 with GroupNorm;
+BatchNorm enlarges it to 5e-3."""
 
 
 class Course(NamedTuple):
