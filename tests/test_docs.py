@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TRAIN = ["python", "-m", "vclr_lightning.train"]
+TRAIN = ["-m", "vclr_lightning.train"]
 
 
 def _commands() -> list[tuple[str, list[str]]]:
@@ -34,23 +35,36 @@ def _commands() -> list[tuple[str, list[str]]]:
 COMMANDS = _commands()
 
 
+def _training(words: list[str]) -> list[str] | None:
+    """What a command gives to a training, which python or torchrun starts; ``None`` for others."""
+    at = words.index("-m") if "-m" in words else 0
+    return words[at + 2 :] if words[at : at + 2] == TRAIN else None
+
+
 def test_pages_show_commands() -> None:
-    assert any(words[:3] == TRAIN for _, words in COMMANDS)
+    assert any(_training(words) for _, words in COMMANDS)
     assert any(words[0] == "vclr" for _, words in COMMANDS)
 
 
 def test_only_known_programs_are_shown() -> None:
     known = {"make", "vclr", "python", "pip", "git", "cd", "torchrun", "wandb", "mlflow"}
-    known |= {"srun"}
+    known |= {"srun", "dask"}
     assert {words[0] for _, words in COMMANDS} <= known
+
+
+def test_options_of_dask_exist() -> None:
+    for _, words in COMMANDS:
+        if words[0] == "dask":
+            command = importlib.import_module(f"distributed.cli.dask_{words[1]}").main
+            assert command.make_context("dask", words[2:]).params["scheduler_file"]
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(words[3:], id=f"{page}: {' '.join(words[3:])}"[:90])
+        pytest.param(overrides, id=f"{page}: {' '.join(overrides)}"[:90])
         for page, words in COMMANDS
-        if words[:3] == TRAIN and "--help" not in words
+        if (overrides := _training(words)) is not None and "--help" not in words
     ],
 )
 def test_training_commands_compose(overrides: list[str]) -> None:
@@ -123,12 +137,13 @@ def test_launchers_start_as_many_processes_as_the_run_has() -> None:
     from vclr_lightning.core.launcher import find_launch
 
     found = []
-    for environment, overrides in _started("running.md"):
+    for environment, overrides in (*_started("running.md"), *_started("downstream.md")):
         with initialize_config_module("vclr_lightning.conf", version_base="1.3"):
             trainer = compose("config", overrides=overrides).trainer
         launch = find_launch(environment, devices=trainer.devices, nodes=trainer.num_nodes)
         found.append((launch.by, trainer.devices, trainer.num_nodes))
-    assert found == [("torchrun", 8, 1), ("torchrun", 8, 2), ("srun", 8, 2)]
+    each = ("torchrun", 8, 2)
+    assert found == [("torchrun", 8, 1), each, ("srun", 8, 2), each]
 
 
 def test_make_targets_exist() -> None:

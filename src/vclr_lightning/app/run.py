@@ -60,13 +60,18 @@ def _complete_and_run(cfg: DictConfig) -> dict[str, float]:
 
     from vclr_lightning.core.distributed import is_rank_zero
     from vclr_lightning.stages.shared.arguments import check_arguments
+    from vclr_lightning.stages.shared.rank_group import rank_group
     from vclr_lightning.stages.shared.trainer import join_launch
 
     check_arguments(config)
     trainer = config.get("trainer", {})
-    join_launch(trainer, alone=not trains)
+    shares = cfg.stage.get("shares", False)
+    join_launch(trainer, alone=not trains and not shares)
     directory = Path(config["run_dir"])
-    with in_use(directory) if is_rank_zero() else nullcontext():
+    with (
+        in_use(directory) if is_rank_zero() else nullcontext(),
+        rank_group(trainer) if shares else nullcontext(),
+    ):
         return _run(cfg, config, directory, chosen=chosen)
 
 

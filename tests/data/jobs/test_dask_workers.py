@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -363,3 +364,33 @@ def test_mistakes_are_one_sentence(
     fails("--scheduler", "tcp://127.0.0.1:1", words="run pip install 'vclr_lightning[dask]'")
     assert not (tmp_path / "out").exists()
     assert main(["index", str(root), "--out", str(tmp_path / "m.arrow"), "--workers", "1"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Port 8787 is already in use:UserWarning")
+def test_the_page_s_script_for_slurm_hands_its_workers_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs to its end; only SLURM's commands and ours are replaced by ones that take notes."""
+    (tmp_path / "jobs").mkdir()
+    waiting = f'while [ "$(ls {tmp_path}/jobs | wc -l)" -lt 20 ]; do sleep 0.05; done'
+    for name, line in {
+        "sbatch": f'cp "$1" {tmp_path}/jobs/$$; echo "Submitted batch job $$"',
+        "scancel": f"echo $1 >> {tmp_path}/cancelled",
+        "vclr": f"{waiting}; echo $@ > {tmp_path}/given",
+    }.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    page = Path(__file__).parents[3] / "docs" / "data.md"
+    (code,) = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    exec(code, {})
+    given = (tmp_path / "given").read_text().split()
+    assert given[0] == "prepare"
+    assert given[-2] == "--scheduler"
+    for job in (tmp_path / "jobs").iterdir():
+        text = job.read_text()
+        assert "#SBATCH -p cpu" in text
+        assert f"dask_worker {given[-1]} " in text
+        assert "--nthreads 32 " in text
+        assert "--nworkers" not in text  # one process, whose threads decode in others

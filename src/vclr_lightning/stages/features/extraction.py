@@ -93,7 +93,7 @@ class Extraction:
         left = [block for block in self.blocks if block not in before or before[block].rejected]
         processes = min(len(self.devices), len(left))
         if world_size() > 1:
-            gather_objects(None)  # nobody writes before all have read
+            self._check_shared()  # which also waits: nobody writes before all have read
             encode_part(self, left, number=rank(), of=world_size())
             gather_objects(None)
         elif processes > 1:
@@ -102,6 +102,17 @@ class Extraction:
             encode_part(self, left)
         done = before | read_journals(self.work)
         return [done[block] for block in self.blocks]
+
+    def _check_shared(self) -> None:
+        """Check that the ranks of all machines see the folder of the journals."""
+        if rank() == 0:
+            self.work.mkdir(parents=True, exist_ok=True)
+        gather_objects(None)
+        if not all(gather_objects(self.work.is_dir())):
+            raise UserError(
+                f"some ranks do not see {self.work}, where features are to be collected; give "
+                "features.folder or features.cache_dir on a file system that all machines share"
+            )
 
 
 def encode_part(
@@ -118,7 +129,7 @@ def encode_part(
     hardware, before = job.hardware, torch.get_num_threads()
     device = job.devices[number % len(job.devices)]
     if hardware.threads is not None or of > 1:
-        share = max(1, (os.cpu_count() or 1) // of)
+        share = max(1, (os.cpu_count() or 1) // min(of, len(job.devices)))  # of this machine
         torch.set_num_threads(hardware.threads or share)
     encoders = {"": frame_encoder(job.backbone.to(device), layer=job.layer)}
     journal = FeatureJournal(job.work)

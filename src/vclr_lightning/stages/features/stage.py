@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vclr_lightning.core.distributed import rank
 from vclr_lightning.results import Result, Table, present
 from vclr_lightning.stages.shared.labelled import rejected_table
 
@@ -53,21 +54,19 @@ def extract(
         ],
     )
     rejected = rejected_table({name: store.rejected for name, store in stores.items()})
-    return present(
-        Result(
-            title="Features",
-            content=[table, rejected],
-            numbers={
-                f"{name}/{what}": number
-                for name, store in stores.items()
-                for what, number in (("videos", len(store)), ("rejected", len(store.rejected)))
-            },
-            file="features",
-            record={
-                name: {"folder": str(store.folder.absolute()), **store.provenance}
-                for name, store in stores.items()
-            },
-            page="",
-        ),
-        directory,
+    result = Result(
+        title="Features",
+        content=[table, rejected],
+        numbers={
+            f"{name}/{what}": number
+            for name, store in stores.items()
+            for what, number in (("videos", len(store)), ("rejected", len(store.rejected)))
+        },
+        file="features",
+        record={
+            name: {"folder": str(store.folder.absolute()), **store.provenance}
+            for name, store in stores.items()
+        },
+        page="",
     )
+    return present(result, directory) if rank() == 0 else result

@@ -132,7 +132,7 @@ def build_trainer(
     each = count_processes(accelerator, devices)
     several = num_nodes > 1 or each > 1
     launch = find_launch(os.environ, devices=each, nodes=num_nodes)
-    plugins: list[Any] = [AtomicCheckpointIO(restart="init"), _environment(launch.by, each)]
+    plugins: list[Any] = [AtomicCheckpointIO(restart="init"), cluster_environment(launch.by, each)]
     follow_parent()
     try:
         return Trainer(
@@ -175,7 +175,7 @@ def join_launch(trainer: Mapping[str, Any], *, alone: bool = False) -> None:
     rank_zero_only.rank = launch.rank  # type: ignore[attr-defined]
 
 
-def _environment(launcher: str | None, devices: int) -> ClusterEnvironment:
+def cluster_environment(launcher: str | None, devices: int) -> ClusterEnvironment:
     """The cluster environment of a launcher, so that Lightning detects nothing by itself."""
     if launcher == "srun":
         os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # of this step, as find_launch checked
