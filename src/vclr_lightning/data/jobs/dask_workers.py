@@ -152,7 +152,8 @@ def _connected(scheduler: str) -> Any:
         ) from error
     address = _address_in(Path(scheduler)) if scheduler.endswith(".json") else scheduler
     # What it would report in a log is said in one sentence here.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # which Dask gives a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with ThreadPoolExecutor(1) as thread:  # this one may have a loop, as in a notebook
             thread.submit(asyncio.run, _shake_hands(address)).result()
