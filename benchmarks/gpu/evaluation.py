@@ -40,15 +40,14 @@ def _repeat(encode: Callable[[Tensor], Tensor], frames: Tensor, times: int) -> N
 
 def features(setting: Setting, add: Add) -> None:
     """Measure frames a second of a frozen network."""
-    network: Any = TinyBackbone(width=8) if setting.tiny else TorchvisionResNet(name="resnet50")
     chunk, size, times = (4, 32, 2) if setting.tiny else (256, 224, 10)
     frames = torch.randint(0, 256, (chunk, 3, 1, size, size), dtype=torch.uint8)
     frames = frames.to(setting.device)
     torch.backends.cudnn.benchmark = True
     for last in (False, True):
+        network: Any = TinyBackbone(width=8) if setting.tiny else TorchvisionResNet(name="resnet50")
         kind = torch.channels_last if last else torch.contiguous_format
-        network = network.to(setting.device, memory_format=kind)
-        encode = frame_encoder(network)
+        encode = frame_encoder(network.to(setting.device, memory_format=kind))
         for form in ("fp32", "tf32", "bf16"):
             with computing(form, setting.device):
                 encode(frames)
