@@ -71,8 +71,7 @@ class OnlineEvaluation(CheckedCallback):
           a further pair it takes ``draw``, its number
         - for ``knn``, ``datamodule.frames_loader(split)`` yields
           :class:`~vclr_lightning.core.types.FramesBatch`
-        - for a part of the videos, both take ``rows``, and ``datamodule.manifest(split)`` has a
-          length
+        - for a part of the videos, both take ``rows``; ``datamodule.manifest(split)`` has a length
 
     Attributes:
         start: what was measured before the first step, by name.
