@@ -28,6 +28,7 @@ from vclr_lightning.data.jobs import (
     FileJournal,
     FileResult,
     SerialExecutor,
+    dask_connection,
     dask_workers,
     run_job,
 )
@@ -74,12 +75,14 @@ def probe_all(
     paths: list[Path],
     executor: DaskWorkers,
     finish: Callable[[FileResult, Answer], Any] = lambda file, answer: (Path(file.path), answer),
+    together: int = 1,
 ) -> dict[Path, Answer]:
     answers, _ = run_job(
         probing,
         {str(path): FileResult(str(path), -1, -1) for path in paths},
         known=lambda _: None,
         finish=finish,
+        together=together,
         executor=executor,
         default=SerialExecutor,
         title="probing",
@@ -206,12 +209,18 @@ def test_a_video_that_kills_is_rejected_and_a_lost_worker_replaced(
     killer.start()
     try:
         with DaskWorkers(cluster.scheduler_address) as executor:
-            answers = probe_all([pipe], executor) | probe_all([good], executor)
+            together = 3 if killed == "process" else 1
+            others = [good, pipe.parent]
+            if killed == "all workers":  # or those that wait on the same worker were given up, too
+                answers = probe_all([pipe], executor) | probe_all(others, executor)
+            else:
+                answers = probe_all([pipe, *others], executor, together=together)
     finally:
         cluster.scheduler.allowed_failures = allowed
     killer.join()
     assert answers[good].values is not None
     assert answers[pipe] == (answers[good] if answer is None else answer)
+    assert answers[pipe.parent].reason  # no video
 
 
 def test_a_time_limit_holds_on_the_workers(cluster: Any, pipe: Path) -> None:
@@ -305,11 +314,12 @@ def test_workers_must_see_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_versions_must_agree(cluster: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of workers that join later, which are checked with the first call."""
     address = cluster.scheduler_address
-    others = {**dask_workers.own_versions(), "av": "1.0"}
+    others = {**dask_connection.own_versions(), "av": "1.0"}
     with DaskWorkers(address) as executor:
         monkeypatch.setattr(dask_workers, "own_versions", lambda: others)
         with pytest.raises(UserError, match=r"sends work to the worker tcp://\S+ has av 1\.0, and"):
             probe_all([next(root.rglob("*.mp4"))], executor)
+    monkeypatch.setattr(dask_connection, "own_versions", lambda: others)
     with pytest.raises(
         UserError, match=r"the Dask scheduler has av .*, and this one 1\.0; install"
     ):
@@ -352,7 +362,7 @@ def test_mistakes_are_one_sentence(
         fails("--scheduler", "tcp://127.0.0.1:1", words="no Dask scheduler answers at tcp://127")
         fails("--scheduler", "nowhere", words="no Dask scheduler answers at nowhere")
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(dask_workers, "_PATIENCE", 0.1)
+        monkeypatch.setattr(dask_connection, "_PATIENCE", 0.1)
         fails("--scheduler", address, words="(something else does, as a dashboard would)")
     file = tmp_path / "s.json"
     fails("--scheduler", str(file), words="s.json does not exist; start dask scheduler")

@@ -41,7 +41,7 @@ from vclr_lightning.data.readers.sequential import MAX_DAMAGED, check_share
 
 logger = logging.getLogger(__name__)
 
-_PER_PROCESS = 16  # files that justify starting one more process
+_PER_PROCESS = 16  # files that justify starting one more process, or a message to a cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +155,7 @@ def index_videos(
                 default=partial(LocalProcesses, workers, calls_per_process=_PER_PROCESS),
                 title="probing videos",
                 reads=lambda file: root / file.path,
+                together=1 if decode else _PER_PROCESS,
                 failures="rejected",
                 show=show,
             )

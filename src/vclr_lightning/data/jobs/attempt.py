@@ -45,11 +45,13 @@ class Attempt(Generic[Item]):
         function: of the job.
         limit: seconds that the call may take, for executors that can end it.
         seen: paths that the worker must see.
+        together: calls that are worth one message to another machine.
     """
 
     function: Callable[[Item], Mapping[str, Any]]
     limit: float | None = None
     seen: tuple[str, ...] = ()
+    together: int = 1
 
     def __call__(self, name: str, item: Item) -> Answer:
         """Return the answer on an item, which messages call ``name``.

@@ -8,31 +8,36 @@ Dask would count as suspicious, and is rejected for the same reason as on one ma
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
 import pickle
-import sys
+import queue
 import threading
-import warnings
-from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.screen import notice
 from vclr_lightning.core.stopping import block_signals
+from vclr_lightning.data.jobs.dask_connection import (
+    check_versions,
+    compare_versions,
+    connected,
+    own_versions,
+)
 from vclr_lightning.data.jobs.worker_process import TIME_LIMIT, WorkerLostError, WorkerProcess
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_SAME = ("vclr_lightning", "distributed", "av")  # the same bytes need the same encoder
-_PATIENCE = 5.0  # seconds for an answer to a connection
 _own = threading.local()
+
+
+class _Call(NamedTuple):
+    future: Future[Any]
+    content: bytes  # pickled function and arguments
+    limit: float  # seconds
+    together: int
 
 
 class DaskWorkers(Executor):
@@ -41,6 +46,9 @@ class DaskWorkers(Executor):
     A context manager: leaving it with an exception cancels the calls, also those that are
     executing. Functions must be importable on the workers, and arguments and results picklable.
     Workers may come and go at any time; without any, calls wait.
+
+    A call is a task of Dask, which takes milliseconds of the scheduler and of this process. Of
+    functions with an attribute ``together``, up to so many calls that wait share one.
 
     Args:
         scheduler: its address, such as ``tcp://10.0.0.1:8786``, or a file that ``dask scheduler
@@ -53,15 +61,21 @@ class DaskWorkers(Executor):
 
     def __init__(self, scheduler: str, *, limit: float = TIME_LIMIT) -> None:
         self._scheduler, self._limit = scheduler, limit
-        self._client = _connected(scheduler)
+        self._client = connected(scheduler)
         try:
-            workers = self._check_versions()
+            workers = check_versions(self._client)
         except BaseException:
             self._client.close()
             raise
         if not workers:
             notice(f"the Dask scheduler at {scheduler} has no workers yet; waiting for them")
         self._pool = self._client.get_executor(pure=False)
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._numbers = count()
+        self._sent: dict[int, tuple[Future[Any], Sequence[Future[Any]]]] = {}
+        self._shut = False
+        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender.start()
 
     def submit(
         self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -71,68 +85,113 @@ class DaskWorkers(Executor):
         Its error is a :class:`WorkerLostError` if the call crashed its process or exceeded the time
         limit, or if Dask has given it up after losing several workers that executed it.
         """
-        limit = getattr(fn, "limit", None) or self._limit
-        call = pickle.dumps((fn, args, kwargs))
-        sent = self._pool.submit(call_in_process, call, limit, own_versions())
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Result] = Future()
-        future.add_done_callback(lambda done: sent.cancel() if done.cancelled() else None)
-        sent.add_done_callback(partial(self._settle, future))
+        limit = getattr(fn, "limit", None) or self._limit
+        content = pickle.dumps((fn, args, kwargs))
+        self._calls.put(_Call(future, content, limit, getattr(fn, "together", 1)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster: after the submitted calls or, with ``cancel_futures``, at once."""
-        self._pool.shutdown(wait=wait and not cancel_futures)
+        if not self._shut:
+            self._shut = True
+            self._calls.put(None)
+        if wait and not cancel_futures:
+            self._sender.join()
+            self._pool.shutdown(wait=True)
         self._client.close()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.shutdown(cancel_futures=error is not None)
 
-    def _settle(self, future: Future[Any], sent: Future[Any]) -> None:
-        """Hand the outcome of Dask's future over to ours."""
-        if not future.set_running_or_notify_cancel():
-            return
+    def _send_all(self) -> None:
+        """Send the calls in the order of their submission, those that wait together."""
+        while (first := self._calls.get()) is not None:
+            calls = [first]
+            while len(calls) < first.together and not self._calls.empty():
+                if (further := self._calls.get()) is None:
+                    self._calls.put(None)
+                    break
+                calls.append(further)
+            if calls := [call for call in calls if not call.future.cancelled()]:
+                self._send(calls)
+
+    def _send(self, calls: Sequence[_Call]) -> None:
+        futures = [call.future for call in calls]
+        number = next(self._numbers)
+        contents = [(call.content, call.limit) for call in calls]
         try:
-            future.set_result(sent.result())
+            sent = self._pool.submit(execute_calls, contents, own_versions())
+        except Exception:  # the client is closed
+            sent = Future()
+            sent.set_exception(CancelledError())
+        # By number: Dask would keep the results of futures that refer to each other.
+        self._sent[number] = sent, futures
+        for future in futures:
+            future.add_done_callback(partial(self._cancel, number))
+        sent.add_done_callback(partial(self._settle, number))
+
+    def _cancel(self, number: int, future: Future[Any]) -> None:
+        """Cancel a task of which no call is wanted any more."""
+        sent, futures = self._sent.get(number, (None, ()))
+        if sent is not None and all(one.cancelled() for one in futures):
+            sent.cancel()
+
+    def _settle(self, number: int, sent: Future[Any]) -> None:
+        """Hand the outcome of a task over to the futures of its calls."""
+        _, futures = self._sent.pop(number)
+        try:
+            outcomes = sent.result()
         except CancelledError:
             lost = f"the Dask scheduler at {self._scheduler} no longer answers"
-            future.set_exception(BrokenExecutor(lost))
+            outcomes = [(False, BrokenExecutor(lost))] * len(futures)
         except Exception as error:
-            future.set_exception(_translated(error))
-
-    def _check_versions(self) -> int:
-        """Compare the scheduler and the workers with this process; return how many workers are."""
-        found = self._client.get_versions(check=False, packages=list(_SAME))
-        machines = {"the Dask scheduler": found["scheduler"]}
-        machines |= {f"the worker {name}": about for name, about in found["workers"].items()}
-        for machine, about in machines.items():
-            packages = {"python": _minor(about["host"]["python"])}
-            _compare(packages | {name: about["packages"].get(name) for name in _SAME}, machine)
-        return len(found["workers"])
+            outcomes = [(False, _translated(error))] * len(futures)
+        for future, (succeeded, result) in zip(futures, outcomes, strict=True):
+            if not future.set_running_or_notify_cancel():
+                continue
+            if succeeded:
+                future.set_result(result)
+            else:
+                future.set_exception(result)
 
 
-def call_in_process(content: bytes, limit: float, versions: Mapping[str, str | None]) -> Any:
-    """Execute a pickled call in a process that belongs to this thread of a Dask worker.
+def execute_calls(
+    calls: Sequence[tuple[bytes, float]], versions: Mapping[str, str | None]
+) -> list[tuple[bool, Any]]:
+    """Execute pickled calls in a process that belongs to this thread of a Dask worker.
 
     Args:
-        content: the pickled function, arguments and keyword arguments.
-        limit: seconds that it may take.
-        versions: of the process that sends it.
+        calls: the pickled function, arguments and keyword arguments of each, and its time limit.
+        versions: of the process that sends them.
+
+    Returns:
+        For each call whether it succeeded, and its result or error.
 
     Raises:
         UserError: the versions here are others.
-        WorkerLostError: see :class:`WorkerProcess`.
     """
     from distributed import get_worker
 
-    _compare(versions, f"the process that sends work to the worker {get_worker().address}")
+    compare_versions(versions, f"the process that sends work to the worker {get_worker().address}")
     if not hasattr(_own, "process"):
         block_signals()  # Ctrl-C is for the worker, which ends its processes
         _own.process = WorkerProcess(_Unwanted())
-    return _own.process.call(content, limit)
+    outcomes: list[tuple[bool, Any]] = []
+    for content, limit in calls:
+        try:
+            outcomes.append((True, _own.process.call(content, limit)))
+        except Exception as error:
+            outcomes.append((False, error))
+        if _Unwanted().is_set():
+            break
+    return outcomes
 
 
 class _Unwanted:
-    """Set once the scheduler no longer wants the call of this thread, or its client is gone."""
+    """Set once the scheduler no longer wants the task of this thread, or its client is gone."""
 
     def is_set(self) -> bool:
         from distributed import get_worker
@@ -140,57 +199,6 @@ class _Unwanted:
         worker = get_worker()
         task = worker.state.tasks.get(worker.get_current_task())
         return task is None or task.state == "cancelled"
-
-
-def _connected(scheduler: str) -> Any:
-    try:
-        from distributed import Client
-        from distributed.versions import VersionMismatchWarning
-    except ImportError as error:
-        raise UserError(
-            f"--scheduler {scheduler} needs Dask; run pip install 'vclr_lightning[dask]'"
-        ) from error
-    address = _address_in(Path(scheduler)) if scheduler.endswith(".json") else scheduler
-    # What it would report in a log is said in one sentence here.
-    for name in ("distributed", "distributed.client"):  # which Dask gives a level of its own
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        with ThreadPoolExecutor(1) as thread:  # this one may have a loop, as in a notebook
-            thread.submit(asyncio.run, _shake_hands(address)).result()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VersionMismatchWarning)
-            return Client(address, set_as_default=False)
-    except (OSError, ValueError) as error:
-        why = " ".join(str(error).split()) or "something else does, as a dashboard would"
-        raise UserError(
-            f"no Dask scheduler answers at {address} ({why}); start one with dask scheduler, or "
-            "leave --scheduler out"
-        ) from error
-
-
-def _address_in(file: Path) -> str:
-    """Return the address in a file that a scheduler wrote."""
-    if not file.is_file():
-        raise UserError(
-            f"--scheduler {file} does not exist; start dask scheduler --scheduler-file {file}, or "
-            "give its address"
-        )
-    try:
-        return str(json.loads(file.read_text())["address"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--scheduler {file} is no file of a Dask scheduler") from error
-
-
-async def _shake_hands(address: str) -> None:
-    """Connect within a time limit: a client waits forever for the answer of another server."""
-    import dask
-    from distributed.comm import connect
-    from distributed.security import Security
-
-    limit = dask.utils.parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
-    connecting = connect(address, limit, **Security().get_connection_args("client"))
-    comm = await asyncio.wait_for(connecting, limit + _PATIENCE)
-    await comm.close()
 
 
 def _translated(error: Exception) -> Exception:
@@ -203,28 +211,3 @@ def _translated(error: Exception) -> Exception:
             f"the Dask worker that reads it was lost, {times} times", transient=True
         )
     return error
-
-
-@cache
-def own_versions() -> dict[str, str | None]:
-    """Return the versions of what must be the same on all machines."""
-    found: dict[str, str | None] = {"python": _minor(".".join(map(str, sys.version_info)))}
-    for name in _SAME:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def _minor(python: str) -> str:
-    return ".".join(python.split(".")[:2])
-
-
-def _compare(theirs: Mapping[str, str | None], machine: str) -> None:
-    for name, mine in own_versions().items():
-        if (other := theirs.get(name)) != mine:
-            raise UserError(
-                f"{machine} has {name} {other or '(not installed)'}, and this one {mine}; install "
-                "the same versions on all machines"
-            )

@@ -32,6 +32,7 @@ def run_job(
     reads: Callable[[Item], Path] | None = None,
     writes: Path | None = None,
     limit: Callable[[Item], float | None] = lambda _: None,
+    together: int = 1,
     failures: str = "failed",
     size: Callable[[Item], int] = lambda _: 1,
     show: bool = True,
@@ -55,6 +56,7 @@ def run_job(
             first item's, or it would call all videos missing.
         writes: an existing folder into whose tree ``function`` writes. Each worker must see it.
         limit: seconds that an item may take, for executors that can end a call; by default theirs.
+        together: items whose work justifies one message to another machine.
         failures: what failed items are called there.
         size: of an item, in units of the progress bar.
         show: whether to show progress.
@@ -94,7 +96,8 @@ def run_job(
             source = reads(next(iter(new.values()))) if reads and elsewhere else None
             with shared_files(source, writes if elsewhere else None) as seen:
                 calls = (
-                    (Attempt(function, limit(item), seen), name, item) for name, item in new.items()
+                    (Attempt(function, limit(item), seen, together), name, item)
+                    for name, item in new.items()
                 )
                 for name, answer in _answers(calls, executor, default, refresh):
                     results[name] = finish(new[name], answer)
