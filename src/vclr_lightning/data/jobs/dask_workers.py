@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 _own = threading.local()
 
 
-class _Call(NamedTuple):
+class _Submitted(NamedTuple):
     future: Future[Any]
     content: bytes  # pickled function and arguments
     limit: float  # seconds
@@ -70,7 +70,7 @@ class DaskWorkers(Executor):
         if not workers:
             notice(f"the Dask scheduler at {scheduler} has no workers yet; waiting for them")
         self._pool = self._client.get_executor(pure=False)
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
         self._numbers = count()
         self._sent: dict[int, tuple[Future[Any], Sequence[Future[Any]]]] = {}
         self._shut = False
@@ -90,7 +90,7 @@ class DaskWorkers(Executor):
         future: Future[Result] = Future()
         limit = getattr(fn, "limit", None) or self._limit
         content = pickle.dumps((fn, args, kwargs))
-        self._calls.put(_Call(future, content, limit, getattr(fn, "together", 1)))
+        self._calls.put(_Submitted(future, content, limit, getattr(fn, "together", 1)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -118,7 +118,7 @@ class DaskWorkers(Executor):
             if calls := [call for call in calls if not call.future.cancelled()]:
                 self._send(calls)
 
-    def _send(self, calls: Sequence[_Call]) -> None:
+    def _send(self, calls: Sequence[_Submitted]) -> None:
         futures = [call.future for call in calls]
         number = next(self._numbers)
         contents = [(call.content, call.limit) for call in calls]
