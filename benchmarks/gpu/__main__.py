@@ -49,10 +49,10 @@ def run_part(name: str, setting: Setting) -> None:
     measure(name, getattr(import_module(f"benchmarks.gpu.{file}"), name), setting)
 
 
-def start_part(name: str, folder: Path, seconds: float) -> None:
+def start_part(name: str, folder: Path, seconds: float, *, tiny: bool = False) -> None:
     """Run a part in a process of its own, and end it when its time is over."""
     words = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--out", str(folder)]
-    words += ["--seconds", str(seconds)]
+    words += ["--seconds", str(seconds), *(["--tiny"] if tiny else [])]
     environment = {**_ENVIRONMENT, **os.environ}
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
@@ -113,8 +113,6 @@ def check(folder: Path, *, tiny: bool, names: Sequence[str] = (), apart: bool = 
         apart: each in a process of its own.
     """
     device = torch.device("cpu" if tiny else "cuda")
-    if tiny:
-        torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     began, facts = time.monotonic(), about(device)
     chosen = list(names or PARTS)
@@ -128,7 +126,7 @@ def check(folder: Path, *, tiny: bool, names: Sequence[str] = (), apart: bool = 
             continue
         print(f"{name}: {seconds:.0f} s at most", flush=True)
         if apart:
-            start_part(name, folder, seconds)
+            start_part(name, folder, seconds, tiny=tiny)
         else:
             run_part(name, Setting(device=device, tiny=tiny, seconds=seconds, folder=folder))
         results = [read_part(folder, done) for done in chosen[: chosen.index(name) + 1]]
@@ -156,14 +154,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {NO_GPU.format(version=torch.__version__)}", file=sys.stderr)
         return 2
     if arguments.part:
-        device = torch.device("cuda")
-        setting = Setting(device=device, seconds=arguments.seconds, folder=arguments.out)
+        if arguments.tiny:
+            torch.set_num_threads(1)
+        setting = Setting(
+            device=torch.device("cpu" if arguments.tiny else "cuda"),
+            tiny=arguments.tiny,
+            seconds=arguments.seconds,
+            folder=arguments.out,
+        )
         run_part(arguments.part, setting)
         return 0
-    unfinished = check(
-        arguments.out, tiny=arguments.tiny, names=arguments.parts, apart=not arguments.tiny
-    )
-    return int(bool(unfinished))
+    return int(bool(check(arguments.out, tiny=arguments.tiny, names=arguments.parts)))
 
 
 if __name__ == "__main__":
