@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pytorch_lightning import Callback, Trainer
 
+from vclr_lightning.callbacks import MomentumUpdate
 from vclr_lightning.modules import key_batchnorm
 
 Pretraining = Callable[..., dict[str, Any]]
@@ -28,8 +29,9 @@ ONE_LOSS = (*TINY, "objective=inter")
 def test_pretraining_does_not_wait(
     pretraining: Pretraining, fit: Fit, precision: str, options: tuple[str, ...]
 ) -> None:
-    """The step, momentum encoder, queues and every callback that a run has by default."""
-    trainer = fit(pretraining(*TINY, *options), precision=precision)
+    """The step, queues, every callback that a run has by default, and one for other modules."""
+    follow = MomentumUpdate(pairs={"query_encoder": "key_encoder"})
+    trainer = fit(pretraining(*TINY, *options), follow, precision=precision)
     assert trainer.global_step == 3
 
 

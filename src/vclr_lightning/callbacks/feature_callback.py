@@ -133,7 +133,10 @@ def check_name(trainer: Trainer, callback: Any) -> None:
 def log_equal(pl_module: LightningModule, values: dict[str, Any], **options: Any) -> None:
     """Log values that are the same on all ranks, in full precision as far as Lightning keeps it."""
     for name, value in values.items():
-        number = torch.as_tensor(value, dtype=torch.float32, device=pl_module.device)
+        if isinstance(value, Tensor):
+            number = value.to(pl_module.device, torch.float32)
+        else:  # made there: a copy would wait for the device
+            number = torch.full((), value, dtype=torch.float32, device=pl_module.device)
         # Without sync_dist Lightning warns at the end of an epoch.
         sync = not options.get("on_step", False)
         pl_module.log(name, number, batch_size=1, sync_dist=sync, **options)
