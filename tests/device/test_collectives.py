@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from torch import Tensor
 
 import vclr_lightning
 from vclr_lightning.core import distributed
+from vclr_lightning.evaluation.average_recall_metric import AverageRecallAtAN
+from vclr_lightning.evaluation.recall_metric import RecallAtK
 from vclr_lightning.models import TinyBackbone
 from vclr_lightning.modules.key_batchnorm import key_copy, running_statistics
 
@@ -77,6 +80,17 @@ def test_synchronised_batchnorm_exchanges_what_nccl_takes(
     network.to("cuda")
     network(torch.zeros(2, 3, 32, 32, device="cuda"))
     assert ranks.collectives == {("allgather_base", "float32")}
+
+
+def test_metrics_are_gathered_on_the_device(ranks: Any) -> None:
+    ranks.strict = False  # torchmetrics compares the sizes of the ranks' tensors
+    found = AverageRecallAtAN().to("cuda")
+    found.update([np.array([[0.0, 0.5, 0.9], [0.2, 1.0, 0.4]])], [np.array([[0.0, 0.6]])])
+    recall = RecallAtK(torch.rand(4, 3), torch.arange(4)).to("cuda")
+    recall._update_count = 1  # a search for neighbours reads values
+    for metric in (found, recall):
+        metric.sync(distributed_available=lambda: True)
+    assert ranks.collectives == {("allgather", "float64"), ("allgather", "int64")}
 
 
 def test_refused_tensors_are_noticed(ranks: Any) -> None:
