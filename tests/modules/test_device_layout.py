@@ -168,3 +168,16 @@ def test_maps_of_compiled_networks_are_refused(make_network: Any) -> None:
             head="gru",
             compile=True,
         )
+
+
+def test_without_a_compiler_the_run_ends_in_one_sentence() -> None:
+    from vclr_lightning.app.explain import explain
+
+    class InductorError(RuntimeError):
+        """As torch raises it around what it could not do."""
+
+    said = "InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for more"
+    assert explain(InductorError(said)) == (
+        "torch.compile failed, InvalidCxxCompiler: No working C++ compiler found; mend that, or "
+        "give module.compile=false"
+    )
