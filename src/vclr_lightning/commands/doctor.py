@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vclr_lightning.commands.scheduler_option import add_scheduler_argument, workers_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vclr doctor``."""
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="re-encode up to three videos to measure what `vclr prepare` would gain",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--fresh", action="store_true", help="open every file, whatever an earlier call found"
     )
@@ -71,13 +74,16 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--root belongs to a manifest; a folder of videos is its own root")
     name = args.source.resolve().stem if args.source.is_file() else args.source.resolve().name
     out = args.out or Path(f"{name or 'videos'}.doctor")
-    diagnosis = diagnose(
-        args.source if args.root is None else Manifest.load(args.source, args.root),
-        out,
-        workers=args.workers,
-        fresh=args.fresh,
-        measure=args.gain,
-    )
+    source = args.source if args.root is None else Manifest.load(args.source, args.root)
+    with workers_of(args) as executor:
+        diagnosis = diagnose(
+            source,
+            out,
+            workers=args.workers,
+            executor=executor,
+            fresh=args.fresh,
+            measure=args.gain,
+        )
     clip = (args.frames_per_clip - 1) * args.frame_stride + 1
     present(result_of_diagnosis(diagnosis, segments=args.segments, clip=clip), out)
     return int(diagnosis.hurts)

@@ -128,12 +128,13 @@ def parent_of(process: int) -> int:
 
 
 def convert_all(root: Path, out: Path, *options: str) -> Path:
-    """Index, prepare and shard the videos."""
+    """Index, prepare, shard and examine the videos."""
     given = ["--max-failed", "0.5", *options]
     prepare = ["prepare", str(root), "--out", str(out / "prepared"), "--short-edge", "32", *given]
     shards = ["shard", str(root), "--out", str(out / "shards"), "--shard-size", "0.02", *given]
     index = ["index", str(root), "--out", str(out / "index/manifest.arrow"), *options]
-    assert [main(words) for words in (prepare, shards, index)] == [0, 0, 0]
+    doctor = ["doctor", str(root), "--out", str(out / "doctor"), "--no-gain", *options]
+    assert [main(words) for words in (prepare, shards, index, doctor)] == [0, 0, 0, 1]
     return out
 
 
@@ -164,6 +165,14 @@ def test_the_result_is_that_of_one_machine_though_a_worker_is_killed(
         assert rows_of(tmp_path / file) == rows_of(local / file)
         rejected = (tmp_path / part / "manifest.rejected.csv").read_text().splitlines()
         assert len(rejected) == 5
+    found = files_of(tmp_path / "doctor")
+    assert found == files_of(local / "doctor")
+    assert len(found["videos.csv"].splitlines()) == 5
+    examined = [
+        (folder / "doctor/doctor.json").read_text().replace(str(folder), "")
+        for folder in (tmp_path, local)
+    ]
+    assert examined[0] == examined[1]
     assert len(list((local / "prepared").rglob("*.mp4"))) == 12
     assert len(list((local / "shards").glob("*.tar"))) > 2
     assert not list(tmp_path.rglob(".shared.*"))
@@ -350,7 +359,7 @@ def test_mistakes_are_one_sentence(
 
     def fails(*options: str, words: str) -> None:
         out = ["--out", str(tmp_path / "out")]
-        for command in ("index", "prepare", "shard"):
+        for command in ("index", "prepare", "shard", "doctor"):
             assert main([command, str(root), *out, *options]) == 2
             (line,) = capsys.readouterr().err.splitlines()
             assert line.startswith("error: ")

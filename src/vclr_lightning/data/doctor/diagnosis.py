@@ -66,7 +66,7 @@ def diagnose(
         source: a folder of videos, which is indexed first; a manifest's file, or a manifest.
         out: folder for the journal, and for the index of a folder.
         workers: processes; by default as many as there are cores to use.
-        executor: examines the files, instead of processes on this machine.
+        executor: indexes and examines the files, instead of processes on this machine.
         fresh: ignore earlier calls.
         measure: whether to re-encode up to three videos, to measure what that gains.
         seed: of the places that are drawn at random.
@@ -76,7 +76,9 @@ def diagnose(
         UserError: there are no videos, or they are in shards.
     """
     out, workers = Path(out).absolute(), workers or cores()
-    manifest, rejected = _opened(source, out, workers=workers, fresh=fresh, show=show)
+    manifest, rejected = _opened(
+        source, out, workers=workers, executor=executor, fresh=fresh, show=show
+    )
     frames = manifest.info.frames
     paths, first, file_of = np.unique(
         manifest.column("path").astype(str), return_index=True, return_inverse=True
@@ -100,7 +102,13 @@ def diagnose(
 
 
 def _opened(
-    source: str | Path | Manifest, out: Path, *, workers: int, fresh: bool, show: bool
+    source: str | Path | Manifest,
+    out: Path,
+    *,
+    workers: int,
+    executor: Executor | None,
+    fresh: bool,
+    show: bool,
 ) -> tuple[Manifest, Sequence[Rejected]]:
     """Return the manifest, made where a folder is given, and what it leaves out."""
     if not isinstance(source, Manifest):
@@ -113,6 +121,7 @@ def _opened(
                 root=place.absolute(),
                 out=out / "manifest.arrow",
                 workers=workers,
+                executor=executor,
                 fresh=fresh,
                 source="folder",
                 show=show,
@@ -184,6 +193,7 @@ def _examined(
             executor=executor,
             default=partial(LocalProcesses, workers, calls_per_process=_PER_PROCESS),
             title="examining videos",
+            reads=lambda item: root / item[0].path,
             show=show,
         )
 
