@@ -59,18 +59,19 @@ def instance_retrieval(
     encode = frame_encoder(features.backbone.to(device), layer=features.layer)
     hits: dict[int, list[float]] = {}
     left_out: set[int] = set()
-    with random_state_kept(), hardware.computing(device):
+    with random_state_kept():
         for draw in range(draws):
             rows: list[int] = []
             loader = features.data.pair_loader(split, _VIEWS, draw=draw)
             shown = track(loader, "instance retrieval", show=features.show)
-            pairs = pair_features(
-                _noted(shown, rows, left_out),
-                encode,
-                views=_VIEWS,
-                device=device,
-                chunk=features.chunk,
-            )
+            with hardware.computing(device):  # not the search, which is exact
+                pairs = pair_features(
+                    _noted(shown, rows, left_out),
+                    encode,
+                    views=_VIEWS,
+                    device=device,
+                    chunk=features.chunk,
+                )
             for row, hit in zip(rows, instance_hits(*pairs).tolist(), strict=True):
                 hits.setdefault(row, []).append(hit)
     found = np.array([fmean(of_row) for of_row in hits.values()])
