@@ -66,7 +66,10 @@ def _run(parsed: argparse.Namespace) -> int:
     words = list(given)
     if folder is not None:
         given.append(f"hydra.searchpath=[file://{folder.absolute()}]")
-    for one in chosen:  # first of all, since a path may be missing
+    if missing := sorted(set().union(*(one.missing() for one in chosen))):
+        needed = " ".join(f"{key}=..." for key in missing)
+        raise UserError(f"give {needed}, which {parsed.name} takes at this scale")
+    for one in chosen:
         commands = [one.commands(arm, seed, given) for arm, seed in one.cells()]
         if parsed.commands:
             for command in itertools.chain(*commands):

@@ -18,6 +18,7 @@ CELL = "cell.json"
 SUSTAINED = 100.0
 """TFLOP/s of a device over a whole training; assumed, not measured."""
 _NAME = re.compile(r"[A-Za-z][\w.+-]*")
+_REFERENCE = re.compile(r"\$\{([\w.+-]+)\}")
 _EVERYWHERE = ("trainer", "data")  # heads of words that hold for every command of a cell
 # What changes how a command is run, not what it computes.
 _ASIDE = ("trainer.threads", "data.num_workers", "data.cache_dir", "logger", "logger.")
@@ -111,8 +112,7 @@ class Study:
             given: the user's words, behind those of the study: in the training command; in all,
                 if they are of the trainer or the data.
 
-        Raises:
-            UserError: a path is missing.
+        A missing path stays ``${paths.NAME}``, see :meth:`missing`.
         """
         run = self.cell_folder(arm, seed)
         known: dict[str, str | None] = {"arm": arm, "seed": str(seed), "run": str(run)}
@@ -131,6 +131,14 @@ class Study:
             )
             for name, said in words.items()
         ]
+
+    def missing(self) -> set[str]:
+        """Return the paths that its commands take and the user has still to give."""
+        said = [word for words in (self.words, *self.then.values()) for word in words]
+        arms = [word for words in self.arms.values() for word in words]
+        known = {f"paths.{key}": value for key, value in self.paths.items()}
+        named = " ".join(_filled(w, known | {"arm": arm}) for arm in self.arms for w in said + arms)
+        return {key for key in _REFERENCE.findall(named) if known.get(key, "") is None}
 
     def gpu_hours(self, arm: str) -> float | None:
         """Estimate the hours of one training on a device that sustains 100 TFLOP/s.
@@ -151,14 +159,10 @@ def _filled(word: str, known: Mapping[str, str | None]) -> str:
     """Put paths, arm, seed and run into a word; other interpolations are left to Hydra."""
 
     def value(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            return match[0]
-        if known[match[1]] is None:
-            raise UserError(f"give {match[1]}=..., which {word.partition('=')[0]} takes")
-        return str(known[match[1]])
+        return known.get(match[1]) or match[0]
 
     # one of them may hold another, as ${paths.${arm}} does
-    while (filled := re.sub(r"\$\{([\w.+-]+)\}", value, word)) != word:
+    while (filled := _REFERENCE.sub(value, word)) != word:
         word = filled
     return word
 
@@ -219,7 +223,7 @@ def _choose(content: dict[str, Any], given: dict[str, str]) -> None:
         seeds = given.pop("seeds").strip("[]").split(",")
         if not all(map(str.isdecimal, seeds)):
             raise UserError(f"seeds={','.join(seeds)} must be whole numbers with commas between")
-        content["seeds"] = list(map(int, seeds))
+        content["seeds"] = list(dict.fromkeys(map(int, seeds)))
     if "arms" in given:
         arms = given.pop("arms").strip("[]").split(",")
         if wrong := [arm for arm in arms if arm not in content["arms"]]:

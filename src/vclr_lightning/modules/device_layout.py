@@ -71,6 +71,11 @@ def compile_networks(
         return
     if inside:
         raise UserError("a compiled network's layers and maps cannot be read; set compile=false")
+    if options is not True and not isinstance(options, Mapping):
+        raise UserError(
+            f"module.compile={options} must be true, false, or arguments of torch.compile, such as "
+            "{backend: inductor}"
+        )
     arguments = {} if options is True else dict(options)
     for network in networks:
         try:

@@ -369,6 +369,7 @@ def test_mistakes_are_one_sentence(
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         fails("--scheduler", "tcp://127.0.0.1:1", words="no Dask scheduler answers at tcp://127")
+        fails("--scheduler", "", words="--scheduler is empty; give an address, such as tcp://")
         fails("--scheduler", "nowhere", words="no Dask scheduler answers at nowhere")
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(dask_connection, "_PATIENCE", 0.1)

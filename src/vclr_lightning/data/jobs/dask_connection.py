@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.core.screen import notice
 
 _SAME = ("vclr_lightning", "distributed", "av")  # the same bytes need the same encoder
 _PATIENCE = 5.0  # seconds for an answer to a connection
@@ -33,10 +35,14 @@ def connected(scheduler: str) -> Any:
         raise UserError(
             f"--scheduler {scheduler} needs Dask; run pip install 'vclr_lightning[dask]'"
         ) from error
+    if not scheduler.strip():
+        raise UserError("--scheduler is empty; give an address, such as tcp://HOST:8786")
     address = _address_in(Path(scheduler)) if scheduler.endswith(".json") else scheduler
     # What it would report in a log is said in one sentence here.
     for name in ("distributed", "distributed.client"):  # which Dask gives a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    waiting = threading.Timer(2, notice, [f"waiting for the Dask scheduler at {address}"])
+    waiting.start()
     try:
         with ThreadPoolExecutor(1) as thread:  # this one may have a loop, as in a notebook
             thread.submit(asyncio.run, _shake_hands(address)).result()
@@ -49,6 +55,8 @@ def connected(scheduler: str) -> Any:
             f"no Dask scheduler answers at {address} ({why}); start one with dask scheduler, or "
             "leave --scheduler out"
         ) from error
+    finally:
+        waiting.cancel()
 
 
 def _address_in(file: Path) -> str:

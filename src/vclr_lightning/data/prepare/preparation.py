@@ -164,6 +164,8 @@ def _encode_all(
                 show=show,
             )
         except UserError as error:
+            if "the same command continues" in str(error):
+                raise
             raise UserError(f"{error}; the same command continues from here") from error
     return results, sum(not file.reason for file in files) - encoded
 
