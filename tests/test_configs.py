@@ -130,6 +130,8 @@ def test_every_experiment_goes_with_every_stage(experiment: str, stage: str) -> 
     cfg = composed(*(words[::-1] if odd else words), *preset)
     found: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     assert found["stage"]["name"] == stage
+    # An experiment goes with every stage, so it gives none of them arguments of its own.
+    assert found["stage"]["run"].keys() == composed(words[1]).stage.run.keys()
     assert found["switch"] == values(*preset)["switch"]
     own, before, now = (
         dict(leaves(OmegaConf.to_container(one, resolve=False)))

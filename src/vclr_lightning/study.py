@@ -69,13 +69,11 @@ def _run(parsed: argparse.Namespace) -> int:
     if missing := sorted(set().union(*(one.missing() for one in chosen))):
         needed = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"give {needed}, which {parsed.name} takes at this scale")
-    for one in chosen:
-        commands = [one.commands(arm, seed, given) for arm, seed in one.cells()]
-        if parsed.commands:
-            for command in itertools.chain(*commands):
+    if parsed.commands:
+        for one in chosen:
+            for command in itertools.chain(*(one.commands(*cell, given) for cell in one.cells())):
                 line = shlex.join([*command.words, f"run_dir={command.folder}"])
                 print("python -m vclr_lightning.train", line)
-    if parsed.commands:
         return 0
     from vclr_lightning.app.study_jobs import launch
     from vclr_lightning.app.study_record import record_study

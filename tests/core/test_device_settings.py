@@ -16,9 +16,7 @@ P100, V100, T4, A100, L40S, H100 = (6, 0), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_without_cuda_nothing_changes(device: str, precision: str) -> None:
     found = device_settings(device, precision=precision, capability=H100)
-    assert found == DeviceSettings(
-        channels_last=False, benchmark=False, tf32=False, pin_memory=False
-    )
+    assert found == DeviceSettings(channels_last=False, benchmark=False, tf32=False)
 
 
 @pytest.mark.parametrize("capability", [P100, V100, T4, A100, L40S, H100])
@@ -42,7 +40,6 @@ def test_channels_last_where_tensor_cores_convolve(
     )
     assert found.channels_last == (precision in able)
     assert found.tf32 == (capability >= A100 and matmul != "highest")
-    assert found.pin_memory
 
 
 def test_a_deterministic_run_searches_no_algorithms() -> None:

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from vclr_lightning.core.errors import UserError
+from vclr_lightning.data.protocols import VideoError
 from vclr_lightning.data.sampling.tuple_sampler import TupleSampler
 from vclr_lightning.data.transforms import EvalTransform, PretrainTransform
 from vclr_lightning.functional.pixels import pixel_statistics
@@ -92,6 +93,17 @@ def test_draws_of_each_video_are_looked_up_both_ways(
     assert found["test/groups"] == len(set(table.group_ids.tolist()))  # type: ignore[attr-defined]
     assert 0 <= found["r1/low"] <= found["r1"] <= found["r1/high"]
     assert found == instance_retrieval(features=features, directory=tmp_path, draws=number)
+
+
+def test_videos_that_cannot_be_read_are_one_sentence(
+    features: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path, **_: object) -> None:
+        raise VideoError(f"{path} is damaged")
+
+    monkeypatch.setattr(features.data.reader, "open", unreadable)
+    with pytest.raises(UserError, match="none of the videos of val can be read; ask vclr doctor"):
+        instance_retrieval(features=features, directory=tmp_path)
 
 
 def pixels(features: FeatureExtractor, split: str) -> tuple[NDArray[np.float64], list[int]]:

@@ -134,11 +134,10 @@ class Study:
 
     def missing(self) -> set[str]:
         """Return the paths that its commands take and the user has still to give."""
-        said = [word for words in (self.words, *self.then.values()) for word in words]
-        arms = [word for words in self.arms.values() for word in words]
-        known = {f"paths.{key}": value for key, value in self.paths.items()}
-        named = " ".join(_filled(w, known | {"arm": arm}) for arm in self.arms for w in said + arms)
-        return {key for key in _REFERENCE.findall(named) if known.get(key, "") is None}
+        missing = {f"paths.{key}" for key, value in self.paths.items() if value is None}
+        commands = [one for arm in self.arms for one in self.commands(arm, self.seeds[0])]
+        left = _REFERENCE.findall(" ".join(word for one in commands for word in one.words))
+        return missing & set(left)
 
     def gpu_hours(self, arm: str) -> float | None:
         """Estimate the hours of one training on a device that sustains 100 TFLOP/s.

@@ -99,7 +99,7 @@ def _taken(study: Study, training: StudyCommand) -> bool:
         if _training(first) == _training(training) and (file.parent / "last.ckpt").is_file():
             logger.info("the training is that of %s", file.parent)
             for one in file.parent.iterdir():
-                if one.is_file() and one.name != CELL:
+                if one.is_file() and one.name != CELL and not one.name.startswith("."):
                     shutil.copy2(one, goal / one.name)
             return True
     return False

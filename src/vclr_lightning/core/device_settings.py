@@ -23,13 +23,11 @@ class DeviceSettings:
         channels_last: keep pictures and the weights of 2D networks in the channels-last format.
         benchmark: let cuDNN time its algorithms on each new shape, and keep the fastest.
         tf32: round the inputs of float32 products and convolutions to 10 bits of mantissa.
-        pin_memory: put batches into page-locked memory, from which they are copied without a wait.
     """
 
     channels_last: bool = False
     benchmark: bool = False
     tf32: bool = False
-    pin_memory: bool = False
 
 
 def device_settings(
@@ -56,7 +54,7 @@ def device_settings(
 
     Example:
         >>> device_settings("cuda", capability=(9, 0), deterministic=True)
-        DeviceSettings(channels_last=True, benchmark=False, tf32=True, pin_memory=True)
+        DeviceSettings(channels_last=True, benchmark=False, tf32=True)
         >>> device_settings("cuda", capability=(7, 0)).channels_last  # V100: float32 has no cores
         False
         >>> device_settings("cpu") == DeviceSettings()
@@ -72,7 +70,6 @@ def device_settings(
         channels_last=(tf32 and kind.startswith("32")) or half or brain,
         benchmark=not deterministic,
         tf32=tf32,
-        pin_memory=True,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vclr_lightning.core.distributed import is_rank_zero
+from vclr_lightning.core.errors import UserError
 from vclr_lightning.core.random import random_state_kept
 from vclr_lightning.core.screen import track
 from vclr_lightning.core.types import Batch
@@ -72,6 +73,8 @@ def instance_retrieval(
                     device=device,
                     chunk=features.chunk,
                 )
+            if not pairs:
+                raise UserError(f"none of the videos of {split} can be read; ask vclr doctor why")
             for row, hit in zip(rows, instance_hits(*pairs).tolist(), strict=True):
                 hits.setdefault(row, []).append(hit)
     found = np.array([fmean(of_row) for of_row in hits.values()])

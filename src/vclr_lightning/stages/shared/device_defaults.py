@@ -20,7 +20,7 @@ _CUDA = ("auto", "gpu", "cuda")  # accelerators that are CUDA's where there is o
 def use_precision(accelerator: str, *, matmul_precision: str) -> None:
     """Set how float32 is multiplied, in convolutions as in matrix products.
 
-    PyTorch's own setting is of matrix products alone; its convolutions use TF32 until told not to.
+    PyTorch's setting covers matrix products only; convolutions have a flag of cuDNN, on by default.
 
     Args:
         accelerator: of the trainer.
