@@ -54,9 +54,7 @@ class ArmDifference:
 
     def text(self) -> str:
         """Return it in points of %."""
-        value, low, high = (
-            f"{100 * one:+.1f}".replace("-0.0", "+0.0") for one in (self.value, self.low, self.high)
-        )
+        value, low, high = (f"{100 * one:+z.1f}" for one in (self.value, self.low, self.high))
         return value if math.isinf(self.low) else f"{value} ({low} to {high})"
 
 

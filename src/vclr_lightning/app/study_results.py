@@ -147,7 +147,7 @@ def _beside_paper(study: Study, against: Mapping[str, ArmDifference]) -> list[st
         step = known[arm] - known[one.baseline]
         sign = 0 if abs(step) < _ROUND else int(math.copysign(1, step))
         kind = _NOTHING if not one.sign else _SAME if one.sign == sign else _OPPOSITE
-        kinds[kind].append(f"{arm} ({step:+.1f} from {one.baseline})")
+        kinds[kind].append(f"{arm} ({step:+z.1f} from {one.baseline})")
     parts = [f"{kind} {', '.join(arms)}" for kind, arms in kinds.items() if arms]
     return [f"Beside the paper: {'; '.join(parts)}."] if parts else []
 

@@ -162,7 +162,7 @@ def highest(network: VideoScores, kinds: Mapping[str, VideoScores]) -> list[str]
         if measure in (differences := network.differences(kinds[best])):
             points, low, high = differences[measure]
             verdict = ", which is no difference" if low <= 0 <= high else ""
-            text += f", {100 * points:+.1f} points {bracket((low, high))}{verdict}"
+            text += f", {100 * points:+z.1f} points {bracket((low, high))}{verdict}"
         found.append(f"{text}.")
     return found
 
@@ -193,7 +193,7 @@ def _table(network: VideoScores, kinds: Mapping[str, VideoScores]) -> Table:
         for measure, value in one.values.items():
             yield f"{percent(value)}\n{bracket(intervals.get(measure))}".strip()
             lead = leads.get(measure)
-            yield "" if lead is None else f"{100 * lead[0]:+.1f}\n{bracket(lead[1:])}"
+            yield "" if lead is None else f"{100 * lead[0]:+z.1f}\n{bracket(lead[1:])}"
 
     columns = [x for title in _MEASURES.values() for x in (title, "network ahead by")]
     return Table(

@@ -172,5 +172,5 @@ def _cell(one: Outcome, column: str, measure: str) -> Any:
     if column == "values" and measure in one.interval:
         return f"{100 * value:.1f}\n{bracket(one.interval[measure])}"
     if column == "difference" and value is not None:
-        return f"{100 * value[0]:+.1f}\n{bracket(value[1:])}"
+        return f"{100 * value[0]:+z.1f}\n{bracket(value[1:])}"
     return value / 100 if column == "paper" and value is not None else value

@@ -176,7 +176,9 @@ def _frozen_table(frozen: FrozenTable) -> Table:
     ]
     ahead = next((row.ahead for row in frozen.rows if row.name == "untrained"), {})
     if ahead:
-        cells = [f"{100 * gain:+.1f}\n{bracket((low, high))}" for gain, low, high in ahead.values()]
+        cells = [
+            f"{100 * gain:+z.1f}\n{bracket((low, high))}" for gain, low, high in ahead.values()
+        ]
         rows.insert(1, ["ahead of untrained", *cells])
     groups = "of unknown groups"
     if 0 < frozen.groups < frozen.test_videos:
